@@ -1,0 +1,96 @@
+"""Several deadlines on one timer.
+
+A deadline that moves with each request must cost an attribute and no timer, so a :class:`Deadlines` keeps when each
+kind is due and at most one delayed call. When that call fires too early it is armed again for what is due next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, auto
+
+from .interfaces import Clock, DelayedCall
+
+__all__ = ["Deadline", "Deadlines"]
+
+
+class Deadline(Enum):
+    """What is waited for, each at most once at a time per owner."""
+
+    FIRST_BYTE = auto()
+    HEAD = auto()
+    BODY = auto()
+    KEEP_ALIVE = auto()
+    WRITE = auto()
+    CLOSE = auto()
+    REQUEST = auto()
+    ACCEPT = auto()
+    PING = auto()
+    PONG = auto()
+    LIFETIME = auto()
+    APPLICATION = auto()
+
+
+class Deadlines:
+    """The deadlines of one connection or exchange.
+
+    :param clock: where time comes from; seconds.
+    """
+
+    __slots__ = ("_call", "_clock", "_due", "_wake")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._due: dict[Deadline, tuple[float, Callable[[], object]]] = {}
+        self._call: DelayedCall | None = None
+        self._wake = 0.0
+
+    def set(self, kind: Deadline, seconds: float | None, expired: Callable[[], object]) -> None:
+        """Call ``expired`` in ``seconds``, instead of what was set for ``kind`` before; None clears it."""
+        if seconds is None:
+            self._due.pop(kind, None)
+            return
+        due = self._clock.seconds() + seconds
+        self._due[kind] = (due, expired)
+        if self._call is None or due < self._wake:
+            self._arm(due)
+
+    def pending(self, kind: Deadline) -> bool:
+        """True while ``kind`` is set."""
+        return kind in self._due
+
+    def clear(self, kind: Deadline) -> None:
+        """Forget ``kind``; nothing happens when it was not set."""
+        self._due.pop(kind, None)
+
+    def settle(self) -> None:
+        """Cancel the timer when nothing is due any more, so that it keeps nobody alive."""
+        if not self._due:
+            self.stop()
+
+    def stop(self) -> None:
+        """Forget all and cancel the timer. The owner is gone; nothing is called any more."""
+        self._due.clear()
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _fired(self) -> None:
+        self._call = None
+        now = self._clock.seconds()
+        for kind, (due, expired) in list(self._due.items()):
+            # An earlier callback of this very loop may have cleared or moved the deadline.
+            if due <= now and self._due.get(kind) == (due, expired):
+                del self._due[kind]
+                expired()
+        if self._due:
+            self._arm(min(due for due, _ in self._due.values()))
+
+    def _arm(self, due: float) -> None:
+        if self._call is None:
+            self._call = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._fired)
+        elif due < self._wake:
+            self._call.reset(max(0.0, due - self._clock.seconds()))
+        else:
+            return
+        self._wake = due

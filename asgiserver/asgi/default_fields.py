@@ -1,0 +1,62 @@
+"""The fields that every response gets unless the application sends its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+
+from ..errors import SettingsError
+from .interfaces import Headers
+
+__all__ = ["DefaultFields"]
+
+
+class DefaultFields:
+    """``Date``, ``Server`` and those of ``--header`` (RFC 9110 §6.6.1, §10.2.4).
+
+    :param server_name: value of the Server field; empty for none.
+    :param lines: ``NAME:VALUE`` texts.
+    :param now: the time in seconds since the epoch.
+    :raises SettingsError: a line is no field line.
+    """
+
+    __slots__ = ("_date", "_fixed", "_names", "_now", "_second")
+
+    def __init__(self, server_name: str, lines: tuple[str, ...] = (), now: Callable[[], float] = time.time) -> None:
+        self._fixed = [(b"server", encoded("server_name", server_name))] if server_name else []
+        for line in lines:
+            name, _, value = line.partition(":")
+            field = encoded("headers", name.strip().lower()), encoded("headers", value.strip())
+            if not field[0] or not set(name.strip()) <= TOKEN:
+                raise SettingsError(f"headers: {name.strip()!r} is no field name")
+            self._fixed.append(field)
+        self._names = frozenset(name for name, _ in self._fixed) | {b"date"}
+        self._now = now
+        self._second = -1
+        self._date = (b"date", b"")
+
+    def complete(self, headers: Headers) -> list[tuple[bytes, bytes]]:
+        """``headers`` and, behind them, the default fields that they lack."""
+        second = int(self._now())
+        if second != self._second:
+            self._second = second
+            self._date = (b"date", formatdate(second, usegmt=True).encode("ascii"))
+        given = self._names.intersection([name for name, _ in headers])
+        if not given:
+            return [*headers, self._date, *self._fixed]
+        missing = [field for field in (self._date, *self._fixed) if field[0] not in given]
+        return [*headers, *missing]
+
+
+TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+def encoded(setting: str, text: str) -> bytes:
+    """``text`` as a field's bytes; SettingsError when it has control characters or is not Latin-1."""
+    if any(character in text for character in "\r\n\0"):
+        raise SettingsError(f"{setting}: control characters are not allowed, got {text!r}")
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        raise SettingsError(f"{setting}: only Latin-1 characters are allowed, got {text!r}") from None

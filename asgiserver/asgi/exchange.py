@@ -1,0 +1,184 @@
+"""An exchange: one request and its response, as the application sees them (RFC 9110 §3.4).
+
+:class:`Exchange` owns what HTTP and WebSocket share: the state, the waiting ``receive()``, and how the end of either
+side is told to the other. A wire calls its peer half, the hub its application half. The reply half of each kind is
+one ``match`` over (state, reply); a pair that is not there is the application's mistake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Any, ClassVar
+
+from ..errors import RequestError, UnexpectedMessage
+from ..settings import Settings
+from .deadlines import Deadline, Deadlines
+from .interfaces import Clock, Hub, Message, Scope, Stream
+
+__all__ = ["Exchange", "State"]
+
+
+class State(Enum):
+    """Where an exchange is; each kind uses its own part of them."""
+
+    WAITING = auto()  # nothing of the reply yet
+    STARTED = auto()  # the start of a response is held until its first body message
+    STREAMING = auto()  # the head of the response is with the wire
+    OPEN = auto()  # WebSocket accepted
+    CLOSING = auto()  # the application closed the WebSocket; the peer's close frame is awaited
+    COMPLETE = auto()  # the application's half is over, cleanly
+    GONE = auto()  # the peer left, or was made to
+
+
+class Exchange:
+    """What HTTP and WebSocket exchanges share.
+
+    :param scope: the application's scope.
+    :param stream: where this exchange writes.
+    :param hub: told when the peer is gone and what to log.
+    """
+
+    __slots__ = ("_deadlines", "_hub", "_told", "_waiters", "clock", "scope", "settings", "state", "stream")
+
+    parse: ClassVar[Callable[[Message], Any]]
+
+    def __init__(self, scope: Scope, stream: Stream, hub: Hub, settings: Settings, clock: Clock) -> None:
+        self.scope = scope
+        self.stream = stream
+        self.settings = settings
+        self.clock = clock
+        self.state = State.WAITING
+        self._hub = hub
+        self._told = False
+        self._waiters: list[asyncio.Future[None]] = []
+        self._deadlines: Deadlines | None = None
+
+    def __str__(self) -> str:
+        return f"{self.scope.get('method', 'WEBSOCKET')} {self.scope['path']!r}"
+
+    @property
+    def gone(self) -> bool:
+        """The peer cannot be reached any more."""
+        return self.state is State.GONE
+
+    @property
+    def finished(self) -> bool:
+        """Nothing more will be sent: an application that still runs does so in the background."""
+        return self.state is State.COMPLETE or self.state is State.GONE
+
+    @property
+    def answered(self) -> bool:
+        """The application may return: it has left no response missing or incomplete."""
+        return self.state not in (State.WAITING, State.STARTED, State.STREAMING)
+
+    @property
+    def listening(self) -> bool:
+        """The application learns of the peer's leave from ``receive()``, so its ``send()`` may stay silent."""
+        return self._told or bool(self._waiters)
+
+    @property
+    def deadlines(self) -> Deadlines:
+        """The deadlines of this exchange; most exchanges never make any."""
+        if self._deadlines is None:
+            self._deadlines = Deadlines(self.clock)
+        return self._deadlines
+
+    # What the application calls.
+
+    async def receive(self) -> Message:
+        """The next event for the application; can be cancelled without loss (ASGI ``receive``)."""
+        while (event := self._next_event()) is None:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.remove(waiter)
+        return event
+
+    def _next_event(self) -> Message | None:
+        raise NotImplementedError
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # What the hub calls.
+
+    def handle_reply(self, reply: Any) -> None:
+        """Take a parsed message of the application.
+
+        :raises ApplicationError: the message does not fit the state; nothing of it reached the wire.
+        """
+        raise NotImplementedError
+
+    def application_done(self, failed: bool) -> None:
+        """The application has returned, or ``failed``: end what it left open."""
+        raise NotImplementedError
+
+    def server_stopping(self) -> None:
+        """The server wants to stop; what can be ended early should be."""
+
+    def give_up(self) -> None:
+        """The server does not wait any longer: cut the response off."""
+        if not self.finished:
+            self.stream.abort()
+            self.disconnected()
+
+    def release(self) -> None:
+        """The application's task has ended: leave no timer behind that keeps this exchange alive."""
+        if self._deadlines is not None:
+            self._deadlines.clear(Deadline.APPLICATION)
+            self._deadlines.settle()
+
+    # What a wire calls.
+
+    def body_received(self, data: bytes) -> None:
+        """The peer has sent a piece of its half."""
+        raise NotImplementedError
+
+    def body_ended(self) -> None:
+        """The peer's half is complete."""
+
+    def writable(self) -> None:
+        """The peer takes data again after :attr:`Stream.slow` was true."""
+
+    def request_failed(self, error: RequestError) -> None:
+        """The peer broke the rest of its request: answer with the error's status, or abort a begun response."""
+        raise NotImplementedError
+
+    def disconnected(self) -> None:
+        """The connection, or this stream of it, is lost."""
+        raise NotImplementedError
+
+
+def logged_request(scope: Scope) -> dict[str, Any]:
+    """What Daphne's ``action_logger`` is told of any request: the path with its query, and the client; and more."""
+    client, query = scope["client"], scope["query_string"]
+    path = scope["raw_path"] + (b"?" + query if query else b"")
+    return {
+        "path": path.decode("ascii"),
+        "client": None if client is None else f"{client[0]}:{client[1]}",
+        "http_version": scope["http_version"],
+        "scheme": scope["scheme"],
+        "headers": scope["headers"],
+    }
+
+
+_SO_FAR = {
+    State.WAITING: "before the response was started",
+    State.STARTED: "after the response was started",
+    State.STREAMING: "while the response's body is being sent",
+    State.OPEN: "after the WebSocket was accepted",
+    State.CLOSING: "after the WebSocket was closed",
+    State.COMPLETE: "after the response was complete",
+    State.GONE: "after the client has left",
+}
+
+
+def unexpected(state: State, reply: object) -> UnexpectedMessage:
+    """The error for a reply that ``state`` does not allow."""
+    return UnexpectedMessage(f"{type(reply).__name__} was sent {_SO_FAR[state]}")

@@ -1,0 +1,180 @@
+"""An HTTP request and its response (ASGI HTTP 2.5)."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from ..errors import MessageError, RequestError
+from ..settings import Settings
+from .deadlines import Deadline
+from .default_fields import DefaultFields
+from .exchange import Exchange, State, logged_request, unexpected
+from .interfaces import Clock, Hub, Message, Scope, Stream
+from .messages import ResponseBody, ResponseStart, parse_http
+from .response import Response
+
+__all__ = ["HTTPExchange"]
+
+
+class HTTPExchange(Exchange):
+    """An HTTP request and its response.
+
+    :param fields: the default fields of a response.
+    """
+
+    __slots__ = (
+        "_began",
+        "_body",
+        "_buffered",
+        "_delivered",
+        "_ended",
+        "_paused",
+        "_received",
+        "_response",
+    )
+
+    parse = staticmethod(parse_http)
+
+    def __init__(
+        self, scope: Scope, stream: Stream, hub: Hub, settings: Settings, clock: Clock, fields: DefaultFields
+    ) -> None:
+        super().__init__(scope, stream, hub, settings, clock)
+        self._response = Response(stream, fields, scope["method"])
+        self._body: deque[bytes] = deque()
+        self._buffered = 0
+        self._ended = False
+        self._delivered = False
+        self._paused = False
+        self._received = 0
+        self._began = clock.seconds()
+        if settings.http_timeout is not None:
+            self.deadlines.set(Deadline.REQUEST, settings.http_timeout, self._too_old)
+
+    # The request half.
+
+    def body_received(self, data: bytes) -> None:
+        """Keep a piece of the body; from ``request_buffer_size`` bytes on the wire is paused."""
+        self._received += len(data)
+        if self.finished:
+            return
+        size = self.settings.request_buffer_size
+        if len(data) <= size:
+            self._body.append(data)
+        else:
+            self._body.extend(data[start : start + size] for start in range(0, len(data), size))
+        self._buffered += len(data)
+        if self._buffered >= size and not self._paused:
+            self._paused = True
+            self.stream.pause_reading()
+        self._wake()
+
+    def body_ended(self) -> None:
+        """The body is complete."""
+        self._ended = True
+        self._wake()
+
+    def _next_event(self) -> Message | None:
+        if self.state is State.COMPLETE or (self.gone and (self._delivered or not self._ended)):
+            # ASGI "Disconnect": also what receive() gives once the response has been sent.
+            self._told = True
+            return {"type": "http.disconnect"}
+        if not (self._body or self._ended or self.gone):
+            # The application wants the body: the moment for a 100 (Continue).
+            self._resume()
+        if self._body or (self._ended and not self._delivered):
+            return self._next_piece()
+        return None
+
+    def _next_piece(self) -> Message:
+        piece = self._body.popleft() if self._body else b""
+        self._buffered -= len(piece)
+        self._delivered = self._ended and not self._body
+        if self._paused and not self.finished and self._buffered <= self.settings.request_buffer_size // 2:
+            self._resume()
+        return {"type": "http.request", "body": piece, "more_body": not self._delivered}
+
+    def _resume(self) -> None:
+        self._paused = False
+        self.stream.resume_reading()
+
+    # The reply half.
+
+    def handle_reply(self, reply: ResponseStart | ResponseBody) -> None:
+        """Take a parsed message of the application (ASGI HTTP, "Response Start" and "Response Body")."""
+        match self.state, reply:
+            case State.WAITING, ResponseStart():
+                self._response.start(reply)
+                self.state = State.STARTED
+            case (State.STARTED | State.STREAMING), ResponseBody():
+                self._send_body(reply.body, reply.more_body)
+            case _:
+                raise unexpected(self.state, reply)
+
+    def _send_body(self, body: bytes, more_body: bool) -> None:
+        try:
+            self._response.body(body, more_body)
+        except MessageError:
+            if not more_body:
+                # The last message is wrong, so the response can have no clean end any more.
+                self._abort_response()
+            raise
+        if more_body:
+            self.state = State.STREAMING
+        else:
+            self._complete(State.COMPLETE)
+
+    def application_done(self, failed: bool) -> None:
+        """Answer 500 when the application left nothing, cut off what it left unfinished."""
+        if self.state in (State.WAITING, State.STARTED):
+            self._response.answer(RequestError(500, "Internal Server Error"), close=False)
+            self._complete(State.COMPLETE)
+        else:
+            self._abort_response()
+
+    def request_failed(self, error: RequestError) -> None:
+        """Answer ``error`` and close, or abort a response that has begun (RFC 9112 §9.6)."""
+        self._body.clear()
+        self._ended = False
+        if self.state in (State.WAITING, State.STARTED):
+            self._response.answer(error, close=True)
+            self._complete(State.GONE)
+        else:
+            self._abort_response()
+
+    def disconnected(self) -> None:
+        """The peer has left: an incomplete body is of no use, a complete one may still be read."""
+        if not self.finished:
+            if not self._ended:
+                self._body.clear()
+            self._complete(State.GONE)
+
+    def _abort_response(self) -> None:
+        """Cut a begun response off, so that the peer sees that it is not complete."""
+        if self.state is State.STREAMING:
+            self.stream.abort()
+            self.disconnected()
+
+    def _too_old(self) -> None:
+        if not self.finished:
+            self.request_failed(RequestError(503, "The request was not answered in time."))
+
+    def _complete(self, state: State) -> None:
+        self.state = state
+        if self._deadlines is not None:
+            self._deadlines.clear(Deadline.REQUEST)
+        if self._hub.logs_actions:
+            self._hub.log_action("http", "complete", self._details())
+        self._wake()
+        if state is State.GONE:
+            self._hub.exchange_gone(self)
+
+    def _details(self) -> dict[str, Any]:
+        return {
+            **logged_request(self.scope),
+            "status": self._response.status,
+            "method": self.scope["method"],
+            "time_taken": self.clock.seconds() - self._began,
+            "size": self._response.sent,
+            "request_size": self._received,
+        }

@@ -1,0 +1,133 @@
+"""The seams between the rooms: what an exchange needs of a wire, of a frame engine, and of time.
+
+Everything here is a ``typing.Protocol`` or an alias, so that ``asgi/`` never imports ``wire/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, Protocol
+
+__all__ = [
+    "Application",
+    "Clock",
+    "DelayedCall",
+    "Frames",
+    "Headers",
+    "Hub",
+    "Message",
+    "Receive",
+    "Scope",
+    "Send",
+    "Stream",
+]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+#: Field lines in order, names in lower case, duplicates kept.
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class DelayedCall(Protocol):
+    """A call that :meth:`Clock.callLater` has scheduled."""
+
+    def cancel(self) -> None:
+        """Do not make the call. Raises when it was made or cancelled already."""
+
+    def reset(self, secondsFromNow: float) -> None:  # noqa: N803 - Twisted's IDelayedCall
+        """Make the call this many seconds from now instead."""
+
+
+class Clock(Protocol):
+    """The part of Twisted's ``IReactorTime`` that is used; ``twisted.internet.task.Clock`` in tests."""
+
+    def seconds(self) -> float:
+        """A time in seconds that never goes back; its zero has no meaning."""
+
+    def callLater(self, delay: float, function: Callable[..., object], /, *args: object) -> DelayedCall:  # noqa: N802
+        """Call ``function(*args)`` after ``delay`` seconds."""
+
+
+class Hub(Protocol):
+    """What an exchange tells the server about itself."""
+
+    @property
+    def logs_actions(self) -> bool:
+        """False when :meth:`log_action` would do nothing, so that nobody collects details in vain."""
+
+    def exchange_gone(self, exchange: Any) -> None:
+        """The peer of ``exchange`` has left before it was answered; its application is to end soon."""
+
+    def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
+        """Something worth a line in the access log has happened."""
+
+
+class Stream(Protocol):
+    """Where one exchange writes its half; the only way out of ``asgi/``.
+
+    A wire implements it: HTTP/1.1 for its current request, HTTP/2 for each of its streams. After :meth:`end`,
+    :meth:`abort`, or the peer's leave no method but :meth:`drain` may be called; the exchange's state sees to it.
+    """
+
+    @property
+    def slow(self) -> bool:
+        """True while more is waiting to be sent than the peer takes."""
+
+    def send_headers(
+        self, status: int, headers: Headers, *, content_length: int | None, has_body: bool, close: bool
+    ) -> None:
+        """Begin the final response. May be held back until the first :meth:`send_data` or :meth:`end`.
+
+        :param status: 200 to 999.
+        :param headers: checked and in lower case, without connection-specific fields; the wire adds framing.
+        :param content_length: what ``headers`` say of the body's size in bytes, None when nothing.
+        :param has_body: False for HEAD, 204 and 304: no body follows, whatever the fields say (RFC 9112 §6.3).
+        :param close: the application asked for the connection to be closed afterwards.
+        """
+
+    def send_data(self, data: bytes, *, last: bool = False) -> None:
+        """Send body bytes (or, after :meth:`switch`, opaque bytes); ``last`` ends the response as :meth:`end` does."""
+
+    def end(self) -> None:
+        """End the response cleanly."""
+
+    def switch(self, headers: Headers) -> None:
+        """Accept a WebSocket: 101 on HTTP/1.1 (RFC 6455 §4.2.2). What follows both ways is opaque."""
+
+    def abort(self) -> None:
+        """Cut the response off so that the peer can see that it is not complete."""
+
+    def close(self) -> None:
+        """End an opaque (switched) stream after everything written has been sent."""
+
+    def pause_reading(self) -> None:
+        """Deliver no more than what has been read already, until :meth:`resume_reading`."""
+
+    def resume_reading(self) -> None:
+        """Deliver again; also answers a pending ``Expect: 100-continue`` (RFC 9110 §10.1.1)."""
+
+    async def drain(self) -> None:
+        """Return when the peer is ready for more, or gone."""
+
+
+class Frames(Protocol):
+    """What a WebSocket exchange needs of a frame engine (RFC 6455 §5), made for it by the hub."""
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes of the peer; events come back through the exchange's ``*_received`` methods."""
+
+    def resume(self) -> None:
+        """Go on with bytes that were kept back while the exchange was full."""
+
+    def send_message(self, payload: bytes, *, text: bool) -> None:
+        """Send one whole message."""
+
+    def send_ping(self, payload: bytes) -> None:
+        """Send a ping with at most 125 bytes."""
+
+    def send_close(self, code: int, reason: str) -> None:
+        """Send a close frame with any code that RFC 6455 §7.4 lets an endpoint send; at most once."""

@@ -1,0 +1,235 @@
+"""The application's lifespan: its start-up before the first connection, its shutdown after the last (ASGI Lifespan 2.0).
+
+The application runs as one task from start-up to shutdown. What it may send, and what that leads to, is the table
+``_ANSWERS``; a pair that is not in it is the application's mistake and raises inside its ``send()``. The task never
+raises: whatever ends it is turned into a phase and, where somebody must know, into one log record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from enum import Enum, auto
+from typing import Any
+
+from ..errors import LifespanError, MessageError, UnexpectedMessage
+from ..settings import Settings
+from .interfaces import Application, Message, Scope
+from .messages import message_type
+
+__all__ = ["Lifespan"]
+
+#: Seconds for a cancelled task to end: what it still does then is cleaning up, and the deadline for that has passed.
+_CANCEL_TIMEOUT = 1.0
+
+
+class _Phase(Enum):
+    NEW = auto()
+    STARTING = auto()
+    RUNNING = auto()
+    REFUSED = auto()  # the application sent startup.failed
+    STOPPING = auto()
+    STOPPED = auto()
+    STOP_FAILED = auto()  # the application sent shutdown.failed
+    UNSUPPORTED = auto()  # the task ended before it answered the start-up
+    ENDED = auto()  # the task ended, or was given up, in any other phase
+
+
+_ANSWERS = {
+    (_Phase.STARTING, "lifespan.startup.complete"): _Phase.RUNNING,
+    (_Phase.STARTING, "lifespan.startup.failed"): _Phase.REFUSED,
+    (_Phase.STOPPING, "lifespan.shutdown.complete"): _Phase.STOPPED,
+    (_Phase.STOPPING, "lifespan.shutdown.failed"): _Phase.STOP_FAILED,
+}
+_TYPES = tuple(kind for _, kind in _ANSWERS)
+
+#: No event follows any more, so a ``receive()`` would wait for ever.
+_LAST = frozenset((_Phase.REFUSED, _Phase.STOPPED, _Phase.STOP_FAILED, _Phase.UNSUPPORTED, _Phase.ENDED))
+
+
+class Lifespan:
+    """Runs the lifespan of one application, once.
+
+    :param application: called with the lifespan scope unless ``settings.lifespan`` is ``"off"``.
+    :param settings: ``lifespan``, ``lifespan_startup_timeout`` and ``lifespan_shutdown_timeout`` are used.
+    :param logger: gets failures at ERROR, an unsupported lifespan at DEBUG.
+    """
+
+    def __init__(self, application: Application, settings: Settings, logger: logging.Logger) -> None:
+        #: In the scope as ``state``; a server gives each request a shallow copy of it.
+        self.state: dict[str, Any] = {}
+        #: The application has completed its start-up, so it gets a shutdown.
+        self.supported = False
+        #: The application raised after its start-up, or its shutdown failed or was not done in time.
+        self.failed = False
+        self._application = application
+        self._settings = settings
+        self._logger = logger
+        self._phase = _Phase.NEW
+        self._inbox: deque[Message] = deque()
+        self._arrived = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._error: BaseException | None = None
+        self._reason = ""
+
+    async def startup(self) -> None:
+        """Start the application; returns when it is ready to serve, or has no lifespan and need not have one.
+
+        Cancelling this cancels the application's task and waits for its end.
+
+        :raises LifespanError: the application said that it failed, did not answer in time, or has no lifespan though
+            ``settings.lifespan`` is ``"on"``. The exception of the application, if any, is the cause.
+        """
+        if self._settings.lifespan == "off":
+            return
+        self._phase = _Phase.STARTING
+        self._deliver({"type": "lifespan.startup"})
+        self._task = asyncio.create_task(self._run(), name="lifespan")
+        timeout = self._settings.lifespan_startup_timeout
+        try:
+            await self._wait_for_answer(timeout)
+            self.supported = self._phase not in (_Phase.STARTING, _Phase.REFUSED, _Phase.UNSUPPORTED)
+            if self._phase is _Phase.REFUSED:
+                await self._wait_for_end(self._task, self._settings.lifespan_shutdown_timeout)
+                raise LifespanError(f"the application failed to start: {self._reason}")
+        except asyncio.CancelledError:
+            await self._cancel(self._task)
+            raise
+        if self._phase is _Phase.STARTING:
+            await self._cancel(self._task)
+            raise LifespanError(f"the application did not start within {timeout:g} s (lifespan_startup_timeout)")
+        if self._phase is _Phase.UNSUPPORTED:
+            self._unsupported()
+
+    async def shutdown(self) -> None:
+        """Let the application shut down; returns when its task has ended, at once when there is none.
+
+        Never raises but for its own cancelling, which cancels the application's task too; see :attr:`failed`.
+        """
+        if self._phase is not _Phase.RUNNING or self._task is None:
+            return
+        self._phase = _Phase.STOPPING
+        self._deliver({"type": "lifespan.shutdown"})
+        try:
+            await self._wait_for_end(self._task, self._settings.lifespan_shutdown_timeout)
+        except asyncio.CancelledError:
+            await self._cancel(self._task)
+            raise
+
+    # The application's side.
+
+    async def _run(self) -> None:
+        scope: Scope = {
+            "type": "lifespan",
+            "asgi": {"version": "3.0", "spec_version": "2.0"},
+            "state": self.state,
+        }
+        error: BaseException | None = None
+        try:
+            await self._application(scope, self._receive, self._send)
+        except KeyboardInterrupt:
+            raise
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Nobody cancelled the task: the application let the end of something else's through.
+            error = cancelled
+        except BaseException as raised:  # noqa: BLE001 - a SystemExit out of a task would end the loop
+            error = raised
+        finally:
+            self._ended(error)
+
+    async def _receive(self) -> Message:
+        """The next event; can be cancelled without losing one."""
+        while not self._inbox:
+            if self._phase in _LAST and self._task is not None and asyncio.current_task() is self._task:
+                # A loop around receive() would sit out the whole deadline, with nothing left to do.
+                self._task.cancel()
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._inbox.popleft()
+
+    async def _send(self, message: Message) -> None:
+        kind = message_type(message, _TYPES)
+        phase = _ANSWERS.get((self._phase, kind))
+        if phase is None:
+            raise UnexpectedMessage(f"{kind} was sent {_SO_FAR[self._phase]}")
+        reason = message.get("message", "")
+        if not isinstance(reason, str):
+            raise MessageError(f'{kind}: "message" must be a str, got {type(reason).__name__}')
+        self._phase = phase
+        self._reason = reason
+        self._answered.set()
+        if phase is _Phase.STOP_FAILED:
+            self.failed = True
+            self._logger.error("The application failed to shut down: %s", reason)
+
+    def _deliver(self, event: Message) -> None:
+        self._inbox.append(event)
+        self._arrived.set()
+
+    def _ended(self, error: BaseException | None) -> None:
+        phase = self._phase
+        if phase is _Phase.STARTING:
+            self._phase = _Phase.UNSUPPORTED
+            self._error = error
+            self._answered.set()
+        elif error is None or phase in (_Phase.REFUSED, _Phase.STOP_FAILED, _Phase.ENDED):
+            # An application often raises what it has just reported; that is said already.
+            self._phase = _Phase.ENDED if phase is not _Phase.REFUSED else phase
+        else:
+            self._phase = _Phase.ENDED
+            self.failed = True
+            self._logger.error("The application's lifespan raised an exception", exc_info=error)
+
+    # The server's side.
+
+    async def _wait_for_answer(self, timeout: float | None) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                await self._answered.wait()
+        except TimeoutError:
+            # The phase tells; the answer may have come in the very turn of the loop in which time was up.
+            pass
+
+    async def _wait_for_end(self, task: asyncio.Task[None], timeout: float | None) -> None:
+        await asyncio.wait({task}, timeout=timeout)
+        if task.done():
+            return
+        if self._phase is _Phase.STOPPING:
+            self.failed = True
+            self._logger.error("The application did not shut down within %g s (lifespan_shutdown_timeout)", timeout)
+        else:
+            self._logger.debug("The application's lifespan ran on after its last message and is cancelled")
+        await self._cancel(task)
+
+    async def _cancel(self, task: asyncio.Task[None]) -> None:
+        if self._phase is not _Phase.REFUSED:
+            self._phase = _Phase.ENDED
+        task.cancel()
+        await asyncio.wait({task}, timeout=_CANCEL_TIMEOUT)
+        if not task.done():
+            self._logger.error("The application's lifespan does not end though it was cancelled")
+
+    def _unsupported(self) -> None:
+        error = self._error
+        what = "returned" if error is None else f"raised {type(error).__name__}: {error}"
+        if self._settings.lifespan == "on":
+            raise LifespanError(f"the application {what} before it completed its start-up") from error
+        self._logger.debug("The application has no lifespan: it %s", what)
+
+
+_SO_FAR = {
+    _Phase.NEW: "before the start-up",
+    _Phase.STARTING: "before the start-up was complete",
+    _Phase.RUNNING: "before the shutdown was asked for",
+    _Phase.REFUSED: "after the start-up failed",
+    _Phase.STOPPING: "during the shutdown",
+    _Phase.STOPPED: "after the shutdown was complete",
+    _Phase.STOP_FAILED: "after the shutdown failed",
+    _Phase.UNSUPPORTED: "after the lifespan ended",
+    _Phase.ENDED: "after the lifespan ended",
+}

@@ -1,0 +1,350 @@
+"""Messages of the application, turned from dicts into typed replies or into an error that says what was wrong.
+
+This is the border where an application is checked: behind it field names are tokens in lower case, values cannot end
+a line, bodies are ``bytes``. It knows no state; whether a reply fits the moment is the exchange's business. Each
+``send()`` passes here, so the checks are single passes of C functions over the bytes.
+
+Keys that ASGI does not name are ignored, as new versions of it may add some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+from ..errors import MessageError
+
+__all__ = [
+    "Accept",
+    "Close",
+    "DenialBody",
+    "DenialStart",
+    "ResponseBody",
+    "ResponseStart",
+    "SendBytes",
+    "SendText",
+    "message_type",
+    "parse_http",
+    "parse_websocket",
+]
+
+Fields = list[tuple[bytes, bytes]]
+
+
+class ResponseStart(NamedTuple):
+    """``http.response.start``.
+
+    :param status: 200 to 999.
+    :param headers: names in lower case, in the application's order, without the connection-specific fields.
+    :param content_length: what the content-length among ``headers`` says, in bytes.
+    :param close: the application asked for ``connection: close``.
+    :param trailers: the application wants to send trailers.
+    """
+
+    status: int
+    headers: Fields
+    content_length: int | None
+    close: bool
+    trailers: bool
+
+
+class ResponseBody(NamedTuple):
+    """``http.response.body``; the last one has ``more_body`` False."""
+
+    body: bytes
+    more_body: bool
+
+
+class Accept(NamedTuple):
+    """``websocket.accept``. ``subprotocol`` is a token; whether the client offered it is not known here."""
+
+    subprotocol: str | None
+    headers: Fields
+
+
+class SendText(NamedTuple):
+    """``websocket.send`` with text, which can be encoded as UTF-8."""
+
+    text: str
+
+
+class SendBytes(NamedTuple):
+    """``websocket.send`` with bytes."""
+
+    data: bytes
+
+
+class Close(NamedTuple):
+    """``websocket.close``: a code that an endpoint may send, a reason of at most 123 bytes in UTF-8."""
+
+    code: int
+    reason: str
+
+
+class DenialStart(NamedTuple):
+    """``websocket.http.response.start``, with what :class:`ResponseStart` has."""
+
+    status: int
+    headers: Fields
+    content_length: int | None
+    close: bool
+    trailers: bool
+
+
+class DenialBody(NamedTuple):
+    """``websocket.http.response.body``, with what :class:`ResponseBody` has."""
+
+    body: bytes
+    more_body: bool
+
+
+_Start = TypeVar("_Start", ResponseStart, DenialStart)
+_Body = TypeVar("_Body", ResponseBody, DenialBody)
+
+#: RFC 9110 §5.6.2, tchar.
+_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_NOT_TOKEN = bytes(set(range(256)) - set(_TOKEN))
+_LOWER = bytes(range(256)).lower()
+
+#: RFC 9110 §7.6.1: these speak of one connection, which is the wire's.
+_CONNECTION_SPECIFIC = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+_SPECIAL = _CONNECTION_SPECIFIC | {b"content-length"}
+
+#: Enough for any length of 64 bits; ``int()`` of thousands of digits is slow, and an error beyond 4300 of them.
+_LENGTH_DIGITS = 20
+
+#: RFC 6455 §5.5: a control frame carries 125 bytes at most, and two are the code's.
+_REASON_SIZE = 123
+
+
+def parse_http(message: Any) -> ResponseStart | ResponseBody:
+    """Check a message sent in an ``http`` scope.
+
+    :raises MessageError: names the message's type and key, what was expected, and what came.
+    """
+    reply: ResponseStart | ResponseBody = _HTTP[message_type(message, _HTTP)](message)
+    return reply
+
+
+def parse_websocket(message: Any) -> Accept | SendText | SendBytes | Close | DenialStart | DenialBody:
+    """Check a message sent in a ``websocket`` scope.
+
+    A close reason longer than 123 bytes is cut at a character's boundary: a close without a part of its reason is
+    worth more than an exception in place of the close.
+
+    :raises MessageError: names the message's type and key, what was expected, and what came.
+    """
+    reply: Accept | SendText | SendBytes | Close | DenialStart | DenialBody
+    reply = _WEBSOCKET[message_type(message, _WEBSOCKET)](message)
+    return reply
+
+
+def message_type(message: Any, allowed: Iterable[str]) -> str:
+    """The type of a message, which is one of ``allowed``.
+
+    :raises MessageError: ``message`` is no mapping, or its type is another one.
+    """
+    if not isinstance(message, (dict, Mapping)):
+        raise MessageError(f"a message must be a dict, got {_kind(message)}")
+    kind = message.get("type")
+    if isinstance(kind, str) and kind in allowed:
+        return kind
+    expected = ", ".join(allowed)
+    if "type" not in message:
+        raise MessageError(f'a message must have a "type", one of {expected}')
+    raise MessageError(f'"type" of a message must be one of {expected}; got {_shown(kind)}')
+
+
+def _response_start(message: Mapping[str, Any]) -> ResponseStart:
+    return _start(message, ResponseStart)
+
+
+def _denial_start(message: Mapping[str, Any]) -> DenialStart:
+    return _start(message, DenialStart)
+
+
+def _response_body(message: Mapping[str, Any]) -> ResponseBody:
+    return _body(message, ResponseBody)
+
+
+def _denial_body(message: Mapping[str, Any]) -> DenialBody:
+    return _body(message, DenialBody)
+
+
+def _accept(message: Mapping[str, Any]) -> Accept:
+    subprotocol = message.get("subprotocol")
+    if subprotocol is not None:
+        if not isinstance(subprotocol, str):
+            _wrong(message, "subprotocol", "a str or None", subprotocol)
+        if not (subprotocol and subprotocol.isascii() and not subprotocol.encode().translate(_LOWER, _TOKEN)):
+            _fail(message, f'"subprotocol" must be a token (RFC 9110 §5.6.2), got {_shown(subprotocol)}')
+    headers, _, _ = _fields(message)
+    for name, _ in headers:
+        # RFC 6455 §4.2.2 leaves these to the handshake, RFC 9110 §8.6 forbids a length in a 101.
+        if name.startswith(b"sec-websocket-") or name == b"content-length":
+            _fail(message, f"header {_shown(name)} belongs to the server, not to the application")
+    return Accept(subprotocol, headers)
+
+
+def _send(message: Mapping[str, Any]) -> SendText | SendBytes:
+    data = message.get("bytes")
+    text = message.get("text")
+    if data is None and text is None:
+        _fail(message, 'one of "bytes" and "text" must be given')
+    if data is None:
+        if not isinstance(text, str):
+            _wrong(message, "text", "a str", text)
+        if not text.isascii():
+            _encoded(message, "text", text)
+        return SendText(text)
+    if text is not None:
+        _fail(message, 'only one of "bytes" and "text" may be given, got both')
+    return SendBytes(data if isinstance(data, bytes) else _as_bytes(message, "bytes", data))
+
+
+def _close(message: Mapping[str, Any]) -> Close:
+    code = message.get("code")
+    if code is None:
+        code = 1000
+    elif not isinstance(code, int) or isinstance(code, bool):
+        _wrong(message, "code", "an int", code)
+    # RFC 6455 §7.4: 1004, 1005, 1006 and 1015 are never sent, what lies between has no meaning.
+    elif not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        _fail(message, f'"code" must be 1000 to 1003, 1007 to 1014, or 3000 to 4999; got {_shown(code)}')
+    reason = message.get("reason")
+    if reason is None:
+        reason = ""
+    elif not isinstance(reason, str):
+        _wrong(message, "reason", "a str", reason)
+    encoded = _encoded(message, "reason", reason)
+    if len(encoded) > _REASON_SIZE:
+        reason = encoded[:_REASON_SIZE].decode("utf-8", "ignore")
+    return Close(int(code), reason)
+
+
+_HTTP: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "http.response.start": _response_start,
+    "http.response.body": _response_body,
+}
+_WEBSOCKET: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "websocket.accept": _accept,
+    "websocket.send": _send,
+    "websocket.close": _close,
+    "websocket.http.response.start": _denial_start,
+    "websocket.http.response.body": _denial_body,
+}
+
+
+def _start(message: Mapping[str, Any], kind: type[_Start]) -> _Start:
+    status = message.get("status")
+    if type(status) is not int:
+        if not isinstance(status, int) or isinstance(status, bool):
+            _wrong(message, "status", "an int", status)
+        status = int(status)
+    if not 200 <= status <= 999:
+        hint = "; an informational response is no response (RFC 9110 §15.2)" if 100 <= status < 200 else ""
+        _fail(message, f'"status" must be 200 to 999, got {_shown(status)}{hint}')
+    headers, length, close = _fields(message)
+    return kind(status, headers, length, close, bool(message.get("trailers", False)))
+
+
+def _body(message: Mapping[str, Any], kind: type[_Body]) -> _Body:
+    body = message.get("body", b"")
+    if not isinstance(body, bytes):
+        body = _as_bytes(message, "body", body)
+    return kind(body, bool(message.get("more_body", False)))
+
+
+def _as_bytes(message: Mapping[str, Any], key: str, value: Any) -> bytes:
+    """A copy of a buffer, as the application may change it after its ``send()`` has returned."""
+    if not isinstance(value, (bytearray, memoryview)):
+        _wrong(message, key, "bytes", value)
+    try:
+        return bytes(value)
+    except ValueError as error:
+        # A memoryview that was released.
+        _fail(message, f'"{key}" cannot be read: {error}')
+
+
+def _fields(message: Mapping[str, Any]) -> tuple[Fields, int | None, bool]:
+    """The headers in lower case, the content-length, and whether the connection is to be closed."""
+    headers = message.get("headers")
+    fields: Fields = []
+    length: int | None = None
+    close = False
+    for item in () if headers is None else _iterable(message, headers):
+        name, value = _field(message, item)
+        if name in _SPECIAL:
+            if name != b"content-length":
+                close = close or name == b"connection" and _has_close(value)
+                continue
+            previous, length = length, _content_length(message, value)
+            if previous is not None:
+                if previous != length:
+                    _fail(message, f"more than one content-length: {previous} and {length}")
+                continue
+        fields.append((name, value))
+    return fields, length, close
+
+
+def _field(message: Mapping[str, Any], item: Any) -> tuple[bytes, bytes]:
+    try:
+        name, value = item
+    except (TypeError, ValueError):
+        _fail(message, f'each of "headers" must be a pair of name and value, got {_shown(item)}')
+    if not isinstance(name, bytes):
+        _fail(message, f"the name of header {_shown(name)} must be bytes, got {_kind(name)}")
+    lowered = name.translate(_LOWER, _NOT_TOKEN)
+    # A pseudo-header's colon is no token character either (RFC 9113 §8.3).
+    if len(lowered) != len(name) or not lowered:
+        _fail(message, f"the name of a header must be a token (RFC 9110 §5.1), got {_shown(name)}")
+    if not isinstance(value, bytes):
+        _fail(message, f"the value of header {_shown(name)} must be bytes, got {_kind(value)} {_shown(value)}")
+    # RFC 9110 §5.5. Looked for before the stripping, which leaves these in place anyway.
+    if b"\n" in value or b"\r" in value or b"\0" in value:
+        _fail(message, f"the value of header {_shown(name)} must not hold CR, LF or NUL, got {_shown(value)}")
+    return lowered, value.strip(b" \t")
+
+
+def _iterable(message: Mapping[str, Any], headers: Any) -> Iterable[Any]:
+    if isinstance(headers, (str, bytes, Mapping)) or not isinstance(headers, Iterable):
+        _wrong(message, "headers", "an iterable of pairs of bytes", headers)
+    return headers
+
+
+def _content_length(message: Mapping[str, Any], value: bytes) -> int:
+    if not value.isdigit() or len(value) > _LENGTH_DIGITS:
+        _fail(message, f"the value of header b'content-length' must be a decimal number, got {_shown(value)}")
+    return int(value)
+
+
+def _has_close(value: bytes) -> bool:
+    return b"close" in (option.strip(b" \t") for option in value.lower().split(b","))
+
+
+def _encoded(message: Mapping[str, Any], key: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        _fail(message, f'"{key}" cannot be encoded as UTF-8: {error.reason} at character {error.start}')
+
+
+def _wrong(message: Mapping[str, Any], key: str, expected: str, value: Any) -> NoReturn:
+    if key not in message:
+        _fail(message, f'"{key}" is missing, {expected} is needed')
+    _fail(message, f'"{key}" must be {expected}, got {_kind(value)}')
+
+
+def _fail(message: Mapping[str, Any], text: str) -> NoReturn:
+    # The cause, where there is one, says nothing that the text does not.
+    raise MessageError(f"{message['type']}: {text}") from None
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else type(value).__name__
+
+
+def _shown(value: Any) -> str:
+    """``value`` for an error message: its beginning only, as an application's values may be large or private."""
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."

@@ -1,0 +1,82 @@
+"""The response of an exchange: of an HTTP request, or of a WebSocket handshake that is denied."""
+
+from __future__ import annotations
+
+from ..errors import MessageError, RequestError
+from .default_fields import DefaultFields
+from .interfaces import Stream
+from .messages import ResponseStart
+
+__all__ = ["CLIENT_CLOSED_REQUEST", "Response"]
+
+#: Logged as the status when the peer left before the response began; no such status is ever sent.
+CLIENT_CLOSED_REQUEST = 499
+
+
+class Response:
+    """Holds a response to its own Content-Length and to what its method and status allow (RFC 9110 §8.6, §9.3.2).
+
+    :param method: the request's; HEAD has no body in its response.
+    """
+
+    __slots__ = ("_fields", "_method", "_remaining", "_start", "_stream", "sent", "status")
+
+    def __init__(self, stream: Stream, fields: DefaultFields, method: str) -> None:
+        self._stream = stream
+        self._fields = fields
+        self._method = method
+        self._start: ResponseStart | None = None
+        self._remaining: int | None = None
+        self.status = CLIENT_CLOSED_REQUEST
+        self.sent = 0
+
+    def start(self, start: ResponseStart) -> None:
+        """Hold the start until the first body message, as ASGI asks for."""
+        self._start = start
+        self._remaining = start.content_length
+
+    def body(self, body: bytes, more_body: bool) -> None:
+        """Send a piece of the body, and the head before the first one.
+
+        :raises MessageError: the body is longer or shorter than its Content-Length; nothing of the piece was sent.
+        """
+        start = self._start
+        assert start is not None
+        has_body = self._method != "HEAD" and start.status not in (204, 304)
+        if has_body and self._remaining is not None:
+            self._count(len(body), more_body, self._remaining)
+        if self.status == CLIENT_CLOSED_REQUEST:
+            self._send_head(start, has_body)
+        data = body if has_body else b""
+        self.sent += len(data)
+        self._stream.send_data(data, last=not more_body)
+
+    def answer(self, error: RequestError, *, close: bool) -> None:
+        """Send a whole response in the application's place."""
+        body = f"{error.reason}\n".encode()
+        fields = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", str(len(body)).encode()),
+            *error.headers,
+        ]
+        self.start(ResponseStart(error.status, fields, len(body), close, False))
+        self.body(body, more_body=False)
+
+    def _send_head(self, start: ResponseStart, has_body: bool) -> None:
+        self.status = start.status
+        headers = self._fields.complete(start.headers)
+        length = start.content_length
+        if start.status == 204:
+            # RFC 9110 §8.6: a server MUST NOT send Content-Length in a 204.
+            headers = [field for field in headers if field[0] != b"content-length"]
+            length = None
+        self._stream.send_headers(
+            start.status, headers, content_length=length, has_body=has_body, close=start.close
+        )
+
+    def _count(self, size: int, more_body: bool, remaining: int) -> None:
+        if size > remaining:
+            raise MessageError(f'"body" is {size - remaining} bytes longer than the response\'s content-length')
+        if not more_body and size < remaining:
+            raise MessageError(f'"body" ends {remaining - size} bytes short of the response\'s content-length')
+        self._remaining = remaining - size

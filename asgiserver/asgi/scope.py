@@ -1,0 +1,125 @@
+"""What a wire learned of a request, and the ASGI scope made of it (ASGI HTTP & WebSocket 2.5)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from .forwarded import Forwarding
+from .interfaces import Headers, Scope
+
+__all__ = ["Addresses", "Request", "ScopeBuilder"]
+
+CHUNKED = -1
+
+
+class Request(NamedTuple):
+    """A request's head as a wire read it; nothing derived but what the wire itself needs.
+
+    :param method: an RFC 9110 §9 token, upper case.
+    :param target: the origin-form of the target, or ``*`` (RFC 9112 §3.2); no fragment.
+    :param headers: field lines in order, names in lower case, values stripped, duplicates kept.
+    :param http_version: ``"1.0"`` or ``"1.1"``; ``"2"`` from HTTP/2.
+    :param body_size: bytes of the body, 0 for none, :data:`CHUNKED` when only its end will tell.
+    :param keep_alive: the peer is ready to use the connection again (RFC 9112 §9.3).
+    :param expects_continue: the peer waits for ``100 Continue`` before it sends the body.
+    :param upgrade: the request asks for a WebSocket.
+    """
+
+    method: str
+    target: bytes
+    headers: list[tuple[bytes, bytes]]
+    http_version: str = "1.1"
+    body_size: int = 0
+    keep_alive: bool = True
+    expects_continue: bool = False
+    upgrade: bool = False
+
+
+class Addresses(NamedTuple):
+    """The two ends of a connection.
+
+    :param client: address and port of the peer, None on a unix socket.
+    :param server: address and port, or path and None, that was connected to; None when unknown.
+    :param secure: TLS ends here.
+    """
+
+    client: tuple[str, int] | None
+    server: tuple[str, int | None] | None
+    secure: bool
+
+
+class ScopeBuilder:
+    """Makes the scope of each request.
+
+    :param root_path: the scope's ``root_path``; the path is left unchanged, as Daphne does.
+    :param forwarding: how a trusted proxy's fields are read; None to ignore them.
+    :param state: what the lifespan filled; every scope gets a shallow copy of it.
+    """
+
+    __slots__ = ("_forwarding", "_root_path", "_state")
+
+    def __init__(self, root_path: str, forwarding: Forwarding | None, state: dict[str, Any] | None) -> None:
+        self._root_path = root_path
+        self._forwarding = forwarding
+        self._state = state
+
+    def http(self, request: Request, addresses: Addresses) -> Scope:
+        """The scope of an HTTP request."""
+        scope = self._common(request, addresses)
+        scope["type"] = "http"
+        scope["method"] = request.method
+        scope["extensions"] = {}
+        return scope
+
+    def websocket(self, request: Request, addresses: Addresses, subprotocols: list[str]) -> Scope:
+        """The scope of a WebSocket handshake that was checked already."""
+        scope = self._common(request, addresses)
+        scope["type"] = "websocket"
+        scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
+        scope["subprotocols"] = subprotocols
+        scope["extensions"] = {"websocket.http.response": {}}
+        return scope
+
+    def _common(self, request: Request, addresses: Addresses) -> dict[str, Any]:
+        raw_path, _, query_string = request.target.partition(b"?")
+        # Bad UTF-8 becomes U+FFFD; raw_path has the bytes as they were sent.
+        path = raw_path.decode("ascii")
+        client, server, secure = addresses
+        scheme = "https" if secure else "http"
+        headers: Headers = request.headers
+        if self._forwarding is not None:
+            client, scheme, host = self._forwarding.resolve(headers, client, scheme)
+            if host is not None:
+                headers = replace_host(headers, host)
+        scope: dict[str, Any] = {
+            "asgi": {"version": "3.0", "spec_version": "2.5"},
+            "http_version": request.http_version,
+            "scheme": scheme,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query_string,
+            "root_path": self._root_path,
+            "headers": without_underscores(headers),
+            "client": None if client is None else list(client),
+            "server": None if server is None else list(server),
+        }
+        if self._state is not None:
+            scope["state"] = self._state.copy()
+        return scope
+
+
+def without_underscores(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """The field lines whose names have no underscore.
+
+    CGI and WSGI map ``-`` and ``_`` to the same variable, so a client could pass off ``x_real_ip`` for the
+    ``x-real-ip`` that a proxy sets (CVE-2015-0219); Daphne drops such fields too.
+    """
+    return [field for field in headers if b"_" not in field[0]]
+
+
+def replace_host(headers: Headers, host: bytes) -> list[tuple[bytes, bytes]]:
+    """``headers`` with ``host`` as the only Host field, in its place or, when there was none, first."""
+    others = [field for field in headers if field[0] != b"host"]
+    position = next((index for index, field in enumerate(headers) if field[0] == b"host"), 0)
+    return [*others[:position], (b"host", host), *others[position:]]

@@ -1,0 +1,244 @@
+"""The command line: flags derived from :class:`Settings`, Daphne's spellings, one clear line for a user's mistake.
+
+A flag wins over its ``ASGISERVER_<NAME>`` variable, and that over the default. The exit status is 0 after a stop
+signal, 1 when the application could not be imported or an address not be listened on, 2 for wrong usage, 3 when the
+lifespan's start-up failed, 130 when the user interrupts before the server runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, NoReturn, get_type_hints
+
+from . import __version__, loading
+from .asgi.interfaces import Application
+from .errors import ASGIServerError, LifespanError, SettingsError
+from .process import logs
+from .server import Server
+from .settings import Info, Settings, information, parse
+
+__all__ = ["CommandLineInterface", "main"]
+
+METAVARS = {"s": "SECONDS", "bytes": "BYTES", "octal": "MODE"}
+
+#: Daphne's long flags. A prefix that names one of these alone keeps doing so, whatever flags are added beside it.
+DAPHNE_FLAGS = (
+    "--access-log", "--application-close-timeout", "--bind", "--endpoint", "--fd", "--help", "--http-timeout",
+    "--log-fmt", "--no-server-name", "--ping-interval", "--ping-timeout", "--port", "--proxy-headers",
+    "--proxy-headers-host", "--proxy-headers-port", "--root-path", "--server-name", "--unix-socket", "--verbosity",
+    "--websocket-max-frame-size", "--websocket-max-message-size", "--websocket_connect_timeout",
+    "--websocket_timeout",
+)  # fmt: skip
+
+
+class CommandLineInterface:
+    """What ``asgiserver`` and ``python -m asgiserver`` run; made to be subclassed, with Daphne's names.
+
+    ``description`` and ``server_class`` may be replaced in a subclass, ``parser`` extended in its ``__init__``
+    (what is no setting is left alone), :meth:`load_asgi_app` overridden. ``settings`` and ``server`` are set by
+    :meth:`run`.
+    """
+
+    description = "Serves an ASGI application over HTTP and WebSocket."
+    server_class: Callable[..., Server] = Server
+
+    def __init__(self) -> None:
+        self.parser = _parser(self.description)
+        self.settings = Settings()
+        self.server: Server | None = None
+
+    @classmethod
+    def entrypoint(cls) -> None:
+        """Run with the process's own arguments; raises as :meth:`run` does."""
+        cls().run(sys.argv[1:])
+
+    def load_asgi_app(self, asgi_app_path: str) -> Application:
+        """Give the application that ``asgi_app_path`` names; ``self.settings`` is complete when this is called.
+
+        :raises SettingsError: printed as one line; anything else is printed with its traceback.
+        """
+        return loading.load_application(asgi_app_path, self.settings)
+
+    def run(self, args: Sequence[str]) -> None:
+        """Serve until a stop signal; ``args`` are the arguments without the program's name.
+
+        :raises SystemExit: with a status other than 0, after the reason went to standard error; also, with status 0,
+            for ``--help`` and ``--version``.
+        """
+        namespace = self.parser.parse_args(expanded(args))
+        try:
+            self.settings = _settings(namespace)
+            logs.configure(self.settings)
+            logs.bridge_twisted()
+            application = self._load(namespace.application)
+            self.server = self.server_class(application, settings=self.settings)
+            self.server.run()
+        except ASGIServerError as error:
+            self.parser.exit(_status(error), f"{self.parser.prog}: error: {error}\n")
+
+    def _load(self, path: str) -> Application:
+        try:
+            return self.load_asgi_app(path)
+        except ASGIServerError:
+            raise
+        except KeyboardInterrupt:
+            # 128 + SIGINT, as a shell reports it: nothing runs yet that could be shut down.
+            raise SystemExit(130) from None
+        except Exception as error:  # noqa: BLE001 - the application's own fault: its traceback says more than any line
+            traceback.print_exception(type(error), error, _outside_import(error.__traceback__))
+            raise SystemExit(1) from None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script: serve as ``argv``, by default the process's arguments, says.
+
+    :returns: 0 after a stop signal.
+    :raises SystemExit: as :meth:`CommandLineInterface.run` does.
+    """
+    CommandLineInterface().run(sys.argv[1:] if argv is None else argv)
+    return 0
+
+
+def expanded(args: Sequence[str]) -> list[str]:
+    """``args`` with the abbreviations that Daphne understands written out.
+
+    argparse takes any unambiguous prefix, and ``--unix`` or ``--access`` are no longer unambiguous here.
+    """
+    plain = list(args)
+    end = plain.index("--") if "--" in plain else len(plain)
+    return [_expanded(arg) for arg in plain[:end]] + plain[end:]
+
+
+def _expanded(arg: str) -> str:
+    name, equals, value = arg.partition("=")
+    if not name.startswith("--") or name in DAPHNE_FLAGS:
+        return arg
+    meant = [flag for flag in DAPHNE_FLAGS if flag.startswith(name)]
+    return f"{meant[0]}{equals}{value}" if len(meant) == 1 else arg
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong on one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        line = " ".join(message.split())
+        self.exit(2, f"{self.prog}: error: {line} (see {self.prog} --help)\n")
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="asgiserver",
+        usage="%(prog)s [options] MODULE:ATTRIBUTE",
+        description=description,
+        epilog="Each option is also read from ASGISERVER_NAME in the environment, for example ASGISERVER_PORT; "
+        "the command line wins.",
+        # Only what was given stands in the namespace, so that the environment can fill the rest.
+        argument_default=argparse.SUPPRESS,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
+    )
+    parser.add_argument(
+        "application", metavar="MODULE:ATTRIBUTE",
+        help="the application, like mysite.asgi:application; a module alone means its application, else its app",
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    groups: dict[str, Any] = {}
+    hints = get_type_hints(Settings)
+    for field in dataclasses.fields(Settings):
+        info = information(field.name)
+        if info.command_line:
+            if info.group not in groups:
+                groups[info.group] = parser.add_argument_group(info.group)
+            _add(groups[info.group], field, hints[field.name], info)
+    return parser
+
+
+def _add(group: Any, field: dataclasses.Field[Any], hint: Any, info: Info) -> None:
+    """Add the flags of one setting; a spelling with an underscore works without being shown."""
+    flags = info.flags or ("--" + field.name.replace("_", "-"),)
+    shown = [flag for flag in flags if "_" not in flag]
+    options = _value_options(field, hint, info)
+    group.add_argument(*shown, help=_help(field, info), **options)
+    hidden = [flag for flag in flags if flag not in shown]
+    if hidden:
+        group.add_argument(*hidden, help=argparse.SUPPRESS, **options)
+    if field.name == "server_name":
+        group.add_argument("--no-server-name", dest="server_name", action="store_const", const="",
+                           help="send no Server field")  # fmt: skip
+
+
+def _value_options(field: dataclasses.Field[Any], hint: Any, info: Info) -> dict[str, Any]:
+    """How argparse is to read the value, and how it is shown."""
+    if hint is bool:
+        return {"dest": field.name, "action": argparse.BooleanOptionalAction}
+    options: dict[str, Any] = {"dest": field.name, "metavar": info.metavar or METAVARS.get(info.unit, "N")}
+    if isinstance(field.default, tuple) and info.metavar != "LIST":
+        return options | {"action": "append"}
+    if info.choices:
+        return options | {"choices": info.choices, "metavar": None}
+    return options | {"type": _reader(hint, info)}
+
+
+def _reader(hint: Any, info: Info) -> Callable[[str], Any]:
+    """A ``type`` for argparse that keeps the message which :func:`parse` gives."""
+
+    def read(text: str) -> Any:
+        try:
+            return parse(text, hint, info)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def _help(field: dataclasses.Field[Any], info: Info) -> str:
+    default = _shown(field.default, info)
+    return (f"{info.text} [{default}]" if default else info.text).replace("%", "%%")
+
+
+def _shown(default: Any, info: Info) -> str:
+    """A default in its unit, or nothing where that would tell nothing."""
+    if default is None or isinstance(default, bool):
+        return "on" if default else ""
+    if isinstance(default, tuple):
+        return ",".join(default)
+    if info.unit == "octal":
+        return f"{default:o}"
+    return f"{default:g} s" if info.unit == "s" else f"{default} {info.unit}".strip()
+
+
+def _settings(namespace: argparse.Namespace, environ: Mapping[str, str] | None = None) -> Settings:
+    """Flags over environment over defaults, checked together."""
+    names = {field.name for field in dataclasses.fields(Settings)}
+    values = Settings.from_environment(os.environ if environ is None else environ)
+    values |= {name: value for name, value in vars(namespace).items() if name in names}
+    if isinstance(values.get("host"), str):
+        values["host"] = values["host"].strip("[]")
+    for name in ("proxy_headers_host", "proxy_headers_port", "proxy_headers_proto"):
+        if values.get(name) and not values.get("proxy_headers"):
+            raise SettingsError(f"--{name.replace('_', '-')} needs --proxy-headers beside it")
+    return Settings(**values)
+
+
+def _status(error: ASGIServerError) -> int:
+    if isinstance(error, SettingsError):
+        return 2
+    return 3 if isinstance(error, LifespanError) else 1
+
+
+def _outside_import(frames: TracebackType | None) -> TracebackType | None:
+    """The traceback without the leading frames of this package and of Python's import machinery."""
+    ours = {os.path.dirname(__file__), os.path.dirname(importlib.__file__)}
+    while frames is not None:
+        name = frames.tb_frame.f_code.co_filename
+        if os.path.dirname(name) not in ours and not name.startswith("<frozen importlib"):
+            break
+        frames = frames.tb_next
+    # None for a SyntaxError of the named module itself, which says file and line without any frame.
+    return frames

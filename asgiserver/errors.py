@@ -1,0 +1,83 @@
+"""Every exception that asgiserver raises on purpose.
+
+::
+
+    ASGIServerError
+    ├── SettingsError (ValueError)          wrong configuration; exit status 2
+    ├── ReactorError (RuntimeError)         another reactor or loop is in the way
+    ├── ListenError (OSError)               an address could not be listened on; exit status 1
+    ├── LifespanError                       start-up failed or timed out; exit status 3
+    ├── RequestError                        the peer broke HTTP or a limit
+    └── ApplicationError                    raised inside the application's own ``await send()``
+        ├── MessageError (ValueError)       a malformed message
+        └── UnexpectedMessage (RuntimeError)  a good message in the wrong state
+    ClientDisconnected (OSError)            the peer is gone, said to an application that only sends
+
+``ClientDisconnected`` stands apart: it reports no mistake of anybody's, and ASGI 2.4 asks for an ``OSError``.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ASGIServerError",
+    "ApplicationError",
+    "ClientDisconnected",
+    "LifespanError",
+    "ListenError",
+    "MessageError",
+    "ReactorError",
+    "RequestError",
+    "SettingsError",
+    "UnexpectedMessage",
+]
+
+
+class ASGIServerError(Exception):
+    """The base of every error of this package but :class:`ClientDisconnected`."""
+
+
+class SettingsError(ASGIServerError, ValueError):
+    """A setting has a wrong value. The message names it, what was expected, and fits on one line."""
+
+
+class ReactorError(ASGIServerError, RuntimeError):
+    """The process already has a reactor or an event loop that asgiserver cannot use; says which, and the cure."""
+
+
+class ListenError(ASGIServerError, OSError):
+    """An address could not be listened on. The message names the address and the cause on one line."""
+
+
+class LifespanError(ASGIServerError):
+    """The application's lifespan start-up failed, or did not end in time."""
+
+
+class RequestError(ASGIServerError):
+    """The peer sent something that is not answered by an application.
+
+    :param status: the HTTP status code to answer with, 400 to 599.
+    :param reason: one sentence that says what was wrong; sent to the peer as the body.
+    :param headers: further fields of the answer, for example ``sec-websocket-version`` on a 426.
+    """
+
+    def __init__(self, status: int, reason: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+
+
+class ApplicationError(ASGIServerError):
+    """The application used ``send()`` wrongly; nothing of the offending message reached the wire."""
+
+
+class MessageError(ApplicationError, ValueError):
+    """A message of the application is malformed: its type, a key, or a value."""
+
+
+class UnexpectedMessage(ApplicationError, RuntimeError):
+    """A well-formed message of the application came in a state that does not allow it."""
+
+
+class ClientDisconnected(OSError):
+    """The peer has left, and the application does not listen for ``http.disconnect`` or ``websocket.disconnect``."""

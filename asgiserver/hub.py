@@ -1,0 +1,198 @@
+"""The hub: where a wire's requests become applications' tasks, and applications' messages find their exchange."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from functools import partial
+from typing import Any
+
+from .asgi.deadlines import Deadline
+from .asgi.default_fields import DefaultFields
+from .asgi.exchange import Exchange
+from .asgi.http import HTTPExchange
+from .asgi.interfaces import Application, Clock, Message, Scope, Stream
+from .asgi.scope import Addresses, Request, ScopeBuilder
+from .asgi.websocket import WebSocketExchange
+from .errors import ClientDisconnected, RequestError
+from .process.logs import AccessLog, ActionLogger
+from .settings import Settings
+from .wire.connection import HTTPConnection
+from .wire.deflate import negotiate_deflate
+from .wire.frames import WebSocketProtocol
+from .wire.handshake import check, response_headers
+
+__all__ = ["Hub"]
+
+logger = logging.getLogger("asgiserver")
+access_logger = logging.getLogger("asgiserver.access")
+
+
+class Hub:
+    """Keeps the exchanges with their tasks, and the connections.
+
+    :ivar application: the ASGI 3 application.
+    :ivar action_logger: called as Daphne calls it, ``(protocol, action, details)``.
+    :ivar connections: all that are open.
+    :ivar stopping: no connection is used again after its current response.
+    """
+
+    clock: Clock
+
+    def __init__(self, application: Application, settings: Settings, action_logger: ActionLogger | None) -> None:
+        self.application = application
+        self.settings = settings
+        self.action_logger: ActionLogger = action_logger or AccessLog(settings.access_log_format)
+        self.fields = DefaultFields(settings.server_name, settings.headers)
+        self.connections: set[HTTPConnection] = set()
+        self.stopping = False
+        self._tasks: dict[Exchange, asyncio.Task[None]] = {}
+        self._scopes = ScopeBuilder(settings.root_path, None, None)
+        self._context = contextvars.copy_context()
+        self._changed: asyncio.Event | None = None
+
+    # What wires call.
+
+    def connection_made(self, connection: HTTPConnection) -> bool:
+        """Count a connection; False when it is one too many."""
+        self.connections.add(connection)
+        limit = self.settings.limit_connections
+        return limit is None or len(self.connections) <= limit
+
+    def connection_lost(self, connection: HTTPConnection) -> None:
+        """Forget a connection."""
+        self.connections.discard(connection)
+        self._notify()
+
+    def open_exchange(self, request: Request, stream: Stream, addresses: Addresses) -> Exchange:
+        """Begin an exchange and the application's task for it.
+
+        :raises RequestError: 503 when there are too many, 400 or 426 for a wrong WebSocket handshake.
+        """
+        limit = self.settings.limit_concurrency
+        if limit is not None and len(self._tasks) >= limit:
+            raise RequestError(503, "The server is busy.", ((b"retry-after", b"1"),))
+        if request.upgrade:
+            return self._open_websocket(request, stream, addresses)
+        scope = self._scopes.http(request, addresses)
+        exchange = HTTPExchange(scope, stream, self, self.settings, self.clock, self.fields)
+        self.create_application(exchange, scope)
+        return exchange
+
+    def _open_websocket(self, request: Request, stream: Stream, addresses: Addresses) -> Exchange:
+        settings = self.settings
+        upgrade = check(request.method, request.http_version, request.headers, request.body_size != 0)
+        extension, deflate = "", None
+        if settings.websocket_compression and upgrade.extensions:
+            extension, deflate = negotiate_deflate(upgrade.extensions, settings.websocket_max_message_size) or ("", None)
+        scope = self._scopes.websocket(request, addresses, upgrade.subprotocols)
+        frames = partial(
+            WebSocketProtocol,
+            max_message_size=settings.websocket_max_message_size,
+            max_frame_size=settings.websocket_max_frame_size,
+            deflate=deflate,
+        )
+        answer = partial(response_headers, upgrade, extensions=extension)
+        exchange = WebSocketExchange(scope, stream, self, settings, self.clock, self.fields, answer, frames)
+        self.create_application(exchange, scope)
+        return exchange
+
+    def request_refused(self, request: Request | None, addresses: Addresses, error: RequestError) -> None:
+        """Note the peer's mistake; it was answered already."""
+        client = "{}:{}".format(*addresses.client) if addresses.client else "a unix socket's peer"
+        what = f"{request.method} {request.target!r}" if request is not None else "a request"
+        logger.info("Refused %s of %s with %d: %s", what, client, error.status, error.reason)
+
+    # Applications.
+
+    def create_application(self, exchange: Exchange, scope: Scope) -> None:
+        """Spawn the application for ``exchange``, in a copy of the server's own context.
+
+        Without that, a pipelined request would inherit the context variables of the application before it.
+        """
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._run_application(exchange, scope), context=self._context.copy())
+        self._tasks[exchange] = task
+        task.add_done_callback(partial(self.application_done, exchange))
+
+    async def _run_application(self, exchange: Exchange, scope: Scope) -> None:
+        try:
+            await self.application(scope, exchange.receive, partial(self.handle_reply, exchange))
+        except SystemExit as error:
+            # A task's SystemExit would end the loop, and with it everybody else's request.
+            raise RuntimeError(f"the application called sys.exit({error.code!r})") from error
+
+    async def handle_reply(self, exchange: Exchange, message: Message) -> None:
+        """Route a message of the application to the wire, and wait while the peer is slow: ASGI ``send``.
+
+        :raises ApplicationError: the message is malformed or does not fit; nothing of it was sent.
+        :raises ClientDisconnected: the peer has left, and the application does not listen for that.
+        """
+        if not exchange.gone:
+            exchange.handle_reply(exchange.parse(message))
+            await exchange.stream.drain()
+        elif exchange.listening:
+            # A loop that sends to nobody must not keep others, its own receive() among them, from running.
+            await asyncio.sleep(0)
+        else:
+            raise ClientDisconnected("the client has left")
+
+    def application_done(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
+        """An application has ended: log its failure, and end what it left open. The only place that does."""
+        del self._tasks[exchange]
+        error = None if task.cancelled() else task.exception()
+        failed = task.cancelled() or error is not None
+        if error is not None and not (exchange.gone and _is_disconnect(error)):
+            logger.error("Exception in the application for %s", exchange, exc_info=error)
+        elif not failed and not exchange.answered:
+            logger.error("The application for %s returned without a complete response", exchange)
+        elif task.cancelled() and not exchange.finished:
+            logger.error("The application for %s was cancelled without a complete response", exchange)
+        exchange.application_done(failed)
+        exchange.release()
+        self._notify()
+
+    def exchange_gone(self, exchange: Exchange) -> None:
+        """The peer has left: the application may run on for ``application_close_timeout``."""
+        if exchange in self._tasks:
+            exchange.deadlines.set(
+                Deadline.APPLICATION, self.settings.application_close_timeout, partial(self._cancel, exchange)
+            )
+
+    def _cancel(self, exchange: Exchange) -> None:
+        task = self._tasks.get(exchange)
+        if task is not None:
+            logger.warning(
+                "The application for %s still ran %g seconds after its client had left, and is cancelled",
+                exchange,
+                self.settings.application_close_timeout or 0,
+            )
+            task.cancel()
+
+    # The access log.
+
+    @property
+    def logs_actions(self) -> bool:
+        """False when nobody wants to know."""
+        return not isinstance(self.action_logger, AccessLog) or access_logger.isEnabledFor(logging.INFO)
+
+    def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
+        """Tell ``action_logger`` what has happened, as Daphne does; it can do no harm to the exchange."""
+        try:
+            self.action_logger(protocol, action, details)
+        except Exception:
+            logger.exception("Exception in the action logger")
+
+    def _notify(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+
+
+def _is_disconnect(error: BaseException | None) -> bool:
+    """True when ``error`` is, or was raised because of, ClientDisconnected: no failure of the application's."""
+    for _ in range(10):
+        if error is None or isinstance(error, ClientDisconnected):
+            break
+        error = error.__cause__ or error.__context__
+    return isinstance(error, ClientDisconnected)

@@ -1,0 +1,322 @@
+"""From settings to listening ports.
+
+Where it can, asgiserver makes the socket itself and hands Twisted one that listens already: then errors, permissions
+and stale files are ours, and Twisted is left with accepting. That goes for host and port, unix sockets, descriptors,
+and the descriptions ``unix:``, ``fd:`` and ``systemd:``; ``haproxy:`` wraps whatever follows it. Every other
+description is Twisted's, its plugins included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.internet import tcp, unix
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+
+from ..errors import ListenError, SettingsError
+from ..settings import Settings
+from . import sockets
+from .reactor import Reactor
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IProtocolFactory
+
+__all__ = ["Listener", "listen"]
+
+#: Which positional argument of Twisted's descriptions, counted from the prefix, is the backlog.
+_BACKLOG_POSITION = {"tcp": 3, "tcp6": 2, "ssl": 6, "tls": 3}
+
+_NO_TLS = "TLS needs pyOpenSSL: install asgiserver[tls]"
+
+
+class Listener:
+    """One listening port.
+
+    :ivar description: for the log: ``http://127.0.0.1:8000``, ``https://[::1]:8443``, ``unix:/run/x.sock``; a port
+        given as 0 is the real one.
+    :ivar address: host and port, None on anything but TCP.
+    """
+
+    def __init__(self, port: Any, *, secure: bool = False, path: str | None = None) -> None:
+        """:param path: the unix socket's file, when closing is to remove it."""
+        self._port = port
+        self._path = path
+        self._file = os.lstat(path) if path is not None else None
+        self._closing: asyncio.Future[Any] | None = None
+        host = port.getHost()
+        self.address: tuple[str, int] | None = None if isinstance(host, UNIXAddress) else (host.host, host.port)
+        self.description = _describe(host, "https" if secure else "http")
+
+    async def close(self) -> None:
+        """Stop listening and return when the port is closed; open connections stay. Any number of times.
+
+        A unix socket's file is removed if it still is the one that was made.
+        """
+        if self._closing is None:
+            # Before the socket: as long as that is open, the number of its file cannot have been given to another.
+            if self._path is not None and self._file is not None:
+                sockets.unlink_if_same(self._path, self._file)
+            self._closing = _future(self._port.stopListening())
+        await asyncio.shield(self._closing)
+
+
+async def listen(settings: Settings, factory: IProtocolFactory, reactor: Reactor) -> list[Listener]:
+    """Listen wherever the settings say: host and port, unix socket, file descriptor and descriptions, in this order.
+
+    With none of them it is 127.0.0.1:8000; a host alone means port 8000, a port alone 127.0.0.1. A host name with
+    several addresses is listened on at the first that works, IPv4 first.
+
+    :param factory: makes the protocol of each connection; the same one for every port.
+    :param reactor: an asyncio reactor on the loop that runs here.
+    :raises SettingsError: when a setting, a certificate or a description cannot be right.
+    :raises ListenError: when an address cannot be had. Whatever was open by then has been closed again.
+    """
+    listeners: list[Listener] = []
+    try:
+        opening = _Opening(settings, factory, reactor, listeners)
+        await opening.all()
+    except BaseException:
+        for listener in listeners:
+            await listener.close()
+        raise
+    return listeners
+
+
+class _Opening:
+    """One run of :func:`listen`: what all ways to a port have in common, and the listeners so far."""
+
+    def __init__(self, settings: Settings, factory: Any, reactor: Reactor, listeners: list[Listener]) -> None:
+        self.settings = settings
+        self.factory = factory
+        self.reactor = reactor
+        self.listeners = listeners
+
+    async def all(self) -> None:
+        settings = self.settings
+        elsewhere = bool(settings.unix_socket is not None or settings.file_descriptor is not None or settings.endpoints)
+        if settings.host is not None or settings.port is not None or not elsewhere:
+            await self.tcp(settings.host, settings.port)
+        elif settings.ssl_certfile is not None:
+            raise SettingsError("ssl_certfile is for a host and port, and neither is given")
+        if settings.unix_socket is not None:
+            self.unix(settings.unix_socket, settings.unix_socket_mode, settings.backlog, self.factory)
+        if settings.file_descriptor is not None:
+            self.descriptor(settings.file_descriptor, self.factory)
+        for text in settings.endpoints:
+            await self.endpoint(text, text, self.factory)
+
+    async def tcp(self, host: str | None, port: int | None) -> None:
+        host = "127.0.0.1" if host is None else host.removeprefix("[").removesuffix("]")
+        port = 8000 if port is None else port
+        certificate = self.settings.ssl_certfile
+        factory = self.factory if certificate is None else self.secured(certificate)
+        with sockets.listening(_host_and_port(host, port)):
+            try:
+                addresses = sockets.resolve(host, port, numeric=True)
+            except socket.gaierror:
+                loop = asyncio.get_running_loop()
+                addresses = await loop.run_in_executor(None, sockets.resolve, host, port)
+            self.adopt(sockets.bind_tcp(addresses, self.settings.backlog), factory, secure=certificate is not None)
+
+    def secured(self, certificate: str) -> Any:
+        try:
+            from twisted.protocols.tls import TLSMemoryBIOFactory
+
+            from .certificates import load
+        except ImportError:
+            raise SettingsError(f"ssl_certfile: {_NO_TLS}") from None
+        options = load(certificate, self.settings.ssl_keyfile)
+        clock: Any = self.reactor
+        return TLSMemoryBIOFactory(options, False, self.factory, clock=clock)
+
+    def unix(self, path: str, mode: int, backlog: int, factory: Any) -> None:
+        with sockets.listening(f"unix:{path}"):
+            self.adopt(sockets.bind_unix(path, mode, backlog), factory, path=path)
+
+    def descriptor(self, number: int, factory: Any) -> None:
+        sock = sockets.inherit(number)
+        with sockets.listening(f"file descriptor {number}"):
+            self.adopt(sock, factory)
+
+    def adopt(self, sock: socket.socket, factory: Any, *, secure: bool = False, path: str | None = None) -> None:
+        """Let Twisted accept on a listening socket; it works on a copy, and this one is closed."""
+        with sock:
+            if sock.family == socket.AF_UNIX:
+                port: Any = _UNIXPort(sock.dup(), factory, self.reactor)
+                port.startListening()
+            else:
+                port = self.reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
+        self.listeners.append(Listener(port, secure=secure, path=path))
+
+    async def endpoint(self, text: str, whole: str, factory: Any) -> None:
+        """Listen as a description says.
+
+        :param whole: the description as the user gave it, of which ``text`` may be the end.
+        """
+        arguments, keywords = _parse(text)
+        kind = arguments[0].lower()
+        if kind == "haproxy":
+            from .proxy_protocol import ProxiedFactory
+
+            await self.endpoint(text.partition(":")[2], whole, ProxiedFactory(factory))  # type: ignore[no-untyped-call]
+        elif kind in _OWN:
+            try:
+                _OWN[kind](self, factory, *arguments[1:], **keywords)
+            except (TypeError, ValueError) as error:
+                raise SettingsError(f"endpoint {whole!r}: expected {_USAGE[kind]}") from error
+        else:
+            text = _with_backlog(text, arguments, keywords, self.settings.backlog)
+            await self.twisted_endpoint(kind, text, whole, factory)
+
+    async def twisted_endpoint(self, kind: str, text: str, whole: str, factory: Any) -> None:
+        _check_kind(kind, whole)
+        # Importing it takes systemd's variables out of the environment, so not before it is needed.
+        from twisted.internet.endpoints import serverFromString
+
+        try:
+            endpoint: Any = serverFromString(self.reactor, text)  # type: ignore[no-untyped-call]
+        except Exception as error:  # each kind and each plugin raises what it likes about its arguments
+            raise SettingsError(f"endpoint {whole!r}: {_first_line(error)}") from error
+        try:
+            port = await _future(endpoint.listen(factory))
+        except CannotListenError as error:
+            cause = error.socketError
+            raise ListenError(f"cannot listen on {whole}: {getattr(cause, 'strerror', None) or cause}") from error
+        except OSError as error:
+            raise ListenError(f"cannot listen on {whole}: {error.strerror or error}") from error
+        if not IListeningPort.providedBy(port):
+            raise SettingsError(f"endpoint {whole!r} does not listen for connections")
+        self.listeners.append(Listener(port, secure=kind in ("ssl", "tls")))
+
+    def unix_endpoint(self, factory: Any, address: str, mode: str = "", backlog: str = "", lockfile: str = "") -> None:
+        """Twisted's ``unix:``; ``lockfile`` is accepted, but a stale file is found without one."""
+        settings = self.settings
+        permissions = int(mode, 8) if mode else settings.unix_socket_mode
+        if not 0 <= permissions <= 0o777:
+            raise ValueError(mode)
+        self.unix(address, permissions, int(backlog) if backlog else settings.backlog, factory)
+
+    def fd_endpoint(self, factory: Any, fileno: str, domain: str = "") -> None:
+        """Daphne's ``fd:``; the socket itself knows its ``domain``."""
+        number = int(fileno)
+        if number < 0:
+            raise ValueError(fileno)
+        self.descriptor(number, factory)
+
+    def systemd_endpoint(
+        self, factory: Any, domain: str = "", index: str | None = None, name: str | None = None
+    ) -> None:
+        """Twisted's ``systemd:``, but names may be missing from the environment, or shared by several sockets."""
+        if (index is None) == (name is None):
+            raise ValueError("index or name")
+        for number in sockets.activated_descriptors(None if index is None else int(index), name):
+            self.descriptor(number, factory)
+
+
+#: The descriptions that do not go through Twisted, and how they are written.
+_OWN: dict[str, Callable[..., None]] = {
+    "unix": _Opening.unix_endpoint,
+    "fd": _Opening.fd_endpoint,
+    "systemd": _Opening.systemd_endpoint,
+}
+_USAGE = {
+    "unix": "unix:PATH[:mode=OCTAL][:backlog=NUMBER]",
+    "fd": "fd:fileno=NUMBER",
+    "systemd": "systemd:index=NUMBER or systemd:name=NAME",
+}
+
+
+class _UNIXPort(unix.Port):
+    """A port on a unix socket that listens already.
+
+    Twisted's own changes the mode of the socket's file when it starts, listens again with a backlog of 50, and unlinks
+    the path when it ends, whosever file is there by then. This one leaves the file system alone.
+    """
+
+    # Closing this copy must not end the listening of other copies, as a shutdown would.
+    _shouldShutdown = False
+
+    def __init__(self, sock: socket.socket, factory: Any, reactor: Any) -> None:
+        super().__init__(os.fsencode(sock.getsockname()), factory, reactor=reactor)
+        self._listening = sock
+
+    def startListening(self) -> None:  # noqa: N802
+        # What Twisted gives up to refuse connections while the process has no descriptor left.
+        tcp._reservedFD.reserve()  # type: ignore[no-untyped-call]
+        cast(Any, self.factory).doStart()
+        self.socket = self._listening
+        self.fileno = self.socket.fileno  # type: ignore[method-assign]
+        self.connected = True
+        self.numberAccepts = 100
+        self.startReading()  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Any) -> None:  # noqa: N802
+        tcp.Port.connectionLost(self, reason)  # type: ignore[no-untyped-call]
+
+
+def _parse(text: str) -> tuple[list[str], dict[str, str]]:
+    """The positional arguments of a description, its prefix first, and those with a name; a backslash escapes.
+
+    :raises SettingsError: when it ends within an escape.
+    """
+    if not re.fullmatch(r"(?:\\.|[^\\])*", text, re.DOTALL):
+        raise SettingsError(f"endpoint {text!r} ends with a backslash")
+    arguments: list[str] = []
+    keywords: dict[str, str] = {}
+    for part in re.findall(r"(?:^|:)((?:\\.|[^\\:])*)", text, re.DOTALL):
+        found = re.fullmatch(r"((?:\\.|[^\\=])*)=(.*)", part, re.DOTALL)
+        if found:
+            keywords[_unescaped(found[1])] = _unescaped(found[2])
+        else:
+            arguments.append(_unescaped(part))
+    return arguments, keywords
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
+
+
+def _with_backlog(text: str, arguments: list[str], keywords: dict[str, str], backlog: int) -> str:
+    """The description with our backlog, if its kind has one and it says none; Twisted's default is 50."""
+    position = _BACKLOG_POSITION.get(arguments[0].lower())
+    if position is None or len(arguments) > position or "backlog" in keywords:
+        return text
+    return f"{text}:backlog={backlog}"
+
+
+def _check_kind(kind: str, whole: str) -> None:
+    if kind == "stdio":
+        raise SettingsError(f"endpoint {whole!r} does not listen for connections")
+    if kind in ("ssl", "tls"):
+        try:
+            import twisted.internet.ssl  # noqa: F401
+        except ImportError:
+            raise SettingsError(f"endpoint {whole!r}: {_NO_TLS}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _future(result: Deferred[Any] | None) -> asyncio.Future[Any]:
+    deferred = succeed(None) if result is None else result
+    return deferred.asFuture(asyncio.get_running_loop())
+
+
+def _describe(host: Any, scheme: str) -> str:
+    if not isinstance(host, UNIXAddress):
+        return f"{scheme}://{_host_and_port(host.host, host.port)}"
+    name = os.fsdecode(host.name or b"")
+    return f"unix:@{name[1:]}" if name.startswith("\0") else f"unix:{name}"
+
+
+def _host_and_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

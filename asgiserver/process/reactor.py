@@ -1,0 +1,165 @@
+"""The one place that installs or inspects Twisted's reactor.
+
+Twisted has one reactor in a process: the module ``twisted.internet.reactor``. asgiserver needs it to be asyncio's, on
+the loop that the application's tasks run on. Whoever imported or installed one before us falls into one of these
+cases; :func:`install_reactor` reads them from the top:
+
+==========================================================  ==============================
+what is installed                                           what is done
+==========================================================  ==============================
+nothing                                                     install one
+another class (epoll, select, …)                            :class:`ReactorError`
+an asyncio reactor whose loop is closed, or that has ended  replace it
+an asyncio reactor on the loop that runs here               use it
+an asyncio reactor in use elsewhere                         :class:`ReactorError`
+an idle asyncio reactor, and another loop runs here         replace it
+an idle asyncio reactor, and no loop runs here              use it
+==========================================================  ==============================
+
+Replacing matters because a reactor cannot run twice, but a process may call ``asyncio.run()`` twice, and because
+``import daphne.server`` leaves an idle reactor behind. A module that has said ``from twisted.internet import reactor``
+before keeps the old one; asgiserver hands its reactor on as an argument for that reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import twisted.internet
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.main import installReactor
+
+from ..asgi.interfaces import Clock
+from ..errors import ReactorError
+
+__all__ = ["Reactor", "install_reactor", "loop_of"]
+
+_MODULE = "twisted.internet.reactor"
+
+#: Loops that nobody else closes: those that install_reactor has made itself.
+_own_loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+
+
+class Reactor(Clock, Protocol):
+    """The part of Twisted's reactor that asgiserver uses, besides time."""
+
+    running: bool
+
+    def run(self, installSignalHandlers: bool = True) -> None:  # noqa: N803
+        """Run the loop until :meth:`stop`; once in a reactor's life."""
+
+    def stop(self) -> None:
+        """Fire the shutdown triggers, then stop the loop. Raises ``ReactorNotRunning`` when it does not run."""
+
+    def callFromThread(self, function: Callable[..., object], /, *args: object) -> None:  # noqa: N802
+        """Call ``function(*args)`` on the loop; safe from any thread."""
+
+    def callWhenRunning(self, function: Callable[..., object], /, *args: object) -> object:  # noqa: N802
+        """Call ``function(*args)`` in :meth:`run`, *before* the loop spins; at once when it runs already."""
+
+    def addSystemEventTrigger(  # noqa: N802
+        self, phase: str, event: str, function: Callable[..., object], /, *args: object
+    ) -> object:
+        """Call ``function(*args)`` in the ``phase`` (before, during, after) of ``startup`` or ``shutdown``."""
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:  # noqa: N802, N803
+        """Accept connections on a copy of a listening, non-blocking stream socket."""
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:  # noqa: N802
+        """Listen on a TCP port, 0 for any free one."""
+
+
+def install_reactor() -> Reactor:
+    """Return a reactor that can be used here and now, installing one where that is needed.
+
+    With a running loop in this thread the reactor is on that loop and starts to work at once; do not ``run()`` it.
+    With none, it is on a loop that is not running (a new one is uvloop's when that is installed), and ``run()`` is
+    still to be called. Any thread will do.
+
+    :raises ReactorError: when another kind of reactor is installed, or an asyncio reactor is in use on another loop.
+    """
+    try:
+        here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+    except RuntimeError:
+        here = None
+    installed: Any = sys.modules.get(_MODULE)
+    if installed is None:
+        return _install(here or _new_loop())
+    _check_class(installed)
+    if not _ended(installed):
+        loop = loop_of(installed)
+        if loop is here or here is None and not loop.is_running():
+            return cast(Reactor, installed)
+        _check_idle(installed)
+    _remove(installed)
+    return _install(here or _new_loop())
+
+
+def loop_of(reactor: Reactor) -> asyncio.AbstractEventLoop:
+    """The loop that an asyncio reactor is on, running or not.
+
+    :raises ReactorError: when it is another kind of reactor.
+    """
+    _check_class(reactor)
+    return cast(asyncio.AbstractEventLoop, cast(Any, reactor)._asyncioEventloop)
+
+
+def _check_class(reactor: object) -> None:
+    if not isinstance(reactor, AsyncioSelectorReactor):
+        raise ReactorError(
+            f"Twisted's {type(reactor).__name__} is installed, but asgiserver runs on AsyncioSelectorReactor: call "
+            "twisted.internet.asyncioreactor.install() before anything imports twisted.internet.reactor, or start "
+            "with twist --reactor=asyncio"
+        )
+
+
+def _check_idle(reactor: Any) -> None:
+    if reactor.running or loop_of(reactor).is_running():
+        raise ReactorError(
+            "Twisted's reactor is in use on another event loop, and a process has only one: start asgiserver on that "
+            "loop, or in a process of its own"
+        )
+
+
+def _ended(reactor: Any) -> bool:
+    """True when the reactor cannot work any more: its loop is closed, or it ran and was stopped."""
+    # Twisted tells in public only whether a reactor runs, not that it refuses to run again.
+    return loop_of(reactor).is_closed() or reactor._startedBefore and not reactor.running
+
+
+def _install(loop: asyncio.AbstractEventLoop) -> Reactor:
+    reactor = AsyncioSelectorReactor(loop)
+    installReactor(reactor)  # type: ignore[no-untyped-call]
+    return cast(Reactor, reactor)
+
+
+def _remove(reactor: Any) -> None:
+    """Take an idle reactor out of its place, and give back what it holds."""
+    del sys.modules[_MODULE]
+    if getattr(twisted.internet, "reactor", None) is reactor:
+        del twisted.internet.reactor
+    loop = loop_of(reactor)
+    if loop.is_running():
+        return
+    if not loop.is_closed():
+        reactor.removeReader(reactor.waker)
+    # Its pipe is two bare descriptors, which no garbage collection closes: one pair for each asyncio.run().
+    reactor.waker.connectionLost(None)
+    reactor.waker = None
+    if loop in _own_loops:
+        loop.close()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop()
+    else:
+        loop = uvloop.new_event_loop()
+    _own_loops.add(loop)
+    return loop

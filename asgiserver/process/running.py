@@ -1,0 +1,133 @@
+"""``Server.run``: a reactor that belongs to the server, its signals, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ReactorError, SettingsError
+from .reactor import install_reactor, loop_of
+
+if TYPE_CHECKING:
+    from ..server import Server
+
+__all__ = ["run"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def run(server: Server) -> None:
+    """Run a reactor until ``server`` has served.
+
+    :raises ReactorError: called from a running loop, or the reactor is running elsewhere.
+    :raises SettingsError: ``ASGI_THREADS`` is not a number.
+    :raises SystemExit: a second signal came before the server had ended; the status is 128 and the signal's number.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise ReactorError("Server.run() was called where a loop is running: await Server.serve() instead")
+    reactor = install_reactor()
+    loop = loop_of(reactor)
+    _set_up(loop, server.settings.verbosity)
+    main = _Main(server, reactor)
+    # callLater, not callWhenRunning: those callbacks run before the loop does.
+    reactor.callLater(0, main.start)
+    takes_signals = server.signal_handlers and threading.current_thread() is threading.main_thread()
+    try:
+        if takes_signals:
+            # Twisted's own handlers too, for the sake of SIGCHLD; ours then take the place of its SIGINT and SIGTERM.
+            main.handle_signals = True
+        reactor.run(installSignalHandlers=takes_signals)
+    finally:
+        main.restore_signals()
+        _tear_down(loop)
+    if main.error is not None:
+        raise main.error
+
+
+class _Main:
+    """The server's one task on its own reactor."""
+
+    def __init__(self, server: Server, reactor: Any) -> None:
+        self.error: BaseException | None = None
+        self.handle_signals = False
+        self._server = server
+        self._reactor = reactor
+        self._task: asyncio.Task[None] | None = None
+        self._previous: dict[int, Any] = {}
+
+    def start(self) -> None:
+        if self.handle_signals:
+            for number in _SIGNALS:
+                self._previous[number] = signal.signal(number, self._signalled)
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            await self._server.serve()
+        except asyncio.CancelledError:
+            pass  # by the second signal, which has set the error
+        except BaseException as error:
+            self.error = error
+        finally:
+            if self._reactor.running:
+                self._reactor.stop()
+
+    def _signalled(self, number: int, _: Any) -> None:
+        # A handler runs between any two instructions of the main thread: leave the work to the loop.
+        loop_of(self._reactor).call_soon_threadsafe(self._stop, number)
+
+    def _stop(self, number: int) -> None:
+        if not self._server.stop_requested:
+            self._server.stop()
+        elif self._task is not None and not self._task.done():
+            self.error = SystemExit(128 + number)
+            self._server.abandon()
+            self._task.cancel()
+
+    def restore_signals(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+def _set_up(loop: asyncio.AbstractEventLoop, verbosity: int) -> None:
+    if verbosity >= 3:
+        loop.set_debug(True)
+    threads = os.environ.get("ASGI_THREADS")
+    if threads is not None:
+        if not threads.isdecimal() or int(threads) < 1:
+            raise SettingsError(f"ASGI_THREADS: expected a whole number of at least 1, got {threads!r}")
+        loop.set_default_executor(ThreadPoolExecutor(max_workers=int(threads)))
+
+
+def _tear_down(loop: asyncio.AbstractEventLoop) -> None:
+    """Leave no task, generator or thread behind; a reactor does not run twice, so its loop is done with."""
+    if loop.is_closed() or loop.is_running():
+        return
+    with _as_current(loop):
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            loop.run_until_complete(asyncio.wait(tasks, timeout=1))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(asyncio.wait_for(loop.shutdown_default_executor(), 1))
+        loop.close()
+
+
+@contextmanager
+def _as_current(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    asyncio.set_event_loop(loop)
+    try:
+        yield
+    finally:
+        asyncio.set_event_loop(None)

@@ -1,0 +1,214 @@
+"""The server: the hub's life, from the application's start-up to the last byte of the last response."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Self
+
+from .asgi.forwarded import Forwarding
+from .asgi.lifespan import Lifespan
+from .asgi.scope import ScopeBuilder
+from .hub import Hub
+from .loading import as_asgi3
+from .process.endpoints import Listener, listen
+from .process.logs import ActionLogger
+from .process.reactor import install_reactor
+from .settings import Settings
+from .wire.connection import HTTPFactory
+
+__all__ = ["Server"]
+
+logger = logging.getLogger("asgiserver")
+
+#: How long cancelled applications, and peers that owe a close frame, are waited for at the very end; seconds.
+_LAST_WAIT = 0.5
+
+
+class Server(Hub):
+    """Serves one application on any number of endpoints.
+
+    :param application: an ASGI 3 application; ASGI 2 is wrapped, see ``interface``.
+    :param settings: all settings at once.
+    :param endpoints: Twisted endpoint descriptions to listen on, as ``settings.endpoints``.
+    :param action_logger: called with ``(protocol, action, details)``; by default the logger ``asgiserver.access``.
+    :param ready_callable: called without arguments once everything listens.
+    :param signal_handlers: let :meth:`run` take SIGINT and SIGTERM.
+    :param keywords: single settings, Daphne's names among them; they win over ``settings``.
+    :raises SettingsError: a setting is wrong or unknown.
+
+    A server serves once. Importing and making one has no side effect: no loop, reactor or socket is touched before
+    :meth:`run`, :meth:`serve` or ``async with``.
+    """
+
+    def __init__(
+        self,
+        application: Any,
+        settings: Settings | None = None,
+        *,
+        endpoints: Iterable[str] | None = None,
+        action_logger: ActionLogger | None = None,
+        ready_callable: Callable[[], object] | None = None,
+        signal_handlers: bool = True,
+        **keywords: Any,
+    ) -> None:
+        if endpoints is not None:
+            keywords["endpoints"] = tuple(endpoints)
+        if settings is None:
+            settings = Settings.from_keywords(**keywords)
+        elif keywords:
+            settings = dataclasses.replace(settings, **Settings.named(keywords))
+        super().__init__(as_asgi3(application, settings.interface), settings, action_logger)
+        self.listeners: list[Listener] = []
+        self.ready_callable = ready_callable
+        self.signal_handlers = signal_handlers
+        self._forwarding = Forwarding(settings) if settings.proxy_headers else None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop_asked = threading.Event()
+        self._stop_event: asyncio.Event | None = None
+        self._lifespan: Lifespan | None = None
+        self._abandoned = False
+
+    @property
+    def stop_requested(self) -> bool:
+        """True from the first :meth:`stop` on."""
+        return self._stop_asked.is_set()
+
+    @property
+    def listening_addresses(self) -> list[tuple[str, int]]:
+        """Host and real port of every TCP port that is listened on."""
+        return [listener.address for listener in self.listeners if listener.address is not None]
+
+    # Ways to run.
+
+    def run(self) -> None:
+        """Serve until a signal or :meth:`stop`, on a reactor of its own; blocks.
+
+        :raises LifespanError: the application did not start.
+        :raises ListenError: an address could not be listened on.
+        :raises ReactorError: another reactor is in the way.
+        """
+        from .process.running import run
+
+        run(self)
+
+    async def serve(self) -> None:
+        """Serve on the running loop until :meth:`stop` or cancellation; raises as :meth:`run` does."""
+        self._prepare()
+        starting = asyncio.ensure_future(self._start())
+        stopped = asyncio.ensure_future(self._wait_for_stop())
+        try:
+            await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                await stopped
+        finally:
+            starting.cancel()
+            stopped.cancel()
+            await asyncio.gather(starting, stopped, return_exceptions=True)
+            await self._close()
+
+    async def __aenter__(self) -> Self:
+        """Serve while the body of an ``async with`` runs; raises as :meth:`run` does."""
+        self._prepare()
+        try:
+            await self._start()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._close()
+
+    def stop(self) -> None:
+        """Ask a running server to end gracefully; from any thread, any number of times."""
+        self._stop_asked.set()
+        loop, event = self._loop, self._stop_event
+        if loop is not None and event is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(event.set)
+
+    def abandon(self) -> None:
+        """Do not run the lifespan's shutdown when the end comes; for a second signal."""
+        self._abandoned = True
+
+    # The life cycle.
+
+    def _prepare(self) -> None:
+        if self._loop is not None:
+            raise RuntimeError("a Server serves only once: make another one")
+        self._loop = asyncio.get_running_loop()
+        self._stop_event = asyncio.Event()
+        self._changed = asyncio.Event()
+        if self._stop_asked.is_set():
+            self._stop_event.set()
+
+    async def _wait_for_stop(self) -> None:
+        assert self._stop_event is not None
+        await self._stop_event.wait()
+
+    async def _start(self) -> None:
+        reactor = install_reactor()
+        self.clock = reactor
+        self._lifespan = Lifespan(self.application, self.settings, logger)
+        await self._lifespan.startup()
+        state = self._lifespan.state if self._lifespan.supported else None
+        self._scopes = ScopeBuilder(self.settings.root_path, self._forwarding, state)
+        self.listeners = await listen(self.settings, HTTPFactory(self), reactor)
+        for listener in self.listeners:
+            logger.info("Listening on %s", listener.description)
+        if self.ready_callable is not None:
+            self.ready_callable()
+
+    async def _close(self) -> None:
+        """Stop listening, drain, and run the lifespan's shutdown; what is cancelled here is dropped at once."""
+        try:
+            await self._close_listeners()
+            await self._drain()
+        finally:
+            for connection in list(self.connections):
+                connection.abort()
+            if self._lifespan is not None and not self._abandoned:
+                await self._lifespan.shutdown()
+
+    async def _close_listeners(self) -> None:
+        if self.listeners:
+            logger.info("Stopping")
+        for listener in self.listeners:
+            await listener.close()
+
+    async def _drain(self) -> None:
+        """Let what runs finish within ``graceful_timeout``, then end it."""
+        self.stopping = True
+        for connection in list(self.connections):
+            connection.server_stopping()
+        timeout, now = self.settings.graceful_timeout, asyncio.get_running_loop().time
+        deadline = None if timeout is None else now() + timeout
+        if not await self._wait_until(lambda: not self._tasks, deadline):
+            logger.warning("%d requests did not finish in %g seconds and are cancelled", len(self._tasks), timeout or 0)
+            for exchange, task in list(self._tasks.items()):
+                exchange.give_up()
+                task.cancel()
+            await self._wait_until(lambda: not self._tasks, now() + _LAST_WAIT)
+        # Peers may still owe a close frame; then what was written only has to be sent.
+        await self._wait_until(lambda: not self.connections, now() + _LAST_WAIT)
+        for connection in list(self.connections):
+            connection.finish()
+        await self._wait_until(lambda: not self.connections, deadline)
+        for exchange in self._tasks:
+            logger.error("The application for %s did not end when it was cancelled", exchange)
+
+    async def _wait_until(self, condition: Callable[[], bool], deadline: float | None) -> bool:
+        """Wait until ``condition`` holds, looking again whenever a task or connection has ended."""
+        assert self._changed is not None
+        try:
+            async with asyncio.timeout_at(deadline):
+                while not condition():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return condition()
+        return True

@@ -1,0 +1,292 @@
+"""Every setting has its one home here: name, default, unit, bounds, one sentence.
+
+The command line's flags, the environment's variables, the README's table, and validation derive from the fields of
+:class:`Settings`. A field's name is its keyword for ``Server`` and, with dashes, its flag; what Daphne spells
+otherwise is listed beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from .errors import SettingsError
+
+__all__ = ["DAPHNE_KEYWORDS", "Info", "Settings", "information"]
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What is known of a setting besides its name, type and default.
+
+    :param text: one sentence for ``--help`` and the README.
+    :param group: the heading it stands under.
+    :param unit: ``"s"``, ``"bytes"``, ``"octal"`` or nothing.
+    :param flags: spellings on the command line; ``--name-with-dashes`` when empty.
+    :param minimum: the least value that is allowed.
+    :param maximum: the greatest value that is allowed.
+    :param off: ``"negative"`` or ``"zero"`` (zero and negative) switch the setting off, as None does.
+    :param choices: the only values that are allowed.
+    :param metavar: how ``--help`` shows the value.
+    :param command_line: False when only ``Server`` takes it.
+    """
+
+    text: str
+    group: str
+    unit: str = ""
+    flags: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    off: str = ""
+    choices: tuple[str, ...] = ()
+    metavar: str = ""
+    command_line: bool = True
+
+
+def _field(default: Any, group: str, text: str, **more: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"info": Info(text, group, **more)})
+
+
+BIND = "Where to listen"
+TLS = "TLS"
+APPLICATION = "Application"
+HTTP = "HTTP"
+WEBSOCKET = "WebSocket"
+LIMITS = "Limits"
+PROXY = "Behind a proxy"
+LOGGING = "Logging"
+
+#: Keywords of Daphne's ``Server`` that have another name here.
+DAPHNE_KEYWORDS = {
+    "websocket_handshake_timeout": "websocket_connect_timeout",
+    "proxy_forwarded_address_header": "proxy_headers_host",
+    "proxy_forwarded_port_header": "proxy_headers_port",
+    "proxy_forwarded_proto_header": "proxy_headers_proto",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of a server. Immutable; checked when it is made.
+
+    :raises SettingsError: when a value has the wrong type or is out of bounds; one line that names the setting.
+    """
+
+    host: str | None = _field(None, BIND, "Address or host name to listen on; alone it means port 8000.",
+                              flags=("-b", "--bind"), metavar="HOST")
+    port: int | None = _field(None, BIND, "TCP port to listen on, 0 for any free one; alone it means 127.0.0.1.",
+                              flags=("-p", "--port"), minimum=0, maximum=65535)
+    unix_socket: str | None = _field(None, BIND, "Path of a unix socket to listen on.",
+                                     flags=("-u", "--unix-socket"), metavar="PATH")
+    unix_socket_mode: int = _field(0o666, BIND, "Permissions of the unix socket.", unit="octal", minimum=0, maximum=0o777)
+    file_descriptor: int | None = _field(None, BIND, "Inherited listening socket, of any family.",
+                                         flags=("--fd",), minimum=0, metavar="FD")
+    endpoints: tuple[str, ...] = _field((), BIND, "Twisted endpoint description; may be given several times.",
+                                        flags=("-e", "--endpoint"), metavar="ENDPOINT")
+    backlog: int = _field(2048, BIND, "Connections that the kernel keeps until they are accepted.", minimum=1, maximum=65535)
+
+    ssl_certfile: str | None = _field(None, TLS, "Certificate chain in PEM; serves TLS on the host and port.", metavar="PATH")
+    ssl_keyfile: str | None = _field(None, TLS, "Private key in PEM; by default looked for in the certificate's file.",
+                                     metavar="PATH")
+
+    interface: str = _field("auto", APPLICATION, "What the application is; auto tells ASGI 2 from 3.",
+                            choices=("auto", "asgi3", "asgi2", "wsgi"))
+    factory: bool = _field(False, APPLICATION, "Call the imported object without arguments to get the application.")
+    app_dir: str = _field(".", APPLICATION, "Folder put first on the import path.", metavar="DIR")
+    lifespan: str = _field("auto", APPLICATION, "Run the application's lifespan: if it has one, always, or never.",
+                           choices=("auto", "on", "off"))
+    lifespan_startup_timeout: float | None = _field(60.0, APPLICATION, "Time for the application to start; -1 for no limit.",
+                                                    unit="s", off="negative")
+    lifespan_shutdown_timeout: float | None = _field(10.0, APPLICATION, "Time for the application to shut down; -1 for no limit.",
+                                                     unit="s", off="negative")
+    graceful_timeout: float | None = _field(10.0, APPLICATION, "Time for running requests to finish after a stop signal; "
+                                            "-1 for no limit.", unit="s", off="negative")
+    application_close_timeout: float | None = _field(
+        10.0, APPLICATION, "Time an application may run on after its client has left, then it is cancelled; -1 for no limit.",
+        unit="s", off="negative")
+    root_path: str = _field("", APPLICATION, "The scope's root_path; path is left as the client sent it.", metavar="PATH")
+
+    server_name: str = _field("asgiserver", HTTP, "Value of the Server field; empty for none.",
+                              flags=("-s", "--server-name"), metavar="NAME")
+    headers: tuple[str, ...] = _field((), HTTP, "NAME:VALUE added to each response that lacks NAME; may be given several times.",
+                                      flags=("--header",), metavar="NAME:VALUE")
+    http_timeout: float | None = _field(None, HTTP, "Greatest age of a request: 503 before the response began, else cut off.",
+                                        flags=("-t", "--http-timeout"), unit="s", off="zero")
+    first_byte_timeout: float | None = _field(20.0, HTTP, "Time for a new connection to send its first byte.",
+                                              unit="s", off="zero")
+    head_timeout: float | None = _field(20.0, HTTP, "Time from the first byte of a request's head to its last.",
+                                        unit="s", off="zero")
+    keep_alive_timeout: float | None = _field(60.0, HTTP, "Time a connection may stay idle between requests.",
+                                              unit="s", off="zero")
+    body_timeout: float | None = _field(60.0, HTTP, "Time between two pieces of a request's body.", unit="s", off="zero")
+    write_timeout: float | None = _field(60.0, HTTP, "Time without progress until a client that stopped reading is dropped.",
+                                         unit="s", off="zero")
+    close_timeout: float = _field(5.0, HTTP, "Time to let a peer take the last bytes before a connection is dropped.",
+                                  unit="s", minimum=0)
+
+    limit_head_size: int = _field(65536, LIMITS, "Size of a request's head; more is answered 431.", unit="bytes", minimum=256)
+    limit_head_count: int = _field(100, LIMITS, "Field lines of a request's head; more is answered 431.", minimum=1)
+    limit_target_size: int = _field(16384, LIMITS, "Size of a request's target; more is answered 414.", unit="bytes", minimum=64)
+    limit_body_size: int | None = _field(None, LIMITS, "Size of a request's body; more is answered 413.",
+                                         unit="bytes", off="zero")
+    limit_unread_body: int = _field(1048576, LIMITS, "Rest of an unread body that is drained to keep the connection.",
+                                    unit="bytes", minimum=0)
+    limit_connections: int | None = _field(16384, LIMITS, "Open connections; more are answered 503.", off="zero")
+    limit_concurrency: int | None = _field(None, LIMITS, "Requests and WebSockets at a time; more are answered 503.", off="zero")
+    request_buffer_size: int = _field(65536, LIMITS, "Body or messages kept for an application that has not read them yet, "
+                                      "and the size of a piece it gets.", unit="bytes", minimum=1024)
+    pipeline_buffer_size: int = _field(65536, LIMITS, "Requests read ahead of the one that is being answered.",
+                                       unit="bytes", minimum=1024)
+
+    websocket_timeout: float | None = _field(86400.0, WEBSOCKET, "Longest life of a WebSocket; -1 for no limit.",
+                                             flags=("--websocket_timeout", "--websocket-timeout"), unit="s", off="zero")
+    websocket_connect_timeout: float | None = _field(
+        5.0, WEBSOCKET, "Time for the application to accept a WebSocket; -1 for no limit.",
+        flags=("--websocket_connect_timeout", "--websocket-connect-timeout"), unit="s", off="zero")
+    websocket_close_timeout: float = _field(10.0, WEBSOCKET, "Time for the peer to answer a close frame.", unit="s", minimum=0)
+    ping_interval: float | None = _field(20.0, WEBSOCKET, "Idle time before a ping is sent; 0 for none.", unit="s", off="zero")
+    ping_timeout: float | None = _field(30.0, WEBSOCKET, "Time for the answer to a ping before the WebSocket is dropped.",
+                                        unit="s", off="zero")
+    websocket_max_message_size: int = _field(1048576, WEBSOCKET, "Size of a message, after inflation; 0 for no limit.",
+                                             unit="bytes", minimum=0)
+    websocket_max_frame_size: int = _field(1048576, WEBSOCKET, "Size of a frame; 0 for no limit.", unit="bytes", minimum=0)
+    websocket_compression: bool = _field(True, WEBSOCKET, "Offer permessage-deflate (RFC 7692) to clients that ask for it.")
+
+    proxy_headers: bool = _field(False, PROXY, "Take client and scheme from the forwarding fields of trusted peers.")
+    forwarded_allow_ips: tuple[str, ...] = _field(
+        ("127.0.0.1", "::1"), PROXY, "Trusted peers: addresses, networks, unix, or *, with commas between.", metavar="LIST")
+    proxy_headers_host: str | None = _field(None, PROXY, "Field with the client's address, X-Forwarded-For by default.",
+                                            metavar="NAME")
+    proxy_headers_port: str | None = _field(None, PROXY, "Field with the client's port, X-Forwarded-Port by default.",
+                                            metavar="NAME")
+    proxy_headers_proto: str | None = _field(None, PROXY, "Field with the client's scheme, X-Forwarded-Proto by default.",
+                                             metavar="NAME")
+
+    verbosity: int = _field(1, LOGGING, "0 warnings, 1 information, 2 debug, 3 also the event loop's debug.",
+                            flags=("-v", "--verbosity"), minimum=0, maximum=3)
+    access_log: str | None = _field(None, LOGGING, "File for the access log, - for standard output.", metavar="FILE")
+    access_log_format: str = _field("daphne", LOGGING, "daphne, common, combined, json, or a format of your own "
+                                    "like '%(client)s %(status)s'.", metavar="FORMAT")
+    log_fmt: str = _field("%(asctime)-15s %(levelname)-8s %(message)s", LOGGING, "Format of the server's log lines.",
+                          metavar="FORMAT")
+    log_config: str | None = _field(None, LOGGING, "Logging configuration (dictConfig) in JSON or TOML.", metavar="FILE")
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = _checked(field.name, getattr(self, field.name), hints[field.name], field.metadata["info"])
+            object.__setattr__(self, field.name, value)
+        if self.ssl_keyfile is not None and self.ssl_certfile is None:
+            raise SettingsError("ssl_keyfile needs ssl_certfile beside it")
+        for line in self.headers:
+            if ":" not in line:
+                raise SettingsError(f"headers: expected NAME:VALUE, got {line!r}")
+
+    @classmethod
+    def from_keywords(cls, **keywords: Any) -> Settings:
+        """Make settings from keywords, Daphne's names among them; raises SettingsError as the class itself does."""
+        return cls(**cls.named(keywords))
+
+    @classmethod
+    def named(cls, keywords: Mapping[str, Any]) -> dict[str, Any]:
+        """``keywords`` under the names of their settings.
+
+        ``proxy_forwarded_*_header`` as Daphne's ``Server`` takes them also turn ``proxy_headers`` on. Daphne trusts
+        every peer then; here those of ``forwarded_allow_ips`` are trusted.
+
+        :raises SettingsError: a keyword is not a setting.
+        """
+        values: dict[str, Any] = {}
+        for keyword, value in keywords.items():
+            name = DAPHNE_KEYWORDS.get(keyword, keyword)
+            if name not in cls.__dataclass_fields__:
+                raise SettingsError(f"unknown setting {keyword!r}")
+            if keyword.startswith("proxy_forwarded_") and value is not None:
+                values["proxy_headers"] = True
+            values[name] = value
+        return values
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The settings that ``ASGISERVER_<NAME>`` variables give, by name, converted but not yet checked together.
+
+        :raises SettingsError: when a variable's text is not of its setting's type.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for name, hint in get_type_hints(cls).items():
+            text = environ.get(f"ASGISERVER_{name.upper()}")
+            if text is not None:
+                try:
+                    values[name] = parse(text, hint, information(name))
+                except ValueError as error:
+                    raise SettingsError(f"ASGISERVER_{name.upper()}: {error}") from None
+        return values
+
+
+def information(name: str) -> Info:
+    """What is known of the setting ``name``; KeyError when there is none."""
+    info: Info = Settings.__dataclass_fields__[name].metadata["info"]
+    return info
+
+
+def parse(text: str, hint: Any, info: Info) -> Any:
+    """Turn a flag's or a variable's text into a setting's value.
+
+    :raises ValueError: with what was expected.
+    """
+    kind = _kind(hint)
+    if kind is tuple:
+        return tuple(part for part in (shlex.split(text.replace(",", " ")) if info.metavar == "LIST" else shlex.split(text)))
+    if kind is bool:
+        if text.lower() not in _BOOLEANS:
+            raise ValueError(f"expected yes or no, got {text!r}")
+        return _BOOLEANS[text.lower()]
+    if kind is str:
+        return text
+    try:
+        return int(text, 8) if info.unit == "octal" else kind(text)
+    except ValueError:
+        raise ValueError(f"expected {_EXPECTED[kind]}, got {text!r}") from None
+
+
+_BOOLEANS = {"1": True, "yes": True, "true": True, "on": True, "0": False, "no": False, "false": False, "off": False, "": False}
+_EXPECTED = {int: "a whole number", float: "a number", str: "text", bool: "yes or no", tuple: "a list of texts"}
+
+
+def _kind(hint: Any) -> type:
+    """The one type of a field's annotation, without None and without what a tuple holds."""
+    for kind in (bool, int, float, str):
+        if hint is kind or kind in getattr(hint, "__args__", ()) and getattr(hint, "__origin__", None) is not tuple:
+            return kind
+    return tuple
+
+
+def _checked(name: str, value: Any, hint: Any, info: Info) -> Any:
+    """``value`` in the setting's own type, within its bounds, None when it is switched off."""
+    kind = _kind(hint)
+    if value is None:
+        if type(None) not in getattr(hint, "__args__", ()):
+            raise SettingsError(f"{name}: expected {_EXPECTED[kind]}, got None")
+        return None
+    if kind is float and type(value) is int:
+        value = float(value)
+    elif kind is tuple and isinstance(value, (list, str)):
+        value = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
+    if type(value) is not kind or kind is tuple and not all(type(part) is str for part in value):
+        raise SettingsError(f"{name}: expected {_EXPECTED[kind]}, got {value!r}")
+    if kind is float and value != value:
+        raise SettingsError(f"{name}: expected a number, got nan")
+    if info.off and (value < 0 or info.off == "zero" and value == 0):
+        return None
+    if info.choices and value not in info.choices:
+        raise SettingsError(f"{name}: expected one of {', '.join(info.choices)}, got {value!r}")
+    if info.minimum is not None and value < info.minimum:
+        raise SettingsError(f"{name}: expected at least {info.minimum}, got {value!r}")
+    if info.maximum is not None and value > info.maximum:
+        raise SettingsError(f"{name}: expected at most {info.maximum}, got {value!r}")
+    return value

@@ -1,0 +1,319 @@
+"""The per-connection Twisted protocol and its factory: bytes, time, and pressure; no HTTP.
+
+Writes are tried at once: ``transport.write`` never sends but arms the reactor's writer, which costs two system calls
+and another turn of the loop, so data goes to ``writeSomeData`` first while nothing is buffered, and only the rest to
+``write``. Transports that wrap another (TLS, PROXY protocol) keep ``write``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import (
+    IAddress,
+    IProtocolNegotiationFactory,
+    IPushProducer,
+    ISSLTransport,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..asgi.deadlines import Deadline, Deadlines
+from ..asgi.default_fields import DefaultFields
+from ..asgi.exchange import Exchange
+from ..asgi.interfaces import Clock, Stream
+from ..asgi.scope import Addresses, Request
+from ..errors import RequestError
+from ..settings import Settings
+from .http1 import HTTP1
+from .response import head
+
+__all__ = ["HTTPConnection", "HTTPFactory", "WireHub"]
+
+#: An application that sends without ever waiting lets the others run after this many bytes.
+_BURST = 262144
+
+
+class WireHub(Protocol):
+    """What the wires need of the server."""
+
+    settings: Settings
+    clock: Clock
+    fields: DefaultFields
+    stopping: bool
+
+    def connection_made(self, connection: HTTPConnection) -> bool:
+        """Count a connection; False when it is one too many."""
+
+    def connection_lost(self, connection: HTTPConnection) -> None:
+        """Forget a connection."""
+
+    def open_exchange(self, request: Request, stream: Stream, addresses: Addresses) -> Exchange:
+        """Begin an exchange and its application.
+
+        :raises RequestError: the request is not for an application; the wire answers and closes.
+        """
+
+    def request_refused(self, request: Request | None, addresses: Addresses, error: RequestError) -> None:
+        """The wire has answered a request that reached no application; None when not even its head was read."""
+
+
+@implementer(IProtocolNegotiationFactory)
+class HTTPFactory(Factory):
+    """Builds the protocol of each connection.
+
+    :param hub: the server.
+    """
+
+    noisy = False
+
+    def __init__(self, hub: WireHub) -> None:
+        self.hub = hub
+
+    def buildProtocol(self, addr: IAddress | None) -> HTTPConnection:  # noqa: N802 - Twisted's name
+        """A protocol for a new connection."""
+        return HTTPConnection(self.hub)
+
+    def acceptableProtocols(self) -> list[bytes]:  # noqa: N802 - Twisted's name
+        """What to choose from by ALPN (RFC 7301)."""
+        return [b"http/1.1"]
+
+
+@implementer(IPushProducer)
+class HTTPConnection(TwistedProtocol):
+    """One connection.
+
+    :ivar slow: True while the transport's buffer is full.
+    :ivar deadlines: what is awaited of the peer.
+    """
+
+    transport: Any
+
+    def __init__(self, hub: WireHub) -> None:
+        self.hub = hub
+        self.slow = False
+        self.deadlines = Deadlines(hub.clock)
+        self._wire: HTTP1 | None = None
+        self._addresses: Addresses | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._reading = True
+        self._closing = False
+        self._direct = False
+        self._unyielded = 0
+        self._buffered_before = 0
+
+    @property
+    def addresses(self) -> Addresses:
+        """The two ends; asked for with the first request, when a PROXY header has been read."""
+        if self._addresses is None:
+            client, server = _address(self.transport.getPeer()), _address(self.transport.getHost())
+            if client is not None and client[1] is None:
+                client = None
+            secure = ISSLTransport.providedBy(self.transport)
+            self._addresses = Addresses(client, server, secure)  # type: ignore[arg-type]
+        return self._addresses
+
+    # What Twisted calls.
+
+    def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
+        """The connection stands; TLS may still have to shake hands."""
+        transport = self.transport
+        self._direct = isinstance(transport, FileDescriptor)
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
+        transport.registerProducer(self, True)
+        if self.hub.connection_made(self):
+            self.deadlines.set(Deadline.FIRST_BYTE, self.hub.settings.first_byte_timeout, self.close)
+        else:
+            self._refuse()
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
+        """Bytes of the peer; they are thrown away once the connection is closing."""
+        wire = self._wire
+        if wire is None:
+            if self._closing:
+                return
+            self.deadlines.clear(Deadline.FIRST_BYTE)
+            wire = self._wire = HTTP1(self)
+        wire.data_received(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
+        """The connection is no more, by whosever doing."""
+        self._closing = True
+        self.slow = False
+        self.deadlines.stop()
+        self._wake()
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.connection_lost()
+        self.hub.connection_lost(self)
+
+    def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
+        """The transport's buffer is full."""
+        self.slow = True
+        self._buffered_before = self._buffered()
+        self.deadlines.set(Deadline.WRITE, self.hub.settings.write_timeout, self._write_late)
+
+    def resumeProducing(self) -> None:  # noqa: N802 - Twisted's name
+        """The transport's buffer is empty again."""
+        self.slow = False
+        self.deadlines.clear(Deadline.WRITE)
+        self._wake()
+        if self._wire is not None:
+            self._wire.writable()
+
+    def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
+        """The transport is gone; connectionLost says so too."""
+
+    # What the wire calls.
+
+    def write(self, data: bytes) -> None:
+        """Send ``data`` now as far as the peer takes it, the rest when it does."""
+        self._unyielded += len(data)
+        transport = self.transport
+        if self._direct and not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
+            data = self._write_now(data)
+        if data:
+            transport.write(data)
+
+    def _write_now(self, data: bytes) -> bytes:
+        """Send to the socket without the reactor; what it did not take."""
+        offset, size = 0, len(data)
+        while offset < size and self.transport.connected:
+            sent = self.transport.writeSomeData(memoryview(data)[offset:] if offset else data)
+            # An error is an exception here; the reactor's own attempt will meet it again and end the connection.
+            if isinstance(sent, BaseException) or sent <= 0:
+                break
+            offset += sent
+        return data[offset:] if offset else data
+
+    async def drain(self) -> None:
+        """Return when the peer takes more, or is gone."""
+        if self.slow:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.remove(waiter)
+        elif self._unyielded > _BURST:
+            self._unyielded = 0
+            await asyncio.sleep(0)
+
+    def pause_reading(self) -> None:
+        """Read no more from the peer: TCP makes it wait."""
+        if self._reading:
+            self._reading = False
+            self.transport.pauseProducing()
+
+    def resume_reading(self) -> None:
+        """Read from the peer again."""
+        if not self._reading:
+            self._reading = True
+            self.transport.resumeProducing()
+
+    def close(self) -> None:
+        """Close once everything written has been sent.
+
+        A socket that is closed with unread input resets the connection, and the peer may lose what it was sent
+        (RFC 9112 §9.6). So first only our direction is closed, and input is thrown away until the peer closes too
+        or ``close_timeout`` has passed. TLS has its own closing handshake for that.
+        """
+        if self._closing:
+            return
+        self._closing = True
+        for kind in (Deadline.FIRST_BYTE, Deadline.HEAD, Deadline.BODY, Deadline.KEEP_ALIVE, Deadline.WRITE):
+            self.deadlines.clear(kind)
+        self._buffered_before = self._buffered()
+        self.deadlines.set(Deadline.CLOSE, self.hub.settings.close_timeout, self._close_late)
+        self.transport.unregisterProducer()
+        self.slow = False
+        self._wake()
+        self.resume_reading()
+        if self._direct:
+            self.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """Drop the connection, and with it what was not sent yet."""
+        self._closing = True
+        self.deadlines.stop()
+        self.transport.abortConnection()
+
+    # What the server calls.
+
+    def server_stopping(self) -> None:
+        """Close when nothing is under way."""
+        if self._wire is None or self._wire.server_stopping():
+            self.close()
+
+    def finish(self) -> None:
+        """Close as soon as everything written has been sent, without waiting for the peer to close too."""
+        self._closing = True
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        bottom = self._bottom()
+        if bottom is not None:
+            bottom.loseConnection()
+
+    # Time and pressure.
+
+    def _bottom(self) -> Any:
+        """The socket's transport under those that wrap it; None in a test without one."""
+        transport = self.transport
+        while transport is not None and not isinstance(transport, FileDescriptor):
+            transport = getattr(transport, "transport", None)
+        return transport
+
+    def _buffered(self) -> int:
+        """Bytes that wait in the transport at the bottom."""
+        bottom = self._bottom()
+        return 0 if bottom is None else len(bottom.dataBuffer) - bottom.offset + bottom._tempDataLen
+
+    def _late(self, kind: Deadline, seconds: float | None, expired: Callable[[], None]) -> None:
+        """Drop a peer that has taken nothing since the last look."""
+        buffered = self._buffered()
+        if 0 < buffered < self._buffered_before:
+            self._buffered_before = buffered
+            self.deadlines.set(kind, seconds, expired)
+        else:
+            self.abort()
+
+    def _write_late(self) -> None:
+        self._late(Deadline.WRITE, self.hub.settings.write_timeout, self._write_late)
+
+    def _close_late(self) -> None:
+        self._late(Deadline.CLOSE, self.hub.settings.close_timeout, self._close_late)
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _refuse(self) -> None:
+        """Turn a connection away that is one too many."""
+        body = b"There are too many connections.\n"
+        fields = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(body)),
+            (b"retry-after", b"1"),
+        ]
+        self.write(head(503, self.hub.fields.complete(fields), connection=b"close") + body)
+        self.close()
+
+
+def _address(address: Any) -> tuple[str, int | None] | None:
+    """Host and port of a Twisted address, path and None of a unix socket's, None when it has no name."""
+    host = getattr(address, "host", None)
+    if host is not None:
+        return host, address.port
+    name = getattr(address, "name", None)
+    return (os.fsdecode(name), None) if name else None

@@ -1,0 +1,314 @@
+"""WebSocket frames and messages (RFC 6455 §5 to §8, RFC 7692), server side, over Autobahn's parser.
+
+Autobahn checks each frame's head and cuts, unmasks and joins payloads. What is decided here:
+
+* **How much is parsed.** Autobahn gets the bytes of one frame at a time, and no further one while the channel is full
+  or after a failure. (Given a whole read it copies the rest of it for each frame, and goes on after a violation.)
+* **Limits.** Messages are counted after inflation, exactly, and joined in one buffer, so that a million fragments of
+  one byte take up one megabyte.
+* **Closing.** All codes that RFC 6455 §7.4 lets an endpoint send go both ways, with their reasons.
+
+A complete, unfragmented, uncompressed data frame, by far the most frequent, is recognised before Autobahn sees it.
+The tests run all cases with and without this short cut.
+"""
+# ruff: noqa: N802, N803 - the names of what Autobahn calls
+
+from __future__ import annotations
+
+import codecs
+import struct
+import sys
+from typing import Protocol
+
+from autobahn.websocket.compress_deflate import PerMessageDeflateOfferAccept
+
+from .deflate import Deflate, negotiate_deflate
+from .frame_parser import FrameParser, unmasked
+
+__all__ = ["Channel", "WebSocketProtocol", "is_close_code", "negotiate_deflate"]
+
+_TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
+#: The first reserved bit: the message is compressed (RFC 7692 §7.2.3.1).
+_COMPRESSED = 0x40
+
+_PROTOCOL_ERROR, _NO_STATUS, _INVALID_PAYLOAD, _TOO_BIG = 1002, 1005, 1007, 1009
+
+#: A close frame has 125 bytes, two of which are the code (RFC 6455 §5.5).
+_MAX_REASON = 123
+
+#: Messages below are sent uncompressed: a packet hardly shrinks, and each would cost about 5 µs more.
+_MIN_COMPRESSED = 64
+
+_make_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class Channel(Protocol):
+    """Where the messages of the peer go, and the bytes for it: what the owner of a :class:`WebSocketProtocol` is."""
+
+    @property
+    def full(self) -> bool:
+        """True while no more messages are wanted; :meth:`WebSocketProtocol.resume` is called when that changes."""
+
+    @property
+    def slow(self) -> bool:
+        """True while the peer takes less than is sent; :meth:`WebSocketProtocol.resume` is called when that changes."""
+
+    def message_received(self, payload: str | bytes) -> None:
+        """A whole message, maybe empty."""
+
+    def pong_received(self, payload: bytes) -> None:
+        """A pong, asked for or not."""
+
+    def close_received(self, code: int, reason: str) -> None:
+        """The peer's close frame, answered unless it was the answer; 1005 for one without a code. Nothing follows."""
+
+    def failed(self, code: int, reason: str) -> None:
+        """The peer broke the protocol or a limit: 1002, 1007 or 1009, sent unless we had closed. Nothing follows."""
+
+    def write(self, data: bytes) -> None:
+        """Bytes for the peer, at least one whole frame."""
+
+
+def is_close_code(code: int) -> bool:
+    """True for the codes that may stand in a close frame (RFC 6455 §7.4; 1012 to 1014 come from IANA's registry)."""
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+class WebSocketProtocol(FrameParser):
+    """The frames of one open WebSocket, server side; implements ``asgi.interfaces.Frames``.
+
+    :param channel: gets messages, close and failure, and the bytes for the peer.
+    :param max_message_size: limit of a peer's message after inflation in bytes, 0 for none; more is answered 1009.
+    :param max_frame_size: limit of a peer's data frame as sent in bytes, 0 for none; more is answered 1009.
+    :param deflate: what :func:`negotiate_deflate` returned with the extension's value, None without compression.
+    """
+
+    #: False hands every frame to Autobahn.
+    short_cuts = True
+
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        max_message_size: int,
+        max_frame_size: int,
+        deflate: PerMessageDeflateOfferAccept | None = None,
+    ) -> None:
+        super().__init__()
+        self._channel = channel
+        self._max_message_size = max_message_size or sys.maxsize
+        self._max_frame_size = max_frame_size or sys.maxsize
+        if deflate is not None:
+            self._perMessageCompress = Deflate.create_from_offer_accept(True, deflate)
+        self._kept = b""
+        self._parsing = False
+        self._message = bytearray()
+        self._message_size = 0
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._ping: bytes | None = None
+
+    # The channel's side.
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes of the peer. What the channel has no room for is kept until :meth:`resume`."""
+        if self.state != self.STATE_CLOSED:
+            self._kept = self._kept + data if self._kept else data
+            self._parse()
+
+    def resume(self) -> None:
+        """The channel is no longer full, or the peer no longer slow: answer the last ping, parse what was kept."""
+        if self._ping is not None and not self._channel.slow:
+            self._onPing(self._ping)
+        if self._kept:
+            self._parse()
+
+    def send_message(self, payload: bytes, *, text: bool) -> None:
+        """Send a message in one frame; ``payload`` is UTF-8 when it is ``text``. Nothing is sent after a close."""
+        if self.state != self.STATE_OPEN:
+            return
+        first = _TEXT if text else _BINARY
+        deflate = self._perMessageCompress
+        if deflate is not None and len(payload) >= _MIN_COMPRESSED:
+            deflate.start_compress_message()
+            payload = deflate.compress_message_data(payload) + deflate.end_compress_message()
+            first |= _COMPRESSED
+        self._send_frame(first, payload)
+
+    def send_ping(self, payload: bytes) -> None:
+        """Send a ping of at most 125 bytes. Nothing is sent after a close."""
+        if self.state == self.STATE_OPEN:
+            self._send_frame(_PING, payload)
+
+    def send_close(self, code: int, reason: str) -> None:
+        """Send a close frame unless one was sent; from then on only the peer's close frame is waited for.
+
+        It may be among the bytes that a full channel left: call :meth:`resume` next.
+
+        :param code: one for which :func:`is_close_code` is true.
+        :param reason: at most 123 bytes of UTF-8.
+        """
+        if self.state == self.STATE_OPEN:
+            encoded = reason.encode()
+            assert is_close_code(code), code
+            assert len(encoded) <= _MAX_REASON, reason
+            self.state = self.STATE_CLOSING
+            self._send_frame(_CLOSE, struct.pack("!H", code) + encoded)
+
+    def _send_frame(self, first: int, payload: bytes) -> None:
+        size = len(payload)
+        if size < 126:
+            head = bytes((first, size))
+        elif size < 65536:
+            head = struct.pack("!BBH", first, 126, size)
+        else:
+            head = struct.pack("!BBQ", first, 127, size)
+        self._channel.write(head + payload)
+
+    # Parsing.
+
+    def _parse(self) -> None:
+        if self._parsing:
+            return  # the channel resumed from within one of its methods, which are called from the loop below
+        data, at = self._kept, 0
+        self._parsing = True
+        try:
+            while at < len(data) and self._is_wanting():
+                at = self._parse_piece(data, at)
+        finally:
+            self._parsing = False
+            self._kept = b"" if self.state == self.STATE_CLOSED else data[at:]
+
+    def _is_wanting(self) -> bool:
+        # After our close frame a full channel gets nothing any more, and the peer's close frame must be found.
+        return self.state == self.STATE_CLOSING or (self.state == self.STATE_OPEN and not self._channel.full)
+
+    def _parse_piece(self, data: bytes, at: int) -> int:
+        """Parse a whole simple frame, or let Autobahn have a head or a payload or what there is of it."""
+        if self.current_frame is not None:
+            end = at + self.current_frame.length - self.current_frame_masker.pointer()
+        else:
+            if self.short_cuts and not self.data and not self.inside_message and self.state == self.STATE_OPEN:
+                end = self._parse_whole_frame(data, at)
+                if end:
+                    return end
+            end = at + _head_size(self.data + data[at : at + 2]) - len(self.data)
+        self.parse(data[at:end])
+        return min(end, len(data))
+
+    def _parse_whole_frame(self, data: bytes, at: int) -> int:
+        """Take the complete, unfragmented, uncompressed, masked data frame at ``at``.
+
+        :returns: where it ends, 0 when there is none such: Autobahn finds out what is there, or wrong.
+        """
+        head = data[at : at + 2]
+        first, size = head[0], head[-1] & 0x7F
+        if first not in (_TEXT, _BINARY) or head[-1] < 0x80:
+            return 0
+        start = at + 6
+        if size > 125:
+            start = at + (8 if size == 126 else 14)
+            extended = int.from_bytes(data[at + 2 : start - 4])
+            # RFC 6455 §5.2: the shortest form must be used.
+            if extended < (126 if size == 126 else 65536):
+                return 0
+            size = extended
+        end = start + size
+        if end > len(data) or size > self._max_frame_size or size > self._max_message_size:
+            return 0
+        self._deliver(unmasked(data[start - 4 : start], data[start:end]), text=first == _TEXT)
+        return end
+
+    def _deliver(self, payload: bytes | bytearray, *, text: bool) -> None:
+        if not text:
+            self._channel.message_received(bytes(payload))
+            return
+        try:
+            message = payload.decode()
+        except UnicodeDecodeError:
+            self._invalid_payload("a text message is not UTF-8")
+        else:
+            self._channel.message_received(message)
+
+    # What Autobahn's parser calls. Its names.
+
+    def _onMessageBegin(self, is_binary: bool) -> None:
+        self._message_size = 0
+        self._decoder = None if is_binary else _make_decoder()
+
+    def _onMessageFrameBegin(self, length: int) -> None:
+        if self.state != self.STATE_OPEN:
+            return
+        if not self._isMessageCompressed:
+            self._message_size += length
+        if length > self._max_frame_size:
+            self._fail_connection(_TOO_BIG, f"a frame has more than {self._max_frame_size} bytes")
+        elif self._message_size > self._max_message_size:
+            self._max_message_size_exceeded()
+
+    def _onMessageFrameData(self, payload: bytes) -> None:
+        self._message += payload
+        if self._decoder is not None:
+            try:
+                self._decoder.decode(payload)
+            except UnicodeDecodeError:
+                self._invalid_payload("a text message is not UTF-8")
+
+    def _onMessageFrameEnd(self) -> None:
+        pass
+
+    def _onMessageEnd(self) -> None:
+        message, self._message = self._message, bytearray()
+        self._deliver(message, text=self._decoder is not None)
+
+    def _onPing(self, payload: bytes) -> None:
+        if self._channel.slow:
+            # RFC 6455 §5.5.3: of several pings only the last needs an answer.
+            self._ping = payload
+        elif self.state == self.STATE_OPEN:
+            self._ping = None
+            self._send_frame(_PONG, payload)
+
+    def _onPong(self, payload: bytes) -> None:
+        self._channel.pong_received(payload)
+
+    def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool:
+        """Take the peer's close frame, answer it unless it is the answer. Always true: nothing is parsed after it."""
+        if code is not None and not is_close_code(code):
+            return self._protocol_violation(f"{code} is not a code for a close frame")
+        try:
+            reason = (reasonRaw or b"").decode()
+        except UnicodeDecodeError:
+            return self._invalid_payload("the reason of a close frame is not UTF-8")
+        if self.state == self.STATE_OPEN:
+            if code is None:
+                self._send_frame(_CLOSE, b"")
+            else:
+                self.send_close(code, reason)
+        self.state = self.STATE_CLOSED
+        self._channel.close_received(_NO_STATUS if code is None else code, reason)
+        return True
+
+    def _protocol_violation(self, reason: str) -> bool:
+        self._fail_connection(_PROTOCOL_ERROR, reason)
+        return True
+
+    def _invalid_payload(self, reason: str) -> bool:
+        self._fail_connection(_INVALID_PAYLOAD, reason)
+        return True
+
+    def _max_message_size_exceeded(self, *_: object) -> None:
+        self._fail_connection(_TOO_BIG, f"a message has more than {self._max_message_size} bytes")
+
+    def _fail_connection(self, code: int = _PROTOCOL_ERROR, reason: str = "") -> None:
+        reason = reason.encode()[:_MAX_REASON].decode(errors="ignore")
+        self.send_close(code, reason)
+        self.state = self.STATE_CLOSED
+        self._channel.failed(code, reason)
+
+
+def _head_size(start: bytes) -> int:
+    """The size of a frame's head of which these are the first bytes, or how many bytes it takes to know that."""
+    if len(start) < 2:
+        return 2
+    size = start[1] & 0x7F
+    return 2 + (0 if size < 126 else 2 if size == 126 else 8) + (4 if start[1] & 0x80 else 0)

@@ -1,0 +1,175 @@
+"""The opening handshake of a WebSocket over HTTP/1.1 (RFC 6455 §4.2): what is checked, and what is answered.
+
+Pure functions over the field lines as the reader saw them. The handshake is not left to the frame engine: a denial
+is then an ordinary HTTP response, the scope has the peer's own lines, and no byte is parsed twice.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from typing import NamedTuple
+
+from ..asgi.interfaces import Headers
+from ..errors import RequestError
+
+__all__ = ["Extension", "Upgrade", "accept_key", "check", "is_upgrade", "parse_extensions", "response_headers"]
+
+#: RFC 6455 §1.3.
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+# RFC 9110 §5.6.2
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_SPACE = rb"[ \t]*"
+_is_token = re.compile(_TOKEN).fullmatch
+# RFC 6455 §9.1: a quoted value must be a token once it is unquoted, so it has no escapes, commas or semicolons.
+_PARAMETER = rb";" + _SPACE + rb"(" + _TOKEN + rb")" + _SPACE + rb'(?:=' + _SPACE + rb'("?)(' + _TOKEN + rb")\2)?"
+_parameter = re.compile(_PARAMETER + _SPACE)
+_extension = re.compile(_SPACE + rb"(" + _TOKEN + rb")" + _SPACE)
+
+
+class Upgrade(NamedTuple):
+    """What a checked opening handshake asks for.
+
+    :param key: the value of ``Sec-WebSocket-Key`` as it was sent.
+    :param subprotocols: what the client offers, in its order of preference, without duplicates.
+    :param extensions: all ``Sec-WebSocket-Extensions`` lines joined with commas; empty when there was none.
+    """
+
+    key: bytes
+    subprotocols: list[str]
+    extensions: bytes
+
+
+class Extension(NamedTuple):
+    """One offer in ``Sec-WebSocket-Extensions``: a name and its parameters, with None for one without a value."""
+
+    name: str
+    parameters: list[tuple[str, str | None]]
+
+
+def is_upgrade(method: str, http_version: str, headers: Headers) -> bool:
+    """True when the request asks to become a WebSocket (RFC 6455 §4.2.1), rightly or wrongly: :func:`check` tells.
+
+    Another ``Upgrade``, or one that ``Connection`` does not name, is ignored as RFC 9110 §7.8 allows.
+    """
+    if method == "CONNECT" or http_version not in ("1.0", "1.1"):
+        return False
+    return _has_token(headers, b"upgrade", b"websocket") and _has_token(headers, b"connection", b"upgrade")
+
+
+def check(method: str, http_version: str, headers: Headers, has_body: bool) -> Upgrade:
+    """Check the opening handshake of a request for which :func:`is_upgrade` is true.
+
+    :param http_version: ``"1.0"`` or ``"1.1"``.
+    :param has_body: the request has a Content-Length above 0 or a Transfer-Encoding. Its bytes could not be told
+        from frames.
+    :raises RequestError: 426 for another version of the protocol than 13, 400 for anything else.
+    """
+    if http_version != "1.1":
+        raise RequestError(400, "A WebSocket needs HTTP/1.1.")
+    if method != "GET":
+        raise RequestError(400, "A WebSocket must be opened with GET.")
+    if has_body:
+        raise RequestError(400, "The opening handshake of a WebSocket must not have a body.")
+    if _values(headers, b"sec-websocket-version") != [b"13"]:
+        # RFC 6455 §4.4: the answer names the versions that would have been understood.
+        raise RequestError(426, "Only version 13 of WebSocket is spoken here.", ((b"sec-websocket-version", b"13"),))
+    extensions = b", ".join(_values(headers, b"sec-websocket-extensions"))
+    parse_extensions(extensions)
+    return Upgrade(_key(headers), _subprotocols(headers), extensions)
+
+
+def accept_key(key: bytes) -> bytes:
+    """The value of ``Sec-WebSocket-Accept`` for a ``Sec-WebSocket-Key`` (RFC 6455 §4.2.2)."""
+    return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+
+
+def response_headers(upgrade: Upgrade, subprotocol: str | None, extensions: str) -> list[tuple[bytes, bytes]]:
+    """The field lines of a 101 that belong to the handshake (RFC 6455 §4.2.2).
+
+    :param subprotocol: one of ``upgrade.subprotocols``, or None.
+    :param extensions: what was negotiated, or an empty string.
+    """
+    headers = [
+        (b"upgrade", b"websocket"),
+        (b"connection", b"Upgrade"),
+        (b"sec-websocket-accept", accept_key(upgrade.key)),
+    ]
+    if subprotocol is not None:
+        headers.append((b"sec-websocket-protocol", subprotocol.encode("ascii")))
+    if extensions:
+        headers.append((b"sec-websocket-extensions", extensions.encode("ascii")))
+    return headers
+
+
+def parse_extensions(value: bytes) -> list[Extension]:
+    """Parse the joined value of ``Sec-WebSocket-Extensions`` lines; names and parameters come in lower case.
+
+    :raises RequestError: 400 when the value does not follow RFC 6455 §9.1.
+    """
+    extensions: list[Extension] = []
+    at = 0
+    while at < len(value):
+        # RFC 9110 §5.6.1.2: empty elements of a list are to be ignored.
+        if value[at] in b", \t":
+            at += 1
+            continue
+        extension, at = _parse_extension(value, at)
+        extensions.append(extension)
+    return extensions
+
+
+def _parse_extension(value: bytes, at: int) -> tuple[Extension, int]:
+    match = _extension.match(value, at)
+    parameters: list[tuple[str, str | None]] = []
+    name = match
+    while match is not None:
+        at = match.end()
+        if at == len(value) or value[at] == ord(","):
+            assert name is not None
+            return Extension(name[1].decode("ascii").lower(), parameters), at
+        match = _parameter.match(value, at)
+        if match is not None:
+            parameters.append((match[1].decode("ascii").lower(), match[3].decode("ascii") if match[3] else None))
+    raise RequestError(400, "The Sec-WebSocket-Extensions field is malformed.")
+
+
+def _values(headers: Headers, name: bytes) -> list[bytes]:
+    return [value.strip(b" \t") for field, value in headers if field == name]
+
+
+def _elements(headers: Headers, name: bytes) -> list[bytes]:
+    """The elements of a list (RFC 9110 §5.6.1) over all its lines, without the empty ones."""
+    elements = (element.strip(b" \t") for value in _values(headers, name) for element in value.split(b","))
+    return [element for element in elements if element]
+
+
+def _has_token(headers: Headers, name: bytes, token: bytes) -> bool:
+    return any(element.lower() == token for element in _elements(headers, name))
+
+
+def _key(headers: Headers) -> bytes:
+    keys = _values(headers, b"sec-websocket-key")
+    if len(keys) != 1:
+        raise RequestError(400, "There must be one Sec-WebSocket-Key field.")
+    try:
+        size = len(base64.b64decode(keys[0], validate=True))
+    except binascii.Error:
+        size = -1
+    # The length tells apart what Python's decoder lets pass: characters after the padding.
+    if size != 16 or len(keys[0]) != 24:
+        raise RequestError(400, "The Sec-WebSocket-Key must be 16 bytes in base64.")
+    return keys[0]
+
+
+def _subprotocols(headers: Headers) -> list[str]:
+    offered = _elements(headers, b"sec-websocket-protocol")
+    if not all(map(_is_token, offered)):
+        raise RequestError(400, "Each subprotocol in Sec-WebSocket-Protocol must be a token.")
+    # RFC 6455 §4.1: they must all be unique.
+    if len(set(offered)) != len(offered):
+        raise RequestError(400, "The subprotocols in Sec-WebSocket-Protocol must differ from each other.")
+    return [subprotocol.decode("ascii") for subprotocol in offered]

@@ -1,0 +1,165 @@
+"""What a request's head must be, whichever parser has read it (RFC 9110, RFC 9112).
+
+Parsers are lenient, each in its own way, and two servers in a row that read the same bytes differently are how
+requests are smuggled. So the raw head passes :func:`check_bytes` before a parser sees it, and what the parser made of
+it passes :func:`request`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..asgi.interfaces import Headers
+from ..asgi.scope import CHUNKED, Request, replace_host
+from ..errors import RequestError
+from .handshake import is_upgrade
+
+__all__ = ["check_bytes", "check_fields", "request", "tokens"]
+
+# What may stand in a head: printable ASCII, HTAB, CR, LF, and obs-text (RFC 9110 §5.5) without 0x85, which is a line
+# end to Unicode-minded parsers behind us (CVE-2026-44546).
+_ALLOWED = bytes([9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0x85), *range(0x86, 0x100)])
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:", re.IGNORECASE)
+_VERSION = re.compile(rb"HTTP/[0-9]+(\.[0-9]+)?\Z")
+_AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?\Z")
+_ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)\Z", re.IGNORECASE)
+_DIGITS = re.compile(rb"[0-9]{1,18}\Z")
+
+
+def check_fields(block: bytes) -> None:
+    """Refuse control bytes, line ends other than CRLF, and folded lines (RFC 9112 §2.2, §5.2).
+
+    :param block: whole lines with their CRLF, of a head or of a trailer section.
+    :raises RequestError: 400.
+    """
+    if block.translate(None, _ALLOWED):
+        raise RequestError(400, "The request has a control character in its head.")
+    lines = block.count(b"\r\n")
+    if block.count(b"\n") != lines or block.count(b"\r") != lines:
+        raise RequestError(400, "The request's lines must end in CRLF.")
+    if b"\r\n " in block or b"\r\n\t" in block:
+        raise RequestError(400, "The request has a folded field line.")
+
+
+def check_bytes(head: bytes) -> None:
+    """Check a whole head, from its first byte to the empty line, before a parser reads it.
+
+    :raises RequestError: 400, or 505 for a version other than 1.x.
+    """
+    check_fields(head)
+    line = head[: head.index(b"\r\n")]
+    parts = line.split(b" ")
+    if len(parts) != 3:
+        raise RequestError(400, "The request line must be a method, a target and a version.")
+    if not parts[2].startswith(b"HTTP/1.") or len(parts[2]) != 8:
+        if _VERSION.match(parts[2]):
+            raise RequestError(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here.")
+        raise RequestError(400, "The request line must end in HTTP/1.0 or HTTP/1.1.")
+    if len(_CONTENT_LENGTH.findall(head)) > 1:
+        raise RequestError(400, "The request has more than one Content-Length.")
+
+
+def request(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], http_version: str) -> Request:
+    """Make a request of a parsed head.
+
+    :param headers: names in lower case.
+    :raises RequestError: 400, 417 or 501.
+    """
+    known: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in _SINGLE and name in known:
+            raise RequestError(400, f"The request has more than one {name.decode().title()}.")
+        known[name] = known[name] + b"," + value if name in known else value
+    if not method.isupper():
+        raise RequestError(400, "The request's method must be in upper case.")
+    if method == b"CONNECT":
+        raise RequestError(501, "This server is no proxy.")
+    host = _host(known, http_version)
+    target, authority = _target(method, target)
+    if authority is not None and authority != host:
+        # RFC 9112 §3.2.2: the authority of an absolute-form target replaces the Host field.
+        headers = replace_host(headers, authority)
+    body_size = _body_size(known, http_version)
+    return Request(
+        method.decode("ascii"),
+        target,
+        headers,
+        http_version,
+        body_size,
+        _keep_alive(known, http_version),
+        body_size != 0 and _expects_continue(known, http_version),
+        b"upgrade" in known and is_upgrade(method.decode("ascii"), http_version, headers),
+    )
+
+
+_SINGLE = frozenset([b"host", b"content-length"])
+
+
+def tokens(value: bytes) -> list[bytes]:
+    """The members of a comma-separated list of tokens, in lower case (RFC 9110 §5.6.1)."""
+    return [part.strip(b" \t").lower() for part in value.split(b",")]
+
+
+def _host(known: dict[bytes, bytes], http_version: str) -> bytes | None:
+    host = known.get(b"host")
+    if host is None:
+        if http_version != "1.0":
+            raise RequestError(400, "An HTTP/1.1 request must have a Host (RFC 9112 section 3.2).")
+    elif not _AUTHORITY.match(host):
+        raise RequestError(400, "The request's Host is not valid.")
+    return host
+
+
+def _target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
+    """The origin-form of a target and, from an absolute-form, its authority (RFC 9112 §3.2)."""
+    if b"#" in target:
+        raise RequestError(400, "The request's target must have no fragment.")
+    if target.startswith(b"/"):
+        return target, None
+    if target == b"*" and method == b"OPTIONS":
+        return target, None
+    absolute = _ABSOLUTE.match(target)
+    if absolute is None or not absolute[1] or not _AUTHORITY.match(absolute[1]):
+        raise RequestError(400, "The request's target is neither a path nor an http URL.")
+    path = absolute[2]
+    return path if path.startswith(b"/") else b"/" + path, absolute[1]
+
+
+def _body_size(known: dict[bytes, bytes], http_version: str) -> int:
+    """How the body is delimited (RFC 9112 §6.3); what other servers may read differently is refused."""
+    coding, length = known.get(b"transfer-encoding"), known.get(b"content-length")
+    if coding is not None:
+        if length is not None or http_version == "1.0":
+            raise RequestError(400, "Transfer-Encoding goes with neither Content-Length nor HTTP/1.0.")
+        codings = tokens(coding)
+        if codings == [b"chunked"]:
+            return CHUNKED
+        if b"chunked" in codings and (codings[-1] != b"chunked" or codings.count(b"chunked") > 1):
+            raise RequestError(400, "The transfer coding chunked must be the last and stand once.")
+        raise RequestError(501, "Of the transfer codings only chunked is supported.")
+    if length is None:
+        return 0
+    if not _DIGITS.match(length):
+        raise RequestError(400, "The request's Content-Length is not a number.")
+    return int(length)
+
+
+def _keep_alive(known: dict[bytes, bytes], http_version: str) -> bool:
+    options = tokens(known.get(b"connection", b""))
+    if b"close" in options:
+        return False
+    return http_version != "1.0" or b"keep-alive" in options
+
+
+def _expects_continue(known: dict[bytes, bytes], http_version: str) -> bool:
+    expectation = known.get(b"expect")
+    if expectation is None or http_version == "1.0":
+        return False
+    if expectation.lower() != b"100-continue":
+        raise RequestError(417, "The only expectation that is supported is 100-continue.")
+    return True
+
+
+def field(headers: Headers, name: bytes) -> bytes | None:
+    """The value of the first field line called ``name``."""
+    return next((value for other, value in headers if other == name), None)

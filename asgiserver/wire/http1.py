@@ -1,0 +1,355 @@
+"""HTTP/1.1 on one connection: which exchange its bytes belong to, and when the next one may begin (RFC 9112).
+
+One exchange at a time: a pipelined request is not read before the response to the one before it is complete, so
+answers are in order by construction (RFC 9112 §9.3.2). What was received of it waits in the reader, up to
+``pipeline_buffer_size``; then the peer waits.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from ..asgi.deadlines import Deadline
+from ..asgi.exchange import Exchange
+from ..asgi.interfaces import Headers
+from ..asgi.scope import Request
+from ..errors import RequestError
+from .body import Event
+from .h11_reader import H11Reader
+from .response import CONTINUE, LAST_CHUNK, chunk, head
+
+if TYPE_CHECKING:
+    from .connection import HTTPConnection
+
+__all__ = ["HTTP1"]
+
+#: Data up to this size is joined with what stands around it, to be one write; bytes.
+_JOIN = 65536
+
+
+class _State(Enum):
+    IDLE = auto()  # between requests
+    BODY = auto()  # a request's body is being read
+    ANSWERING = auto()  # the request was read whole, its response is not complete
+    DRAINING = auto()  # the response is complete, the rest of the body is thrown away
+    SWITCHED = auto()  # the bytes are the exchange's own
+    CLOSED = auto()  # nothing is read any more
+
+
+class HTTP1:
+    """The HTTP/1.1 wire of a connection, and the ``Stream`` of its current exchange."""
+
+    __slots__ = (
+        "_chunked",
+        "_close",
+        "_connection",
+        "_drained",
+        "_exchange",
+        "_expects_continue",
+        "_has_body",
+        "_head",
+        "_body_read",
+        "_paused",
+        "_reader",
+        "_request",
+        "_state",
+    )
+
+    def __init__(self, connection: HTTPConnection) -> None:
+        self._connection = connection
+        self._reader = H11Reader(connection.hub.settings)
+        self._state = _State.IDLE
+        self._exchange: Exchange | None = None
+        self._request: Request | None = None
+        self._head: bytes | None = None
+        self._chunked = False
+        self._has_body = True
+        self._close = False
+        self._paused = False
+        self._expects_continue = False
+        self._body_read = 0
+        self._drained = 0
+
+    # What the connection calls.
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the peer."""
+        if self._state is _State.SWITCHED:
+            assert self._exchange is not None
+            self._exchange.body_received(data)
+        elif self._state is not _State.CLOSED:
+            self._reader.feed(data)
+            self._read()
+
+    def connection_lost(self) -> None:
+        """The connection is no more."""
+        self._state = _State.CLOSED
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.disconnected()
+
+    def writable(self) -> None:
+        """The peer takes data again."""
+        if self._exchange is not None:
+            self._exchange.writable()
+
+    def server_stopping(self) -> bool:
+        """True when nothing is under way here, so that the connection can be closed at once."""
+        if self._exchange is not None:
+            self._exchange.server_stopping()
+            return False
+        return self._state is _State.IDLE and not self._reader.buffered
+
+    # Reading.
+
+    def _read(self) -> None:
+        try:
+            while not self._paused and self._state in (_State.IDLE, _State.BODY, _State.DRAINING):
+                event = self._reader.next_event()
+                if event is Event.NEED_DATA:
+                    break
+                self._take(event)
+        except RequestError as error:
+            self._fail(error)
+        self._wait_for_more()
+
+    def _take(self, event: Request | bytes | Event) -> None:
+        if isinstance(event, Request):
+            self._begin(event)
+        elif isinstance(event, bytes):
+            self._take_body(event)
+        elif self._state is _State.DRAINING:
+            self._next_request()
+        else:
+            self._state = _State.ANSWERING
+            self._connection.deadlines.clear(Deadline.BODY)
+            if self._exchange is not None:
+                self._exchange.body_ended()
+
+    def _begin(self, request: Request) -> None:
+        self._request = request
+        self._state = _State.BODY
+        self._close = not request.keep_alive
+        self._expects_continue = request.expects_continue
+        self._body_read = 0
+        deadlines = self._connection.deadlines
+        deadlines.clear(Deadline.HEAD)
+        deadlines.clear(Deadline.KEEP_ALIVE)
+        limit = self._connection.hub.settings.limit_body_size
+        if limit is not None and request.body_size > limit:
+            raise RequestError(413, f"The request's body is larger than {limit} bytes.")
+        self._exchange = self._connection.hub.open_exchange(request, self, self._connection.addresses)
+
+    def _take_body(self, piece: bytes) -> None:
+        self._expects_continue = False
+        settings = self._connection.hub.settings
+        if self._state is _State.DRAINING:
+            self._drained += len(piece)
+            if self._drained > settings.limit_unread_body:
+                self._shut()
+            return
+        self._body_read += len(piece)
+        if settings.limit_body_size is not None and self._body_read > settings.limit_body_size:
+            raise RequestError(413, f"The request's body is larger than {settings.limit_body_size} bytes.")
+        assert self._exchange is not None
+        self._exchange.body_received(piece)
+
+    def _wait_for_more(self) -> None:
+        """Set the deadline of what the peer owes us, and stop a peer that pipelines too far ahead."""
+        connection, settings = self._connection, self._connection.hub.settings
+        match self._state:
+            case _State.BODY | _State.DRAINING if not (self._paused or self._expects_continue):
+                connection.deadlines.set(Deadline.BODY, settings.body_timeout, self._body_late)
+            case _State.IDLE if self._reader.buffered and not connection.deadlines.pending(Deadline.HEAD):
+                # Counted from the head's first byte; later bytes do not move it.
+                connection.deadlines.clear(Deadline.KEEP_ALIVE)
+                connection.deadlines.set(Deadline.HEAD, settings.head_timeout, self._head_late)
+            case _State.ANSWERING if self._reader.buffered > settings.pipeline_buffer_size:
+                connection.pause_reading()
+
+    def _fail(self, error: RequestError) -> None:
+        """The peer's mistake: answer it, or have its exchange do so, and close."""
+        exchange, state = self._exchange, self._state
+        self._close = True
+        if state in (_State.DRAINING, _State.CLOSED):
+            self._shut()
+        elif exchange is not None:
+            exchange.request_failed(error)
+        else:
+            self._refuse(error)
+
+    def _refuse(self, error: RequestError) -> None:
+        body = f"{error.reason}\n".encode()
+        fields = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(body)),
+            *error.headers,
+        ]
+        is_head = self._request is not None and self._request.method == "HEAD"
+        self._connection.write(
+            head(error.status, self._connection.hub.fields.complete(fields), connection=b"close")
+            + (b"" if is_head else body)
+        )
+        self._connection.hub.request_refused(self._request, self._connection.addresses, error)
+        self._shut()
+
+    def _head_late(self) -> None:
+        self._fail(RequestError(408, "The request's head did not arrive in time."))
+
+    def _body_late(self) -> None:
+        self._fail(RequestError(408, "The request's body did not arrive in time."))
+
+    # The stream of the current exchange.
+
+    @property
+    def slow(self) -> bool:
+        """See ``Stream``."""
+        return self._connection.slow
+
+    def send_headers(
+        self, status: int, headers: Headers, *, content_length: int | None, has_body: bool, close: bool
+    ) -> None:
+        """See ``Stream``; held back until the first data, to be one write with it."""
+        request = self._request
+        assert request is not None
+        self._close = self._close or close or self._connection.hub.stopping or self._must_close()
+        self._has_body = has_body
+        # RFC 9112 §6.1: a 1.0 client knows no chunks; its body ends with the connection.
+        delimited = content_length is not None or status in (204, 304)
+        self._chunked = not delimited and request.http_version != "1.0"
+        if not delimited and not self._chunked and has_body:
+            self._close = True
+        if self._close:
+            option = b"close"
+        else:
+            option = b"keep-alive" if request.http_version == "1.0" else b""
+        self._head = head(status, headers, chunked=self._chunked, connection=option)
+
+    def _must_close(self) -> bool:
+        """The connection cannot be used again, because of what is left of this request's body."""
+        if self._state is not _State.BODY:
+            return False
+        # RFC 9110 §10.1.1: without a 100 nobody knows whether the body will come.
+        if self._expects_continue:
+            return True
+        remaining = self._reader.remaining
+        return remaining is not None and remaining > self._connection.hub.settings.limit_unread_body
+
+    def send_data(self, data: bytes, *, last: bool = False) -> None:
+        """See ``Stream``."""
+        if self._state is _State.CLOSED:
+            return
+        parts: list[bytes] = []
+        if self._head is not None:
+            parts.append(self._head)
+            self._head = None
+        if self._state is _State.SWITCHED:
+            parts.append(data)
+        else:
+            self._frame(parts, data, last)
+        self._write(parts)
+        if last:
+            self._complete()
+
+    def _frame(self, parts: list[bytes], data: bytes, last: bool) -> None:
+        if not self._has_body:
+            return
+        if not self._chunked:
+            parts.append(data)
+            return
+        if data:
+            parts += (chunk(data), data, b"\r\n")
+        if last:
+            parts.append(LAST_CHUNK)
+
+    def _write(self, parts: list[bytes]) -> None:
+        if sum(map(len, parts)) <= _JOIN:
+            self._connection.write(b"".join(parts))
+        else:
+            for part in parts:
+                self._connection.write(part)
+
+    def end(self) -> None:
+        """See ``Stream``."""
+        self.send_data(b"", last=True)
+
+    def switch(self, headers: Headers) -> None:
+        """See ``Stream``; bytes that came with the handshake go to the exchange (RFC 6455 §4.2.2)."""
+        self._state = _State.SWITCHED
+        self._connection.write(head(101, headers))
+        rest = self._reader.take_rest()
+        self._connection.resume_reading()
+        if rest and self._exchange is not None:
+            self._exchange.body_received(rest)
+
+    def abort(self) -> None:
+        """See ``Stream``."""
+        self._state = _State.CLOSED
+        self._exchange = None
+        self._connection.abort()
+
+    def close(self) -> None:
+        """See ``Stream``."""
+        self._shut()
+
+    def pause_reading(self) -> None:
+        """See ``Stream``."""
+        self._paused = True
+        self._connection.deadlines.clear(Deadline.BODY)
+        self._connection.pause_reading()
+
+    def resume_reading(self) -> None:
+        """See ``Stream``."""
+        if self._state is _State.CLOSED:
+            return
+        if self._expects_continue:
+            self._expects_continue = False
+            self._connection.write(CONTINUE)
+            self._wait_for_more()
+        if self._paused:
+            self._paused = False
+            self._connection.resume_reading()
+            if self._state is _State.BODY:
+                self._read()
+
+    async def drain(self) -> None:
+        """See ``Stream``."""
+        await self._connection.drain()
+
+    # From one exchange to the next.
+
+    def _complete(self) -> None:
+        """The response is complete: what becomes of the connection?"""
+        if self._close:
+            self._shut()
+            return
+        self._exchange = None
+        if self._paused:
+            self._paused = False
+            self._connection.resume_reading()
+        if self._state is _State.BODY:
+            self._state = _State.DRAINING
+            self._drained = 0
+        else:
+            self._next_request()
+        if self._reader.buffered or self._state is _State.DRAINING:
+            self._read()
+
+    def _next_request(self) -> None:
+        self._state = _State.IDLE
+        self._request = None
+        self._exchange = None
+        connection = self._connection
+        connection.deadlines.clear(Deadline.BODY)
+        connection.resume_reading()
+        if connection.hub.stopping and not self._reader.buffered:
+            self._shut()
+        else:
+            connection.deadlines.set(Deadline.KEEP_ALIVE, connection.hub.settings.keep_alive_timeout, self._shut)
+
+    def _shut(self) -> None:
+        """Send what was written, then close; the peer's further bytes are thrown away."""
+        if self._state is not _State.CLOSED:
+            self._state = _State.CLOSED
+            self._connection.close()

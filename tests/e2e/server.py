@@ -1,0 +1,182 @@
+"""Starts the real command line in a process of its own and drives it from outside."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+__all__ = ["DEADLINE", "ROOT", "ServerProcess", "environment", "run_command", "wait_for"]
+
+#: The checkout.
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Seconds that a step of a test may take on a busy machine before it counts as failed.
+DEADLINE = 20.0
+
+_LISTENING = re.compile(r"Listening on (?P<url>(?P<scheme>https?|unix):(?://\S*:(?P<port>\d+)|\S+))")
+
+
+def wait_for(condition: Callable[[], object], seconds: float = DEADLINE, message: str = "") -> None:
+    """Return once ``condition()`` is true.
+
+    :raises AssertionError: with ``message`` when that takes longer than ``seconds``.
+    """
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, message or "the condition did not come true in time"
+        time.sleep(0.01)
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The tests' environment for a child: unbuffered, without the settings of whoever runs the tests."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASGISERVER_")}
+    path = os.pathsep.join(part for part in (str(ROOT), inherited.get("PYTHONPATH", "")) if part)
+    return {**inherited, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path, **(extra or {})}
+
+
+def run_command(*args: str, cwd: Path = ROOT, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run ``asgiserver ARGS`` to its end, for command lines that do not serve.
+
+    :raises subprocess.TimeoutExpired: when it serves after all.
+    """
+    command = [sys.executable, "-m", "asgiserver", *args]
+    return subprocess.run(
+        command, cwd=cwd, env=environment(env), capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+
+
+class ServerProcess:
+    """``python -m asgiserver ARGS`` as a context manager, ready when its block is entered.
+
+    ::
+
+        with ServerProcess("examples.hello:application", "-p", "0") as server:
+            httpx.get(server.url)
+        assert server.returncode == 0
+
+    Leaving the block stops the process by SIGTERM. A process that does not stop within the deadline is killed and the
+    test fails.
+
+    :param args: the command line after ``asgiserver``; give ``-p 0`` for a free port.
+    :param env: variables added to the tests' environment; no ``ASGISERVER_*`` variable is inherited.
+    :param listeners: how many ``Listening on`` lines to wait for.
+    :param pass_fds: file descriptors that the child keeps.
+    :param command: what is run instead of ``python -m asgiserver``.
+    """
+
+    def __init__(
+        self,
+        *args: str,
+        cwd: Path = ROOT,
+        env: Mapping[str, str] | None = None,
+        listeners: int = 1,
+        pass_fds: Sequence[int] = (),
+        command: Sequence[str] = (sys.executable, "-m", "asgiserver"),
+    ) -> None:
+        self.args = [*command, *args]
+        self.cwd = cwd
+        self.env = environment(env)
+        self.listeners = listeners
+        self.pass_fds = tuple(pass_fds)
+        self.returncode: int | None = None
+        self._lines: list[str] = []
+
+    def __enter__(self) -> Self:
+        self.process = subprocess.Popen(
+            self.args, cwd=self.cwd, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, errors="replace", pass_fds=self.pass_fds,
+        )  # fmt: skip
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            self._wait_until_listening()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stopped = self._end()
+        if kind is None:
+            assert stopped, f"the server did not stop in time:\n{self.output()}"
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def urls(self) -> list[str]:
+        """The addresses it listens on, in the order logged: ``http://…``, ``https://…``, ``unix:PATH``."""
+        return [match["url"] for match in map(_LISTENING.search, list(self._lines)) if match]
+
+    @property
+    def url(self) -> str:
+        """The first address, without a slash at its end."""
+        return self.urls[0].rstrip("/")
+
+    @property
+    def port(self) -> int:
+        """The port of the first address that has one."""
+        ports = [match["port"] for match in map(_LISTENING.search, list(self._lines)) if match and match["port"]]
+        return int(ports[0])
+
+    def output(self) -> str:
+        """Standard output and standard error so far, mixed; ANSI colours never, as neither is a terminal."""
+        return "".join(self._lines)
+
+    def send_signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = DEADLINE) -> int:
+        """Wait for the process to end by itself and return its status.
+
+        :raises subprocess.TimeoutExpired: when it goes on.
+        """
+        self.returncode = self.process.wait(seconds)
+        self._reader.join(DEADLINE)
+        return self.returncode
+
+    def stop(self, seconds: float = DEADLINE) -> int:
+        """Send SIGTERM, wait, and return the exit status."""
+        if self.process.poll() is None:
+            self.send_signal(signal.SIGTERM)
+        return self.wait(seconds)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                self._lines.append(line)
+
+    def _wait_until_listening(self) -> None:
+        def ready() -> bool:
+            return len(self.urls) >= self.listeners or self.process.poll() is not None
+
+        try:
+            wait_for(ready)
+        except AssertionError:
+            raise AssertionError(f"the server did not say where it listens:\n{self.output()}") from None
+        if len(self.urls) < self.listeners:
+            status = self.wait()
+            raise AssertionError(f"the server ended with status {status}:\n{self.output()}")
+
+    def _end(self) -> bool:
+        """Stop what still runs; False when it had to be killed."""
+        try:
+            self.stop()
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.wait()
+            return False
+        return True

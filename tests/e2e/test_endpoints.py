@@ -1,0 +1,732 @@
+"""Real sockets: an echo protocol of Twisted's behind :func:`listen`, and asyncio's clients before it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import stat
+import struct
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from twisted.internet.interfaces import IProtocolNegotiationFactory
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from asgiserver.errors import ListenError
+from asgiserver.process.endpoints import Listener, listen
+from asgiserver.process.reactor import install_reactor
+from asgiserver.settings import Settings
+
+DEADLINE = 20.0
+ROOT = Path(__file__).resolve().parents[2]
+V1 = b"PROXY TCP4 203.0.113.7 198.51.100.1 5000 443\r\n"
+V2_LOCAL = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what the kernel knows")
+
+
+class Echo(Protocol):
+    factory: EchoFactory
+
+    def connectionMade(self) -> None:
+        self.factory.connections.add(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.factory.peers.append(self.transport.getPeer())
+        self.factory.hosts.append(self.transport.getHost())
+        self.transport.write(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.factory.connections.discard(self)
+
+
+@implementer(IProtocolNegotiationFactory)
+class EchoFactory(Factory):
+    protocol = Echo
+    noisy = False
+
+    def __init__(self) -> None:
+        self.connections: set[Echo] = set()
+        self.peers: list[Any] = []
+        self.hosts: list[Any] = []
+
+    def acceptableProtocols(self) -> list[bytes]:
+        return [b"http/1.1"]
+
+
+class Serving:
+    """What a test needs of a running :func:`listen`."""
+
+    def __init__(self, factory: EchoFactory, listeners: list[Listener]) -> None:
+        self.factory = factory
+        self.listeners = listeners
+        self.listener = listeners[0]
+
+    @property
+    def descriptions(self) -> list[str]:
+        return [listener.description for listener in self.listeners]
+
+    async def echo(self, index: int = 0, **options: Any) -> None:
+        """A client's bytes come back from the listener."""
+        assert await exchange(self.listeners[index], b"hello", **options) == b"hello"
+
+
+async def exchange(listener: Listener, data: bytes, **options: Any) -> bytes:
+    """What comes back for ``data`` until the server closes or the first piece is there."""
+    if listener.address is None:
+        options["path"] = listener.description.removeprefix("unix:")
+        opening: Coroutine[Any, Any, Any] = asyncio.open_unix_connection(**options)
+    else:
+        opening = asyncio.open_connection(*listener.address, **options)
+    reader, writer = await opening
+    try:
+        writer.write(data)
+        return bytes(await reader.read(1000))
+    finally:
+        writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110 - connections of another framework have no event to wait for
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def serving(**settings: Any) -> AsyncIterator[Serving]:
+    factory = EchoFactory()
+    listeners = await listen(Settings(**settings), factory, install_reactor())
+    try:
+        yield Serving(factory, listeners)
+    finally:
+        for listener in listeners:
+            await listener.close()
+        await until(lambda: not factory.connections)
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(2 * DEADLINE):
+            await main
+
+    asyncio.run(limited())
+
+
+async def refusal(**settings: Any) -> str:
+    with pytest.raises(ListenError) as caught:
+        await listen(Settings(**settings), EchoFactory(), install_reactor())
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@contextmanager
+def listening_socket(family: int, address: Any) -> Iterator[socket.socket]:
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.bind(address)
+        sock.listen(5)
+        yield sock
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "x.sock"
+
+
+class TestHostAndPort:
+    @pytest.mark.parametrize(
+        ("settings", "expected"),
+        [({}, "127.0.0.1:8000"), ({"host": "127.0.0.3"}, "127.0.0.3:8000")],
+        ids=["nothing given", "a host alone"],
+    )
+    def test_port_8000_is_the_default(self, settings: dict[str, Any], expected: str) -> None:
+        async def main() -> None:
+            try:
+                async with serving(**settings) as server:
+                    assert server.descriptions == [f"http://{expected}"]
+            except ListenError as error:
+                # Somebody else has it on this machine; the message shows what was tried.
+                assert str(error) == f"cannot listen on {expected}: Address already in use"  # noqa: PT017
+
+        run(main())
+
+    def test_a_port_alone_is_on_127_0_0_1_and_0_is_a_real_one(self) -> None:
+        async def main() -> None:
+            async with serving(port=0) as server:
+                assert server.listener.address is not None
+                host, port = server.listener.address
+                assert host == "127.0.0.1" and port > 0
+                assert server.descriptions == [f"http://127.0.0.1:{port}"]
+                await server.echo()
+
+        run(main())
+
+    @pytest.mark.parametrize("host", ["::1", "[::1]"])
+    def test_ipv6_with_and_without_brackets(self, host: str) -> None:
+        async def main() -> None:
+            async with serving(host=host, port=0) as server:
+                assert server.listener.address is not None
+                assert server.descriptions == [f"http://[::1]:{server.listener.address[1]}"]
+                await server.echo()
+                assert server.factory.peers[0].host == "::1"
+
+        run(main())
+
+    @pytest.mark.parametrize("host", ["", "0.0.0.0"])
+    def test_every_ipv4_address(self, host: str) -> None:
+        async def main() -> None:
+            async with serving(host=host, port=0) as server:
+                assert server.listener.address is not None
+                assert server.listener.address[0] == "0.0.0.0"
+                await server.echo()
+
+        run(main())
+
+    def test_every_ipv6_address_leaves_ipv4_to_others(self) -> None:
+        async def main() -> None:
+            async with serving(host="::", port=0) as six:
+                assert six.listener.address is not None
+                async with serving(host="0.0.0.0", port=six.listener.address[1]) as four:
+                    await four.echo()
+                assert not six.factory.peers
+
+        run(main())
+
+    def test_a_name_is_listened_on_at_one_address_ipv4_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = socket.getaddrinfo
+
+        def resolver(host: str, port: int, **options: Any) -> Any:
+            if host != "both.test":
+                return real(host, port, **options)
+            if options["flags"] & socket.AI_NUMERICHOST:
+                raise socket.gaierror(socket.EAI_NONAME, "not numeric")
+            return [found for numeric in ("::1", "192.0.2.1", "127.0.0.1") for found in real(numeric, port, **options)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolver)
+
+        async def main() -> None:
+            async with serving(host="both.test", port=0) as server:
+                assert server.listener.address is not None and len(server.listeners) == 1
+                assert server.listener.address[0] == "127.0.0.1", "192.0.2.1 is not ours, so it was the next"
+
+        run(main())
+
+    def test_a_name_that_nobody_knows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def resolver(*args: Any, **options: Any) -> Any:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolver)
+        run(self.refused("cannot listen on nobody.test:80: Name or service not known", host="nobody.test", port=80))
+
+    def test_an_address_that_is_not_this_machines(self) -> None:
+        run(self.refused("cannot listen on 192.0.2.1:80: Cannot assign requested address", host="192.0.2.1", port=80))
+
+    def test_a_port_in_use(self) -> None:
+        with listening_socket(socket.AF_INET, ("127.0.0.1", 0)) as sock:
+            port = sock.getsockname()[1]
+            run(self.refused(f"cannot listen on 127.0.0.1:{port}: Address already in use", port=port))
+
+    async def refused(self, expected: str, **settings: Any) -> None:
+        assert await refusal(**settings) == expected
+
+    @linux_only
+    def test_the_backlog_is_the_settings(self) -> None:
+        async def main() -> None:
+            async with serving(port=0, backlog=37) as server:
+                info = server.listener._port.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+                # tcp(7): of a listening socket, tcpi_sacked is its backlog.
+                assert struct.unpack_from("I", info, 28) == (37,)
+
+        run(main())
+
+
+class TestClose:
+    def test_refuses_new_connections_and_keeps_those_that_are_open(self) -> None:
+        async def main() -> None:
+            async with serving(port=0) as server:
+                assert server.listener.address is not None
+                reader, writer = await asyncio.open_connection(*server.listener.address)
+                writer.write(b"before")
+                assert await reader.readexactly(6) == b"before"
+                await asyncio.gather(server.listener.close(), server.listener.close())
+                with pytest.raises(ConnectionRefusedError):
+                    await asyncio.open_connection(*server.listener.address)
+                writer.write(b"after")
+                assert await reader.readexactly(5) == b"after"
+                writer.close()
+                await writer.wait_closed()
+
+        run(main())
+
+    def test_the_port_can_be_listened_on_again_at_once(self) -> None:
+        async def main() -> None:
+            async with serving(port=0) as server:
+                await server.echo()
+                assert server.listener.address is not None
+                port = server.listener.address[1]
+            async with serving(port=port) as again:
+                await again.echo()
+
+        run(main())
+
+
+class TestAllAtOnce:
+    def test_everything_that_is_given_is_listened_on(self, path: Path, tmp_path: Path) -> None:
+        async def main(sock: socket.socket) -> None:
+            other = tmp_path / "other.sock"
+            settings: dict[str, Any] = {
+                "port": 0,
+                "unix_socket": str(path),
+                "file_descriptor": sock.fileno(),
+                "endpoints": ["tcp:0:interface=127.0.0.1", f"unix:{other}", "tcp6:0:interface=\\:\\:1"],
+            }
+            async with serving(**settings) as server:
+                assert len(server.listeners) == 6
+                assert server.descriptions[1] == f"unix:{path}" and server.descriptions[4] == f"unix:{other}"
+                assert server.listeners[2].address == sock.getsockname()
+                for index in range(6):
+                    await server.echo(index)
+            assert not path.exists() and not other.exists()
+
+        with listening_socket(socket.AF_INET, ("127.0.0.1", 0)) as sock:
+            run(main(sock))
+
+    def test_one_failure_closes_the_others(self, path: Path) -> None:
+        with listening_socket(socket.AF_INET, ("127.0.0.1", 0)) as taken, socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+            free.close()
+
+            async def main() -> None:
+                text = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+                message = await refusal(port=port, unix_socket=str(path), endpoints=[text])
+                assert message == f"cannot listen on {text}: Address already in use"
+                with pytest.raises(ConnectionRefusedError):
+                    await asyncio.open_connection("127.0.0.1", port)
+                assert not path.exists()
+
+            run(main())
+
+
+class TestUnixSocket:
+    def test_is_listened_on_and_removed(self, path: Path) -> None:
+        async def main() -> None:
+            async with serving(unix_socket=str(path)) as server:
+                assert (server.descriptions, server.listener.address) == ([f"unix:{path}"], None)
+                await server.echo()
+                assert server.factory.hosts[0].name == os.fsencode(path)
+            assert not path.exists()
+
+        run(main())
+
+    @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+    def test_has_its_mode_whatever_the_umask(self, path: Path, umask: int) -> None:
+        async def main() -> None:
+            async with serving(unix_socket=str(path), unix_socket_mode=0o640):
+                assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+        before = os.umask(umask)
+        try:
+            run(main())
+        finally:
+            os.umask(before)
+
+    def test_has_its_mode_before_anybody_can_connect(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        modes, real = [], socket.socket.listen
+
+        def spy(sock: socket.socket, backlog: int) -> None:
+            modes.append(stat.S_IMODE(path.stat().st_mode))
+            real(sock, backlog)
+
+        monkeypatch.setattr(socket.socket, "listen", spy)
+
+        async def main() -> None:
+            async with serving(unix_socket=str(path), unix_socket_mode=0o600):
+                pass
+
+        run(main())
+        assert modes == [0o600], "and nobody listens a second time with another backlog"
+
+    def test_a_stale_one_is_replaced(self, path: Path) -> None:
+        with listening_socket(socket.AF_UNIX, str(path)):
+            pass
+        assert path.is_socket()
+
+        async def main() -> None:
+            async with serving(unix_socket=str(path)) as server:
+                await server.echo()
+
+        run(main())
+
+    def test_a_live_one_is_refused_and_goes_on(self, path: Path) -> None:
+        async def main() -> None:
+            async with serving(unix_socket=str(path)) as server:
+                for settings in {"unix_socket": str(path)}, {"endpoints": [f"unix:{path}"]}:
+                    assert await refusal(**settings) == f"cannot listen on unix:{path}: another server listens there"
+                await server.echo()
+
+        run(main())
+
+    @linux_only
+    def test_a_live_one_that_is_too_busy_to_accept_is_refused_without_waiting(self, path: Path) -> None:
+        async def main() -> None:
+            assert "another server listens there" in await refusal(unix_socket=str(path))
+
+        with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as client:
+            busy.bind(str(path))
+            busy.listen(0)
+            client.connect(str(path))
+            run(main())
+
+    def test_a_datagram_socket_is_left_alone(self, path: Path) -> None:
+        async def main() -> None:
+            assert str(path) in await refusal(unix_socket=str(path))
+
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.bind(str(path))
+            run(main())
+        assert path.is_socket()
+
+    def test_what_others_put_in_its_place_is_not_removed(self, path: Path) -> None:
+        async def main() -> None:
+            async with serving(unix_socket=str(path)) as old:
+                path.unlink()
+                async with serving(unix_socket=str(path)) as new:
+                    await old.listener.close()
+                    await new.echo()
+
+        run(main())
+        assert not path.exists(), "the new one has removed its own"
+
+    def test_a_file_that_is_gone_already_does_not_disturb_closing(self, path: Path) -> None:
+        async def main() -> None:
+            async with serving(unix_socket=str(path)):
+                path.unlink()
+
+        run(main())
+
+    @pytest.mark.parametrize("name", ["x" * 200, "no/such/folder/x.sock"])
+    def test_an_impossible_path_is_one_line(self, tmp_path: Path, name: str) -> None:
+        async def main() -> None:
+            message = await refusal(unix_socket=str(tmp_path / name))
+            assert message.startswith(f"cannot listen on unix:{tmp_path / name}: ")
+
+        run(main())
+
+    def test_a_description_has_mode_and_escapes(self, tmp_path: Path) -> None:
+        path = tmp_path / "a:b.sock"
+
+        async def main() -> None:
+            escaped = str(path).replace(":", "\\:")
+            async with serving(endpoints=[f"unix:{escaped}:mode=600:backlog=5:lockfile=0"]) as server:
+                assert stat.S_IMODE(path.stat().st_mode) == 0o600
+                await server.echo()
+            assert list(tmp_path.iterdir()) == []
+
+        run(main())
+
+
+class TestFileDescriptor:
+    @pytest.mark.parametrize("spelling", ["setting", "fd:fileno={}", "fd:{}", "fd:fileno={}:domain=INET"])
+    @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX], ids=["inet", "inet6", "unix"])
+    def test_of_any_family_works_and_stays_its_owners(self, path: Path, family: int, spelling: str) -> None:
+        address: Any = {socket.AF_INET: ("127.0.0.1", 0), socket.AF_INET6: ("::1", 0)}.get(family, str(path))
+
+        async def main(number: int) -> None:
+            by_setting = spelling == "setting"
+            settings = {"file_descriptor": number} if by_setting else {"endpoints": [spelling.format(number)]}
+            async with serving(**settings) as server:
+                await server.echo()
+
+        with listening_socket(family, address) as sock:
+            run(main(sock.fileno()))
+            with socket.socket(family) as client:
+                client.connect(sock.getsockname())  # it still listens, and its file is still there
+            run(main(sock.fileno()))
+
+    def test_of_a_unix_socket_keeps_its_mode(self, path: Path) -> None:
+        async def main(number: int) -> None:
+            async with serving(file_descriptor=number):
+                assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+        with listening_socket(socket.AF_UNIX, str(path)) as sock:
+            path.chmod(0o600)
+            run(main(sock.fileno()))
+
+    @linux_only
+    def test_of_an_abstract_unix_socket_works(self) -> None:
+        name = f"\0asgiserver-test-{os.getpid()}"
+
+        async def main(number: int) -> None:
+            async with serving(file_descriptor=number) as server:
+                assert server.descriptions == [f"unix:@{name[1:]}"]
+                reader, writer = await asyncio.open_unix_connection(name)
+                writer.write(b"hello")
+                assert await reader.readexactly(5) == b"hello"
+                writer.close()
+                await writer.wait_closed()
+
+        with listening_socket(socket.AF_UNIX, name) as sock:
+            run(main(sock.fileno()))
+
+    def test_that_is_bound_but_does_not_listen(self) -> None:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            run(self.refused(sock.fileno(), "the socket does not listen"))
+
+    def test_of_a_datagram_socket(self) -> None:
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            run(self.refused(sock.fileno(), "it is not a stream socket of TCP or unix"))
+
+    def test_of_a_pipe(self) -> None:
+        reading, writing = os.pipe()
+        try:
+            run(self.refused(reading, "Socket operation on non-socket"))
+        finally:
+            os.close(reading)
+            os.close(writing)
+
+    async def refused(self, number: int, cause: str) -> None:
+        expected = f"cannot listen on file descriptor {number}: {cause}"
+        assert await refusal(file_descriptor=number) == expected
+        assert await refusal(endpoints=[f"fd:{number}"]) == expected
+
+    def test_0_is_valid(self) -> None:
+        program = """
+            async with serving(file_descriptor=0) as server:
+                await server.echo()
+                print(*server.descriptions)
+        """
+        with listening_socket(socket.AF_INET, ("127.0.0.1", 0)) as sock:
+            assert in_child(program, stdin=sock.fileno()) == f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+
+def in_child(program: str, stdin: int = subprocess.DEVNULL, activated: list[socket.socket] | None = None) -> str:
+    """What a coroutine prints in a process of its own, which systemd would have given the sockets to."""
+    lines = [
+        "import asyncio, os, sys",
+        f"numbers = {[sock.fileno() for sock in activated or []]}",
+        "if numbers and 'LISTEN_PID' not in os.environ:",
+        "    saved = [os.dup(number) for number in numbers]",
+        "    copies = [os.dup2(number, 100 + index) for index, number in enumerate(saved)]",
+        "    for index, number in enumerate(copies):",
+        "        os.dup2(number, 3 + index)",
+        "    os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(numbers)))",
+        "    os.execv(sys.executable, sys.orig_argv)",
+        "if 'early' in os.environ:",
+        "    import twisted.internet.endpoints",
+        "    assert 'LISTEN_FDS' not in os.environ",
+        "from tests.e2e.test_endpoints import *",
+        "from tests.e2e.test_endpoints import serving, refusal",
+        "async def main():",
+        *textwrap.indent(textwrap.dedent(program).strip(), "    ").splitlines(),
+        "asyncio.run(main())",
+    ]
+    child = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        cwd=ROOT,
+        stdin=stdin,
+        pass_fds=[sock.fileno() for sock in activated or []],
+        capture_output=True,
+        text=True,
+        timeout=2 * DEADLINE,
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr
+    return child.stdout.strip()
+
+
+@linux_only
+class TestSystemd:
+    def test_gives_sockets_by_index_or_name_without_their_domain(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        program = """
+            texts = ["systemd:index=0", "systemd:domain=INET6:index=1", "systemd:name=web"]
+            for text in texts:
+                async with serving(endpoints=[text]) as server:
+                    for index in range(len(server.listeners)):
+                        await server.echo(index)
+                    print(*server.descriptions)
+            print(await refusal(endpoints=["systemd:index=2"]))
+        """
+        monkeypatch.setenv("LISTEN_FDNAMES", "web:web")
+        with (
+            listening_socket(socket.AF_INET, ("127.0.0.1", 0)) as tcp,
+            listening_socket(socket.AF_UNIX, str(path)) as unix,
+        ):
+            first, second, both, missing = in_child(program, activated=[tcp, unix]).splitlines()
+        assert first == f"http://127.0.0.1:{tcp.getsockname()[1]}"
+        assert second == f"unix:{path}"
+        assert both == f"{first} {second}"
+        assert "none with index 2" in missing
+
+    def test_works_without_names_when_twisted_has_taken_its_variables_away(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        program = """
+            async with serving(endpoints=["systemd:domain=INET:index=0"]) as server:
+                await server.echo()
+                print(*server.descriptions)
+        """
+        monkeypatch.delenv("LISTEN_FDNAMES", raising=False)
+        monkeypatch.setenv("early", "1")
+        with listening_socket(socket.AF_INET, ("127.0.0.1", 0)) as sock:
+            assert in_child(program, activated=[sock]) == f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+
+class Certificate:
+    """A certificate below an intermediate authority, in files, and clients that know only the root."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = trustme.CA()
+        issued = self.authority.create_child_ca().issue_cert("localhost", "127.0.0.1")
+        self.both, self.chain, self.key = (folder / name for name in ("both.pem", "chain.pem", "key.pem"))
+        issued.private_key_and_cert_chain_pem.write_to_path(self.both)
+        issued.private_key_pem.write_to_path(self.key)
+        self.chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+
+    def client(self, *protocols: str) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        self.authority.configure_trust(context)
+        if protocols:
+            context.set_alpn_protocols(protocols)
+        return context
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return Certificate(tmp_path_factory.mktemp("certificate"))
+
+
+class TestTLS:
+    @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+    @pytest.mark.parametrize("files", [1, 2])
+    def test_a_client_that_knows_the_root_is_convinced_by_the_chain(
+        self, certificate: Certificate, host: str, files: int
+    ) -> None:
+        paths = (certificate.both, None) if files == 1 else (certificate.chain, str(certificate.key))
+
+        async def main() -> None:
+            async with serving(host=host, port=0, ssl_certfile=str(paths[0]), ssl_keyfile=paths[1]) as server:
+                assert server.listener.description.startswith("https://")
+                await server.echo(ssl=certificate.client(), server_hostname="localhost")
+
+        run(main())
+
+    def test_the_factory_says_which_protocol_is_negotiated(self, certificate: Certificate) -> None:
+        async def negotiated(listener: Listener, *protocols: str) -> Any:
+            assert listener.address is not None
+            reader, writer = await asyncio.open_connection(*listener.address, ssl=certificate.client(*protocols))
+            writer.write(b"x")
+            await reader.readexactly(1)
+            writer.close()
+            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+            return writer.get_extra_info("ssl_object").selected_alpn_protocol()
+
+        async def main() -> None:
+            async with serving(port=0, ssl_certfile=str(certificate.both)) as server:
+                assert await negotiated(server.listener, "h2", "http/1.1") == "http/1.1"
+                assert await negotiated(server.listener) is None
+
+        run(main())
+
+    def test_time_is_the_given_reactors(self, certificate: Certificate) -> None:
+        async def main() -> None:
+            async with serving(port=0, ssl_certfile=str(certificate.both)) as server:
+                factory = server.listener._port.factory
+                assert isinstance(factory, TLSMemoryBIOFactory) and factory._clock is install_reactor()
+
+        run(main())
+
+    def test_plain_bytes_do_not_disturb_the_next_client(self, certificate: Certificate) -> None:
+        async def main() -> None:
+            async with serving(port=0, ssl_certfile=str(certificate.both)) as server:
+                assert b"HTTP" not in await exchange(server.listener, b"GET / HTTP/1.1\r\n\r\n")
+                await server.echo(ssl=certificate.client())
+                assert len(server.factory.peers) == 1
+
+        run(main())
+
+    @pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")  # Twisted's own loading does that
+    def test_twisteds_description_works_too(self, certificate: Certificate) -> None:
+        async def main() -> None:
+            text = f"ssl:0:interface=127.0.0.1:privateKey={certificate.key}:certKey={certificate.chain}"
+            async with serving(endpoints=[f"{text}:extraCertChain={certificate.chain}"]) as server:
+                assert server.listener.description.startswith("https://127.0.0.1:")
+                await server.echo(ssl=certificate.client())
+
+        run(main())
+
+
+class TestHAProxy:
+    def test_gives_the_clients_address(self) -> None:
+        async def main() -> None:
+            async with serving(endpoints=["haproxy:tcp:0:interface=127.0.0.1"]) as server:
+                assert server.listener.description.startswith("http://127.0.0.1:")
+                assert await exchange(server.listener, V1 + b"hello") == b"hello"
+                peer = server.factory.peers[0]
+                assert (peer.host, peer.port) == ("203.0.113.7", 5000)
+
+        run(main())
+
+    @pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", V2_LOCAL])
+    def test_keeps_the_sockets_address_when_the_header_gives_none(self, header: bytes) -> None:
+        async def main() -> None:
+            async with serving(endpoints=["haproxy:tcp:0:interface=127.0.0.1"]) as server:
+                assert await exchange(server.listener, header + b"hello") == b"hello"
+                assert server.factory.peers[0].host == "127.0.0.1"
+
+        run(main())
+
+    @pytest.mark.parametrize("data", [b"hello, no header here", b"PROXY TCP4 x\r\nhello", b"GET / HTTP/1.1\r\n\r\n"])
+    def test_closes_without_a_header(self, data: bytes) -> None:
+        async def main() -> None:
+            async with serving(endpoints=["haproxy:tcp:0:interface=127.0.0.1"]) as server:
+                assert await exchange(server.listener, data) == b""
+                assert await exchange(server.listener, V1 + b"hello") == b"hello"
+                assert len(server.factory.peers) == 1
+
+        run(main())
+
+    def test_wraps_our_own_kinds(self, path: Path) -> None:
+        async def main(number: int) -> None:
+            async with serving(endpoints=[f"haproxy:unix:{path}", f"haproxy:fd:fileno={number}"]) as server:
+                for listener in server.listeners:
+                    assert await exchange(listener, V1 + b"hello") == b"hello"
+                assert {peer.host for peer in server.factory.peers} == {"203.0.113.7"}
+
+        with listening_socket(socket.AF_INET, ("127.0.0.1", 0)) as sock:
+            run(main(sock.fileno()))
+
+
+def test_no_descriptor_is_left_when_all_is_closed(path: Path) -> None:
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("counts descriptors as Linux shows them")
+
+    async def main() -> None:
+        install_reactor()
+        async with serving(port=0):
+            pass
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            async with serving(port=0, unix_socket=str(path), endpoints=["tcp:0:interface=127.0.0.1"]) as server:
+                await server.echo()
+            await refusal(port=0, unix_socket=str(path), host="192.0.2.1")
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    run(main())
