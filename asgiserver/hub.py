@@ -26,7 +26,6 @@ from .wire.handshake import check, response_headers
 __all__ = ["Hub"]
 
 logger = logging.getLogger("asgiserver")
-access_logger = logging.getLogger("asgiserver.access")
 
 
 class Hub:
@@ -85,7 +84,8 @@ class Hub:
         upgrade = check(request.method, request.http_version, request.headers, request.body_size != 0)
         extension, deflate = "", None
         if settings.websocket_compression and upgrade.extensions:
-            extension, deflate = negotiate_deflate(upgrade.extensions, settings.websocket_max_message_size) or ("", None)
+            negotiated = negotiate_deflate(upgrade.extensions, settings.websocket_max_message_size)
+            extension, deflate = negotiated or ("", None)
         scope = self._scopes.websocket(request, addresses, upgrade.subprotocols)
         frames = partial(
             WebSocketProtocol,
@@ -175,7 +175,7 @@ class Hub:
     @property
     def logs_actions(self) -> bool:
         """False when nobody wants to know."""
-        return not isinstance(self.action_logger, AccessLog) or access_logger.isEnabledFor(logging.INFO)
+        return not isinstance(self.action_logger, AccessLog) or self.action_logger.enabled
 
     def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
         """Tell ``action_logger`` what has happened, as Daphne does; it can do no harm to the exchange."""

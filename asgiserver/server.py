@@ -7,11 +7,14 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import Any, Self, cast
+
+from twisted.internet.interfaces import IProtocolFactory
 
 from .asgi.forwarded import Forwarding
 from .asgi.lifespan import Lifespan
 from .asgi.scope import ScopeBuilder
+from .errors import RequestError
 from .hub import Hub
 from .loading import as_asgi3
 from .process.endpoints import Listener, listen
@@ -157,7 +160,7 @@ class Server(Hub):
         await self._lifespan.startup()
         state = self._lifespan.state if self._lifespan.supported else None
         self._scopes = ScopeBuilder(self.settings.root_path, self._forwarding, state)
-        self.listeners = await listen(self.settings, HTTPFactory(self), reactor)
+        self.listeners = await listen(self.settings, cast(IProtocolFactory, HTTPFactory(self)), reactor)
         for listener in self.listeners:
             logger.info("Listening on %s", listener.description)
         if self.ready_callable is not None:
@@ -190,7 +193,7 @@ class Server(Hub):
         if not await self._wait_until(lambda: not self._tasks, deadline):
             logger.warning("%d requests did not finish in %g seconds and are cancelled", len(self._tasks), timeout or 0)
             for exchange, task in list(self._tasks.items()):
-                exchange.give_up()
+                exchange.request_failed(RequestError(503, "The server is stopping."))
                 task.cancel()
             await self._wait_until(lambda: not self._tasks, now() + _LAST_WAIT)
         # Peers may still owe a close frame; then what was written only has to be sent.

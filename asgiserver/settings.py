@@ -8,6 +8,7 @@ otherwise is listed beside it.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shlex
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from typing import Any, get_type_hints
 
 from .errors import SettingsError
 
-__all__ = ["DAPHNE_KEYWORDS", "Info", "Settings", "information"]
+__all__ = ["DAPHNE_KEYWORDS", "Info", "Settings", "information", "parse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +83,17 @@ class Settings:
                               flags=("-p", "--port"), minimum=0, maximum=65535)
     unix_socket: str | None = _field(None, BIND, "Path of a unix socket to listen on.",
                                      flags=("-u", "--unix-socket"), metavar="PATH")
-    unix_socket_mode: int = _field(0o666, BIND, "Permissions of the unix socket.", unit="octal", minimum=0, maximum=0o777)
+    unix_socket_mode: int = _field(0o666, BIND, "Permissions of the unix socket.", unit="octal", minimum=0,
+                                   maximum=0o777)
     file_descriptor: int | None = _field(None, BIND, "Inherited listening socket, of any family.",
                                          flags=("--fd",), minimum=0, metavar="FD")
     endpoints: tuple[str, ...] = _field((), BIND, "Twisted endpoint description; may be given several times.",
                                         flags=("-e", "--endpoint"), metavar="ENDPOINT")
-    backlog: int = _field(2048, BIND, "Connections that the kernel keeps until they are accepted.", minimum=1, maximum=65535)
+    backlog: int = _field(2048, BIND, "Connections that the kernel keeps until they are accepted.", minimum=1,
+                          maximum=65535)
 
-    ssl_certfile: str | None = _field(None, TLS, "Certificate chain in PEM; serves TLS on the host and port.", metavar="PATH")
+    ssl_certfile: str | None = _field(None, TLS, "Certificate chain in PEM; serves TLS on the host and port.",
+                                      metavar="PATH")
     ssl_keyfile: str | None = _field(None, TLS, "Private key in PEM; by default looked for in the certificate's file.",
                                      metavar="PATH")
 
@@ -99,22 +103,29 @@ class Settings:
     app_dir: str = _field(".", APPLICATION, "Folder put first on the import path.", metavar="DIR")
     lifespan: str = _field("auto", APPLICATION, "Run the application's lifespan: if it has one, always, or never.",
                            choices=("auto", "on", "off"))
-    lifespan_startup_timeout: float | None = _field(60.0, APPLICATION, "Time for the application to start; -1 for no limit.",
+    lifespan_startup_timeout: float | None = _field(60.0, APPLICATION,
+                                                    "Time for the application to start; -1 for no limit.",
                                                     unit="s", off="negative")
-    lifespan_shutdown_timeout: float | None = _field(10.0, APPLICATION, "Time for the application to shut down; -1 for no limit.",
+    lifespan_shutdown_timeout: float | None = _field(10.0, APPLICATION,
+                                                     "Time for the application to shut down; -1 for no limit.",
                                                      unit="s", off="negative")
-    graceful_timeout: float | None = _field(10.0, APPLICATION, "Time for running requests to finish after a stop signal; "
+    graceful_timeout: float | None = _field(10.0, APPLICATION,
+                                            "Time for running requests to finish after a stop signal; "
                                             "-1 for no limit.", unit="s", off="negative")
     application_close_timeout: float | None = _field(
-        10.0, APPLICATION, "Time an application may run on after its client has left, then it is cancelled; -1 for no limit.",
+        10.0, APPLICATION, "Time an application may run on after its client has left before it is cancelled; "
+        "-1 for no limit.",
         unit="s", off="negative")
-    root_path: str = _field("", APPLICATION, "The scope's root_path; path is left as the client sent it.", metavar="PATH")
+    root_path: str = _field("", APPLICATION, "The scope's root_path; path is left as the client sent it.",
+                            metavar="PATH")
 
     server_name: str = _field("asgiserver", HTTP, "Value of the Server field; empty for none.",
                               flags=("-s", "--server-name"), metavar="NAME")
-    headers: tuple[str, ...] = _field((), HTTP, "NAME:VALUE added to each response that lacks NAME; may be given several times.",
+    headers: tuple[str, ...] = _field((), HTTP,
+                                      "NAME:VALUE added to each response that lacks NAME; may be given several times.",
                                       flags=("--header",), metavar="NAME:VALUE")
-    http_timeout: float | None = _field(None, HTTP, "Greatest age of a request: 503 before the response began, else cut off.",
+    http_timeout: float | None = _field(None, HTTP,
+                                        "Greatest age of a request: 503 before the response began, else cut off.",
                                         flags=("-t", "--http-timeout"), unit="s", off="zero")
     first_byte_timeout: float | None = _field(20.0, HTTP, "Time for a new connection to send its first byte.",
                                               unit="s", off="zero")
@@ -122,22 +133,28 @@ class Settings:
                                         unit="s", off="zero")
     keep_alive_timeout: float | None = _field(60.0, HTTP, "Time a connection may stay idle between requests.",
                                               unit="s", off="zero")
-    body_timeout: float | None = _field(60.0, HTTP, "Time between two pieces of a request's body.", unit="s", off="zero")
-    write_timeout: float | None = _field(60.0, HTTP, "Time without progress until a client that stopped reading is dropped.",
+    body_timeout: float | None = _field(60.0, HTTP, "Time between two pieces of a request's body.", unit="s",
+                                        off="zero")
+    write_timeout: float | None = _field(60.0, HTTP,
+                                         "Time without progress until a client that stopped reading is dropped.",
                                          unit="s", off="zero")
     close_timeout: float = _field(5.0, HTTP, "Time to let a peer take the last bytes before a connection is dropped.",
                                   unit="s", minimum=0)
 
-    limit_head_size: int = _field(65536, LIMITS, "Size of a request's head; more is answered 431.", unit="bytes", minimum=256)
+    limit_head_size: int = _field(65536, LIMITS, "Size of a request's head; more is answered 431.", unit="bytes",
+                                  minimum=256)
     limit_head_count: int = _field(100, LIMITS, "Field lines of a request's head; more is answered 431.", minimum=1)
-    limit_target_size: int = _field(16384, LIMITS, "Size of a request's target; more is answered 414.", unit="bytes", minimum=64)
+    limit_target_size: int = _field(16384, LIMITS, "Size of a request's target; more is answered 414.", unit="bytes",
+                                    minimum=64)
     limit_body_size: int | None = _field(None, LIMITS, "Size of a request's body; more is answered 413.",
                                          unit="bytes", off="zero")
     limit_unread_body: int = _field(1048576, LIMITS, "Rest of an unread body that is drained to keep the connection.",
                                     unit="bytes", minimum=0)
     limit_connections: int | None = _field(16384, LIMITS, "Open connections; more are answered 503.", off="zero")
-    limit_concurrency: int | None = _field(None, LIMITS, "Requests and WebSockets at a time; more are answered 503.", off="zero")
-    request_buffer_size: int = _field(65536, LIMITS, "Body or messages kept for an application that has not read them yet, "
+    limit_concurrency: int | None = _field(None, LIMITS, "Requests and WebSockets at a time; more are answered 503.",
+                                           off="zero")
+    request_buffer_size: int = _field(65536, LIMITS,
+                                      "Body or messages kept for an application that has not read them yet, "
                                       "and the size of a piece it gets.", unit="bytes", minimum=1024)
     pipeline_buffer_size: int = _field(65536, LIMITS, "Requests read ahead of the one that is being answered.",
                                        unit="bytes", minimum=1024)
@@ -147,23 +164,31 @@ class Settings:
     websocket_connect_timeout: float | None = _field(
         5.0, WEBSOCKET, "Time for the application to accept a WebSocket; -1 for no limit.",
         flags=("--websocket_connect_timeout", "--websocket-connect-timeout"), unit="s", off="zero")
-    websocket_close_timeout: float = _field(10.0, WEBSOCKET, "Time for the peer to answer a close frame.", unit="s", minimum=0)
-    ping_interval: float | None = _field(20.0, WEBSOCKET, "Idle time before a ping is sent; 0 for none.", unit="s", off="zero")
-    ping_timeout: float | None = _field(30.0, WEBSOCKET, "Time for the answer to a ping before the WebSocket is dropped.",
+    websocket_close_timeout: float = _field(10.0, WEBSOCKET, "Time for the peer to answer a close frame.", unit="s",
+                                            minimum=0)
+    ping_interval: float | None = _field(20.0, WEBSOCKET, "Idle time before a ping is sent; 0 for none.", unit="s",
+                                         off="zero")
+    ping_timeout: float | None = _field(30.0, WEBSOCKET,
+                                        "Time for the answer to a ping before the WebSocket is dropped.",
                                         unit="s", off="zero")
     websocket_max_message_size: int = _field(1048576, WEBSOCKET, "Size of a message, after inflation; 0 for no limit.",
                                              unit="bytes", minimum=0)
-    websocket_max_frame_size: int = _field(1048576, WEBSOCKET, "Size of a frame; 0 for no limit.", unit="bytes", minimum=0)
-    websocket_compression: bool = _field(True, WEBSOCKET, "Offer permessage-deflate (RFC 7692) to clients that ask for it.")
+    websocket_max_frame_size: int = _field(1048576, WEBSOCKET, "Size of a frame; 0 for no limit.", unit="bytes",
+                                           minimum=0)
+    websocket_compression: bool = _field(True, WEBSOCKET,
+                                         "Offer permessage-deflate (RFC 7692) to clients that ask for it.")
 
     proxy_headers: bool = _field(False, PROXY, "Take client and scheme from the forwarding fields of trusted peers.")
     forwarded_allow_ips: tuple[str, ...] = _field(
-        ("127.0.0.1", "::1"), PROXY, "Trusted peers: addresses, networks, unix, or *, with commas between.", metavar="LIST")
-    proxy_headers_host: str | None = _field(None, PROXY, "Field with the client's address, X-Forwarded-For by default.",
+        ("127.0.0.1", "::1"), PROXY, "Trusted peers: addresses, networks, unix, or *, with commas between.",
+        metavar="LIST")
+    proxy_headers_host: str | None = _field(None, PROXY, "Field with the client's address, X-Forwarded-For by default; "
+                                            "Forwarded for RFC 7239 alone.",
                                             metavar="NAME")
     proxy_headers_port: str | None = _field(None, PROXY, "Field with the client's port, X-Forwarded-Port by default.",
                                             metavar="NAME")
-    proxy_headers_proto: str | None = _field(None, PROXY, "Field with the client's scheme, X-Forwarded-Proto by default.",
+    proxy_headers_proto: str | None = _field(None, PROXY,
+                                             "Field with the client's scheme, X-Forwarded-Proto by default.",
                                              metavar="NAME")
 
     verbosity: int = _field(1, LOGGING, "0 warnings, 1 information, 2 debug, 3 also the event loop's debug.",
@@ -173,7 +198,8 @@ class Settings:
                                     "like '%(client)s %(status)s'.", metavar="FORMAT")
     log_fmt: str = _field("%(asctime)-15s %(levelname)-8s %(message)s", LOGGING, "Format of the server's log lines.",
                           metavar="FORMAT")
-    log_config: str | None = _field(None, LOGGING, "Logging configuration (dictConfig) in JSON or TOML.", metavar="FILE")
+    log_config: str | None = _field(None, LOGGING, "Logging configuration (dictConfig) in JSON or TOML.",
+                                    metavar="FILE")
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -241,7 +267,7 @@ def parse(text: str, hint: Any, info: Info) -> Any:
     """
     kind = _kind(hint)
     if kind is tuple:
-        return tuple(part for part in (shlex.split(text.replace(",", " ")) if info.metavar == "LIST" else shlex.split(text)))
+        return tuple(shlex.split(text.replace(",", " ") if info.metavar == "LIST" else text))
     if kind is bool:
         if text.lower() not in _BOOLEANS:
             raise ValueError(f"expected yes or no, got {text!r}")
@@ -251,10 +277,14 @@ def parse(text: str, hint: Any, info: Info) -> Any:
     try:
         return int(text, 8) if info.unit == "octal" else kind(text)
     except ValueError:
-        raise ValueError(f"expected {_EXPECTED[kind]}, got {text!r}") from None
+        expected = "an octal number" if info.unit == "octal" else _EXPECTED[kind]
+        raise ValueError(f"expected {expected}, got {text!r}") from None
 
 
-_BOOLEANS = {"1": True, "yes": True, "true": True, "on": True, "0": False, "no": False, "false": False, "off": False, "": False}
+_BOOLEANS = {
+    **dict.fromkeys(("1", "yes", "true", "on"), True),
+    **dict.fromkeys(("0", "no", "false", "off", ""), False),
+}
 _EXPECTED = {int: "a whole number", float: "a number", str: "text", bool: "yes or no", tuple: "a list of texts"}
 
 
@@ -268,19 +298,22 @@ def _kind(hint: Any) -> type:
 
 def _checked(name: str, value: Any, hint: Any, info: Info) -> Any:
     """``value`` in the setting's own type, within its bounds, None when it is switched off."""
-    kind = _kind(hint)
+    kind: Any = _kind(hint)
     if value is None:
         if type(None) not in getattr(hint, "__args__", ()):
             raise SettingsError(f"{name}: expected {_EXPECTED[kind]}, got None")
         return None
     if kind is float and type(value) is int:
         value = float(value)
-    elif kind is tuple and isinstance(value, (list, str)):
-        value = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
+    elif kind is tuple and isinstance(value, str):
+        # A comma may stand in an endpoint or a field's value, never in an address.
+        value = tuple(value.replace(",", " ").split()) if info.metavar == "LIST" else (value,)
+    elif kind is tuple and isinstance(value, (list, set, frozenset)):
+        value = tuple(value)
     if type(value) is not kind or kind is tuple and not all(type(part) is str for part in value):
         raise SettingsError(f"{name}: expected {_EXPECTED[kind]}, got {value!r}")
-    if kind is float and value != value:
-        raise SettingsError(f"{name}: expected a number, got nan")
+    if kind is float and not math.isfinite(value):
+        raise SettingsError(f"{name}: expected a finite number, got {value!r}")
     if info.off and (value < 0 or info.off == "zero" and value == 0):
         return None
     if info.choices and value not in info.choices:

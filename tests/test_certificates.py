@@ -65,8 +65,10 @@ class TestLoad:
         context = load(files.write("both.pem", files.chain + files.key), None).getContext()
         # Setting no further option returns those that are set.
         options = context.set_options(0)
-        assert options & SSL.OP_NO_TLSv1 and options & SSL.OP_NO_TLSv1_1
-        assert not options & SSL.OP_NO_TLSv1_2 and not options & SSL.OP_NO_TLSv1_3
+        assert options & SSL.OP_NO_TLSv1
+        assert options & SSL.OP_NO_TLSv1_1
+        assert not options & SSL.OP_NO_TLSv1_2
+        assert not options & SSL.OP_NO_TLSv1_3
 
 
 class TestRefusals:
@@ -83,7 +85,9 @@ class TestRefusals:
     def test_a_folder(self, files: Files) -> None:
         assert refusal(str(files.folder), None) == f"ssl_certfile: cannot read {files.folder}: Is a directory"
 
-    @pytest.mark.parametrize("content", [b"", b"junk", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+    @pytest.mark.parametrize(
+        "content", [b"", b"junk", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+    )
     def test_no_certificate_in_the_file(self, files: Files, content: bytes) -> None:
         path = files.write("junk.pem", content)
         assert refusal(path, None) == f"ssl_certfile: no certificate in PEM in {path}"

@@ -41,7 +41,7 @@ def opened(*endpoints: str, reactor: Any = None, **settings: Any) -> Any:
 
 def refusal(*endpoints: str, **settings: Any) -> str:
     with pytest.raises(SettingsError) as caught:
-        run(listen(Settings(endpoints=endpoints, **settings), FACTORY, MemoryReactorClock()))  # type: ignore[arg-type]
+        run(listen(Settings(endpoints=endpoints, **settings), FACTORY, MemoryReactorClock()))
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -88,7 +88,7 @@ class TestListener:
             listener = Listener(port)
             first, second = asyncio.create_task(listener.close()), asyncio.create_task(listener.close())
             await asyncio.sleep(0)
-            assert not first.done() and not second.done(), "the port is not closed yet"
+            assert [first.done(), second.done()] == [False, False], "the port is not closed yet"
             port.done.callback(None)
             await asyncio.gather(first, second)
             await listener.close()
@@ -106,13 +106,14 @@ class TestListener:
             await asyncio.gather(impatient, return_exceptions=True)
             port.done.callback(None)
             await listener.close()
-            assert impatient.cancelled() and port.stopped == 1
+            assert impatient.cancelled()
+            assert port.stopped == 1
 
         run(main())
 
     def test_a_port_that_stops_at_once_is_fine(self) -> None:
         port = Port(IPv4Address("TCP", "127.0.0.1", 8000))
-        port.stopListening = lambda: None  # type: ignore[method-assign, assignment, return-value]
+        port.stopListening = lambda: None  # type: ignore[assignment]
         run(Listener(port).close())
 
     def test_removes_its_own_file_only(self, tmp_path: Path) -> None:
@@ -153,16 +154,18 @@ class TestTwistedDescriptions:
         certificate.private_key_and_cert_chain_pem.write_to_path(pem)
         reactor = MemoryReactorClock()
         text = f"ssl:8443:privateKey={pem}"
-        (listener,) = run(listen(Settings(endpoints=(text,)), FACTORY, reactor))  # type: ignore[arg-type]
+        (listener,) = run(listen(Settings(endpoints=(text,)), FACTORY, reactor))
         assert listener.description.startswith("https://")
-        assert reactor.sslServers[0][0] == 8443 and reactor.sslServers[0][3] == 2048
+        assert reactor.sslServers[0][0] == 8443
+        assert reactor.sslServers[0][3] == 2048
 
     def test_several_are_opened_in_order(self) -> None:
         assert [server[0] for server in opened("tcp:8002", "tcp:8001").tcpServers] == [8002, 8001]
 
     def test_haproxy_wraps_what_follows(self) -> None:
         (server,) = opened("haproxy:tcp:8001:interface=127.0.0.1", backlog=99).tcpServers
-        assert isinstance(server[1], ProxiedFactory) and server[1].wrappedFactory is FACTORY
+        assert isinstance(server[1], ProxiedFactory)
+        assert server[1].wrappedFactory is FACTORY
         assert (server[0], *server[2:]) == (8001, 99, "127.0.0.1")
 
 
@@ -184,9 +187,12 @@ class TestMalformedDescriptions:
     )
     def test_are_settings_errors_that_quote_them(self, text: str, message: str) -> None:
         line = refusal(text)
-        assert line.startswith(f"endpoint {text!r}") and message in line, line
+        assert line.startswith(f"endpoint {text!r}")
+        assert message in line
 
-    @pytest.mark.parametrize("text", ["unix", "unix:/x:mode=rw", "unix:/x:mode=7777", "unix:/x:backlog=many", "unix:/x:a=b"])
+    @pytest.mark.parametrize(
+        "text", ["unix", "unix:/x:mode=rw", "unix:/x:mode=7777", "unix:/x:backlog=many", "unix:/x:a=b"]
+    )
     def test_of_unix_sockets_say_how_to_write_them(self, text: str) -> None:
         assert refusal(text) == f"endpoint {text!r}: expected unix:PATH[:mode=OCTAL][:backlog=NUMBER]"
 
@@ -235,11 +241,11 @@ class TestErrors:
 
     def test_no_host_of_that_name(self) -> None:
         with pytest.raises(ListenError, match=r"^cannot listen on no\.\.host:8000: not a host name$"):
-            run(listen(Settings(host="no..host"), FACTORY, MemoryReactorClock()))  # type: ignore[arg-type]
+            run(listen(Settings(host="no..host"), FACTORY, MemoryReactorClock()))
 
     def test_twisteds_refusal_is_one_line_and_closes_what_was_open(self) -> None:
         class Reactor(MemoryReactorClock):
-            ports: list[Port] = []  # noqa: RUF012
+            ports: list[Port] = []
 
             def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
                 if port == 80:

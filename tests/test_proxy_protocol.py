@@ -147,7 +147,10 @@ class TestTheConnectionCloses:
         assert not proxied.transport.disconnecting
         assert proxied.application.data == b""
 
-    @given(st.lists(st.binary(max_size=40), max_size=4), st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", V2, V2 + b"\x21"]))
+    @given(
+        st.lists(st.binary(max_size=40), max_size=4),
+        st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", V2, V2 + b"\x21"]),
+    )
     def test_and_nothing_raises_whatever_comes(self, pieces: list[bytes], start: bytes) -> None:
         Proxied().receive(start, *pieces)
 

@@ -61,7 +61,7 @@ def in_thread(call):
 CASES: dict[str, str] = {}
 
 
-def case(function: Callable[[], str]) -> Callable[[], None]:
+def case(function: Callable[[], str]) -> Callable[[dict[str, str]], None]:
     """A test whose body, a program, the function returns; it passes when the program ends well."""
     name = function.__name__
     CASES[name] = textwrap.dedent(function())
@@ -308,6 +308,7 @@ def test_the_idle_reactor_of_an_import_gives_way_to_the_running_loop() -> str:
             assert loop_of(reactor) is asyncio.get_running_loop()
             await tick(reactor)
         asyncio.run(main())
+        assert theirs.getReaders() == [], "its loop does not watch what has been closed"
         assert not daphne.server.twisted_loop.is_closed(), "it is not ours to close"
         daphne.server.twisted_loop.close()
     """

@@ -21,7 +21,10 @@ class TestListening:
         assert isinstance(caught.value.__cause__, PermissionError)
 
     def test_an_os_error_without_a_number_keeps_its_text(self) -> None:
-        with pytest.raises(ListenError, match=r"^cannot listen on unix:/x: AF_UNIX path too long$"), listening("unix:/x"):
+        with (
+            pytest.raises(ListenError, match=r"^cannot listen on unix:/x: AF_UNIX path too long$"),
+            listening("unix:/x"),
+        ):
             raise OSError("AF_UNIX path too long")
 
     def test_a_listen_error_is_not_wrapped_again(self) -> None:
@@ -101,7 +104,8 @@ class TestUnlinkIfSame:
         path.touch()
         link.symlink_to(path)
         unlink_if_same(str(link), path.lstat())
-        assert link.is_symlink() and path.exists()
+        assert link.is_symlink()
+        assert path.exists()
 
     def test_no_file_is_no_error(self, tmp_path: Path) -> None:
         path = tmp_path / "x.sock"
@@ -132,7 +136,7 @@ class TestRefusals:
             inherit(descriptor)
 
     def test_a_descriptor_that_is_no_socket(self) -> None:
-        with open(os.devnull, "rb") as file, pytest.raises(ListenError, match="(?i)non-socket|not a socket"):
+        with open(os.devnull, "rb") as file, pytest.raises(ListenError, match=r"(?i)non-socket|not a socket"):
             inherit(file.fileno())
 
     def test_no_address_at_all(self) -> None:

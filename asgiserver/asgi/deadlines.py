@@ -17,7 +17,6 @@ __all__ = ["Deadline", "Deadlines"]
 class Deadline(Enum):
     """What is waited for, each at most once at a time per owner."""
 
-    FIRST_BYTE = auto()
     HEAD = auto()
     BODY = auto()
     KEEP_ALIVE = auto()

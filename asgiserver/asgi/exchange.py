@@ -8,9 +8,8 @@ one ``match`` over (state, reply); a pair that is not there is the application's
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any, ClassVar
+from typing import Any
 
 from ..errors import RequestError, UnexpectedMessage
 from ..settings import Settings
@@ -41,8 +40,6 @@ class Exchange:
     """
 
     __slots__ = ("_deadlines", "_hub", "_told", "_waiters", "clock", "scope", "settings", "state", "stream")
-
-    parse: ClassVar[Callable[[Message], Any]]
 
     def __init__(self, scope: Scope, stream: Stream, hub: Hub, settings: Settings, clock: Clock) -> None:
         self.scope = scope
@@ -108,6 +105,11 @@ class Exchange:
 
     # What the hub calls.
 
+    @staticmethod
+    def parse(message: Message) -> Any:
+        """The typed reply that ``message`` means; raises MessageError."""
+        raise NotImplementedError
+
     def handle_reply(self, reply: Any) -> None:
         """Take a parsed message of the application.
 
@@ -121,12 +123,6 @@ class Exchange:
 
     def server_stopping(self) -> None:
         """The server wants to stop; what can be ended early should be."""
-
-    def give_up(self) -> None:
-        """The server does not wait any longer: cut the response off."""
-        if not self.finished:
-            self.stream.abort()
-            self.disconnected()
 
     def release(self) -> None:
         """The application's task has ended: leave no timer behind that keeps this exchange alive."""
@@ -147,7 +143,7 @@ class Exchange:
         """The peer takes data again after :attr:`Stream.slow` was true."""
 
     def request_failed(self, error: RequestError) -> None:
-        """The peer broke the rest of its request: answer with the error's status, or abort a begun response."""
+        """No application can answer any more: send the error's response, or abort one that has begun."""
         raise NotImplementedError
 
     def disconnected(self) -> None:

@@ -173,7 +173,7 @@ _NAME = re.compile(TOKEN)
 # RFC 7239 §4, with blanks around the separators and any character in an unquoted value, as proxies write it. No two
 # neighbouring parts can match the same byte: a line that does not match is given up in linear time.
 _PAIR = re.compile(
-    rb'[ \t]*(?:(' + TOKEN.encode() + rb')=(?:"((?:[^"\\]|\\.)*)"|([^\x00- \x7f",;\\]+))[ \t]*)?([;,]|\Z)', re.DOTALL
+    rb"[ \t]*(?:(" + TOKEN.encode() + rb')=(?:"((?:[^"\\]|\\.)*)"|([^\x00- \x7f",;\\]+))[ \t]*)?([;,]|\Z)', re.DOTALL
 )
 # RFC 7239 §6, and IPv6 without brackets, which then has no port.
 _NODE = re.compile(r"(?:\[([^\[\]]*:[^\[\]]*)\]|([^:\[\]]+))(?::([0-9]{1,5}|_[A-Za-z0-9._\-]+))?|([^\[\]]+)")

@@ -1,4 +1,4 @@
-"""The application's lifespan: its start-up before the first connection, its shutdown after the last (ASGI Lifespan 2.0).
+"""The application's lifespan: start-up before the first connection, shutdown after the last (Lifespan 2.0).
 
 The application runs as one task from start-up to shutdown. What it may send, and what that leads to, is the table
 ``_ANSWERS``; a pair that is not in it is the application's mistake and raises inside its ``send()``. The task never
@@ -53,10 +53,10 @@ class Lifespan:
 
     :param application: called with the lifespan scope unless ``settings.lifespan`` is ``"off"``.
     :param settings: ``lifespan``, ``lifespan_startup_timeout`` and ``lifespan_shutdown_timeout`` are used.
-    :param logger: gets failures at ERROR, an unsupported lifespan at DEBUG.
+    :param logger: gets failures at ERROR, an unsupported lifespan at DEBUG; ``asgiserver`` by default.
     """
 
-    def __init__(self, application: Application, settings: Settings, logger: logging.Logger) -> None:
+    def __init__(self, application: Application, settings: Settings, logger: logging.Logger | None = None) -> None:
         #: In the scope as ``state``; a server gives each request a shallow copy of it.
         self.state: dict[str, Any] = {}
         #: The application has completed its start-up, so it gets a shutdown.
@@ -65,7 +65,7 @@ class Lifespan:
         self.failed = False
         self._application = application
         self._settings = settings
-        self._logger = logger
+        self._logger = logger or logging.getLogger("asgiserver")
         self._phase = _Phase.NEW
         self._inbox: deque[Message] = deque()
         self._arrived = asyncio.Event()
@@ -145,9 +145,10 @@ class Lifespan:
     async def _receive(self) -> Message:
         """The next event; can be cancelled without losing one."""
         while not self._inbox:
-            if self._phase in _LAST and self._task is not None and asyncio.current_task() is self._task:
+            task = asyncio.current_task()
+            if self._phase in _LAST and task is not None and task is self._task:
                 # A loop around receive() would sit out the whole deadline, with nothing left to do.
-                self._task.cancel()
+                task.cancel()
             self._arrived.clear()
             await self._arrived.wait()
         return self._inbox.popleft()
@@ -177,11 +178,11 @@ class Lifespan:
             self._phase = _Phase.UNSUPPORTED
             self._error = error
             self._answered.set()
-        elif error is None or phase in (_Phase.REFUSED, _Phase.STOP_FAILED, _Phase.ENDED):
-            # An application often raises what it has just reported; that is said already.
-            self._phase = _Phase.ENDED if phase is not _Phase.REFUSED else phase
-        else:
+            return
+        if phase not in _LAST:
             self._phase = _Phase.ENDED
+        # An application often raises what it has just reported as its failure; that is not said twice.
+        if error is not None and phase in (_Phase.RUNNING, _Phase.STOPPING, _Phase.STOPPED):
             self.failed = True
             self._logger.error("The application's lifespan raised an exception", exc_info=error)
 
@@ -207,7 +208,7 @@ class Lifespan:
         await self._cancel(task)
 
     async def _cancel(self, task: asyncio.Task[None]) -> None:
-        if self._phase is not _Phase.REFUSED:
+        if self._phase not in _LAST:
             self._phase = _Phase.ENDED
         task.cancel()
         await asyncio.wait({task}, timeout=_CANCEL_TIMEOUT)

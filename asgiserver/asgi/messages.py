@@ -10,6 +10,7 @@ Keys that ASGI does not name are ignored, as new versions of it may add some.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from ..errors import MessageError
@@ -106,9 +107,11 @@ _TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqr
 _NOT_TOKEN = bytes(set(range(256)) - set(_TOKEN))
 _LOWER = bytes(range(256)).lower()
 
+#: As numbers, which are looked for in bytes eight times as fast as bytes are.
+_CR, _LF, _NUL = b"\r\n\0"
+
 #: RFC 9110 §7.6.1: these speak of one connection, which is the wire's.
 _CONNECTION_SPECIFIC = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
-_SPECIAL = _CONNECTION_SPECIFIC | {b"content-length"}
 
 #: Enough for any length of 64 bits; ``int()`` of thousands of digits is slow, and an error beyond 4300 of them.
 _LENGTH_DIGITS = 20
@@ -153,22 +156,6 @@ def message_type(message: Any, allowed: Iterable[str]) -> str:
     if "type" not in message:
         raise MessageError(f'a message must have a "type", one of {expected}')
     raise MessageError(f'"type" of a message must be one of {expected}; got {_shown(kind)}')
-
-
-def _response_start(message: Mapping[str, Any]) -> ResponseStart:
-    return _start(message, ResponseStart)
-
-
-def _denial_start(message: Mapping[str, Any]) -> DenialStart:
-    return _start(message, DenialStart)
-
-
-def _response_body(message: Mapping[str, Any]) -> ResponseBody:
-    return _body(message, ResponseBody)
-
-
-def _denial_body(message: Mapping[str, Any]) -> DenialBody:
-    return _body(message, DenialBody)
 
 
 def _accept(message: Mapping[str, Any]) -> Accept:
@@ -222,19 +209,6 @@ def _close(message: Mapping[str, Any]) -> Close:
     return Close(int(code), reason)
 
 
-_HTTP: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-    "http.response.start": _response_start,
-    "http.response.body": _response_body,
-}
-_WEBSOCKET: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-    "websocket.accept": _accept,
-    "websocket.send": _send,
-    "websocket.close": _close,
-    "websocket.http.response.start": _denial_start,
-    "websocket.http.response.body": _denial_body,
-}
-
-
 def _start(message: Mapping[str, Any], kind: type[_Start]) -> _Start:
     status = message.get("status")
     if type(status) is not int:
@@ -272,44 +246,48 @@ def _fields(message: Mapping[str, Any]) -> tuple[Fields, int | None, bool]:
     fields: Fields = []
     length: int | None = None
     close = False
-    for item in () if headers is None else _iterable(message, headers):
-        name, value = _field(message, item)
-        if name in _SPECIAL:
-            if name != b"content-length":
-                close = close or name == b"connection" and _has_close(value)
-                continue
+    for item in headers if isinstance(headers, (list, tuple)) else _iterable(message, headers):
+        try:
+            name, value = item
+        except (TypeError, ValueError):
+            _fail(message, f'each of "headers" must be a pair of name and value, got {_shown(item)}')
+        if not isinstance(name, bytes) or not isinstance(value, bytes):
+            _wrong_field(message, name, value)
+        lowered = name.translate(_LOWER, _NOT_TOKEN)
+        if len(lowered) != len(name) or not name or _CR in value or _LF in value or _NUL in value:
+            _wrong_field(message, name, value)
+        value = value.strip(b" \t")
+        if lowered in _CONNECTION_SPECIFIC:
+            close = close or lowered == b"connection" and _has_close(value)
+            continue
+        if lowered == b"content-length":
             previous, length = length, _content_length(message, value)
             if previous is not None:
                 if previous != length:
                     _fail(message, f"more than one content-length: {previous} and {length}")
                 continue
-        fields.append((name, value))
+        fields.append((lowered, value))
     return fields, length, close
 
 
-def _field(message: Mapping[str, Any], item: Any) -> tuple[bytes, bytes]:
-    try:
-        name, value = item
-    except (TypeError, ValueError):
-        _fail(message, f'each of "headers" must be a pair of name and value, got {_shown(item)}')
-    if not isinstance(name, bytes):
-        _fail(message, f"the name of header {_shown(name)} must be bytes, got {_kind(name)}")
-    lowered = name.translate(_LOWER, _NOT_TOKEN)
-    # A pseudo-header's colon is no token character either (RFC 9113 §8.3).
-    if len(lowered) != len(name) or not lowered:
-        _fail(message, f"the name of a header must be a token (RFC 9110 §5.1), got {_shown(name)}")
-    if not isinstance(value, bytes):
-        _fail(message, f"the value of header {_shown(name)} must be bytes, got {_kind(value)} {_shown(value)}")
-    # RFC 9110 §5.5. Looked for before the stripping, which leaves these in place anyway.
-    if b"\n" in value or b"\r" in value or b"\0" in value:
-        _fail(message, f"the value of header {_shown(name)} must not hold CR, LF or NUL, got {_shown(value)}")
-    return lowered, value.strip(b" \t")
-
-
 def _iterable(message: Mapping[str, Any], headers: Any) -> Iterable[Any]:
+    if headers is None:
+        return ()
     if isinstance(headers, (str, bytes, Mapping)) or not isinstance(headers, Iterable):
         _wrong(message, "headers", "an iterable of pairs of bytes", headers)
     return headers
+
+
+def _wrong_field(message: Mapping[str, Any], name: Any, value: Any) -> NoReturn:
+    shown = _shown(name)
+    if not isinstance(name, bytes):
+        _fail(message, f"the name of header {shown} must be bytes, got {_kind(name)}")
+    if not name or name.translate(None, _TOKEN):
+        # A pseudo-header's colon is no token character either (RFC 9113 §8.3).
+        _fail(message, f"the name of a header must be a token (RFC 9110 §5.1), got {shown}")
+    if not isinstance(value, bytes):
+        _fail(message, f"the value of header {shown} must be bytes, got {_kind(value)}")
+    _fail(message, f"the value of header {shown} must not hold CR, LF or NUL (RFC 9110 §5.5), got {_shown(value)}")
 
 
 def _content_length(message: Mapping[str, Any], value: bytes) -> int:
@@ -348,3 +326,16 @@ def _shown(value: Any) -> str:
     """``value`` for an error message: its beginning only, as an application's values may be large or private."""
     shown = repr(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+_HTTP: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "http.response.start": partial(_start, kind=ResponseStart),
+    "http.response.body": partial(_body, kind=ResponseBody),
+}
+_WEBSOCKET: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "websocket.accept": _accept,
+    "websocket.send": _send,
+    "websocket.close": _close,
+    "websocket.http.response.start": partial(_start, kind=DenialStart),
+    "websocket.http.response.body": partial(_body, kind=DenialBody),
+}

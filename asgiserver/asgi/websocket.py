@@ -146,7 +146,11 @@ class WebSocketExchange(Exchange):
             self._rejected()
             self._leave(ABNORMAL_CLOSURE, "", logged=True)
         elif not self.gone:
-            self.give_up()
+            self._cut_off()
+
+    def _cut_off(self) -> None:
+        self.stream.abort()
+        self.disconnected()
 
     def disconnected(self) -> None:
         """The connection is lost, with or without a closing handshake before."""
@@ -226,7 +230,9 @@ class WebSocketExchange(Exchange):
     def _accept(self, subprotocol: str | None, headers: list[tuple[bytes, bytes]]) -> None:
         if subprotocol is not None and subprotocol not in self.scope["subprotocols"]:
             offered = ", ".join(self.scope["subprotocols"]) or "none"
-            raise MessageError(f'websocket.accept: "subprotocol" {subprotocol!r} was not offered by the client ({offered})')
+            raise MessageError(
+                f'websocket.accept: "subprotocol" must be one that the client offered ({offered}), got {subprotocol!r}'
+            )
         self.state = State.OPEN
         self._engine = self._frames(self)
         self.deadlines.clear(Deadline.ACCEPT)
@@ -250,7 +256,7 @@ class WebSocketExchange(Exchange):
             self._response.body(body, more_body)
         except MessageError:
             if not more_body and self.state is State.STREAMING:
-                self.give_up()
+                self._cut_off()
             raise
         if more_body:
             self.state = State.STREAMING
@@ -269,7 +275,7 @@ class WebSocketExchange(Exchange):
                 self._response.answer(RequestError(500, "Internal Server Error"), close=False)
                 self._deny()
             case State.STREAMING:
-                self.give_up()
+                self._cut_off()
             case State.OPEN:
                 self.state = State.CLOSING
                 self._send_close(*((1011, "internal error") if failed else (1000, "")))
@@ -295,14 +301,10 @@ class WebSocketExchange(Exchange):
     def _await_close(self) -> None:
         self.deadlines.clear(Deadline.PING)
         self.deadlines.clear(Deadline.PONG)
-        self.deadlines.set(Deadline.CLOSE, self.settings.websocket_close_timeout, self._close_expired)
+        self.deadlines.set(Deadline.CLOSE, self.settings.websocket_close_timeout, self._cut_off)
         if self.full:
             # Nothing more is kept for the application, so the peer's close frame can be looked for.
             self._make_room()
-
-    def _close_expired(self) -> None:
-        self.stream.abort()
-        self.disconnected()
 
     def _idle(self) -> None:
         """Ping a peer that has been silent for ``ping_interval`` (RFC 6455 §5.5.2)."""
@@ -326,7 +328,7 @@ class WebSocketExchange(Exchange):
         # While the application does not read, the peer's pong waits unread behind its messages.
         if self._heard_at == self._pinged_at and not self.full and self.state is State.OPEN:
             self._close = (ABNORMAL_CLOSURE, "ping timeout")
-            self.give_up()
+            self._cut_off()
 
     # The end.
 

@@ -13,7 +13,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from twisted.internet import tcp, unix
 from twisted.internet.address import UNIXAddress
@@ -25,9 +25,6 @@ from ..errors import ListenError, SettingsError
 from ..settings import Settings
 from . import sockets
 from .reactor import Reactor
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IProtocolFactory
 
 __all__ = ["Listener", "listen"]
 
@@ -68,13 +65,13 @@ class Listener:
         await asyncio.shield(self._closing)
 
 
-async def listen(settings: Settings, factory: IProtocolFactory, reactor: Reactor) -> list[Listener]:
+async def listen(settings: Settings, factory: Any, reactor: Reactor) -> list[Listener]:
     """Listen wherever the settings say: host and port, unix socket, file descriptor and descriptions, in this order.
 
     With none of them it is 127.0.0.1:8000; a host alone means port 8000, a port alone 127.0.0.1. A host name with
     several addresses is listened on at the first that works, IPv4 first.
 
-    :param factory: makes the protocol of each connection; the same one for every port.
+    :param factory: an ``IProtocolFactory``, the same one for every port; with TLS it is asked for ALPN's protocols too.
     :param reactor: an asyncio reactor on the loop that runs here.
     :raises SettingsError: when a setting, a certificate or a description cannot be right.
     :raises ListenError: when an address cannot be had. Whatever was open by then has been closed again.
@@ -242,7 +239,7 @@ class _UNIXPort(unix.Port):
     """
 
     # Closing this copy must not end the listening of other copies, as a shutdown would.
-    _shouldShutdown = False
+    _shouldShutdown = False  # noqa: N815
 
     def __init__(self, sock: socket.socket, factory: Any, reactor: Any) -> None:
         super().__init__(os.fsencode(sock.getsockname()), factory, reactor=reactor)

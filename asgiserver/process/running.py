@@ -76,7 +76,7 @@ class _Main:
             await self._server.serve()
         except asyncio.CancelledError:
             pass  # by the second signal, which has set the error
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again by run(), outside the reactor
             self.error = error
         finally:
             if self._reactor.running:

@@ -130,7 +130,8 @@ class HTTPConnection(TwistedProtocol):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
         if self.hub.connection_made(self):
-            self.deadlines.set(Deadline.FIRST_BYTE, self.hub.settings.first_byte_timeout, self.close)
+            # The connection is idle, as between requests, but for how long it may be.
+            self.deadlines.set(Deadline.KEEP_ALIVE, self.hub.settings.first_byte_timeout, self.close)
         else:
             self._refuse()
 
@@ -140,7 +141,6 @@ class HTTPConnection(TwistedProtocol):
         if wire is None:
             if self._closing:
                 return
-            self.deadlines.clear(Deadline.FIRST_BYTE)
             wire = self._wire = HTTP1(self)
         wire.data_received(data)
 
@@ -229,7 +229,7 @@ class HTTPConnection(TwistedProtocol):
         if self._closing:
             return
         self._closing = True
-        for kind in (Deadline.FIRST_BYTE, Deadline.HEAD, Deadline.BODY, Deadline.KEEP_ALIVE, Deadline.WRITE):
+        for kind in (Deadline.HEAD, Deadline.BODY, Deadline.KEEP_ALIVE, Deadline.WRITE):
             self.deadlines.clear(kind)
         self._buffered_before = self._buffered()
         self.deadlines.set(Deadline.CLOSE, self.hub.settings.close_timeout, self._close_late)

@@ -50,17 +50,20 @@ class FrameParser(Autobahn):  # type: ignore[misc]
     trafficStats = _Silent()
     factory = _ServerSide()
     requireMaskedClientFrames = applyMask = True
-    # Python's decoder checks UTF-8 faster than Autobahn's validator and as early, and is needed anyway.
+    acceptMaskedServerFrames = False
+    # Python's decoder checks UTF-8 faster than Autobahn's validator and is needed anyway. It fails as early, but for
+    # surrogates: at their third octet instead of the second.
     utf8validateIncoming = utf8validateIncomingCurrentMessage = False
     utf8validator = utf8validateLast = None
     logFrames = logOctets = trackTimings = False
-    trackedTimings = autoPingTimeoutCall = autoPingPending = autoPingInterval = None
+    trackedTimings = autoPingInterval = autoPingTimeoutCall = None
+    autoPingPending = autoPingPendingCall = autoPingPendingSent = None
     autoPingRestartOnAnyTraffic = False
     # Off: Autobahn takes a compressed message for larger than it is.
     maxMessagePayloadSize = message_data_total_length = 0
     wasMaxMessagePayloadSizeExceeded = failedByMe = False
 
-    state = Autobahn.STATE_OPEN
+    state: int = Autobahn.STATE_OPEN
     data = b""
     current_frame: Any = None
     current_frame_masker: Any = None

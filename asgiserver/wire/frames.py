@@ -185,7 +185,7 @@ class WebSocketProtocol(FrameParser):
     def _parse_piece(self, data: bytes, at: int) -> int:
         """Parse a whole simple frame, or let Autobahn have a head or a payload or what there is of it."""
         if self.current_frame is not None:
-            end = at + self.current_frame.length - self.current_frame_masker.pointer()
+            end: int = at + self.current_frame.length - self.current_frame_masker.pointer()
         else:
             if self.short_cuts and not self.data and not self.inside_message and self.state == self.STATE_OPEN:
                 end = self._parse_whole_frame(data, at)

@@ -59,7 +59,7 @@ def sizes() -> Iterator[Case]:
     for size, form in ((0, 126), (125, 126), (5, 127), (65535, 127)):
         yield Case(f"1.4 length {size} in the form of {form}", frame(TEXT, b"*" * size, form=form), [failed(1002)])
     yield Case("1.5 length with its highest bit", b"\x82\xff" + b"\xff" * 8 + b"mask", [failed(1002)])
-    yield Case("1.6 not masked", frame(TEXT, b"Hello", masked=False), [failed(1002)])
+    yield Case("1.6 not masked", frame(TEXT, b"Hello", masked=False) + frame(TEXT, b"a"), [failed(1002)])
     yield Case("1.7 not masked, after one that is", frame(TEXT, b"a") + frame(BINARY, masked=False),
                [*messages("a"), failed(1002)])
     yield Case("1.8 ping not masked", frame(PING, b"a", masked=False), [failed(1002)])
@@ -94,8 +94,8 @@ def reserved() -> Iterator[Case]:
                offer=DEFLATE)
     for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15):
         for payload in (b"", b"a"):
-            yield Case(f"4 opcode {opcode} with {len(payload)}", frame(TEXT, b"a") + frame(opcode, payload) + frame(PING),
-                       [*messages("a"), failed(1002)])
+            sent = frame(TEXT, b"a") + frame(opcode, payload) + frame(PING)
+            yield Case(f"4 opcode {opcode} with {len(payload)}", sent, [*messages("a"), failed(1002)])
 
 
 def fragmentation() -> Iterator[Case]:
@@ -111,8 +111,9 @@ def fragmentation() -> Iterator[Case]:
     yield Case("5.6 pong between", begin + frame(PONG, b"?") + end, [("pong", b"?"), *messages("fragment")])
     yield Case("5.6 close between", begin + close(1000) + end, [("close", 1000, "")], [(0x88, b"\x03\xe8")])
     for fin in (False, True):
-        yield Case(f"5.9 continuation of nothing, {fin}", frame(CONTINUATION, b"a", fin=fin) + frame(TEXT), [failed(1002)])
-        yield Case(f"5.13 continuation after a whole message, {fin}", frame(TEXT, b"a") + frame(CONTINUATION, fin=fin),
+        lost = frame(CONTINUATION, b"a", fin=fin)
+        yield Case(f"5.9 continuation of nothing, {fin}", lost + frame(TEXT), [failed(1002)])
+        yield Case(f"5.13 continuation after a whole message, {fin}", frame(TEXT, b"a") + lost,
                    [*messages("a"), failed(1002)])
         yield Case(f"5.18 text within a message, {fin}", begin + frame(TEXT, b"b", fin=fin), [failed(1002)])
         yield Case(f"5.18 binary within a message, {fin}", begin + frame(BINARY, b"b", fin=fin), [failed(1002)])
@@ -125,7 +126,8 @@ VALID_UTF8 = (
     "\U00010000", "\U0010ffff", "\ud7ff", "\ue000", "\ufffd", "\ufffe", "\U0001fffe",
 )  # fmt: skip
 INVALID_UTF8 = (
-    b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited", b"\xf8\x88\x80\x80\x80", b"\xfc\x84\x80\x80\x80\x80",
+    b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited",
+    b"\xf8\x88\x80\x80\x80", b"\xfc\x84\x80\x80\x80\x80",
     b"\xf7\xbf\xbf\xbf", b"\xf4\x90\x80\x80", b"\x80", b"\xbf", b"a\x80\xbf", b"\xc0 \xc1 ", b"\xe0 ", b"\xfe", b"\xff",
     b"\xc0\xaf", b"\xe0\x80\xaf", b"\xf0\x80\x80\xaf", b"\xc1\xbf", b"\xe0\x9f\xbf", b"\xed\xa0\x80", b"\xed\xbf\xbf",
     b"\xed\xa0\x80\xed\xb0\x80", b"\xce", b"\xe1\xbd", b"\xf0\x90\x80", b"ends within \xf0\x9f\x98",
@@ -137,7 +139,8 @@ def utf8() -> Iterator[Case]:
     for text in VALID_UTF8:
         octets = text.encode()
         yield Case(f"6.2 {text!a}", frame(TEXT, octets), messages(text))
-        yield Case(f"6.3 {text!a} in pieces", fragments(TEXT, *(bytes((octet,)) for octet in octets), b""), messages(text))
+        pieces = fragments(TEXT, *(bytes((octet,)) for octet in octets), b"")
+        yield Case(f"6.3 {text!a} in pieces", pieces, messages(text))
     for octets in INVALID_UTF8:
         yield Case(f"6.4 {octets!r}", frame(TEXT, octets), [failed(1007)])
         pieces = fragments(TEXT, *(bytes((octet,)) for octet in octets), b"")
@@ -160,17 +163,20 @@ def closes() -> Iterator[Case]:
     yield Case("7.1 message, then close", frame(TEXT, b"a") + close(1000), [*messages("a"), ("close", 1000, "")],
                [(0x88, b"\x03\xe8")])
     for after in (frame(TEXT, b"late"), frame(PING, b"late"), close(1001), frame(15), b"\xff" * 99):
-        yield Case(f"7.1 close, then {after[:9].hex()}", close(1000) + after, [("close", 1000, "")], [(0x88, b"\x03\xe8")])
+        yield Case(f"7.1 close, then {after[:9].hex()}", close(1000) + after, [("close", 1000, "")],
+                   [(0x88, b"\x03\xe8")])
     yield Case("7.3 close without code", close(), [("close", 1005, "")], [(0x88, b"")])
     yield Case("7.3 close with half a code", frame(CLOSE, b"\x03"), [failed(1002)])
     for reason in ("Bye", "*" * 123, "\U0001f600" * 30):
         payload = b"\x03\xe8" + reason.encode()
-        yield Case(f"7.3 reason of {len(payload) - 2}", frame(CLOSE, payload), [("close", 1000, reason)], [(0x88, payload)])
+        yield Case(f"7.3 reason of {len(payload) - 2}", frame(CLOSE, payload), [("close", 1000, reason)],
+                   [(0x88, payload)])
     yield Case("7.3 reason of 124", close(1000, b"*" * 124), [failed(1002)])
     for octets in INVALID_UTF8:
         yield Case(f"7.5 reason {octets!r}", close(1000, octets), [failed(1007)])
     for code in LEGAL_CODES:
-        yield Case(f"7.7 code {code}", close(code, b"why"), [("close", code, "why")], [(0x88, struct.pack("!H", code) + b"why")])
+        yield Case(f"7.7 code {code}", close(code, b"why"), [("close", code, "why")],
+                   [(0x88, struct.pack("!H", code) + b"why")])
     for code in ILLEGAL_CODES:
         yield Case(f"7.9 code {code}", close(code) + frame(TEXT), [failed(1002)])
         yield Case(f"7.13 code {code} with a reason", close(code, b"why"), [failed(1002)])
@@ -204,7 +210,8 @@ def compression() -> Iterator[Case]:
     noise = bytes((at * at * 7919 >> 5) & 0xFF for at in range(3000))
     for size in (0, 1, 16, 64, 256, 1024, 4096, 32768, 131072):
         payload = (b'{"some": "json", "number": 123456}' * (size // 30 + 1))[:size]
-        yield Case(f"12.1 text of {size}", frame(TEXT, deflated(payload), rsv=4), messages(payload.decode()), offer=DEFLATE)
+        sent = frame(TEXT, deflated(payload), rsv=4)
+        yield Case(f"12.1 text of {size}", sent, messages(payload.decode()), offer=DEFLATE)
     small = deflated(b"Hello " * 99)
     pieces = [small[at : at + 1] for at in range(len(small))]
     sent = fragments(TEXT, *pieces, rsv=4) + fragments(TEXT, b"plain", b"text")
@@ -215,10 +222,11 @@ def compression() -> Iterator[Case]:
     compressor = zlib.compressobj(wbits=-15)
     shared = [(compressor.compress(noise) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4] for _ in range(3)]
     assert len(shared[1]) < len(shared[0]) / 10
-    yield Case("13.1 context taken over", b"".join(frame(BINARY, each, rsv=4) for each in shared), messages(*[noise] * 3),
-               offer=DEFLATE)
+    sent = b"".join(frame(BINARY, each, rsv=4) for each in shared)
+    yield Case("13.1 context taken over", sent, messages(*[noise] * 3), offer=DEFLATE)
     apart = frame(BINARY, deflated(noise), rsv=4) * 3
-    yield Case("13.2 context not taken over", apart, messages(*[noise] * 3), offer=DEFLATE + b"; client_no_context_takeover")
+    yield Case("13.2 context not taken over", apart, messages(*[noise] * 3),
+               offer=DEFLATE + b"; client_no_context_takeover")
     narrow = frame(BINARY, deflated(noise, bits=9), rsv=4) * 3
     yield Case("13.3 narrow window", narrow, messages(*[noise] * 3), offer=DEFLATE + b"; client_max_window_bits=9")
     yield Case("an empty payload that is compressed", (frame(TEXT, rsv=4) + frame(TEXT, small, rsv=4)) * 2,
@@ -240,10 +248,11 @@ def broken_compression() -> Iterator[Case]:
         yield Case(f"inflates to the limit of {size}", sent, messages(zeros), max_message_size=size, offer=DEFLATE)
         for less in (1, 2, 257, 300):
             if less < size:
-                yield Case(f"inflates to {less} above {size - less}", sent, [failed(1009)], max_message_size=size - less,
-                           offer=DEFLATE)
+                yield Case(f"inflates to {less} above {size - less}", sent, [failed(1009)],
+                           max_message_size=size - less, offer=DEFLATE)
     bomb = deflated(bytes(50_000_000))
-    yield Case("a bomb", frame(TEXT, bomb, rsv=4) + frame(TEXT), [failed(1009)], max_message_size=1_000_000, offer=DEFLATE)
+    yield Case("a bomb", frame(TEXT, bomb, rsv=4) + frame(TEXT), [failed(1009)],
+               max_message_size=1_000_000, offer=DEFLATE)
     half = len(bomb) // 2
     yield Case("a bomb in fragments", fragments(BINARY, bomb[:half], bomb[half:], rsv=4), [failed(1009)],
                max_message_size=1_000_000, offer=DEFLATE)
@@ -259,11 +268,10 @@ def broken_compression() -> Iterator[Case]:
                [failed(1007)], max_message_size=500, offer=DEFLATE)
     final = bytes.fromhex("f348cdc9c90700")
     yield Case("final blocks without end", frame(TEXT, final * 1000, rsv=4), [failed(1007)], offer=DEFLATE)
+    each = fragments(TEXT, final, final, b"\x00", rsv=4)
+    yield Case("final blocks in two fragments", each, [failed(1007)], offer=DEFLATE)
     yield Case("rubbish after a final block", frame(TEXT, final + b"\x07\x07", rsv=4), [failed(1007)], offer=DEFLATE)
-    yield Case("inflates to what is not UTF-8", frame(TEXT, deflated(b"a\xff" * 99), rsv=4), [failed(1007)], offer=DEFLATE)
-    yield Case("a final block above the limit", frame(TEXT, final + small_tail(), rsv=4), [failed(1009)],
-               max_message_size=8, offer=DEFLATE)
-
-
-def small_tail() -> bytes:
-    return deflated(b"xxxx")
+    not_text = frame(TEXT, deflated(b"a\xff" * 99), rsv=4)
+    yield Case("inflates to what is not UTF-8", not_text, [failed(1007)], offer=DEFLATE)
+    more = frame(TEXT, final + deflated(b"****"), rsv=4)
+    yield Case("blocks after a final one above the limit", more, [failed(1009)], max_message_size=8, offer=DEFLATE)

@@ -1,0 +1,202 @@
+"""Servers inside the test's own loop, and a peer that writes and reads raw bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, Self
+
+from asgiserver import Server
+
+__all__ = ["DEADLINE", "Peer", "Response", "answer", "connect", "in_loop", "receive_body", "serve", "until", "url"]
+
+#: Seconds that a step of a test may take on a busy machine before it counts as failed.
+DEADLINE = 20.0
+
+
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Let pytest call an ``async def`` test, on a loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return run
+
+
+@asynccontextmanager
+async def serve(application: Any, **settings: Any) -> AsyncIterator[Server]:
+    """A server of ``application`` on a free port of 127.0.0.1; without lifespan, and quick to stop."""
+    async with Server(application, **{"port": 0, "lifespan": "off", "graceful_timeout": 0.5, **settings}) as server:
+        yield server
+
+
+def url(server: Server, scheme: str = "http") -> str:
+    """The server's address, without a slash at its end."""
+    host, port = server.listening_addresses[0]
+    return f"{scheme}://{host}:{port}"
+
+
+async def until(condition: Callable[[], object], seconds: float = DEADLINE) -> None:
+    """Return once ``condition()`` is true; AssertionError when that takes longer than ``seconds``."""
+    end = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < end, "the condition did not come true in time"
+        await asyncio.sleep(0.005)
+
+
+class Response(NamedTuple):
+    """What a raw peer has read: one HTTP/1.x response."""
+
+    version: str
+    status: int
+    reason: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def values(self, name: str) -> list[str]:
+        return [value for other, value in self.headers if other == name]
+
+    def value(self, name: str) -> str | None:
+        return next(iter(self.values(name)), None)
+
+
+class Peer:
+    """A raw connection; every step of it has a deadline.
+
+    Reading is strict: a response that is not well framed, or ends early, is an ``AssertionError`` or an
+    ``asyncio.IncompleteReadError``.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        async with asyncio.timeout(DEADLINE):
+            await self.writer.drain()
+
+    async def read(self, size: int) -> bytes:
+        """Exactly ``size`` bytes."""
+        async with asyncio.timeout(DEADLINE):
+            return await self.reader.readexactly(size)
+
+    async def read_until(self, end: bytes) -> bytes:
+        async with asyncio.timeout(DEADLINE):
+            return await self.reader.readuntil(end)
+
+    async def read_rest(self) -> bytes:
+        """All bytes until the server closes; ConnectionResetError when it resets."""
+        async with asyncio.timeout(DEADLINE):
+            return await self.reader.read()
+
+    async def closed(self) -> bool:
+        """Wait until the server closes or resets; True when nothing came before that."""
+        try:
+            return await self.read_rest() == b""
+        except ConnectionError:
+            return True
+
+    async def response(self, method: str = "GET") -> Response:
+        """The next final or informational response, with its whole body (RFC 9112 §6.3)."""
+        lines = (await self.read_until(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
+        version, status, reason = lines[0].split(" ", 2)
+        headers = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines[1:])]
+        found = Response(version, int(status), reason, headers, b"")
+        if method == "HEAD" or found.status < 200 or found.status in (204, 304):
+            return found
+        return found._replace(body=await self._body(found))
+
+    async def _body(self, found: Response) -> bytes:
+        assert not (found.value("content-length") and found.value("transfer-encoding"))
+        if found.value("transfer-encoding"):
+            assert found.values("transfer-encoding") == ["chunked"]
+            return await self._chunks()
+        if (length := found.value("content-length")) is not None:
+            assert len(found.values("content-length")) == 1
+            return await self.read(int(length))
+        assert found.value("connection") == "close"
+        return await self.read_rest()
+
+    async def _chunks(self) -> bytes:
+        parts: list[bytes] = []
+        while size := int(await self.read_until(b"\r\n"), 16):
+            parts.append(await self.read(size))
+            assert await self.read(2) == b"\r\n"
+        assert await self.read(2) == b"\r\n"
+        return b"".join(parts)
+
+    async def request(self, method: str, target: str, *fields: str, body: bytes = b"") -> Response:
+        """Send one request with a Host and ``fields``, and read its response."""
+        lines = [f"{method} {target} HTTP/1.1", "Host: example.org", *fields]
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        await self.send("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        return await self.response(method)
+
+    def abort(self) -> None:
+        """Leave with a TCP reset."""
+        sock = self.writer.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+    async def close(self) -> None:
+        self.writer.close()
+        try:
+            async with asyncio.timeout(DEADLINE):
+                await self.writer.wait_closed()
+        except ConnectionError:
+            pass
+
+
+@asynccontextmanager
+async def connect(server: Server, *, receive_buffer: int | None = None) -> AsyncIterator[Peer]:
+    """A raw connection to the first address of ``server``.
+
+    :param receive_buffer: size of the kernel's buffer for what the server sends, bytes; also stops asyncio's reading
+        ahead, so that a peer that does not read stops the server soon.
+    """
+    sock = socket.socket(socket.AF_INET6 if ":" in server.listening_addresses[0][0] else socket.AF_INET)
+    sock.setblocking(False)
+    if receive_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    async with asyncio.timeout(DEADLINE):
+        await asyncio.get_running_loop().sock_connect(sock, server.listening_addresses[0])
+        streams = await asyncio.open_connection(sock=sock, limit=65536 if receive_buffer is None else receive_buffer)
+    async with Peer(*streams) as peer:
+        yield peer
+
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+
+async def answer(send: Send, body: bytes = b"", status: int = 200, headers: Any = None) -> None:
+    """A whole response with its length."""
+    fields = [(b"content-length", str(len(body)).encode())] if headers is None else headers
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def receive_body(receive: Receive) -> bytes:
+    """The whole body; ConnectionError when the peer leaves before its end."""
+    parts: list[bytes] = []
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ConnectionError("the client has left")
+        parts.append(event["body"])
+        if not event["more_body"]:
+            return b"".join(parts)

@@ -1,0 +1,315 @@
+"""The frame engine beyond the cases of ``conformance``: sending, closing, pressure, and what it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+
+import pytest
+from autobahn.websocket.utf8validator import Utf8Validator
+
+from asgiserver.asgi.interfaces import Frames
+from asgiserver.wire import frames
+from asgiserver.wire.deflate import negotiate_deflate
+from asgiserver.wire.frames import Channel, WebSocketProtocol, is_close_code
+
+from .conformance.cases import DEFLATE, ILLEGAL_CODES, LEGAL_CODES, deflated, messages
+from .conformance.peer import BINARY, CONTINUATION, PING, PONG, TEXT, RecordingChannel, close, connect, frame
+
+
+def opened(
+    *, room: int | None = None, max_message_size: int = 0, offer: bytes = b""
+) -> tuple[RecordingChannel, WebSocketProtocol]:
+    channel = RecordingChannel(room=room)
+    return channel, connect(channel, max_message_size=max_message_size, offer=offer)
+
+
+def test_engine_is_what_an_exchange_expects() -> None:
+    channel: Channel = RecordingChannel()
+    engine: Frames = WebSocketProtocol(channel, max_message_size=1, max_frame_size=1)
+    assert isinstance(engine, WebSocketProtocol)
+
+
+def test_import_installs_no_reactor_and_no_loop() -> None:
+    program = (
+        "import asgiserver.wire.frames, sys; "
+        "assert not {'twisted.internet.reactor', 'asyncio', 'twisted.internet.defer'} & set(sys.modules), sys.modules"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
+
+
+class TestSending:
+    @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 100_000])
+    @pytest.mark.parametrize(("text", "first"), [(True, 0x81), (False, 0x82)])
+    def test_message_is_one_frame_in_one_write(self, size: int, text: bool, first: int) -> None:
+        channel, protocol = opened()
+        writes: list[bytes] = []
+        channel.write = writes.append  # type: ignore[assignment, method-assign]
+        protocol.send_message(b"*" * size, text=text)
+        (channel.written,) = writes
+        assert channel.frames == [(first, b"*" * size)]
+
+    def test_ping_carries_its_payload(self) -> None:
+        channel, protocol = opened()
+        protocol.send_ping(b"")
+        protocol.send_ping(b"*" * 125)
+        assert channel.frames == [(0x89, b""), (0x89, b"*" * 125)]
+
+    def test_messages_are_compressed_with_one_context(self) -> None:
+        channel, protocol = opened(offer=DEFLATE)
+        payload = bytes((at * at * 7919 >> 5) & 0xFF for at in range(3000))
+        protocol.send_message(payload, text=False)
+        protocol.send_message(payload, text=False)
+        (first, once), (_, again) = channel.frames
+        assert first == 0xC2
+        assert len(again) < len(once) / 10
+        inflater = zlib.decompressobj(-12)
+        assert [inflater.decompress(each + b"\x00\x00\xff\xff") for each in (once, again)] == [payload, payload]
+
+    def test_each_message_is_compressed_anew_when_the_client_asks_for_it(self) -> None:
+        channel, protocol = opened(offer=DEFLATE + b"; server_no_context_takeover; server_max_window_bits=9")
+        for _ in range(2):
+            protocol.send_message(b"Hello " * 99, text=True)
+        for first, payload in channel.frames:
+            assert (first, zlib.decompressobj(-9).decompress(payload)) == (0xC1, b"Hello " * 99)
+
+    def test_short_messages_are_not_worth_compressing(self) -> None:
+        channel, protocol = opened(offer=DEFLATE)
+        protocol.send_message(b"*" * 63, text=True)
+        protocol.send_message(b"*" * 64, text=True)
+        assert [first for first, _ in channel.frames] == [0x81, 0xC1]
+
+
+class TestClosing:
+    @pytest.mark.parametrize("code", LEGAL_CODES)
+    def test_every_legal_code_is_sent_with_its_reason(self, code: int) -> None:
+        channel, protocol = opened()
+        protocol.send_close(code, "wärüm")
+        assert channel.frames == [(0x88, code.to_bytes(2) + "wärüm".encode())]
+
+    @pytest.mark.parametrize("code", ILLEGAL_CODES)
+    def test_illegal_codes_are_told_apart(self, code: int) -> None:
+        assert not is_close_code(code)
+        assert all(map(is_close_code, LEGAL_CODES))
+
+    def test_nothing_is_sent_after_a_close(self) -> None:
+        channel, protocol = opened()
+        protocol.send_close(1000, "")
+        before = channel.written
+        protocol.send_message(b"late", text=True)
+        protocol.send_ping(b"late")
+        protocol.send_close(1011, "late")
+        protocol.receive(frame(PING, b"late"))
+        assert channel.written == before
+
+    def test_answer_to_our_close_is_told_and_not_answered(self) -> None:
+        channel, protocol = opened()
+        protocol.send_close(1000, "bye")
+        protocol.receive(close(1000, b"bye"))
+        assert channel.events == [("close", 1000, "bye")]
+        assert len(channel.frames) == 1
+
+    @pytest.mark.parametrize("offer", [b"", DEFLATE])
+    def test_messages_under_way_when_we_close_are_passed_over(self, offer: bytes) -> None:
+        channel, protocol = opened(max_message_size=100, offer=offer)
+        begun = frame(TEXT, b"begun before", fin=False)
+        protocol.receive(begun[:10])
+        protocol.send_close(1000, "")
+        # None of these would be allowed otherwise: too large, not UTF-8, not deflate.
+        late = frame(CONTINUATION, b"*" * 200) + frame(TEXT, b"\xff") + frame(BINARY, b"*" * 70_000)
+        if offer:
+            late += frame(TEXT, b"\x07\x07", rsv=4) + frame(TEXT, deflated(bytes(10_000)), rsv=4)
+        protocol.receive(begun[10:] + late + frame(PONG, b"p") + close(1001))
+        assert channel.events == [("pong", b"p"), ("close", 1001, "")]
+
+    def test_message_that_was_kept_back_when_we_close_is_passed_over(self) -> None:
+        channel, protocol = opened(room=1)
+        protocol.receive(frame(TEXT, b"1") + frame(TEXT, b"2") + close(4000))
+        protocol.send_close(1000, "")
+        protocol.resume()
+        assert channel.events == [*messages("1"), ("close", 4000, "")]
+
+    def test_violation_after_our_close_is_told_and_not_answered(self) -> None:
+        channel, protocol = opened()
+        protocol.send_close(1000, "")
+        protocol.receive(frame(15) + close(1000))
+        assert channel.events == [("failed", 1002)]
+        assert len(channel.frames) == 1
+
+    def test_channel_may_close_within_a_message(self) -> None:
+        class Closing(RecordingChannel):
+            def message_received(self, payload: str | bytes) -> None:
+                super().message_received(payload)
+                protocol.send_close(1000, "")
+
+        for short_cuts in (True, False):
+            channel = Closing()
+            protocol = connect(channel, short_cuts=short_cuts)
+            protocol.receive(frame(TEXT, b"1") + frame(TEXT, b"2") + frame(PING) + close(1000))
+            assert channel.events == [*messages("1"), ("close", 1000, "")]
+
+    @pytest.mark.parametrize("end", [close(1000), frame(15)])
+    def test_nothing_is_kept_after_the_end(self, end: bytes) -> None:
+        channel, protocol = opened()
+        protocol.receive(end + frame(TEXT, b"1") * 100)
+        protocol.receive(frame(TEXT, b"2"))
+        protocol.resume()
+        assert len(channel.events) == 1
+        assert protocol._kept == b""
+
+
+class TestPressure:
+    @pytest.mark.parametrize("short_cuts", [True, False])
+    def test_full_channel_gets_no_more_until_it_resumes(self, short_cuts: bool) -> None:
+        channel = RecordingChannel(room=2)
+        protocol = connect(channel, short_cuts=short_cuts)
+        protocol.receive(b"".join(frame(TEXT, b"%d" % at) for at in range(5)) + frame(PING, b"p"))
+        assert channel.events == messages("0", "1")
+        assert channel.frames == []
+        channel.room = 3
+        protocol.resume()
+        assert channel.events == messages("0", "1", "2")
+        protocol.receive(close(1000))
+        channel.room = None
+        protocol.resume()
+        assert channel.events == [*messages("0", "1", "2", "3", "4"), ("close", 1000, "")]
+        assert [first for first, _ in channel.frames] == [0x8A, 0x88]
+
+    def test_one_read_of_bombs_inflates_one_at_a_time(self) -> None:
+        channel, protocol = opened(room=1, max_message_size=1_000_000, offer=DEFLATE)
+        protocol.receive(frame(BINARY, deflated(bytes(1_000_000)), rsv=4) * 50)
+        assert len(channel.events) == 1
+
+    def test_full_channel_keeps_a_message_in_the_middle_of_a_frame(self) -> None:
+        channel, protocol = opened(room=0)
+        sent = frame(TEXT, b"*" * 200)
+        for at in range(0, len(sent), 7):
+            protocol.receive(sent[at : at + 7])
+        assert channel.events == []
+        channel.room = None
+        protocol.resume()
+        assert channel.events == messages("*" * 200)
+
+    def test_channel_may_resume_within_a_message(self) -> None:
+        class Resuming(RecordingChannel):
+            def message_received(self, payload: str | bytes) -> None:
+                protocol.resume()
+                super().message_received(payload)
+                protocol.resume()
+
+        channel = Resuming()
+        protocol = connect(channel)
+        protocol.receive(frame(TEXT, b"1") + frame(TEXT, b"2") + frame(TEXT, b"3"))
+        assert channel.events == messages("1", "2", "3")
+
+    def test_bytes_are_not_lost_when_the_channel_raises(self) -> None:
+        class Failing(RecordingChannel):
+            def message_received(self, payload: str | bytes) -> None:
+                raise RuntimeError("oh")
+
+        protocol = connect(Failing())
+        with pytest.raises(RuntimeError, match="oh"):
+            protocol.receive(frame(TEXT, b"1") + frame(TEXT, b"2"))
+        with pytest.raises(RuntimeError, match="oh"):
+            protocol.resume()
+
+    def test_pings_of_a_slow_peer_cost_one_answer(self) -> None:
+        channel, protocol = opened()
+        channel.slow = True
+        protocol.receive(b"".join(frame(PING, b"%d" % at) for at in range(1000)))
+        protocol.resume()
+        assert channel.frames == []
+        channel.slow = False
+        protocol.resume()
+        protocol.resume()
+        assert channel.frames == [(0x8A, b"999")]
+
+    def test_ping_of_a_slow_peer_is_forgotten_for_a_later_one(self) -> None:
+        channel, protocol = opened()
+        channel.slow = True
+        protocol.receive(frame(PING, b"old"))
+        channel.slow = False
+        protocol.receive(frame(PING, b"new"))
+        protocol.resume()
+        assert channel.frames == [(0x8A, b"new")]
+
+    def test_ping_of_a_slow_peer_is_not_answered_after_a_close(self) -> None:
+        channel, protocol = opened()
+        channel.slow = True
+        protocol.receive(frame(PING, b"1"))
+        protocol.send_close(1000, "")
+        channel.slow = False
+        protocol.resume()
+        assert [first for first, _ in channel.frames] == [0x88]
+
+
+class TestParsing:
+    def test_rest_of_a_head_is_not_taken_for_a_frame(self) -> None:
+        channel, protocol = opened()
+        protocol.receive(b"\x82")
+        # A length of 1, a mask, and a payload: or an empty text message.
+        protocol.receive(b"\x81" + b"\x80\x00\x00\x00" + b"\xff")
+        assert channel.events == messages(b"\x7f")
+
+    @pytest.mark.parametrize("size", [1023, 1024, 1025, 4097])
+    def test_both_ways_to_unmask_agree(self, size: int) -> None:
+        channel, protocol = opened()
+        payload = bytes(at * at & 0xFF for at in range(size))
+        protocol.receive(frame(BINARY, payload))
+        assert channel.events == messages(payload)
+
+    def test_fragments_without_end_take_no_memory_of_their_own(self) -> None:
+        _, protocol = opened(max_message_size=100)
+        protocol.receive(frame(BINARY, b"*", fin=False))
+        protocol.receive(frame(CONTINUATION, b"", fin=False) * 10_000)
+        assert sum(map(sys.getsizeof, (value for value in vars(protocol).values()))) < 2000
+
+    def test_cost_of_a_frame_does_not_grow_with_what_follows_it(self) -> None:
+        def seconds(count: int) -> float:
+            best = 1e9
+            for _ in range(3):
+                _, protocol = opened()
+                sent = frame(PONG) * count
+                begin = time.process_time()
+                protocol.receive(sent)
+                best = min(best, time.process_time() - begin)
+            return best / count
+
+        # A copy of the rest for each frame would make this 100.
+        assert seconds(100_000) < 10 * seconds(1000)
+
+
+def first_wrong(octets: bytes, is_valid: Callable[[bytes], bool]) -> int:
+    """At which octet, given one after the other, a validator says no; the number of octets if it does not."""
+    return next((at for at in range(len(octets)) if not is_valid(octets[at : at + 1])), len(octets))
+
+
+def test_decoder_finds_what_is_not_utf8_as_early_as_autobahn() -> None:
+    borders = bytes.fromhex("00 7f 80 8f 90 9f a0 bf c0 c2 df e0 e1 ed ef f0 f4 f5")
+    validator = Utf8Validator()
+
+    def decodes(decoder: object) -> Callable[[bytes], bool]:
+        def is_valid(octet: bytes) -> bool:
+            try:
+                decoder.decode(octet)  # type: ignore[attr-defined]
+            except UnicodeDecodeError:
+                return False
+            return True
+
+        return is_valid
+
+    for number in range(len(borders) ** 3):
+        third, rest = number % len(borders), number // len(borders)
+        octets = bytes((borders[rest // len(borders)], borders[rest % len(borders)], borders[third], 0x80))
+        validator.reset()
+        expected = first_wrong(octets, lambda octet: bool(validator.validate(octet)[0]))
+        found = first_wrong(octets, decodes(frames._make_decoder()))
+        is_surrogate = octets[expected - 1] == 0xED and octets[expected : expected + 1] in (b"\xa0", b"\xbf")
+        assert found == expected or (is_surrogate and found == expected + 1), octets.hex()
+
+
+def test_negotiation_is_found_beside_the_engine() -> None:
+    assert frames.negotiate_deflate is negotiate_deflate
