@@ -13,7 +13,8 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NoReturn, get_type_hints
 
@@ -24,9 +25,15 @@ from .process import logs
 from .server import Server
 from .settings import Info, Settings, information, parse
 
-__all__ = ["CommandLineInterface", "main"]
+__all__ = ["CommandLineInterface", "exit_status", "main"]
 
 METAVARS = {"s": "SECONDS", "bytes": "BYTES", "octal": "MODE"}
+
+EPILOG = (
+    "Each option is also read from the environment, --ping-timeout from ASGISERVER_PING_TIMEOUT; the command line wins. "
+    "Four are named after their setting: ASGISERVER_HOST, ASGISERVER_FILE_DESCRIPTOR, ASGISERVER_ENDPOINTS and "
+    "ASGISERVER_HEADERS."
+)
 
 #: Daphne's long flags. A prefix that names one of these alone keeps doing so, whatever flags are added beside it.
 DAPHNE_FLAGS = (
@@ -72,18 +79,33 @@ class CommandLineInterface:
         :raises SystemExit: with a status other than 0, after the reason went to standard error; also, with status 0,
             for ``--help`` and ``--version``.
         """
-        namespace = self.parser.parse_args(expanded(args))
-        try:
-            self.settings = _settings(namespace)
+        with self.reporting():
+            path = self.parse(args)
             logs.configure(self.settings)
             logs.bridge_twisted()
-            application = self._load(namespace.application)
-            self.server = self.server_class(application, settings=self.settings)
+            self.server = self.server_class(self.load(path), settings=self.settings)
             self.server.run()
-        except ASGIServerError as error:
-            self.parser.exit(_status(error), f"{self.parser.prog}: error: {error}\n")
 
-    def _load(self, path: str) -> Application:
+    def parse(self, args: Sequence[str]) -> str:
+        """Set ``settings`` from arguments and environment, and return what names the application.
+
+        :raises SettingsError: settings do not go together; what is wrong by itself exits with status 2.
+        """
+        namespace = self.parser.parse_args(expanded(args))
+        self.settings = _settings(namespace)
+        path: str = namespace.application
+        return path
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Print an error of ours that is raised in the block as one line, and exit with its status."""
+        try:
+            yield
+        except ASGIServerError as error:
+            self.parser.exit(exit_status(error), f"{self.parser.prog}: error: {error}\n")
+
+    def load(self, path: str) -> Application:
+        """The application as :meth:`load_asgi_app` gives it; exits with its traceback when it raised anything else."""
         try:
             return self.load_asgi_app(path)
         except ASGIServerError:
@@ -137,15 +159,14 @@ def _parser(description: str) -> argparse.ArgumentParser:
         prog="asgiserver",
         usage="%(prog)s [options] MODULE:ATTRIBUTE",
         description=description,
-        epilog="Each option is also read from ASGISERVER_NAME in the environment, for example ASGISERVER_PORT; "
-        "the command line wins.",
+        epilog=EPILOG,
         # Only what was given stands in the namespace, so that the environment can fill the rest.
         argument_default=argparse.SUPPRESS,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
     )
     parser.add_argument(
         "application", metavar="MODULE:ATTRIBUTE",
-        help="the application, like mysite.asgi:application; a module alone means its application, else its app",
+        help="What to serve, like mysite.asgi:application; a module alone means its application, else its app.",
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     groups: dict[str, Any] = {}
@@ -170,7 +191,7 @@ def _add(group: Any, field: dataclasses.Field[Any], hint: Any, info: Info) -> No
         group.add_argument(*hidden, help=argparse.SUPPRESS, **options)
     if field.name == "server_name":
         group.add_argument("--no-server-name", dest="server_name", action="store_const", const="",
-                           help="send no Server field")  # fmt: skip
+                           help="Send no Server field.")  # fmt: skip
 
 
 def _value_options(field: dataclasses.Field[Any], hint: Any, info: Info) -> dict[str, Any]:
@@ -203,14 +224,14 @@ def _help(field: dataclasses.Field[Any], info: Info) -> str:
 
 
 def _shown(default: Any, info: Info) -> str:
-    """A default in its unit, or nothing where that would tell nothing."""
+    """A default as it would be written on the command line, or nothing where that would tell nothing."""
     if default is None or isinstance(default, bool):
         return "on" if default else ""
     if isinstance(default, tuple):
         return ",".join(default)
     if info.unit == "octal":
         return f"{default:o}"
-    return f"{default:g} s" if info.unit == "s" else f"{default} {info.unit}".strip()
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def _settings(namespace: argparse.Namespace, environ: Mapping[str, str] | None = None) -> Settings:
@@ -226,7 +247,8 @@ def _settings(namespace: argparse.Namespace, environ: Mapping[str, str] | None =
     return Settings(**values)
 
 
-def _status(error: ASGIServerError) -> int:
+def exit_status(error: BaseException) -> int:
+    """What the process ends with when the server could not start."""
     if isinstance(error, SettingsError):
         return 2
     return 3 if isinstance(error, LifespanError) else 1

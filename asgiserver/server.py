@@ -7,9 +7,7 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, Self, cast
-
-from twisted.internet.interfaces import IProtocolFactory
+from typing import Any, Self
 
 from .asgi.forwarded import Forwarding
 from .asgi.lifespan import Lifespan
@@ -160,7 +158,7 @@ class Server(Hub):
         await self._lifespan.startup()
         state = self._lifespan.state if self._lifespan.supported else None
         self._scopes = ScopeBuilder(self.settings.root_path, self._forwarding, state)
-        self.listeners = await listen(self.settings, cast(IProtocolFactory, HTTPFactory(self)), reactor)
+        self.listeners = await listen(self.settings, HTTPFactory(self), reactor)
         for listener in self.listeners:
             logger.info("Listening on %s", listener.description)
         if self.ready_callable is not None:

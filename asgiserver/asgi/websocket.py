@@ -120,8 +120,8 @@ class WebSocketExchange(Exchange):
     def _make_room(self) -> None:
         """There is room again: first for what the engine has kept back, then for what the peer sends."""
         self.full = False
-        assert self._engine is not None
-        self._engine.resume()
+        if self._engine is not None:
+            self._engine.resume()
         if not self.full:
             self.stream.resume_reading()
 
@@ -161,6 +161,8 @@ class WebSocketExchange(Exchange):
         elif not self.finished:
             self._leave(*(self._close or (ABNORMAL_CLOSURE, "")))
         self.deadlines.settle()
+        # The engine refers back to this object: let both go without waiting for the garbage collector.
+        self._engine = None
 
     # What the frame engine calls.
 

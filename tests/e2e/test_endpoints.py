@@ -658,12 +658,18 @@ class TestTLS:
 
         run(main())
 
-    def test_time_is_the_given_reactors(self, certificate: Certificate) -> None:
+    def test_time_is_the_given_reactors_and_not_the_global_ones(self, certificate: Certificate) -> None:
+        class Given:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(install_reactor(), name)
+
         async def main() -> None:
-            async with serving(port=0, ssl_certfile=str(certificate.both)) as server:
-                factory = server.listener._port.factory
-                assert isinstance(factory, TLSMemoryBIOFactory)
-                assert factory._clock is install_reactor()
+            given: Any = Given()
+            settings = Settings(port=0, ssl_certfile=str(certificate.both))
+            (listener,) = await listen(settings, EchoFactory(), given)
+            assert isinstance(listener._port.factory, TLSMemoryBIOFactory)
+            assert listener._port.factory._clock is given
+            await listener.close()
 
         run(main())
 

@@ -1,0 +1,172 @@
+"""Serving inside Twisted's own programs: a service for a ``.tac`` file, and what ``twist asgi`` makes of its options.
+
+The reactor and its signals belong to the host, which must have chosen asyncio's reactor::
+
+    twistd --reactor=asyncio -ny web.tac
+    twist --reactor=asyncio asgi -p 8000 mysite.asgi:application
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
+
+from twisted.application import service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger, LogLevel
+from twisted.python import usage
+
+from .cli import CommandLineInterface, exit_status
+from .errors import ASGIServerError
+from .process import logs
+from .process.reactor import Reactor, install_reactor, loop_of
+from .server import Server
+from .settings import Settings
+
+__all__ = ["ASGIService", "Options", "makeService"]
+
+logger = logging.getLogger("asgiserver")
+
+
+class ASGIService(service.Service):
+    """Serves an application from the start of the service to its end.
+
+    ::
+
+        application = service.Application("web")
+        ASGIService(app, endpoints=["tcp:8000"]).setServiceParent(application)
+
+    The ports are opened when the application has started, so after ``twistd`` has given up its privileges: for a port
+    below 1024 let systemd open it.
+
+    :param application: and all else: as :class:`Server` takes them.
+    :raises SettingsError: a setting is wrong or unknown.
+
+    :ivar server: the server that runs, or will; a service that is started again has a new one.
+    """
+
+    server: Server
+
+    def __init__(self, application: Any, settings: Settings | None = None, **keywords: Any) -> None:
+        self._make_server: Callable[[], Server] = partial(Server, application, settings, **keywords)
+        self.server = self._make_server()
+        self._starting: Any = None
+        self._task: asyncio.Task[None] | None = None
+
+    def startService(self) -> None:  # noqa: N802 - Twisted's name
+        """Begin to serve as soon as the reactor runs.
+
+        A server that cannot start is logged, and stops the reactor.
+
+        :raises ReactorError: Twisted's reactor is not asyncio's.
+        """
+        reactor = install_reactor()
+        super().startService()  # type: ignore[no-untyped-call]
+        if self._task is not None:
+            self.server, self._task = self._make_server(), None
+        # callWhenRunning would be before the loop runs.
+        self._starting = reactor.callLater(0, self._serve, reactor)
+
+    def stopService(self) -> Deferred[None] | None:  # noqa: N802 - Twisted's name
+        """Stop gracefully; what is returned fires when the last response is sent and the application shut down."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
+        if self._task is None or self._task.done():
+            return None
+        self.server.stop()
+        stopped: Deferred[None] = Deferred()
+        self._task.add_done_callback(lambda _: stopped.callback(None))
+        return stopped
+
+    def _serve(self, reactor: Reactor) -> None:
+        self._starting = None
+        self._task = asyncio.get_running_loop().create_task(self.server.serve())
+        self._task.add_done_callback(partial(self._ended, reactor))
+
+    def _ended(self, reactor: Reactor, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        if isinstance(error, ASGIServerError):
+            # One line that says it all.
+            logger.error("%s", error)
+        else:
+            logger.error("The server failed", exc_info=error)
+        if reactor.running:
+            _end_reactor(reactor, exit_status(error))
+
+
+def _end_reactor(reactor: Reactor, status: int) -> None:
+    """Stop the reactor, with everything that is to happen then, and if possible have its ``run()`` raise SystemExit.
+
+    A stopped reactor returns from ``run()`` like one that was asked to stop, and ``twist`` then exits with 0. What runs
+    on the loop itself may raise SystemExit, once the shutdown is done; and the shutdown is done while ``last`` fires,
+    unless another service still needs time, and then the status is 0.
+    """
+    last: Deferred[None] = Deferred()
+
+    def leave() -> None:
+        last.callback(None)
+        if not reactor.running:
+            raise SystemExit(status)
+
+    def shutdown() -> Deferred[None]:
+        loop_of(reactor).call_soon(leave)
+        return last
+
+    reactor.addSystemEventTrigger("before", "shutdown", shutdown)
+    reactor.stop()
+
+
+class Options(usage.Options):
+    """The options of ``twist asgi``: those of the ``asgiserver`` command, with the same messages and exit statuses."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.interface = CommandLineInterface()
+        self.interface.parser.prog = "twist asgi"
+        self.path = ""
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:  # noqa: N802 - Twisted's name
+        """Read the arguments that follow ``asgi``."""
+        with self.interface.reporting():
+            self.path = self.interface.parse(options or [])
+
+
+def makeService(options: Options) -> ASGIService:  # noqa: N802 - Twisted's name
+    """The service of ``twist asgi``.
+
+    The server's log goes where Twisted's does, unless ``--log-config`` says otherwise; the access log goes to standard
+    output or ``--access-log``, as with the ``asgiserver`` command.
+
+    :raises SystemExit: the reactor or the application is not what it should be; the reason was printed.
+    """
+    interface = options.interface
+    with interface.reporting():
+        install_reactor()
+        _log_to_twisted()
+        logs.configure(interface.settings)
+        return ASGIService(interface.load(options.path), interface.settings)
+    raise AssertionError("an error is reported by exiting")
+
+
+class _TwistedLog(logging.Handler):
+    """Hands records on to Twisted's log, which a daemon keeps in a file."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = LogLevel.levelWithName(_LEVELS.get(record.levelname, "info"))
+        Logger(namespace=record.name).emit(cast(Any, level), "{text}", text=self.format(record))
+
+
+_LEVELS = {"DEBUG": "debug", "WARNING": "warn", "ERROR": "error", "CRITICAL": "critical"}
+
+
+def _log_to_twisted() -> None:
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(_TwistedLog())

@@ -1,0 +1,508 @@
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgiserver import __version__, cli
+from asgiserver.cli import CommandLineInterface, expanded, main
+from asgiserver.errors import LifespanError, ListenError, ReactorError, SettingsError
+from asgiserver.settings import Settings, information
+
+#: What each setting's flag can be given, and what must arrive; a switch has no value.
+VALUES: dict[str, tuple[str | None, Any]] = {
+    "host": ("::1", "::1"),
+    "port": ("8001", 8001),
+    "unix_socket": ("/run/a.sock", "/run/a.sock"),
+    "unix_socket_mode": ("640", 0o640),
+    "file_descriptor": ("0", 0),
+    "endpoints": ("tcp:80", ("tcp:80",)),
+    "backlog": ("7", 7),
+    "ssl_certfile": ("c.pem", "c.pem"),
+    "ssl_keyfile": ("k.pem", "k.pem"),
+    "interface": ("wsgi", "wsgi"),
+    "factory": (None, True),
+    "app_dir": ("site", "site"),
+    "lifespan": ("off", "off"),
+    "root_path": ("/mount", "/mount"),
+    "server_name": ("mine", "mine"),
+    "headers": ("X-A: b", ("X-A: b",)),
+    "websocket_compression": (None, True),
+    "proxy_headers": (None, True),
+    "forwarded_allow_ips": ("10.0.0.0/8,unix", ("10.0.0.0/8", "unix")),
+    "proxy_headers_host": ("X-Real-IP", "X-Real-IP"),
+    "proxy_headers_port": ("X-Real-Port", "X-Real-Port"),
+    "proxy_headers_proto": ("X-Scheme", "X-Scheme"),
+    "verbosity": ("2", 2),
+    "access_log": ("-", "-"),
+    "access_log_format": ("json", "json"),
+    "log_fmt": ("%(message)s", "%(message)s"),
+    "log_config": ("log.toml", "log.toml"),
+}  # fmt: skip
+
+#: Flags that are refused without another beside them.
+NEEDED = {
+    "ssl_keyfile": ["--ssl-certfile", "c.pem"],
+    "proxy_headers_host": ["--proxy-headers"],
+    "proxy_headers_port": ["--proxy-headers"],
+    "proxy_headers_proto": ["--proxy-headers"],
+}
+
+#: Every spelling of Daphne's command line with the setting that it must reach.
+DAPHNE = [
+    (["-p", "81"], "port", 81),
+    (["--port", "81"], "port", 81),
+    (["--port=81"], "port", 81),
+    (["-b", "0.0.0.0"], "host", "0.0.0.0"),
+    (["--bind", "[::1]"], "host", "::1"),
+    (["-u", "/s"], "unix_socket", "/s"),
+    (["--unix-socket", "/s"], "unix_socket", "/s"),
+    (["--fd", "0"], "file_descriptor", 0),
+    (["-e", "tcp:80", "--endpoint", "ssl:443:privateKey=k"], "endpoints",
+     ("tcp:80", "ssl:443:privateKey=k")),
+    (["-v", "0"], "verbosity", 0),
+    (["-v2"], "verbosity", 2),
+    (["--verbosity", "3"], "verbosity", 3),
+    (["-t", "9"], "http_timeout", 9.0),
+    (["--http-timeout", "9"], "http_timeout", 9.0),
+    (["--websocket_timeout", "-1"], "websocket_timeout", None),
+    (["--websocket_timeout", "77"], "websocket_timeout", 77.0),
+    (["--websocket_connect_timeout", "6"], "websocket_connect_timeout", 6.0),
+    (["--websocket_connect_timeout=-1"], "websocket_connect_timeout", None),
+    (["--ping-interval", "8"], "ping_interval", 8.0),
+    (["--ping-timeout", "8"], "ping_timeout", 8.0),
+    (["--websocket-max-message-size", "0"], "websocket_max_message_size", 0),
+    (["--websocket-max-frame-size", "5"], "websocket_max_frame_size", 5),
+    (["--application-close-timeout", "4"], "application_close_timeout", 4.0),
+    (["--access-log", "f"], "access_log", "f"),
+    (["--log-fmt", "%(message)s"], "log_fmt", "%(message)s"),
+    (["--root-path", "/r"], "root_path", "/r"),
+    (["--proxy-headers"], "proxy_headers", True),
+    (["--proxy-headers", "--proxy-headers-host", "H"], "proxy_headers_host", "H"),
+    (["--proxy-headers", "--proxy-headers-port", "P"], "proxy_headers_port", "P"),
+    (["-s", "n"], "server_name", "n"),
+    (["--server-name", "n"], "server_name", "n"),
+    (["--no-server-name"], "server_name", ""),
+]  # fmt: skip
+
+#: Prefixes that Daphne's own parser takes; those marked would be ambiguous beside the flags that are new here.
+ABBREVIATIONS = [
+    (["--verb", "2"], "verbosity", 2),
+    (["--ver", "2"], "verbosity", 2),  # --version
+    (["--unix", "/s"], "unix_socket", "/s"),  # --unix-socket-mode
+    (["--access=-"], "access_log", "-"),  # --access-log-format
+    (["--log", "%(message)s"], "log_fmt", "%(message)s"),  # --log-config
+    (["--app", "3"], "application_close_timeout", 3.0),  # --app-dir
+    (["--no"], "server_name", ""),  # --no-factory and others
+    (["--f", "3"], "file_descriptor", 3),  # --factory and others
+    (["--websocket-max-m", "3"], "websocket_max_message_size", 3),
+    (["--websocket_t", "3"], "websocket_timeout", 3.0),
+    (["--r", "/r"], "root_path", "/r"),
+]
+
+
+class FakeServer:
+    """Stands in for the server: remembers what it was made with, and fails when a test says so."""
+
+    made: FakeServer | None = None
+    failure: BaseException | None = None
+
+    def __init__(self, application: Any, settings: Settings) -> None:
+        type(self).made = self
+        self.application = application
+        self.settings = settings
+        self.was_run = False
+
+    def run(self) -> None:
+        self.was_run = True
+        if self.failure is not None:
+            raise self.failure
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def server(monkeypatch: pytest.MonkeyPatch) -> type[FakeServer]:
+    """No real server, no logging set up, no variables of whoever runs the tests."""
+
+    class Server(FakeServer):
+        pass
+
+    monkeypatch.setattr(CommandLineInterface, "server_class", Server)
+    monkeypatch.setattr(cli.logs, "configure", lambda settings: None)
+    monkeypatch.setattr(cli.logs, "bridge_twisted", lambda: None)
+    for name in [name for name in os.environ if name.startswith("ASGISERVER_")]:
+        monkeypatch.delenv(name)
+    return Server
+
+
+class Interface(CommandLineInterface):
+    """A command line whose application needs no import."""
+
+    def load_asgi_app(self, asgi_app_path: str) -> Any:
+        self.path = asgi_app_path
+        return application
+
+
+def settings_of(*args: str) -> Settings:
+    """The settings that the server is made with for these arguments."""
+    interface = Interface()
+    interface.run([*args, "module:app"])
+    assert isinstance(interface.server, FakeServer)
+    assert interface.server.was_run
+    return interface.server.settings
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *args: str, interface: CommandLineInterface | None = None) -> str:
+    """The one line that a wrong command line ends with; its status is 2."""
+    with pytest.raises(SystemExit) as caught:
+        (interface or Interface()).run(args)
+    output = capsys.readouterr()
+    assert caught.value.code == 2
+    assert output.out == ""
+    assert output.err.startswith("asgiserver: error: ")
+    assert output.err.count("\n") == 1
+    return output.err.removeprefix("asgiserver: error: ").strip()
+
+
+def fields() -> list[str]:
+    return [field.name for field in dataclasses.fields(Settings) if information(field.name).command_line]
+
+
+def spelt(value: object) -> str:
+    return " ".join(value) if isinstance(value, list) else ""
+
+
+class TestFlags:
+    @pytest.mark.parametrize("name", fields())
+    def test_each_spelling_of_each_flag_reaches_its_own_setting_and_no_other(self, name: str) -> None:
+        text, value = VALUES.get(name, ("4321", 4321))
+        for flag in information(name).flags or ("--" + name.replace("_", "-"),):
+            given = [flag] if text is None else [flag, text]
+            beside = settings_of(*NEEDED.get(name, []))
+            expected = dataclasses.replace(beside, **{name: value})
+            assert settings_of(*NEEDED.get(name, []), *given) == expected
+            if not isinstance(value, bool):
+                assert beside != expected, "the table must give something else than the default"
+
+    @pytest.mark.parametrize(("args", "name", "value"), DAPHNE, ids=spelt)
+    def test_every_spelling_of_daphne_means_what_it_means_there(self, args: list[str], name: str, value: Any) -> None:
+        assert getattr(settings_of(*args), name) == value
+
+    @pytest.mark.parametrize(("args", "name", "value"), ABBREVIATIONS, ids=spelt)
+    def test_an_abbreviation_that_daphne_takes_is_taken(self, args: list[str], name: str, value: Any) -> None:
+        assert getattr(settings_of(*args), name) == value
+
+    def test_the_defaults_are_those_of_settings(self) -> None:
+        assert settings_of() == Settings()
+
+    @pytest.mark.parametrize("name", [name for name in fields() if isinstance(getattr(Settings(), name), bool)])
+    def test_each_switch_can_be_turned_on_and_off(self, name: str) -> None:
+        dashed = name.replace("_", "-")
+        assert getattr(settings_of(f"--no-{dashed}"), name) is False
+        assert getattr(settings_of(f"--no-{dashed}", f"--{dashed}"), name) is True
+
+    def test_a_repeatable_flag_keeps_the_order_and_every_character(self) -> None:
+        given = settings_of("--header", "X-B: 1, 2", "--header", 'X-A: "q"', "-e", r"tcp:80:interface=\:\:1")
+        assert given.headers == ("X-B: 1, 2", 'X-A: "q"')
+        assert given.endpoints == (r"tcp:80:interface=\:\:1",)
+
+    def test_flags_may_follow_the_application(self) -> None:
+        interface = Interface()
+        interface.run(["module:app", "-p", "9"])
+        assert interface.path == "module:app"
+        assert interface.settings.port == 9
+
+
+class TestAbbreviations:
+    def test_what_daphne_would_find_ambiguous_is_left_alone(self) -> None:
+        assert expanded(["--p", "1", "--proxy", "--websocket"]) == ["--p", "1", "--proxy", "--websocket"]
+
+    def test_a_full_flag_that_begins_a_longer_one_is_left_alone(self) -> None:
+        assert expanded(["--proxy-headers", "--fd=3", "--h"]) == ["--proxy-headers", "--fd=3", "--h"]
+
+    def test_values_short_flags_and_all_after_two_dashes_are_left_alone(self) -> None:
+        args = ["-v", "2", "-vb", "verb", "--", "--verb"]
+        assert expanded(args) == args
+
+    def test_the_value_after_the_equals_sign_is_kept(self) -> None:
+        assert expanded(["--root=/a=b--verb"]) == ["--root-path=/a=b--verb"]
+
+    def test_flags_that_are_new_here_can_be_shortened_too(self) -> None:
+        assert settings_of("--grace", "3").graceful_timeout == 3
+
+    def test_an_ambiguous_one_is_refused(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "ambiguous option: --limit" in refusal(capsys, "--limit", "3", "module:app")
+
+
+class TestEnvironment:
+    @pytest.mark.parametrize("name", fields())
+    def test_each_setting_is_read_from_its_variable(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        text, value = VALUES.get(name, ("4321", 4321))
+        if text is None:
+            text = "yes"
+        elif name == "headers":
+            text = f"'{text}'"  # a list is split as a shell splits it
+        monkeypatch.setenv(f"ASGISERVER_{name.upper()}", text)
+        assert getattr(settings_of(*NEEDED.get(name, [])), name) == value
+
+    def test_a_flag_wins_over_the_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ASGISERVER_PORT", "1")
+        monkeypatch.setenv("ASGISERVER_PROXY_HEADERS", "1")
+        monkeypatch.setenv("ASGISERVER_ENDPOINTS", "tcp:1 tcp:2")
+        given = settings_of("-p", "2", "--no-proxy-headers", "-e", "tcp:3")
+        assert (given.port, given.proxy_headers, given.endpoints) == (2, False, ("tcp:3",))
+
+    def test_a_variable_of_the_wrong_type_is_named(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("ASGISERVER_PORT", "http")
+        assert refusal(capsys, "module:app") == "ASGISERVER_PORT: expected a whole number, got 'http'"
+
+    def test_the_brackets_of_an_address_are_taken_off_here_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ASGISERVER_HOST", "[::1]")
+        assert settings_of().host == "::1"
+
+
+class TestWrongUsage:
+    @pytest.mark.parametrize(
+        ("args", "message"),
+        [
+            ([], "the following arguments are required: MODULE:ATTRIBUTE"),
+            (["--bogus", "m:a"], "unrecognized arguments: --bogus"),
+            (["m:a", "n:b"], "unrecognized arguments: n:b"),
+            (["-p", "http", "m:a"], "argument -p/--port: expected a whole number, got 'http'"),
+            (["-t", "soon", "m:a"], "argument -t/--http-timeout: expected a number, got 'soon'"),
+            (["--unix-socket-mode", "9", "m:a"], "argument --unix-socket-mode: expected an octal number, got '9'"),
+            (["--interface", "cgi", "m:a"], "argument --interface: invalid choice: 'cgi'"),
+            (["m:a", "-p"], "argument -p/--port: expected one argument"),
+            (["-v", "4", "m:a"], "verbosity: expected at most 3, got 4"),
+            (["-v", "-1", "m:a"], "verbosity: expected at least 0, got -1"),
+            (["-p", "65536", "m:a"], "port: expected at most 65535, got 65536"),
+            (["--header", "nonsense", "m:a"], "headers: expected NAME:VALUE, got 'nonsense'"),
+            (["--ssl-keyfile", "k", "m:a"], "ssl_keyfile needs ssl_certfile beside it"),
+            (["--proxy-headers-host", "X", "m:a"], "--proxy-headers-host needs --proxy-headers beside it"),
+            (["--proxy-headers-port", "X", "m:a"], "--proxy-headers-port needs --proxy-headers beside it"),
+        ],
+    )
+    def test_it_is_told_on_one_line_with_status_2(
+        self, args: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert refusal(capsys, *args).startswith(message)
+
+    def test_a_line_about_the_usage_names_help(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert refusal(capsys, "--bogus", "m:a").endswith("(see asgiserver --help)")
+
+    def test_nothing_is_made_then(self, server: type[FakeServer]) -> None:
+        with pytest.raises(SystemExit):
+            Interface().run(["-v", "4", "m:a"])
+        assert server.made is None
+
+
+class TestHelpAndVersion:
+    def test_version_is_printed_with_status_0(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as caught:
+            main(["--version"])
+        assert caught.value.code == 0
+        assert capsys.readouterr().out == f"asgiserver {__version__}\n"
+
+    @pytest.fixture
+    def text(self, monkeypatch: pytest.MonkeyPatch) -> str:
+        monkeypatch.setenv("COLUMNS", "80")
+        return CommandLineInterface().parser.format_help()
+
+    def test_it_fits_80_columns(self, text: str) -> None:
+        assert [line for line in text.splitlines() if len(line) > 80] == []
+
+    def test_every_setting_stands_under_its_heading_with_its_sentence(self, text: str) -> None:
+        flat = " ".join(re.sub(r"-\n\s+", "-", text).split())
+        for name in fields():
+            info = information(name)
+            assert f" {info.group}: " in flat
+            shown = next(flag for flag in reversed(info.flags or ("--" + name.replace("_", "-"),)) if "_" not in flag)
+            assert f" {shown}" in flat
+            assert " ".join(info.text.split()) in flat
+
+    @pytest.mark.parametrize(
+        "default", ["[2048]", "[666]", "[60]", "[86400]", "[65536]", "[auto]", "[on]", "[127.0.0.1,::1]", "[%(asctime)"]
+    )
+    def test_defaults_are_shown_as_they_would_be_written(self, text: str, default: str) -> None:
+        assert default in text
+
+    def test_the_underscored_spellings_are_not_shown_twice(self, text: str) -> None:
+        assert "--websocket_timeout" not in text
+        assert "--websocket-timeout" in text
+
+    def test_the_variables_that_are_not_named_after_their_flag_are_listed(self, text: str) -> None:
+        odd = [
+            name for name in fields()
+            if information(name).flags and "--" + name.replace("_", "-") not in information(name).flags
+        ]  # fmt: skip
+        assert [name for name in odd if f"ASGISERVER_{name.upper()}" not in text] == []
+        assert len(odd) == 4
+
+    def test_daphnes_flags_are_listed_whole(self) -> None:
+        # The table of abbreviations is worth nothing if a flag in it does not exist.
+        known = {option for action in CommandLineInterface().parser._actions for option in action.option_strings}
+        assert set(cli.DAPHNE_FLAGS) <= known
+
+
+class TestFailures:
+    @pytest.mark.parametrize(
+        ("failure", "status"),
+        [
+            (ListenError("cannot listen on 127.0.0.1:80: permission denied"), 1),
+            (ReactorError("another reactor is installed"), 1),
+            (SettingsError("ssl_certfile: cannot be read"), 2),
+            (LifespanError("the application did not start: no database"), 3),
+        ],
+    )
+    def test_the_servers_errors_become_one_line_and_a_status(
+        self, failure: Exception, status: int, server: type[FakeServer], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        server.failure = failure
+        with pytest.raises(SystemExit) as caught:
+            Interface().run(["module:app"])
+        assert caught.value.code == status
+        assert capsys.readouterr().err == f"asgiserver: error: {failure}\n"
+
+    def test_a_bad_logging_configuration_is_told_before_anything_is_imported(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def configure(settings: Settings) -> None:
+            raise SettingsError("log_config: not found")
+
+        monkeypatch.setattr(cli.logs, "configure", configure)
+        assert refusal(capsys, "not_there:app", interface=CommandLineInterface()) == "log_config: not found"
+
+    def test_an_unexpected_error_of_the_server_is_not_hidden(self, server: type[FakeServer]) -> None:
+        server.failure = ZeroDivisionError()
+        with pytest.raises(ZeroDivisionError):
+            Interface().run(["module:app"])
+
+    def test_an_application_that_cannot_be_found_is_told_on_one_line(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sys.path", [])
+        message = refusal(capsys, "not_there:app", "--app-dir", str(tmp_path), interface=CommandLineInterface())
+        assert message.startswith("no module named 'not_there'")
+
+    @pytest.mark.parametrize(
+        ("failure", "status"), [(KeyboardInterrupt(), 130), (SystemExit(7), 7)], ids=["interrupt", "exit"]
+    )
+    def test_what_ends_the_process_during_the_import_ends_it_quietly(
+        self, failure: BaseException, status: int, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        class Ending(CommandLineInterface):
+            def load_asgi_app(self, asgi_app_path: str) -> Any:
+                raise failure
+
+        with pytest.raises(SystemExit) as caught:
+            Ending().run(["module:app"])
+        assert caught.value.code == status
+        assert capsys.readouterr().err == ""
+
+
+class TestTracebackOfTheApplication:
+    def printed(self, folder: Path, source: str, capsys: pytest.CaptureFixture[str], *args: str) -> str:
+        name = f"cli_{folder.name}".replace("-", "_")
+        folder.joinpath(f"{name}.py").write_text(source)
+        with pytest.raises(SystemExit) as caught:
+            CommandLineInterface().run([*args, "--app-dir", str(folder), f"{name}:app"])
+        assert caught.value.code == 1
+        return capsys.readouterr().err
+
+    @pytest.fixture(autouse=True)
+    def import_path(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sys.path", list(sys.path))
+
+    def test_it_begins_with_the_applications_own_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        error = self.printed(tmp_path, "import not_installed", capsys)
+        assert error.startswith(f'Traceback (most recent call last):\n  File "{tmp_path}')
+        assert error.endswith("ModuleNotFoundError: No module named 'not_installed'\n")
+        assert "importlib" not in error
+        assert "asgiserver" not in error.replace(str(tmp_path), "")
+
+    def test_a_syntax_error_shows_its_line(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        error = self.printed(tmp_path, "\nreturn = 3\n", capsys)
+        assert re.search(r'\.py", line 2\n    return = 3\n', error)
+        assert error.endswith("SyntaxError: invalid syntax\n")
+
+    def test_a_factorys_error_shows_the_factory(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        error = self.printed(tmp_path, "def app():\n    raise OSError('no database')\n", capsys, "--factory")
+        assert 'line 2, in app\n' in error
+        assert error.endswith("OSError: no database\n")
+
+
+class TestSubclasses:
+    def test_an_own_flag_of_a_subclass_is_no_setting(self) -> None:
+        class Extended(Interface):
+            def __init__(self) -> None:
+                super().__init__()
+                self.parser.add_argument("--tenant")
+
+        interface = Extended()
+        interface.run(["--tenant", "x", "module:app"])
+        assert interface.settings == Settings()
+
+    def test_a_default_that_a_subclass_sets_is_used(self) -> None:
+        interface = Interface()
+        interface.parser.set_defaults(port=8443)
+        interface.run(["module:app"])
+        assert interface.settings.port == 8443
+
+    def test_description_and_server_class_are_a_subclasses_own(self) -> None:
+        class Other(FakeServer):
+            pass
+
+        class Branded(Interface):
+            description = "Serves the shop."
+            server_class = Other  # type: ignore[assignment]
+
+        interface = Branded()
+        assert "Serves the shop." in interface.parser.format_help()
+        interface.run(["module:app"])
+        assert type(interface.server) is Other
+
+    def test_the_hook_sees_the_settings_and_its_application_is_served(self, server: type[FakeServer]) -> None:
+        class Hooked(CommandLineInterface):
+            def load_asgi_app(self, asgi_app_path: str) -> Any:
+                assert (asgi_app_path, self.settings.port) == ("shop", 5)
+                return application
+
+        Hooked().run(["-p", "5", "shop"])
+        assert server.made is not None
+        assert server.made.application is application
+
+    def test_the_entry_point_takes_the_arguments_of_the_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "argv", ["anything", "-p", "5", "module:app"])
+        seen: list[Any] = []
+        monkeypatch.setattr(Interface, "run", lambda self, args: seen.append(args))
+        Interface.entrypoint()
+        assert seen == [["-p", "5", "module:app"]]
+
+
+class TestMain:
+    def test_it_returns_0_after_the_server_has_ended(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(CommandLineInterface, "load_asgi_app", lambda self, path: application)
+        assert main(["module:app"]) == 0
+
+    def test_logging_is_set_up_before_the_application_is_imported(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        order: list[str] = []
+        monkeypatch.setattr(cli.logs, "configure", lambda settings: order.append("configure"))
+        monkeypatch.setattr(cli.logs, "bridge_twisted", lambda: order.append("bridge"))
+        monkeypatch.setattr(CommandLineInterface, "load_asgi_app", lambda self, path: order.append("load"))
+        main(["module:app"])
+        assert order == ["configure", "bridge", "load"]
+
+    def test_making_a_command_line_sets_up_no_logging(self) -> None:
+        before = list(logging.getLogger().handlers)
+        CommandLineInterface()
+        assert logging.getLogger().handlers == before
