@@ -22,6 +22,7 @@ from . import __version__, loading
 from .asgi.interfaces import Application
 from .errors import ASGIServerError, LifespanError, SettingsError
 from .process import logs
+from .process.reactor import install_reactor
 from .server import Server
 from .settings import Info, Settings, information, parse
 
@@ -30,7 +31,7 @@ __all__ = ["CommandLineInterface", "exit_status", "main"]
 METAVARS = {"s": "SECONDS", "bytes": "BYTES", "octal": "MODE"}
 
 EPILOG = (
-    "Each option is also read from the environment, --ping-timeout from ASGISERVER_PING_TIMEOUT; the command line wins. "
+    "Each option is also read from the environment, --backlog from ASGISERVER_BACKLOG; the command line wins. "
     "Four are named after their setting: ASGISERVER_HOST, ASGISERVER_FILE_DESCRIPTOR, ASGISERVER_ENDPOINTS and "
     "ASGISERVER_HEADERS."
 )
@@ -83,6 +84,8 @@ class CommandLineInterface:
             path = self.parse(args)
             logs.configure(self.settings)
             logs.bridge_twisted()
+            # Before the application, which may import twisted.internet.reactor and would get another one.
+            install_reactor()
             self.server = self.server_class(self.load(path), settings=self.settings)
             self.server.run()
 

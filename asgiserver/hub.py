@@ -132,11 +132,12 @@ class Hub:
         if not exchange.gone:
             exchange.handle_reply(exchange.parse(message))
             await exchange.stream.drain()
-        elif exchange.listening:
-            # A loop that sends to nobody must not keep others, its own receive() among them, from running.
-            await asyncio.sleep(0)
         else:
-            raise ClientDisconnected("the client has left")
+            # A loop that sends to nobody must not keep others from running: neither its own receive(), nor the deadline
+            # that cancels it when it ignores the error too.
+            await asyncio.sleep(0)
+            if not exchange.listening:
+                raise ClientDisconnected("the client has left")
 
     def application_done(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
         """An application has ended: log its failure, and end what it left open. The only place that does."""

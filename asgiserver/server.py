@@ -99,6 +99,8 @@ class Server(Hub):
     async def serve(self) -> None:
         """Serve on the running loop until :meth:`stop` or cancellation; raises as :meth:`run` does."""
         self._prepare()
+        if self.stop_requested:
+            return
         starting = asyncio.ensure_future(self._start())
         stopped = asyncio.ensure_future(self._wait_for_stop())
         try:

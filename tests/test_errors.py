@@ -7,7 +7,7 @@ import re
 import pytest
 
 from asgiserver import errors
-from asgiserver.errors import ASGIServerError, ApplicationError, ClientDisconnected, RequestError
+from asgiserver.errors import ApplicationError, ASGIServerError, ClientDisconnected, RequestError
 
 TREE = [
     (errors.SettingsError, ASGIServerError, ValueError),

@@ -75,13 +75,14 @@ class HTTPExchange(Exchange):
         self._wake()
 
     def _next_event(self) -> Message | None:
+        if not (self._body or self._ended or self.finished):
+            # The application wants the body: the moment for a 100 (Continue). What the wire has kept comes at once,
+            # and may end this exchange.
+            self._resume()
         if self.state is State.COMPLETE or (self.gone and (self._delivered or not self._ended)):
             # ASGI "Disconnect": also what receive() gives once the response has been sent.
             self._told = True
             return {"type": "http.disconnect"}
-        if not (self._body or self._ended or self.gone):
-            # The application wants the body: the moment for a 100 (Continue).
-            self._resume()
         if self._body or (self._ended and not self._delivered):
             return self._next_piece()
         return None

@@ -111,7 +111,7 @@ class WebSocketExchange(Exchange):
     def _next_message(self) -> Message:
         payload = self._inbox.popleft()
         self._buffered -= len(payload) + MESSAGE_OVERHEAD
-        if self.full and self._buffered <= self.settings.request_buffer_size // 2:
+        if self.full and not self.gone and self._buffered <= self.settings.request_buffer_size // 2:
             self._make_room()
         if isinstance(payload, str):
             return {"type": "websocket.receive", "text": payload}
@@ -261,6 +261,8 @@ class WebSocketExchange(Exchange):
                 self._cut_off()
             raise
         if more_body:
+            # The handshake is answered, however long the rest of the answer takes.
+            self.deadlines.clear(Deadline.ACCEPT)
             self.state = State.STREAMING
         else:
             self._deny()

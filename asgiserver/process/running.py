@@ -45,7 +45,7 @@ def run(server: Server) -> None:
     try:
         if takes_signals:
             # Twisted's own handlers too, for the sake of SIGCHLD; ours then take the place of its SIGINT and SIGTERM.
-            main.handle_signals = True
+            main.keep_signals()
         reactor.run(installSignalHandlers=takes_signals)
     finally:
         main.restore_signals()
@@ -59,16 +59,18 @@ class _Main:
 
     def __init__(self, server: Server, reactor: Any) -> None:
         self.error: BaseException | None = None
-        self.handle_signals = False
         self._server = server
         self._reactor = reactor
         self._task: asyncio.Task[None] | None = None
         self._previous: dict[int, Any] = {}
 
+    def keep_signals(self) -> None:
+        """Remember whose the signals are, before Twisted takes them, which gives none back."""
+        self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
+
     def start(self) -> None:
-        if self.handle_signals:
-            for number in _SIGNALS:
-                self._previous[number] = signal.signal(number, self._signalled)
+        for number in self._previous:
+            signal.signal(number, self._signalled)
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
@@ -96,7 +98,8 @@ class _Main:
 
     def restore_signals(self) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            # None: it was not Python that set it, and so Python cannot set it again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _set_up(loop: asyncio.AbstractEventLoop, verbosity: int) -> None:

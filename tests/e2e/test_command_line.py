@@ -43,11 +43,17 @@ def application(environ, start_response):
     return [b"synchronous"]
 """,
     "threads": """
-import asyncio
+import asyncio, threading
+barrier = threading.Barrier(3)
+def job():
+    barrier.wait(10)
+    return threading.current_thread().name
 async def app(scope, receive, send):
-    count = asyncio.get_running_loop()._default_executor._max_workers if scope["type"] == "http" else 0
+    assert scope["type"] == "http"
+    loop = asyncio.get_running_loop()
+    names = await asyncio.gather(*(loop.run_in_executor(None, job) for _ in range(12)))
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": str(count).encode()})
+    await send({"type": "http.response.body", "body": str(len(set(names))).encode()})
 """,
     "broken": "import not_installed_anywhere",
     "unstartable": """
@@ -156,8 +162,8 @@ class TestMistakes:
             (["synchronous"], 2, "'application' (function) looks like a WSGI application; wrap it with asgiref.wsgi."),
             (["--app-dir", "nowhere", "alone_app"], 2, "app_dir: there is no folder 'nowhere'"),
             (["--log-config", "nowhere.toml", "alone_app"], 2, "log_config: "),
-            (["-e", "nonsense:1", "alone_app"], 2, ""),
-            (["--ssl-certfile", "nowhere.pem", "-p", "0", "alone_app"], 2, ""),
+            (["-e", "nonsense:1", "alone_app"], 2, "endpoint 'nonsense:1': "),
+            (["--ssl-certfile", "nowhere.pem", "-p", "0", "alone_app"], 2, "ssl_certfile: cannot read nowhere.pem"),
         ],
         ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else None,
     )

@@ -1,0 +1,682 @@
+"""Ways to run a server, and ways for it to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.sync.client import connect as connect_websocket
+
+from asgiserver import Server
+from asgiserver.errors import ListenError, ReactorError, SettingsError
+from tests.e2e.live import answer, connect, in_loop, receive_body, serve, until, url
+from tests.e2e.server import DEADLINE, ROOT, ServerProcess, environment, run_command, wait_for
+
+#: Speaks of what it goes through on standard output; its behaviour is told by the request's path.
+APPLICATION = """
+import asyncio
+
+def say(*words):
+    print(*words, flush=True)
+
+async def application(scope, receive, send):
+    await {"lifespan": lifespan, "http": http, "websocket": websocket}[scope["type"]](scope, receive, send)
+
+async def lifespan(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    say("started up")
+    await receive()
+    say("closing down")
+    await send({"type": "lifespan.shutdown.complete"})
+
+async def http(scope, receive, send):
+    try:
+        await globals()[scope["path"].strip("/") or "hello"](receive, send)
+        say("done", scope["path"])
+    except asyncio.CancelledError:
+        say("cancelled", scope["path"])
+        raise
+
+async def start(send, body=b"", more_body=True):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body, "more_body": more_body})
+
+async def hello(receive, send):
+    await start(send, b"Hello", False)
+
+async def upload(receive, send):
+    say("reading")
+    while (await receive()).get("more_body"):
+        pass
+    await start(send, b"read all", False)
+
+async def endless(receive, send):
+    await start(send, b"first")
+    await asyncio.Event().wait()
+
+async def events(receive, send):
+    await start(send, b"first")
+    while (event := await receive())["type"] != "http.disconnect":
+        pass
+    say(event["type"])
+
+async def stubborn(receive, send):
+    await start(send, b"first")
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            say("ignored")
+
+async def websocket(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] != "websocket.disconnect":
+        await send({"type": "websocket.send", "text": event["text"]})
+    say("disconnect", event["code"], event["reason"])
+"""
+
+UPLOAD = b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("application")
+    (path / "app.py").write_text(APPLICATION, "utf-8")
+    return path
+
+
+def serving(folder: Path, *args: str, **options: Any) -> ServerProcess:
+    return ServerProcess("--app-dir", str(folder), "-b", "127.0.0.1", "-p", "0", *args, "app", **options)
+
+
+def open_connection(server: ServerProcess) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE)
+
+
+def refuses(server: ServerProcess) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", server.port)) != 0
+
+
+def read_until(peer: socket.socket, end: bytes) -> bytes:
+    data = b""
+    while not data.endswith(end):
+        piece = peer.recv(65536)
+        assert piece, f"the server closed after {data!r}"
+        data += piece
+    return data
+
+
+def run_script(text: str, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    path = folder / "script.py"
+    path.write_text(text, "utf-8")
+    return subprocess.run(
+        [sys.executable, str(path)], cwd=ROOT, env=environment(env), capture_output=True, text=True, timeout=DEADLINE,
+        check=False,
+    )  # fmt: skip
+
+
+def is_orderly(output: str) -> bool:
+    return "Traceback" not in output and "Unhandled" not in output and "never" not in output
+
+
+class TestSignals:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_running_request_is_completed_and_nobody_else_is_let_in(self, folder: Path, number: int) -> None:
+        """T269, T276: and the response in flight says that the connection closes."""
+        with serving(folder) as server, open_connection(server) as peer:
+            peer.sendall(UPLOAD)
+            wait_for(lambda: "reading" in server.output())
+            server.send_signal(number)
+            wait_for(lambda: refuses(server))
+            assert server.process.poll() is None
+            peer.sendall(b"2")
+            response = read_until(peer, b"read all\r\n0\r\n\r\n")
+            assert peer.recv(1) == b""
+            assert server.wait() == 0
+        assert response.startswith(b"HTTP/1.1 200 ")
+        assert b"\r\nconnection: close\r\n" in response.lower()
+        words = server.output()
+        assert words.index("done /upload") < words.index("closing down")
+        assert is_orderly(words)
+
+    def test_an_idle_server_ends_at_once(self, folder: Path) -> None:
+        """T270."""
+        with serving(folder) as server:
+            began = time.monotonic()
+            assert server.stop() == 0
+            # The interpreter's own end is in it; graceful_timeout is 10 s.
+            assert time.monotonic() - began < 4
+        assert "closing down" in server.output()
+
+    def test_idle_connections_are_closed_at_once(self, folder: Path) -> None:
+        """T271: those that have had a response, and those that have sent nothing."""
+        with serving(folder) as server, open_connection(server) as used, open_connection(server) as fresh:
+            used.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            read_until(used, b"0\r\n\r\n")
+            began = time.monotonic()
+            server.send_signal(signal.SIGTERM)
+            assert used.recv(1) == b""
+            assert fresh.recv(1) == b""
+            assert server.wait() == 0
+            assert time.monotonic() - began < 4
+        assert is_orderly(server.output())
+
+    def test_a_client_within_its_head_does_not_hold_the_server_up(self, folder: Path) -> None:
+        """T272."""
+        with serving(folder) as server, open_connection(server) as peer:
+            peer.sendall(b"GET / HTTP/1.1\r\nHo")
+            began = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - began < 4
+        assert is_orderly(server.output())
+
+    def test_a_request_without_end_is_cancelled_at_the_deadline(self, folder: Path) -> None:
+        """T273: its response is cut off, not completed."""
+        with serving(folder, "--graceful-timeout", "0.5") as server, open_connection(server) as peer:
+            peer.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+            read_until(peer, b"5\r\nfirst\r\n")
+            began = time.monotonic()
+            server.send_signal(signal.SIGTERM)
+            with pytest.raises(ConnectionResetError):
+                assert peer.recv(1) != b"", "a chunked response without its end was closed cleanly"
+            assert server.wait() == 0
+            assert 0.5 <= time.monotonic() - began < 4
+        words = server.output()
+        assert words.index("cancelled /endless") < words.index("closing down")
+        assert "did not finish in 0.5 s" in words
+        assert is_orderly(words)
+
+    def test_an_application_that_ignores_cancelling_does_not_keep_the_server(self, folder: Path) -> None:
+        with serving(folder, "--graceful-timeout", "0.2") as server, open_connection(server) as peer:
+            peer.sendall(b"GET /stubborn HTTP/1.1\r\nHost: a\r\n\r\n")
+            read_until(peer, b"5\r\nfirst\r\n")
+            assert server.stop() == 0
+        assert "GET '/stubborn' did not end when it was cancelled" in server.output()
+
+    def test_event_streams_and_websockets_end_within_the_deadline(self, folder: Path) -> None:
+        """T275, T196: a WebSocket is closed with 1012, and its application hears of it."""
+        with serving(folder, "--graceful-timeout", "1") as server, open_connection(server) as peer:
+            peer.sendall(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
+            read_until(peer, b"5\r\nfirst\r\n")
+            with connect_websocket(f"ws://127.0.0.1:{server.port}/") as websocket:
+                websocket.send("echo")
+                assert websocket.recv(DEADLINE) == "echo"
+                began = time.monotonic()
+                server.send_signal(signal.SIGTERM)
+                with pytest.raises(Exception, match="1012"):
+                    websocket.recv(DEADLINE)
+            assert server.wait() == 0
+            assert time.monotonic() - began < 5
+        assert "disconnect 1012 service restart" in server.output()
+        assert is_orderly(server.output())
+
+    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_the_second_one_stops_at_once(self, folder: Path, number: int, status: int) -> None:
+        """T274: no waiting for requests, and no lifespan shutdown."""
+        with serving(folder, "--graceful-timeout", "60") as server, open_connection(server) as peer:
+            peer.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+            read_until(peer, b"5\r\nfirst\r\n")
+            server.send_signal(number)
+            wait_for(lambda: refuses(server))
+            began = time.monotonic()
+            server.send_signal(number)
+            assert server.wait() == status
+            assert time.monotonic() - began < 4
+        assert "closing down" not in server.output()
+        assert is_orderly(server.output())
+
+    def test_the_second_one_ends_a_shutdown_that_hangs(self, tmp_path: Path) -> None:
+        (tmp_path / "app.py").write_text(
+            APPLICATION.replace('say("closing down")', 'say("closing down"); await asyncio.sleep(60)'), "utf-8"
+        )
+        with serving(tmp_path, "--lifespan-shutdown-timeout", "60") as server:
+            server.send_signal(signal.SIGINT)
+            wait_for(lambda: "closing down" in server.output())
+            server.send_signal(signal.SIGINT)
+            assert server.wait() == 130
+        assert is_orderly(server.output())
+
+
+class TestStop:
+    @in_loop
+    async def test_from_another_thread_is_as_graceful_as_a_signal(self) -> None:
+        """T286."""
+        reading, events = asyncio.Event(), []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "lifespan":
+                events.append((await receive())["type"])
+                await send({"type": "lifespan.startup.complete"})
+                events.append((await receive())["type"])
+                await send({"type": "lifespan.shutdown.complete"})
+            else:
+                reading.set()
+                await answer(send, await receive_body(receive))
+                events.append("answered")
+
+        ready = asyncio.Event()
+        server = Server(application, port=0, ready_callable=ready.set)
+        task = asyncio.create_task(server.serve())
+        async with asyncio.timeout(DEADLINE):
+            await ready.wait()
+        async with connect(server) as peer:
+            await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1")
+            await reading.wait()
+            for _ in range(2):
+                thread = threading.Thread(target=server.stop)
+                thread.start()
+                thread.join()
+            assert server.stop_requested
+            await until(lambda: server.stopping)
+            await peer.send(b"2")
+            assert (await peer.response()).body == b"12"
+            async with asyncio.timeout(DEADLINE):
+                await task
+        assert events == ["lifespan.startup", "answered", "lifespan.shutdown"]
+
+    @in_loop
+    async def test_before_the_start_serves_nothing(self) -> None:
+        server = Server(answer_nothing, port=0, lifespan="off")
+        server.stop()
+        async with asyncio.timeout(DEADLINE):
+            await server.serve()
+        assert server.listening_addresses == []
+
+    @in_loop
+    async def test_during_the_start_up_cancels_it(self) -> None:
+        """T209."""
+        began, ended = asyncio.Event(), asyncio.Event()
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        server = Server(application, port=0)
+        task = asyncio.create_task(server.serve())
+        async with asyncio.timeout(DEADLINE):
+            await began.wait()
+            server.stop()
+            await task
+        assert ended.is_set()
+        assert server.listening_addresses == []
+
+    @in_loop
+    async def test_cancelling_serve_stops_gracefully_too(self) -> None:
+        events: list[str] = []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            events.append((await receive())["type"])
+            await send({"type": "lifespan.startup.complete"})
+            events.append((await receive())["type"])
+            await send({"type": "lifespan.shutdown.complete"})
+
+        ready = asyncio.Event()
+        server = Server(application, port=0, ready_callable=ready.set)
+        task = asyncio.create_task(server.serve())
+        await ready.wait()
+        address = server.listening_addresses[0]
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert events == ["lifespan.startup", "lifespan.shutdown"]
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*address)
+
+    @in_loop
+    async def test_leaves_no_task_behind(self) -> None:
+        async with serve(answer_hello) as server, connect(server) as peer:
+            assert (await peer.request("GET", "/")).body == b"Hello"
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert not server.connections
+
+    @in_loop
+    async def test_an_application_whose_client_left_is_given_time_and_then_cancelled(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """T277: and that is logged once."""
+        started, ended = asyncio.Event(), asyncio.Event()
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        caplog.set_level(logging.INFO, "asgiserver")
+        async with serve(application, application_close_timeout=0.2) as server:
+            async with connect(server) as peer:
+                await peer.send(b"GET /long HTTP/1.1\r\nHost: a\r\n\r\n")
+                await started.wait()
+            await until(lambda: not server.connections)
+            assert not ended.is_set()
+            await until(ended.is_set)
+        warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+        assert len(warnings) == 1
+        assert "GET '/long' still ran 0.2 s" in warnings[0]
+
+
+async def answer_nothing(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError("the application was called")
+
+
+async def answer_hello(scope: Any, receive: Any, send: Any) -> None:
+    await answer(send, b"Hello")
+
+
+class TestInARunningLoop:
+    @in_loop
+    async def test_async_with_serves_while_its_block_runs(self) -> None:
+        async with Server(answer_hello, endpoints=["tcp:0:interface=127.0.0.1"], lifespan="off") as server:
+            address = server.listening_addresses[0]
+            async with httpx.AsyncClient() as client:
+                assert (await client.get(url(server))).text == "Hello"
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*address)
+
+    def test_it_works_for_one_loop_after_another(self) -> None:
+        async def main() -> None:
+            async with serve(answer_hello) as server, connect(server) as peer:
+                assert (await peer.request("GET", "/")).body == b"Hello"
+
+        for _ in range(3):
+            asyncio.run(main())
+
+    @in_loop
+    async def test_two_servers_share_a_loop(self) -> None:
+        async with serve(answer_hello) as one, serve(answer_hello) as other:
+            for server in (one, other):
+                async with connect(server) as peer:
+                    assert (await peer.request("GET", "/")).body == b"Hello"
+
+    @in_loop
+    async def test_what_the_block_raises_comes_out_of_it(self) -> None:
+        with pytest.raises(ZeroDivisionError):
+            async with serve(answer_hello):
+                raise ZeroDivisionError
+
+    @in_loop
+    async def test_ready_callable_is_called_when_the_port_is_open(self) -> None:
+        """T286."""
+        seen: list[bool] = []
+
+        def ready() -> None:
+            with socket.socket() as probe:
+                seen.append(probe.connect_ex(server.listening_addresses[0]) == 0)
+
+        server = Server(answer_hello, port=0, lifespan="off", ready_callable=ready)
+        async with server:
+            assert seen == [True]
+
+    @in_loop
+    async def test_a_port_in_use_is_an_error_and_leaves_nothing_open(self) -> None:
+        async with serve(answer_hello) as server:
+            port = server.listening_addresses[0][1]
+            with pytest.raises(ListenError, match=f"127.0.0.1:{port}"):
+                await Server(answer_hello, port=port, lifespan="off").serve()
+
+    @in_loop
+    async def test_a_server_serves_once(self) -> None:
+        async with serve(answer_hello) as server:
+            pass
+        with pytest.raises(RuntimeError, match="only once"):
+            await server.serve()
+
+    @in_loop
+    async def test_run_is_refused_with_the_cure(self) -> None:
+        with pytest.raises(ReactorError, match="await Server.serve"):
+            Server(answer_hello, port=0).run()
+
+    @in_loop
+    async def test_an_application_begins_in_the_servers_own_context(self) -> None:
+        """T049: not in that of the request before it, also not when that was pipelined."""
+        variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+        seen: list[str] = []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            seen.append(variable.get())
+            variable.set(scope["path"])
+            await answer(send)
+
+        token = variable.set("the server's")
+        async with serve(application) as server, connect(server) as peer:
+            variable.reset(token)
+            await peer.send(b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(3)))
+            for _ in range(3):
+                assert (await peer.response()).status == 200
+        assert seen == ["the server's"] * 3
+
+
+def run_in_thread(pool: ThreadPoolExecutor, server: Server) -> Any:
+    future = pool.submit(server.run)
+    wait_for(lambda: server.listening_addresses or future.done())
+    if future.done():
+        future.result()
+    return future
+
+
+class TestRun:
+    """Server.run: a reactor of the server's own."""
+
+    @pytest.fixture
+    def pool(self) -> Iterator[ThreadPoolExecutor]:
+        with ThreadPoolExecutor() as pool:
+            yield pool
+
+    def test_in_a_thread_with_signal_handlers_off_as_djangos_autoreloader_does(self, pool: ThreadPoolExecutor) -> None:
+        before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)]
+        server = Server(answer_hello, port=0, lifespan="off", signal_handlers=False)
+        future = run_in_thread(pool, server)
+        assert httpx.get(url(server)).text == "Hello"
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)] == before
+        server.stop()
+        assert future.result(DEADLINE) is None
+
+    def test_one_server_after_another_in_one_process(self, pool: ThreadPoolExecutor) -> None:
+        for _ in range(2):
+            server = Server(answer_hello, port=0, lifespan="off")
+            future = run_in_thread(pool, server)
+            assert httpx.get(url(server)).text == "Hello"
+            server.stop()
+            future.result(DEADLINE)
+
+    def test_gives_the_signals_back(self, tmp_path: Path) -> None:
+        result = run_script(
+            """
+import signal
+from asgiserver import Server
+def mine(*_): pass
+signal.signal(signal.SIGTERM, mine)
+for _ in range(2):
+    server = Server(lambda scope, receive, send: None, port=0, lifespan="off", interface="asgi3",
+                    ready_callable=lambda: signal.raise_signal(signal.SIGTERM))
+    server.run()
+    print(server.stop_requested, signal.getsignal(signal.SIGTERM) is mine, flush=True)
+""",
+            tmp_path,
+        )
+        assert result.stdout.split() == ["True"] * 4, result.stderr
+        assert result.returncode == 0
+
+    @pytest.mark.parametrize("way", ["server.run()", "asyncio.run(server.serve())"])
+    def test_beside_a_daphne_that_was_imported_before(self, tmp_path: Path, way: str) -> None:
+        """T239: its idle reactor is used, or gives way."""
+        pytest.importorskip("daphne")
+        result = run_script(
+            f"""
+import asyncio
+import daphne.server
+from asgiserver import Server
+async def application(scope, receive, send): ...
+server = Server(application, port=0, lifespan="off")
+server.ready_callable = lambda: (print("serving", flush=True), server.stop())
+{way}
+""",
+            tmp_path,
+        )
+        assert (result.stdout, result.returncode) == ("serving\n", 0), result.stderr
+
+    def test_another_reactor_is_one_clear_line(self, tmp_path: Path) -> None:
+        """T239."""
+        result = run_script(
+            """
+from twisted.internet import selectreactor
+selectreactor.install()
+from asgiserver.cli import main
+main(["-p", "0", "examples.hello:application"])
+""",
+            tmp_path,
+        )
+        assert result.returncode == 1
+        assert result.stderr.count("\n") == 1
+        assert "SelectReactor is installed" in result.stderr
+        assert "--reactor=asyncio" in result.stderr
+
+    def test_an_application_that_imports_the_reactor_gets_ours(self, tmp_path: Path) -> None:
+        """As under Daphne: the reactor is installed before the application is imported."""
+        text = "from twisted.internet import reactor\nassert reactor.running is False\n" + APPLICATION
+        (tmp_path / "app.py").write_text(text, "utf-8")
+        with serving(tmp_path) as server:
+            assert httpx.get(server.url).text == "Hello"
+
+    def test_asgi_threads_sets_the_number_of_threads(self, tmp_path: Path) -> None:
+        """T231."""
+        (tmp_path / "app.py").write_text(
+            """
+import asyncio, json, threading
+async def application(scope, receive, send):
+    names = await asyncio.gather(*(asyncio.to_thread(threading.get_ident) for _ in range(20)))
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": json.dumps(len(set(names))).encode()})
+""",
+            "utf-8",
+        )
+        with serving(tmp_path, "--lifespan", "off", env={"ASGI_THREADS": "1"}) as server:
+            assert json.loads(httpx.get(server.url).text) == 1
+
+    def test_a_wrong_asgi_threads_is_one_line(self) -> None:
+        result = run_command("-p", "0", "examples.hello:application", env={"ASGI_THREADS": "many"})
+        assert result.returncode == 2
+        assert result.stderr.splitlines()[-1].endswith("ASGI_THREADS: expected a whole number of at least 1, got 'many'")
+        assert is_orderly(result.stderr)
+
+    def test_a_wrong_asgi_threads_does_not_spoil_the_process(
+        self, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ASGI_THREADS", "0")
+        with pytest.raises(SettingsError, match="ASGI_THREADS"):
+            pool.submit(Server(answer_hello, port=0).run).result(DEADLINE)
+        monkeypatch.delenv("ASGI_THREADS")
+        server = Server(answer_hello, port=0, lifespan="off")
+        future = run_in_thread(pool, server)
+        server.stop()
+        future.result(DEADLINE)
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder for the import path that is laid out as the wheel is."""
+    path = tmp_path_factory.mktemp("site")
+    (path / "twisted" / "plugins").mkdir(parents=True)
+    plugin = (ROOT / "asgiserver" / "twist_plugin.py").read_text("utf-8")
+    (path / "twisted" / "plugins" / "asgiserver_twist.py").write_text(plugin, "utf-8")
+    return str(path)
+
+
+class TestTwisted:
+    """Inside Twisted's own programs; the signals are theirs."""
+
+    TAC = """
+import logging, sys
+sys.path.insert(0, {folder!r})
+from twisted.application import service
+from asgiserver.service import ASGIService
+from app import application as asgi
+logging.basicConfig(level=logging.INFO)
+application = service.Application("web")
+ASGIService(asgi, endpoints=["tcp:0:interface=127.0.0.1"], graceful_timeout=5).setServiceParent(application)
+"""
+
+    def twistd(self, folder: Path, name: str) -> ServerProcess:
+        run = "from twisted.scripts.twistd import run; run()"
+        return ServerProcess(
+            "--reactor=asyncio", "--nodaemon", "--pidfile=", "--python", str(folder / name),
+            command=(sys.executable, "-c", run),
+        )  # fmt: skip
+
+    def test_a_service_in_a_tac_file_serves_and_stops_gracefully(self, folder: Path) -> None:
+        (folder / "web.tac").write_text(self.TAC.format(folder=str(folder)), "utf-8")
+        with self.twistd(folder, "web.tac") as server, open_connection(server) as peer:
+            assert httpx.get(server.url).text == "Hello"
+            peer.sendall(UPLOAD)
+            wait_for(lambda: "reading" in server.output())
+            server.send_signal(signal.SIGTERM)
+            wait_for(lambda: refuses(server))
+            peer.sendall(b"2")
+            assert read_until(peer, b"read all\r\n0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+            server.wait()
+        assert server.output().index("done /upload") < server.output().index("closing down")
+        assert is_orderly(server.output())
+
+    def test_a_service_that_cannot_start_ends_the_program(self, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+            text = self.TAC.format(folder=str(folder)).replace("tcp:0:interface=127.0.0.1", endpoint)
+            (folder / "taken.tac").write_text(text, "utf-8")
+            with pytest.raises(AssertionError, match="the server ended") as caught, self.twistd(folder, "taken.tac"):
+                pass
+        assert f"cannot listen on {endpoint}" in str(caught.value)
+
+    def twist(self, plugins: str, *args: str) -> ServerProcess:
+        return ServerProcess(
+            *args, command=(sys.executable, "-m", "twisted", "--log-format=text"),
+            env={"PYTHONPATH": f"{plugins}:{ROOT}"},
+        )  # fmt: skip
+
+    def test_the_command_asgi_takes_the_same_options(self, plugins: str, folder: Path) -> None:
+        args = ("asgi", "--app-dir", str(folder), "-p", "0", "--server-name", "mine", "app")
+        with self.twist(plugins, "--reactor=asyncio", *args) as server:
+            response = httpx.get(server.url)
+            assert (response.text, response.headers["server"]) == ("Hello", "mine")
+            server.send_signal(signal.SIGTERM)
+            server.wait()
+        assert "closing down" in server.output()
+        assert '"GET /" 200' in server.output()
+        assert is_orderly(server.output())
+
+    @pytest.mark.parametrize(
+        ("args", "status", "words"),
+        [
+            (("asgi", "-p", "0", "examples.hello"), 1, "--reactor=asyncio"),
+            (("--reactor=asyncio", "asgi", "-p", "x", "app"), 2, "expected a whole number"),
+            (("--reactor=asyncio", "asgi", "-p", "0", "nowhere"), 2, "no module named 'nowhere'"),
+            (("--reactor=asyncio", "asgi", "-p", "0", "--lifespan", "on", "examples.hello"), 3, "before it completed"),
+        ],
+    )
+    def test_what_is_wrong_is_one_line_and_a_status(
+        self, plugins: str, args: tuple[str, ...], status: int, words: str
+    ) -> None:
+        with pytest.raises(AssertionError, match=f"ended with status {status}:") as caught, self.twist(plugins, *args):
+            pass
+        assert words in str(caught.value)
+        assert is_orderly(str(caught.value))

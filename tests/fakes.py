@@ -1,0 +1,312 @@
+"""What the unit tests put in the places of a wire, a hub, a frame engine and a socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress
+from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from asgiserver.asgi.default_fields import DefaultFields
+from asgiserver.asgi.exchange import Exchange
+from asgiserver.asgi.http import HTTPExchange
+from asgiserver.asgi.interfaces import Headers, Scope, Stream
+from asgiserver.asgi.scope import Addresses, Request, ScopeBuilder
+from asgiserver.asgi.websocket import WebSocketExchange
+from asgiserver.errors import RequestError
+from asgiserver.settings import Settings
+from asgiserver.wire.connection import HTTPConnection
+
+T = TypeVar("T")
+
+#: 1994-11-15 08:12:31 UTC, the date of RFC 9110 §6.6.1.
+THEN = 784887151
+DATE = b"Tue, 15 Nov 1994 08:12:31 GMT"
+CLIENT = ("192.0.2.7", 4711)
+SERVER = ("198.51.100.1", 8000)
+
+
+def at_once(awaitable: Awaitable[T]) -> T:
+    """The result of a coroutine that must not have to wait for anything; there is no loop that it could wait on."""
+    coroutine = awaitable
+    assert isinstance(coroutine, Coroutine)
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    coroutine.close()
+    raise AssertionError("it waits")
+
+
+async def settle() -> None:
+    """Let everything run that can run now."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def would_wait(receive: Callable[[], Awaitable[Any]]) -> bool:
+    """True when ``receive()`` has nothing to give."""
+
+    async def look() -> bool:
+        task = asyncio.ensure_future(receive())
+        await settle()
+        if task.done():
+            task.result()
+            return False
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return True
+
+    return asyncio.run(look())
+
+
+def fields(server_name: str = "", *lines: str) -> DefaultFields:
+    return DefaultFields(server_name, lines, now=lambda: THEN + 0.5)
+
+
+class FakeStream:
+    """Records what an exchange writes, and fails the test when it writes after the end."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.slow = False
+        self.reading = True
+        self.lost = False
+        self.status: int | None = None
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.framing: dict[str, Any] = {}
+        self.data = b""
+        self.on_resume: Callable[[], object] | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.lost or bool({"end", "abort", "close"} & set(self.calls))
+
+    def _call(self, name: str) -> None:
+        assert not self.over, f"{name} after {self.calls}"
+        self.calls.append(name)
+
+    def send_headers(
+        self, status: int, headers: Headers, *, content_length: int | None, has_body: bool, close: bool
+    ) -> None:
+        self._call("headers")
+        self.status = status
+        self.headers = list(headers)
+        self.framing = {"content_length": content_length, "has_body": has_body, "close": close}
+
+    def send_data(self, data: bytes, *, last: bool = False) -> None:
+        self._call("data")
+        self.data += data
+        if last:
+            self.calls.append("end")
+
+    def end(self) -> None:
+        self._call("end")
+
+    def switch(self, headers: Headers) -> None:
+        self._call("switch")
+        self.status = 101
+        self.headers = list(headers)
+
+    def abort(self) -> None:
+        self._call("abort")
+
+    def close(self) -> None:
+        self._call("close")
+
+    def pause_reading(self) -> None:
+        self._call("pause")
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.over, f"resume after {self.calls}"
+        self.reading = True
+        if self.on_resume is not None:
+            self.on_resume()
+
+    async def drain(self) -> None:
+        """Never waits."""
+
+
+class FakeHub:
+    """What an exchange needs of the server."""
+
+    def __init__(self, *, logs_actions: bool = True) -> None:
+        self.logs_actions = logs_actions
+        self.actions: list[tuple[str, str, dict[str, Any]]] = []
+        self.gone: list[Exchange] = []
+
+    def exchange_gone(self, exchange: Exchange) -> None:
+        self.gone.append(exchange)
+
+    def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
+        self.actions.append((protocol, action, details))
+
+
+class FakeFrames:
+    """A frame engine whose messages the test makes up itself."""
+
+    def __init__(self, exchange: WebSocketExchange) -> None:
+        self.exchange = exchange
+        self.received = b""
+        self.sent: list[tuple[Any, ...]] = []
+        self.resumed = 0
+
+    def receive(self, data: bytes) -> None:
+        self.received += data
+
+    def resume(self) -> None:
+        self.resumed += 1
+
+    def send_message(self, payload: bytes, *, text: bool) -> None:
+        self.sent.append(("text" if text else "binary", payload))
+        self.exchange.write(b"<%b>" % payload)
+
+    def send_ping(self, payload: bytes) -> None:
+        self.sent.append(("ping", payload))
+        self.exchange.write(b"<ping>")
+
+    def send_close(self, code: int, reason: str) -> None:
+        self.sent.append(("close", code, reason))
+        self.exchange.write(b"<close>")
+
+
+class WireHub:
+    """The server as a wire sees it; makes HTTP exchanges, but no applications: the test replies itself."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = Settings(**settings)
+        self.clock = Clock()
+        self.fields = fields()
+        self.stopping = False
+        self.accepting = True
+        self.refusal: RequestError | None = None
+        self.connections: set[HTTPConnection] = set()
+        self.requests: list[Request] = []
+        self.exchanges: list[HTTPExchange] = []
+        self.refused: list[tuple[Request | None, int]] = []
+        self.scopes = ScopeBuilder("", None, None)
+        self.log = FakeHub(logs_actions=False)
+
+    @property
+    def exchange(self) -> HTTPExchange:
+        """The latest one."""
+        return self.exchanges[-1]
+
+    def connection_made(self, connection: HTTPConnection) -> bool:
+        self.connections.add(connection)
+        return self.accepting
+
+    def connection_lost(self, connection: HTTPConnection) -> None:
+        self.connections.remove(connection)
+
+    def open_exchange(self, request: Request, stream: Stream, addresses: Addresses) -> Exchange:
+        if self.refusal is not None:
+            raise self.refusal
+        scope: Scope = self.scopes.http(request, addresses)
+        exchange = HTTPExchange(scope, stream, self.log, self.settings, self.clock, self.fields)
+        self.requests.append(request)
+        self.exchanges.append(exchange)
+        return exchange
+
+    def request_refused(self, request: Request | None, addresses: Addresses, error: RequestError) -> None:
+        self.refused.append((request, error.status))
+
+    def connect(self, transport: Any = None) -> tuple[HTTPConnection, Any]:
+        """A new connection and its transport."""
+        transport = FakeTransport() if transport is None else transport
+        connection = HTTPConnection(self)
+        connection.makeConnection(transport)
+        return connection, transport
+
+
+class FakeTransport(StringTransport):
+    """A transport that is no socket's, as those that wrap another one: everything goes through ``write``."""
+
+    def __init__(self, peer: IAddress | None = None, host: IAddress | None = None) -> None:
+        super().__init__(host or IPv4Address("TCP", *SERVER), peer or IPv4Address("TCP", *CLIENT))
+
+    @property
+    def reading(self) -> bool:
+        return self.producerState == "producing"
+
+    def take(self) -> bytes:
+        """What was written since the last look."""
+        data: bytes = self.value()
+        self.clear()
+        return data
+
+
+class FakeSocket(FileDescriptor):
+    """A socket's transport without its socket.
+
+    :ivar room: bytes that the peer takes before it stops.
+    :ivar broken: the next attempt to send meets a reset connection.
+    """
+
+    def __init__(self, room: int = 1 << 30) -> None:
+        super().__init__(reactor=self)  # type: ignore[arg-type]
+        self.connected = 1
+        self.room = room
+        self.broken = False
+        self.sent = b""
+        self.writes: list[int] = []
+        self.half_closed = False
+        self.aborted = False
+        self.writing = False
+        self.reading = True
+
+    def writeSomeData(self, data: bytes | memoryview) -> int | BaseException:
+        if self.broken:
+            return CONNECTION_LOST  # type: ignore[no-any-return]
+        taken = bytes(data[: self.room])
+        self.room -= len(taken)
+        self.sent += taken
+        self.writes.append(len(taken))
+        return len(taken)
+
+    def readable(self, room: int) -> None:
+        """The peer takes ``room`` bytes more, and the reactor tells so."""
+        self.room += room
+        self.doWrite()
+
+    def lose(self) -> None:
+        self.connected = 0
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+    # What a FileDescriptor asks of its reactor, and of the class of its socket.
+
+    def addWriter(self, _: object) -> None:
+        self.writing = True
+
+    def removeWriter(self, _: object) -> None:
+        self.writing = False
+
+    def addReader(self, _: object) -> None:
+        self.reading = True
+
+    def removeReader(self, _: object) -> None:
+        self.reading = False
+
+    def loseWriteConnection(self) -> None:
+        self.half_closed = True
+        super().loseWriteConnection()
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+        self.disconnecting = True
+
+    def getPeer(self) -> IAddress:
+        return IPv4Address("TCP", *CLIENT)
+
+    def getHost(self) -> IAddress:
+        return IPv4Address("TCP", *SERVER)

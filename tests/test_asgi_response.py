@@ -1,0 +1,152 @@
+"""The response of an exchange: its length, and what method and status make of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from asgiserver.asgi.messages import ResponseStart
+from asgiserver.asgi.response import CLIENT_CLOSED_REQUEST, Response
+from asgiserver.errors import MessageError, RequestError
+
+from .fakes import DATE, FakeStream, fields
+
+
+def response(method: str = "GET") -> tuple[Response, FakeStream]:
+    stream = FakeStream()
+    return Response(stream, fields("asgiserver"), method), stream
+
+
+def start(status: int = 200, length: int | None = None, close: bool = False) -> ResponseStart:
+    headers = [(b"x", b"1")] + ([] if length is None else [(b"content-length", str(length).encode())])
+    return ResponseStart(status, headers, length, close, False)
+
+
+class TestHead:
+    def test_start_is_held_until_the_first_body(self) -> None:
+        made, stream = response()
+        made.start(start(201))
+        assert stream.calls == []
+        assert made.status == CLIENT_CLOSED_REQUEST
+        made.body(b"abc", more_body=True)
+        assert stream.calls == ["headers", "data"]
+        assert made.status == stream.status == 201
+        made.body(b"def", more_body=False)
+        assert stream.calls == ["headers", "data", "data", "end"]
+        assert (stream.data, made.sent) == (b"abcdef", 6)
+
+    def test_default_fields_are_added_once(self) -> None:
+        """T050, T062."""
+        made, stream = response()
+        made.start(start())
+        made.body(b"", more_body=False)
+        assert stream.headers == [(b"x", b"1"), (b"date", DATE), (b"server", b"asgiserver")]
+
+    @pytest.mark.parametrize("close", [True, False])
+    @pytest.mark.parametrize("length", [None, 3])
+    def test_framing_is_told_to_the_wire(self, close: bool, length: int | None) -> None:
+        """T065."""
+        made, stream = response()
+        made.start(start(length=length, close=close))
+        made.body(b"abc", more_body=False)
+        assert stream.framing == {"content_length": length, "has_body": True, "close": close}
+
+
+class TestNoBody:
+    @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 304), ("HEAD", 304), ("POST", 304), ("HEAD", 404)])
+    @pytest.mark.parametrize("body", [b"", b"abc", b"abcdefgh"])
+    def test_head_and_304_send_the_length_but_not_the_body(self, method: str, status: int, body: bytes) -> None:
+        """T060, T061."""
+        made, stream = response(method)
+        made.start(start(status, length=5))
+        made.body(body, more_body=True)
+        made.body(body, more_body=False)
+        assert (stream.data, made.sent) == (b"", 0)
+        assert stream.framing == {"content_length": 5, "has_body": False, "close": False}
+        assert (b"content-length", b"5") in stream.headers
+
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    def test_204_has_no_length_either(self, method: str) -> None:
+        """T061; RFC 9110 §8.6."""
+        made, stream = response(method)
+        made.start(start(204, length=3))
+        made.body(b"abc", more_body=False)
+        assert stream.framing == {"content_length": None, "has_body": False, "close": False}
+        assert [name for name, _ in stream.headers] == [b"x", b"date", b"server"]
+        assert stream.data == b""
+
+
+class TestLength:
+    @pytest.mark.parametrize("pieces", [[b"abcde"], [b"ab", b"cde"], [b"", b"abcde", b""], [b"a"] * 5])
+    def test_right_length_passes(self, pieces: list[bytes]) -> None:
+        """T053."""
+        made, stream = response()
+        made.start(start(length=5))
+        for at, piece in enumerate(pieces, 1):
+            made.body(piece, more_body=at < len(pieces))
+        assert len(stream.data) == 5
+
+    @pytest.mark.parametrize("more_body", [True, False])
+    def test_longer_first_piece_sends_nothing_at_all(self, more_body: bool) -> None:
+        """T094."""
+        made, stream = response()
+        made.start(start(length=2))
+        with pytest.raises(MessageError, match='"body" is 3 bytes longer'):
+            made.body(b"abcde", more_body=more_body)
+        assert stream.calls == []
+        assert made.status == CLIENT_CLOSED_REQUEST
+
+    def test_later_piece_that_is_too_long_is_left_out_wholly(self) -> None:
+        """T094."""
+        made, stream = response()
+        made.start(start(length=4))
+        made.body(b"abc", more_body=True)
+        with pytest.raises(MessageError, match='"body" is 1 bytes longer'):
+            made.body(b"de", more_body=False)
+        assert stream.data == b"abc"
+        made.body(b"d", more_body=False)
+        assert stream.data == b"abcd"
+
+    def test_body_that_ends_short_is_refused(self) -> None:
+        """T095."""
+        made, stream = response()
+        made.start(start(length=4))
+        made.body(b"a", more_body=True)
+        with pytest.raises(MessageError, match='"body" ends 2 bytes short'):
+            made.body(b"b", more_body=False)
+        assert "end" not in stream.calls
+
+    def test_length_of_0_allows_an_empty_body_only(self) -> None:
+        made, stream = response()
+        made.start(start(length=0))
+        with pytest.raises(MessageError, match="1 bytes longer"):
+            made.body(b"a", more_body=True)
+        made.body(b"", more_body=False)
+        assert stream.calls == ["headers", "data", "end"]
+
+
+class TestAnswer:
+    def test_reason_becomes_a_text_of_known_length(self) -> None:
+        made, stream = response()
+        made.answer(RequestError(503, "Bitte warten: \xe4.", ((b"retry-after", b"1"),)), close=True)
+        assert stream.status == 503
+        assert stream.data == "Bitte warten: \xe4.\n".encode()
+        assert stream.framing == {"content_length": len(stream.data), "has_body": True, "close": True}
+        assert stream.headers[:3] == [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", str(len(stream.data)).encode()),
+            (b"retry-after", b"1"),
+        ]
+        assert stream.calls[-1] == "end"
+
+    def test_head_gets_no_text(self) -> None:
+        made, stream = response("HEAD")
+        made.answer(RequestError(500, "Internal Server Error"), close=False)
+        assert stream.data == b""
+        assert stream.framing["content_length"] == 22
+
+    def test_it_replaces_what_the_application_has_only_started(self) -> None:
+        made, stream = response()
+        made.start(start(200, length=9))
+        made.answer(RequestError(500, "Internal Server Error"), close=False)
+        assert (stream.status, made.status) == (500, 500)
+        assert b"x" not in dict(stream.headers)

@@ -1,0 +1,82 @@
+"""Date, Server, and the fields that the user adds."""
+
+from __future__ import annotations
+
+import pytest
+
+from asgiserver.asgi.default_fields import DefaultFields
+from asgiserver.errors import SettingsError
+
+from .fakes import DATE, THEN, fields
+
+
+def test_date_and_server_follow_the_applications_fields() -> None:
+    """T062."""
+    made = fields("asgiserver").complete([(b"content-type", b"text/plain")])
+    assert made == [(b"content-type", b"text/plain"), (b"date", DATE), (b"server", b"asgiserver")]
+
+
+@pytest.mark.parametrize("given", [(b"date", b"today"), (b"server", b"mine"), (b"x-frame-options", b"DENY")])
+def test_field_of_the_application_replaces_the_default_one(given: tuple[bytes, bytes]) -> None:
+    """T062."""
+    made = fields("asgiserver", "X-Frame-Options: SAMEORIGIN").complete([given])
+    assert [value for name, value in made if name == given[0]] == [given[1]]
+    assert sorted(name for name, _ in made) == [b"date", b"server", b"x-frame-options"]
+
+
+def test_empty_server_name_leaves_the_field_out() -> None:
+    """T063."""
+    assert [name for name, _ in fields("").complete([])] == [b"date"]
+
+
+def test_lines_are_added_in_order_with_lower_case_names_and_stripped_values() -> None:
+    made = fields("", "X-One:  1 ", "X-Two:2", "X-One:3:4").complete([])
+    assert made[1:] == [(b"x-one", b"1"), (b"x-two", b"2"), (b"x-one", b"3:4")]
+
+
+def test_line_may_be_repeated_but_is_left_out_wholly_when_the_application_has_it() -> None:
+    made = fields("", "Link: </a>", "Link: </b>").complete([(b"link", b"</c>")])
+    assert made == [(b"link", b"</c>"), (b"date", DATE)]
+
+
+def test_the_given_fields_are_not_changed() -> None:
+    given = [(b"vary", b"accept")]
+    fields("asgiserver").complete(given)
+    assert given == [(b"vary", b"accept")]
+
+
+def test_date_is_formatted_once_a_second() -> None:
+    now = [float(THEN)]
+    made = DefaultFields("", (), now=lambda: now[0])
+    first = made.complete([])[0]
+    now[0] += 0.9
+    assert made.complete([])[0] is first
+    now[0] += 0.1
+    assert made.complete([])[0] == (b"date", b"Tue, 15 Nov 1994 08:12:32 GMT")
+
+
+def test_values_may_be_latin_1() -> None:
+    assert fields("caf\xe9").complete([])[1] == (b"server", b"caf\xe9")
+
+
+@pytest.mark.parametrize("line", [": value", "two words: value", "colon", "a\r\nb: c", "x(y): z", "schl\xfcssel: x", "\u2603: x"])
+def test_what_is_no_field_name_is_refused(line: str) -> None:
+    if line == "colon":
+        # Settings refuses a line without a colon; here it is a field without a value.
+        assert fields("", line).complete([])[1] == (b"colon", b"")
+        return
+    with pytest.raises(SettingsError, match="headers: "):
+        fields("", line)
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\rb", "a\0b"])
+def test_control_characters_are_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="server_name: control characters"):
+        fields(text)
+    with pytest.raises(SettingsError, match="headers: control characters"):
+        fields("", f"x: {text}")
+
+
+def test_what_latin_1_lacks_is_refused() -> None:
+    with pytest.raises(SettingsError, match="server_name: only Latin-1"):
+        fields("\u2603")

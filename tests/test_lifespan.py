@@ -1,0 +1,567 @@
+"""The lifespan: start-up, shutdown, and every way in which an application can miss them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from asgiserver.asgi.interfaces import Message, Receive, Scope, Send
+from asgiserver.asgi.lifespan import Lifespan
+from asgiserver.errors import LifespanError, MessageError, UnexpectedMessage
+from asgiserver.settings import Settings
+
+COMPLETE: Message = {"type": "lifespan.startup.complete"}
+FAILED: Message = {"type": "lifespan.startup.failed", "message": "no database"}
+SHUTDOWN_COMPLETE: Message = {"type": "lifespan.shutdown.complete"}
+SHUTDOWN_FAILED: Message = {"type": "lifespan.shutdown.failed", "message": "lost the cache"}
+
+#: A deadline that passes within a test, and one that only a broken test reaches; seconds.
+SHORT, LONG = 0.05, 10.0
+
+logger = logging.getLogger("tests.lifespan")
+
+
+def make(application: Callable[..., Awaitable[None]], **settings: Any) -> Lifespan:
+    settings = {"lifespan_startup_timeout": LONG, "lifespan_shutdown_timeout": LONG} | settings
+    return Lifespan(application, Settings(**settings), logger)
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(LONG / 2):
+            await coroutine
+        assert asyncio.all_tasks() == {asyncio.current_task()}, "the application's task is left over"
+
+    asyncio.run(bounded())
+
+
+def start_and_stop(lifespan: Lifespan) -> None:
+    async def both() -> None:
+        await lifespan.startup()
+        await lifespan.shutdown()
+
+    run(both())
+
+
+def start_error(lifespan: Lifespan) -> LifespanError:
+    async def start() -> None:
+        with pytest.raises(LifespanError) as caught:
+            await lifespan.startup()
+        errors.append(caught.value)
+        await lifespan.shutdown()
+
+    errors: list[LifespanError] = []
+    run(start())
+    assert not lifespan.supported
+    return errors[0]
+
+
+def records(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
+    """The log lines of at least ``level``."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= level and record.name == logger.name]
+
+
+@pytest.fixture(autouse=True)
+def _debug(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger.name)
+
+
+async def good(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send(COMPLETE)
+    await receive()
+    await send(SHUTDOWN_COMPLETE)
+
+
+async def raises_at_once(scope: Scope, receive: Receive, send: Send) -> None:
+    raise ValueError("only http here")
+
+
+async def returns_at_once(scope: Scope, receive: Receive, send: Send) -> None:
+    return
+
+
+async def never_answers(scope: Scope, receive: Receive, send: Send) -> None:
+    await asyncio.Event().wait()
+
+
+class TestGoodApplication:
+    @pytest.mark.parametrize("mode", ["auto", "on"])
+    def test_it_gets_both_events_in_order(self, mode: str, caplog: pytest.LogCaptureFixture) -> None:
+        events: list[str] = []
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            events.append((await receive())["type"])
+            await send(COMPLETE)
+            events.append((await receive())["type"])
+            await send(SHUTDOWN_COMPLETE)
+
+        lifespan = make(application, lifespan=mode)
+        start_and_stop(lifespan)
+        assert events == ["lifespan.startup", "lifespan.shutdown"]
+        assert lifespan.supported
+        assert not lifespan.failed
+        assert caplog.messages == []
+
+    def test_its_scope_is_that_of_the_specification(self) -> None:
+        scopes: list[Scope] = []
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            scopes.append(scope)
+            await good(scope, receive, send)
+
+        lifespan = make(application)
+        start_and_stop(lifespan)
+        assert scopes == [{"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}]
+        assert scopes[0]["state"] is lifespan.state
+
+    def test_what_it_puts_into_the_state_can_be_read_after_the_start_up(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["state"]["pool"] = "open"
+            await good(scope, receive, send)
+
+        async def main() -> None:
+            lifespan = make(application)
+            await lifespan.startup()
+            assert lifespan.state == {"pool": "open"}
+            await lifespan.shutdown()
+
+        run(main())
+
+    def test_start_up_waits_for_it_and_shutdown_does_too(self) -> None:
+        steps: list[str] = []
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await asyncio.sleep(0.01)
+            steps.append("started")
+            await send(COMPLETE)
+            await receive()
+            await asyncio.sleep(0.01)
+            steps.append("stopped")
+            await send(SHUTDOWN_COMPLETE)
+            await asyncio.sleep(0.01)
+            steps.append("ended")
+
+        async def main() -> None:
+            lifespan = make(application)
+            await lifespan.startup()
+            steps.append("serving")
+            await lifespan.shutdown()
+
+        run(main())
+        assert steps == ["started", "serving", "stopped", "ended"]
+
+    def test_it_may_complete_without_receiving(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(COMPLETE)
+
+        lifespan = make(application)
+        start_and_stop(lifespan)
+        assert lifespan.supported
+        assert not lifespan.failed
+
+    def test_no_limits_mean_no_limits(self) -> None:
+        lifespan = make(good, lifespan_startup_timeout=-1, lifespan_shutdown_timeout=-1)
+        start_and_stop(lifespan)
+        assert lifespan.supported
+
+    def test_a_cancelled_receive_loses_no_event(self) -> None:
+        events: list[str] = []
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            events.append((await receive())["type"])
+            waiting = asyncio.ensure_future(receive())
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait({waiting})
+            await send(COMPLETE)
+            events.append((await receive())["type"])
+            await send(SHUTDOWN_COMPLETE)
+
+        start_and_stop(make(application))
+        assert events == ["lifespan.startup", "lifespan.shutdown"]
+
+    def test_a_loop_around_receive_ends_with_the_shutdown(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            while True:
+                event = await receive()
+                await send({"type": event["type"] + ".complete"})
+
+        lifespan = make(application)
+        start_and_stop(lifespan)
+        assert not lifespan.failed
+
+    def test_the_logger_is_the_servers_by_default(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG, "asgiserver")
+        run(Lifespan(returns_at_once, Settings()).startup())
+        assert [record.name for record in caplog.records if "lifespan" in record.getMessage()] == ["asgiserver"]
+
+
+class TestOff:
+    def test_the_application_is_not_called(self) -> None:
+        def application(*arguments: Any) -> Any:
+            raise AssertionError("called")
+
+        lifespan = make(application, lifespan="off")
+        start_and_stop(lifespan)
+        assert not lifespan.supported
+        assert lifespan.state == {}
+
+
+async def raises_after_receiving(scope: Scope, receive: Receive, send: Send) -> None:
+    message = await receive()
+    raise AssertionError(f"what is {message['type']}?")
+
+
+async def exits(scope: Scope, receive: Receive, send: Send) -> None:
+    raise SystemExit(5)
+
+
+async def lets_a_cancellation_through(scope: Scope, receive: Receive, send: Send) -> None:
+    other = asyncio.ensure_future(asyncio.sleep(LONG))
+    other.cancel()
+    await other
+
+
+def is_no_coroutine_function(scope: Scope) -> None:
+    raise AssertionError("not reached: it takes one argument")
+
+
+WITHOUT_LIFESPAN = [
+    (raises_at_once, "raised ValueError: only http here"),
+    (raises_after_receiving, "raised AssertionError: what is lifespan.startup?"),
+    (returns_at_once, "returned"),
+    (exits, "raised SystemExit: 5"),
+    (lets_a_cancellation_through, "raised CancelledError: "),
+    (is_no_coroutine_function, "raised TypeError: "),
+]
+
+
+class TestApplicationWithoutLifespan:
+    @pytest.mark.parametrize(("application", "what"), WITHOUT_LIFESPAN)
+    def test_auto_serves_without_it_and_stays_quiet(
+        self, application: Any, what: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        lifespan = make(application)
+        start_and_stop(lifespan)
+        assert not lifespan.supported
+        assert not lifespan.failed
+        assert records(caplog) == []
+        assert any(f"it {what}" in line for line in records(caplog, logging.DEBUG))
+        assert all(record.exc_info is None for record in caplog.records)
+
+    @pytest.mark.parametrize(("application", "what"), WITHOUT_LIFESPAN)
+    def test_on_is_an_error_with_the_cause(self, application: Any, what: str) -> None:
+        error = start_error(make(application, lifespan="on"))
+        assert f"the application {what}" in str(error)
+        assert (error.__cause__ is None) == (what == "returned")
+
+
+class TestFailedStartUp:
+    @pytest.mark.parametrize("mode", ["auto", "on"])
+    def test_its_message_is_the_error(self, mode: str, caplog: pytest.LogCaptureFixture) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(FAILED)
+
+        assert str(start_error(make(application, lifespan=mode))) == "the application failed to start: no database"
+        assert records(caplog) == []
+
+    def test_it_may_have_no_message(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "lifespan.startup.failed"})
+
+        assert "failed to start" in str(start_error(make(application)))
+
+    def test_what_is_raised_behind_it_is_not_reported_twice(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(FAILED)
+            raise ConnectionError("no database")
+
+        assert "no database" in str(start_error(make(application)))
+        assert records(caplog) == []
+
+    def test_the_application_may_clean_up_behind_it(self) -> None:
+        cleaned: list[bool] = []
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(FAILED)
+            await asyncio.sleep(0.01)
+            cleaned.append(True)
+
+        start_error(make(application))
+        assert cleaned == [True]
+
+    def test_a_loop_around_receive_ends_behind_it(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            while await receive():
+                await send(FAILED)
+
+        start_error(make(application))
+
+    def test_cleaning_up_has_a_deadline(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(FAILED)
+            await asyncio.Event().wait()
+
+        error = start_error(make(application, lifespan_shutdown_timeout=SHORT))
+        assert str(error) == "the application failed to start: no database"
+
+
+class TestStartUpDeadline:
+    @pytest.mark.parametrize("mode", ["auto", "on"])
+    def test_an_application_that_never_answers_is_cancelled(self, mode: str) -> None:
+        error = start_error(make(never_answers, lifespan=mode, lifespan_startup_timeout=SHORT))
+        assert str(error) == "the application did not start within 0.05 s (lifespan_startup_timeout)"
+
+    def test_waiting_for_another_event_is_no_answer(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await receive()
+
+        assert "did not start" in str(start_error(make(application, lifespan_startup_timeout=SHORT)))
+
+    def test_an_application_that_ignores_its_cancellation_is_left_and_named(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("asgiserver.asgi.lifespan._CANCEL_TIMEOUT", SHORT)
+
+        async def main() -> None:
+            released = asyncio.Event()
+
+            async def application(scope: Scope, receive: Receive, send: Send) -> None:
+                while not released.is_set():
+                    try:
+                        await released.wait()
+                    except asyncio.CancelledError:
+                        continue
+
+            with pytest.raises(LifespanError):
+                await make(application, lifespan_startup_timeout=SHORT).startup()
+            released.set()
+            await asyncio.sleep(0)
+
+        run(main())
+        assert records(caplog) == ["The application's lifespan does not end though it was cancelled"]
+
+
+class TestCancelledStartUp:
+    def test_the_application_is_cancelled_and_has_ended(self, caplog: pytest.LogCaptureFixture) -> None:
+        steps: list[str] = []
+
+        async def main() -> None:
+            receiving = asyncio.Event()
+
+            async def application(scope: Scope, receive: Receive, send: Send) -> None:
+                receiving.set()
+                try:
+                    await never_answers(scope, receive, send)
+                finally:
+                    await asyncio.sleep(0)
+                    steps.append("cleaned up")
+
+            lifespan = make(application)
+            starting = asyncio.ensure_future(lifespan.startup())
+            await receiving.wait()
+            starting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+            steps.append("cancelled")
+            await lifespan.shutdown()
+
+        run(main())
+        assert steps == ["cleaned up", "cancelled"]
+        assert records(caplog) == []
+
+
+class TestEndWhileServing:
+    def test_an_exception_is_logged_once_and_shutdown_returns_at_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(COMPLETE)
+            await asyncio.sleep(0)
+            raise ValueError("the background broke")
+
+        async def main() -> None:
+            lifespan = make(application)
+            await lifespan.startup()
+            assert lifespan.supported
+            await asyncio.wait([task for task in asyncio.all_tasks() if task is not asyncio.current_task()])
+            await lifespan.shutdown()
+            assert lifespan.failed
+
+        run(main())
+        [record] = caplog.records
+        assert record.levelno == logging.ERROR
+        assert record.exc_info is not None
+        assert str(record.exc_info[1]) == "the background broke"
+
+    def test_an_exception_right_behind_the_start_up_does_not_undo_it(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(COMPLETE)
+            raise SystemExit(1)
+
+        lifespan = make(application, lifespan="on")
+        start_and_stop(lifespan)
+        assert lifespan.supported
+        assert len(records(caplog, logging.ERROR)) == 1
+
+    def test_a_return_is_no_failure(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(COMPLETE)
+
+        lifespan = make(application)
+        start_and_stop(lifespan)
+        assert not lifespan.failed
+        assert records(caplog) == []
+
+
+class TestShutdown:
+    def test_it_can_be_called_twice_and_without_a_start_up(self) -> None:
+        async def main() -> None:
+            lifespan = make(good)
+            await lifespan.shutdown()
+            await lifespan.startup()
+            await lifespan.shutdown()
+            await lifespan.shutdown()
+
+        run(main())
+
+    def test_a_failure_is_logged_with_its_message_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(COMPLETE)
+            await receive()
+            await receive()
+            await send(SHUTDOWN_FAILED)
+            raise RuntimeError("lost the cache")
+
+        lifespan = make(application)
+        start_and_stop(lifespan)
+        assert lifespan.failed
+        assert records(caplog) == ["The application failed to shut down: lost the cache"]
+
+    @pytest.mark.parametrize("last", [None, SHUTDOWN_COMPLETE])
+    def test_an_exception_is_logged_with_its_traceback(
+        self, last: Message | None, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(COMPLETE)
+            await receive()
+            await receive()
+            if last is not None:
+                await send(last)
+            raise RuntimeError("lost the cache")
+
+        lifespan = make(application)
+        start_and_stop(lifespan)
+        assert lifespan.failed
+        assert records(caplog) == ["The application's lifespan raised an exception"]
+        assert "lost the cache" in caplog.text
+
+    def test_an_application_that_never_answers_is_cancelled_and_named(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(COMPLETE)
+            await never_answers(scope, receive, send)
+
+        lifespan = make(application, lifespan_shutdown_timeout=SHORT)
+        start_and_stop(lifespan)
+        assert lifespan.failed
+        assert records(caplog) == [
+            "The application did not shut down within 0.05 s (lifespan_shutdown_timeout)"
+        ]
+
+    def test_an_application_that_runs_on_after_its_answer_is_cancelled_quietly(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await good(scope, receive, send)
+            await never_answers(scope, receive, send)
+
+        lifespan = make(application, lifespan_shutdown_timeout=SHORT)
+        start_and_stop(lifespan)
+        assert not lifespan.failed
+        assert records(caplog) == []
+
+    def test_cancelling_it_cancels_the_application(self) -> None:
+        async def main() -> None:
+            stopping = asyncio.Event()
+
+            async def application(scope: Scope, receive: Receive, send: Send) -> None:
+                await receive()
+                await send(COMPLETE)
+                await receive()
+                stopping.set()
+                await never_answers(scope, receive, send)
+
+            lifespan = make(application)
+            await lifespan.startup()
+            shutdown = asyncio.ensure_future(lifespan.shutdown())
+            await stopping.wait()
+            shutdown.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await shutdown
+
+        run(main())
+
+
+class TestWrongMessages:
+    """Each is sent at a moment of its own, and the error must come out of that very ``send()``."""
+
+    #: What the application has done before it sends the wrong message, by name.
+    BEFORE = {"start-up": [], "serving": [COMPLETE], "shutdown": [COMPLETE, SHUTDOWN_COMPLETE]}
+
+    def error(self, before: str, message: Any) -> BaseException:
+        caught: list[BaseException] = []
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            for answer in self.BEFORE[before]:
+                await receive()
+                await send(answer)
+            try:
+                await send(message)
+            except Exception as error:
+                caught.append(error)
+            if before == "start-up":
+                await send(COMPLETE)
+
+        lifespan = make(application)
+        start_and_stop(lifespan)
+        assert lifespan.supported, "a wrong message must not change anything"
+        return caught[0]
+
+    @pytest.mark.parametrize("before", list(BEFORE))
+    def test_an_unknown_type_names_those_that_are_known(self, before: str) -> None:
+        error = self.error(before, {"type": "http.response.start"})
+        assert isinstance(error, MessageError)
+        assert "lifespan.startup.complete, lifespan.startup.failed" in str(error)
+
+    @pytest.mark.parametrize("message", [None, {}, {"type": None}, []])
+    def test_what_is_no_message_is_refused(self, message: Any) -> None:
+        assert isinstance(self.error("start-up", message), MessageError)
+
+    def test_a_failure_needs_a_text(self) -> None:
+        error = self.error("start-up", {"type": "lifespan.startup.failed", "message": b"bytes"})
+        assert isinstance(error, MessageError)
+        assert str(error) == 'lifespan.startup.failed: "message" must be a str, got bytes'
+
+    @pytest.mark.parametrize(
+        ("before", "message", "moment"),
+        [
+            ("start-up", SHUTDOWN_COMPLETE, "before the start-up was complete"),
+            ("start-up", SHUTDOWN_FAILED, "before the start-up was complete"),
+            ("serving", COMPLETE, "before the shutdown was asked for"),
+            ("serving", FAILED, "before the shutdown was asked for"),
+            ("serving", SHUTDOWN_COMPLETE, "before the shutdown was asked for"),
+            ("shutdown", COMPLETE, "after the shutdown was complete"),
+            ("shutdown", SHUTDOWN_COMPLETE, "after the shutdown was complete"),
+            ("shutdown", SHUTDOWN_FAILED, "after the shutdown was complete"),
+        ],
+    )
+    def test_a_message_at_the_wrong_moment_says_which(self, before: str, message: Message, moment: str) -> None:
+        error = self.error(before, message)
+        assert isinstance(error, UnexpectedMessage)
+        assert str(error) == f"{message['type']} was sent {moment}"

@@ -1,0 +1,279 @@
+"""Settings: what each accepts, how texts become values, and that every error is one line that names the setting."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgiserver.errors import SettingsError
+from asgiserver.settings import DAPHNE_KEYWORDS, Info, Settings, information, parse
+
+FIELDS = dataclasses.fields(Settings)
+NAMES = [field.name for field in FIELDS]
+HINTS = get_type_hints(Settings)
+BOUNDED = [
+    (name, bound, step)
+    for name in NAMES
+    for bound, step in ((information(name).minimum, -1), (information(name).maximum, 1))
+    if bound is not None
+]
+OFF = [(name, information(name).off) for name in NAMES if information(name).off]
+
+
+def kept(name: str, value: Any) -> Any:
+    """What becomes of ``value`` when ``name`` is set to it."""
+    values: dict[str, Any] = {name: value}
+    return getattr(Settings(**values), name)
+
+
+def error(**values: Any) -> str:
+    with pytest.raises(SettingsError) as caught:
+        Settings(**values)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def parsed(name: str, text: str) -> Any:
+    return parse(text, HINTS[name], information(name))
+
+
+class TestTable:
+    """The fields' own descriptions, from which flags and the README are made."""
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_each_is_described_in_one_sentence_under_a_heading(self, name: str) -> None:
+        info = information(name)
+        assert info.group
+        assert info.text
+        assert "\n" not in info.text
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_each_default_is_valid_and_kept(self, name: str) -> None:
+        default = next(field.default for field in FIELDS if field.name == name)
+        assert kept(name, default) == default
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_what_can_be_off_may_be_none(self, name: str) -> None:
+        assert not information(name).off or type(None) in HINTS[name].__args__
+
+    def test_no_flag_is_used_twice(self) -> None:
+        flags = [flag for name in NAMES for flag in information(name).flags or (f"--{name.replace('_', '-')}",)]
+        assert len(flags) == len(set(flags))
+
+    def test_there_is_no_information_on_what_is_no_setting(self) -> None:
+        with pytest.raises(KeyError):
+            information("nonsense")
+
+    def test_daphnes_keywords_lead_to_settings(self) -> None:
+        assert set(DAPHNE_KEYWORDS.values()) <= set(NAMES)
+        assert not set(DAPHNE_KEYWORDS) & set(NAMES)
+
+    def test_daphnes_defaults_are_kept(self) -> None:
+        settings = Settings()
+        assert settings.websocket_timeout == 86400
+        assert settings.websocket_connect_timeout == 5
+        assert (settings.ping_interval, settings.ping_timeout) == (20, 30)
+        assert settings.application_close_timeout == 10
+        assert settings.http_timeout is None
+        assert settings.websocket_max_message_size == settings.websocket_max_frame_size == 2**20
+        assert (settings.verbosity, settings.root_path) == (1, "")
+
+    def test_every_wait_that_a_peer_can_cause_has_an_end(self) -> None:
+        settings = Settings()
+        for name in ("first_byte", "head", "keep_alive", "body", "write", "websocket_connect", "ping"):
+            assert getattr(settings, f"{name}_timeout"), name
+
+
+class TestValues:
+    def test_they_cannot_be_changed(self) -> None:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            Settings().port = 80  # type: ignore[misc]
+
+    def test_they_are_given_by_keyword(self) -> None:
+        with pytest.raises(TypeError):
+            Settings("127.0.0.1")  # type: ignore[call-arg]
+
+    @pytest.mark.parametrize(("name", "bound", "step"), BOUNDED)
+    def test_a_bound_is_allowed_and_what_lies_beyond_is_named(self, name: str, bound: float, step: int) -> None:
+        kind = float if "float" in str(HINTS[name]) else int
+        assert kept(name, kind(bound)) == bound
+        text = error(**{name: kind(bound + step)})
+        assert text.startswith(f"{name}: expected at {'most' if step > 0 else 'least'} {bound}")
+
+    @pytest.mark.parametrize(("name", "off"), OFF)
+    def test_negative_and_none_switch_off(self, name: str, off: str) -> None:
+        for value in (-1, None, *([0] if off == "zero" else [])):
+            assert kept(name, value) is None
+
+    @pytest.mark.parametrize("name", [name for name, off in OFF if off == "negative"])
+    def test_zero_may_be_a_time_of_its_own(self, name: str) -> None:
+        assert kept(name, 0) == 0.0
+
+    def test_whole_seconds_become_a_float(self) -> None:
+        assert type(Settings(http_timeout=5).http_timeout) is float
+
+    @pytest.mark.parametrize(
+        ("name", "value", "expected"),
+        [
+            ("port", "8000", "a whole number"),
+            ("port", 80.0, "a whole number"),
+            ("port", True, "a whole number"),
+            ("verbosity", None, "a whole number"),
+            ("http_timeout", "5", "a number"),
+            ("http_timeout", False, "a number"),
+            ("close_timeout", None, "a number"),
+            ("host", 5, "text"),
+            ("host", b"localhost", "text"),
+            ("root_path", None, "text"),
+            ("factory", 1, "yes or no"),
+            ("factory", "yes", "yes or no"),
+            ("endpoints", 5, "a list of texts"),
+            ("endpoints", [5], "a list of texts"),
+            ("endpoints", None, "a list of texts"),
+        ],
+    )
+    def test_another_type_is_named(self, name: str, value: Any, expected: str) -> None:
+        shown = tuple(value) if isinstance(value, list) else value
+        assert error(**{name: value}) == f"{name}: expected {expected}, got {shown!r}"
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+    def test_a_time_is_finite(self, value: float) -> None:
+        assert error(http_timeout=value).startswith("http_timeout: expected a finite number")
+
+    def test_a_choice_is_named_with_its_alternatives(self) -> None:
+        assert error(lifespan="maybe") == "lifespan: expected one of auto, on, off, got 'maybe'"
+
+    @pytest.mark.parametrize("make", [list, tuple, set, frozenset])
+    def test_texts_may_come_in_any_collection(self, make: Any) -> None:
+        assert Settings(endpoints=make(["tcp:80"])).endpoints == ("tcp:80",)
+
+    def test_one_text_is_a_list_of_one_whatever_stands_in_it(self) -> None:
+        assert Settings(headers="Vary: Accept, Cookie").headers == ("Vary: Accept, Cookie",)  # type: ignore[arg-type]
+        assert Settings(endpoints="tcp:80:interface=a,b").endpoints == ("tcp:80:interface=a,b",)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("text", ["::1,10.0.0.0/8", " ::1 , 10.0.0.0/8,", "::1 10.0.0.0/8"])
+    def test_one_text_of_addresses_is_split(self, text: str) -> None:
+        assert Settings(forwarded_allow_ips=text).forwarded_allow_ips == ("::1", "10.0.0.0/8")  # type: ignore[arg-type]
+
+    def test_a_key_without_a_certificate_is_refused(self) -> None:
+        assert error(ssl_keyfile="key.pem") == "ssl_keyfile needs ssl_certfile beside it"
+        assert Settings(ssl_certfile="both.pem").ssl_keyfile is None
+
+    def test_a_header_needs_a_colon(self) -> None:
+        assert error(headers=["X-A"]) == "headers: expected NAME:VALUE, got 'X-A'"
+
+    def test_a_wrong_value_is_shown_on_one_line(self) -> None:
+        assert error(interface="a\nb").endswith(r"got 'a\nb'")
+
+
+class TestKeywords:
+    def test_settings_by_their_own_names(self) -> None:
+        assert Settings.from_keywords(port=80, host="localhost") == Settings(port=80, host="localhost")
+
+    def test_daphnes_name_for_the_handshakes_time(self) -> None:
+        assert Settings.from_keywords(websocket_handshake_timeout=7).websocket_connect_timeout == 7.0
+
+    def test_daphnes_proxy_fields_turn_proxy_headers_on(self) -> None:
+        settings = Settings.from_keywords(proxy_forwarded_address_header="X-Real-IP", proxy_forwarded_port_header=None)
+        assert settings.proxy_headers
+        assert (settings.proxy_headers_host, settings.proxy_headers_port) == ("X-Real-IP", None)
+
+    def test_daphnes_proxy_fields_as_none_leave_proxy_headers_off(self) -> None:
+        assert not Settings.from_keywords(proxy_forwarded_address_header=None).proxy_headers
+
+    def test_an_unknown_keyword_is_named(self) -> None:
+        with pytest.raises(SettingsError, match="unknown setting 'bind'"):
+            Settings.from_keywords(bind="localhost")
+
+
+class TestParse:
+    @pytest.mark.parametrize(
+        ("name", "text", "value"),
+        [
+            ("port", "8000", 8000),
+            ("http_timeout", "2.5", 2.5),
+            ("http_timeout", "-1", -1.0),
+            ("host", "::1", "::1"),
+            ("host", "", ""),
+            ("unix_socket_mode", "660", 0o660),
+            ("unix_socket_mode", "0o600", 0o600),
+            ("endpoints", "tcp:80 'unix:/a b'", ("tcp:80", "unix:/a b")),
+            ("headers", "'X-A: 1, 2' X-B:3", ("X-A: 1, 2", "X-B:3")),
+            ("forwarded_allow_ips", "::1, unix,10.0.0.0/8", ("::1", "unix", "10.0.0.0/8")),
+            ("forwarded_allow_ips", "", ()),
+        ],
+    )
+    def test_a_text_becomes_a_value(self, name: str, text: str, value: Any) -> None:
+        assert parsed(name, text) == value
+        assert type(parsed(name, text)) is type(value)
+
+    @pytest.mark.parametrize("text", ["1", "yes", "TRUE", "On"])
+    def test_words_for_yes(self, text: str) -> None:
+        assert parsed("factory", text) is True
+
+    @pytest.mark.parametrize("text", ["0", "no", "False", "OFF", ""])
+    def test_words_for_no(self, text: str) -> None:
+        assert parsed("factory", text) is False
+
+    @pytest.mark.parametrize(
+        ("name", "text", "expected"),
+        [
+            ("port", "http", "expected a whole number, got 'http'"),
+            ("port", "", "expected a whole number, got ''"),
+            ("http_timeout", "5s", "expected a number, got '5s'"),
+            ("factory", "maybe", "expected yes or no, got 'maybe'"),
+            ("unix_socket_mode", "888", "expected an octal number, got '888'"),
+            ("endpoints", "'unix:/a", "No closing quotation"),
+        ],
+    )
+    def test_a_wrong_text_says_what_was_expected(self, name: str, text: str, expected: str) -> None:
+        with pytest.raises(ValueError) as caught:
+            parsed(name, text)
+        assert str(caught.value) == expected
+
+    @given(st.sampled_from(NAMES), st.text(max_size=12))
+    def test_any_text_is_taken_or_refused_in_words(self, name: str, text: str) -> None:
+        complaint = ""
+        try:
+            kept(name, parsed(name, text))
+        except ValueError as caught:
+            complaint = str(caught)
+        assert "\n" not in complaint
+
+
+class TestEnvironment:
+    def test_variables_are_found_by_their_settings_names(self) -> None:
+        environ = {"ASGISERVER_PORT": "80", "ASGISERVER_PROXY_HEADERS": "yes", "PORT": "9", "ASGISERVER_X": "y"}
+        assert Settings.from_environment(environ) == {"port": 80, "proxy_headers": True}
+
+    def test_no_variables_give_nothing(self) -> None:
+        assert Settings.from_environment({}) == {}
+
+    def test_the_process_is_asked_when_nothing_is_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ASGISERVER_VERBOSITY", "2")
+        assert Settings.from_environment()["verbosity"] == 2
+
+    @pytest.mark.parametrize(
+        ("variable", "text", "expected"),
+        [("PORT", "http", "expected a whole number, got 'http'"), ("ENDPOINTS", "'a", "No closing quotation")],
+    )
+    def test_a_wrong_text_names_its_variable(self, variable: str, text: str, expected: str) -> None:
+        with pytest.raises(SettingsError) as caught:
+            Settings.from_environment({f"ASGISERVER_{variable}": text})
+        assert str(caught.value) == f"ASGISERVER_{variable}: {expected}"
+
+    def test_what_it_gives_makes_settings(self) -> None:
+        values = Settings.from_environment({"ASGISERVER_WEBSOCKET_TIMEOUT": "-1", "ASGISERVER_HEADERS": "X-A:1"})
+        settings = Settings(**values)
+        assert settings.websocket_timeout is None
+        assert settings.headers == ("X-A:1",)
+
+
+def test_information_is_a_value() -> None:
+    assert Info("Text.", "Group") == Info("Text.", "Group")
+    assert information("port") is information("port")
