@@ -45,6 +45,7 @@ class Hub:
         self.action_logger: ActionLogger = action_logger or AccessLog(settings.access_log_format)
         self.fields = DefaultFields(settings.server_name, settings.headers)
         self.connections: set[HTTPConnection] = set()
+        self._turned_away: set[HTTPConnection] = set()
         self.stopping = False
         self._tasks: dict[Exchange, asyncio.Task[None]] = {}
         self._scopes = ScopeBuilder(settings.root_path, None, None)
@@ -57,11 +58,16 @@ class Hub:
         """Count a connection; False when it is one too many."""
         self.connections.add(connection)
         limit = self.settings.limit_connections
-        return limit is None or len(self.connections) <= limit
+        if limit is None or len(self.connections) - len(self._turned_away) <= limit:
+            return True
+        # It lives on until it has its answer, and keeps nobody else out meanwhile.
+        self._turned_away.add(connection)
+        return False
 
     def connection_lost(self, connection: HTTPConnection) -> None:
         """Forget a connection."""
         self.connections.discard(connection)
+        self._turned_away.discard(connection)
         self._notify()
 
     def open_exchange(self, request: Request, stream: Stream, addresses: Addresses) -> Exchange:
@@ -92,6 +98,7 @@ class Hub:
             max_message_size=settings.websocket_max_message_size,
             max_frame_size=settings.websocket_max_frame_size,
             deflate=deflate,
+            after_turn=asyncio.get_running_loop().call_soon,
         )
         answer = partial(response_headers, upgrade, extensions=extension)
         exchange = WebSocketExchange(scope, stream, self, settings, self.clock, self.fields, answer, frames)

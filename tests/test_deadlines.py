@@ -224,3 +224,17 @@ def test_any_order_of_sets_and_waits_behaves_as_a_table_of_due_times(
             due = {kind: when for kind, when in due.items() if when > now}
         assert sorted(expired, key=repr) == sorted(expected, key=repr)
     assert clock.getDelayedCalls() == []
+
+
+def test_a_callback_that_fails_takes_no_other_deadline_with_it(
+    clock: Clock, deadlines: Deadlines, expired: Expired
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("a bug")
+
+    deadlines.set(Deadline.HEAD, 1.0, fail)
+    deadlines.set(Deadline.BODY, 2.0, expired("body"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        clock.advance(1.0)
+    clock.advance(1.0)
+    assert expired == ["body"]

@@ -78,8 +78,8 @@ class TestSending:
 
     def test_short_messages_are_not_worth_compressing(self) -> None:
         channel, protocol = opened(offer=DEFLATE)
-        protocol.send_message(b"*" * 63, text=True)
-        protocol.send_message(b"*" * 64, text=True)
+        protocol.send_message(b"*" * 15, text=True)
+        protocol.send_message(b"*" * 16, text=True)
         assert [first for first, _ in channel.frames] == [0x81, 0xC1]
 
 

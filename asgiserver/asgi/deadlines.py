@@ -77,13 +77,16 @@ class Deadlines:
     def _fired(self) -> None:
         self._call = None
         now = self._clock.seconds()
-        for kind, (due, expired) in list(self._due.items()):
-            # An earlier callback of this very loop may have cleared or moved the deadline.
-            if due <= now and self._due.get(kind) == (due, expired):
-                del self._due[kind]
-                expired()
-        if self._due:
-            self._arm(min(due for due, _ in self._due.values()))
+        try:
+            for kind, (due, expired) in list(self._due.items()):
+                # An earlier callback of this very loop may have cleared or moved the deadline.
+                if due <= now and self._due.get(kind) == (due, expired):
+                    del self._due[kind]
+                    expired()
+        finally:
+            # A callback that fails must not take the other deadlines with it.
+            if self._due:
+                self._arm(min(due for due, _ in self._due.values()))
 
     def _arm(self, due: float) -> None:
         if self._call is None:

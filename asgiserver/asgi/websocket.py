@@ -28,7 +28,6 @@ __all__ = ["Answer", "WebSocketExchange"]
 #: What a message costs in the inbox besides its payload, so that empty messages are bounded too; bytes.
 MESSAGE_OVERHEAD = 64
 
-NO_STATUS_RECEIVED = 1005
 ABNORMAL_CLOSURE = 1006
 
 #: Makes the fields of the answer that accepts the handshake, from the chosen subprotocol.
@@ -44,21 +43,8 @@ class WebSocketExchange(Exchange):
     """
 
     __slots__ = (
-        "_answer",
-        "_began",
-        "_buffered",
-        "_close",
-        "_connected",
-        "_engine",
-        "_fields",
-        "_frames",
-        "_heard_at",
-        "_inbox",
-        "_pinged_at",
-        "_received",
-        "_response",
-        "_sent",
-        "full",
+        "_answer", "_began", "_buffered", "_close", "_connected", "_engine", "_fields", "_frames", "_heard_at",
+        "_inbox", "_pinged_at", "_received", "_response", "_sent", "full",
     )
 
     parse = staticmethod(parse_websocket)
@@ -145,7 +131,7 @@ class WebSocketExchange(Exchange):
             self._response.answer(error, close=True)
             self._rejected()
             self._leave(ABNORMAL_CLOSURE, "", logged=True)
-        elif not self.gone:
+        elif not self.finished:
             self._cut_off()
 
     def _cut_off(self) -> None:
@@ -320,7 +306,7 @@ class WebSocketExchange(Exchange):
             self.deadlines.set(Deadline.PING, interval - silent, self._idle)
             return
         self.deadlines.set(Deadline.PING, interval, self._idle)
-        if self._pinged_at == self._heard_at and self.settings.ping_timeout is not None:
+        if self._pinged_at == self._heard_at and self.deadlines.pending(Deadline.PONG):
             # The answer to the last ping is awaited still.
             return
         self._pinged_at = self._heard_at

@@ -155,10 +155,9 @@ class ChunkedBody:
     def _take_line(buffer: bytearray, limit: int, status: int) -> bytes | None:
         end = buffer.find(b"\r\n", 0, limit + 2)
         if end < 0:
-            newline = buffer.find(b"\n")
-            if newline >= 0:
+            if buffer.find(b"\n", 0, limit + 2) >= 0:
                 raise RequestError(400, "The request's lines must end in CRLF.")
-            if len(buffer) > limit:
+            if len(buffer) > limit + 1:
                 raise RequestError(status, "A line of the request's body framing is too long.")
             return None
         line = bytes(buffer[:end])

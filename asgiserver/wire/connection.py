@@ -137,10 +137,10 @@ class HTTPConnection(TwistedProtocol):
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
         """Bytes of the peer; they are thrown away once the connection is closing."""
+        if self._closing:
+            return
         wire = self._wire
         if wire is None:
-            if self._closing:
-                return
             wire = self._wire = HTTP1(self)
         wire.data_received(data)
 
@@ -166,7 +166,9 @@ class HTTPConnection(TwistedProtocol):
         self.slow = False
         self.deadlines.clear(Deadline.WRITE)
         self._wake()
-        if self._wire is not None:
+        if self._closing:
+            self._linger()
+        elif self._wire is not None:
             self._wire.writable()
 
     def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
@@ -224,19 +226,22 @@ class HTTPConnection(TwistedProtocol):
 
         A socket that is closed with unread input resets the connection, and the peer may lose what it was sent
         (RFC 9112 §9.6). So first only our direction is closed, and input is thrown away until the peer closes too
-        or ``close_timeout`` has passed. TLS has its own closing handshake for that.
+        or ``close_timeout`` has passed. TLS has its own closing handshake for that. While much is still to be sent,
+        ``write_timeout`` says how long that may take.
         """
         if self._closing:
             return
         self._closing = True
-        for kind in (Deadline.HEAD, Deadline.BODY, Deadline.KEEP_ALIVE, Deadline.WRITE):
+        for kind in (Deadline.HEAD, Deadline.BODY, Deadline.KEEP_ALIVE):
             self.deadlines.clear(kind)
+        self.resume_reading()
+        if not self.slow:
+            self._linger()
+
+    def _linger(self) -> None:
         self._buffered_before = self._buffered()
         self.deadlines.set(Deadline.CLOSE, self.hub.settings.close_timeout, self._close_late)
         self.transport.unregisterProducer()
-        self.slow = False
-        self._wake()
-        self.resume_reading()
         if self._direct:
             self.transport.loseWriteConnection()
         else:
@@ -281,7 +286,7 @@ class HTTPConnection(TwistedProtocol):
     def _late(self, kind: Deadline, seconds: float | None, expired: Callable[[], None]) -> None:
         """Drop a peer that has taken nothing since the last look."""
         buffered = self._buffered()
-        if 0 < buffered < self._buffered_before:
+        if buffered < self._buffered_before:
             self._buffered_before = buffered
             self.deadlines.set(kind, seconds, expired)
         else:
@@ -291,6 +296,10 @@ class HTTPConnection(TwistedProtocol):
         self._late(Deadline.WRITE, self.hub.settings.write_timeout, self._write_late)
 
     def _close_late(self) -> None:
+        if self._buffered_before == self._buffered() == 0:
+            # The kernel may still have megabytes to send to a slow peer; an abort would throw them away.
+            self.finish()
+            return
         self._late(Deadline.CLOSE, self.hub.settings.close_timeout, self._close_late)
 
     def _wake(self) -> None:

@@ -7,6 +7,7 @@ Autobahn checks each frame's head and cuts, unmasks and joins payloads. What is 
 * **Limits.** Messages are counted after inflation, exactly, and joined in one buffer, so that a million fragments of
   one byte take up one megabyte.
 * **Closing.** All codes that RFC 6455 §7.4 lets an endpoint send go both ways, with their reasons.
+* **Answers.** A message may be answered before the close or violation that came with it in one read ends everything.
 
 A complete, unfragmented, uncompressed data frame, by far the most frequent, is recognised before Autobahn sees it.
 The tests run all cases with and without this short cut.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import codecs
 import struct
 import sys
+from collections.abc import Callable
 from typing import Protocol
 
 from autobahn.websocket.compress_deflate import PerMessageDeflateOfferAccept
@@ -36,8 +38,9 @@ _PROTOCOL_ERROR, _NO_STATUS, _INVALID_PAYLOAD, _TOO_BIG = 1002, 1005, 1007, 1009
 #: A close frame has 125 bytes, two of which are the code (RFC 6455 §5.5).
 _MAX_REASON = 123
 
-#: Messages below are sent uncompressed: a packet hardly shrinks, and each would cost about 5 µs more.
-_MIN_COMPRESSED = 64
+#: Messages below are sent uncompressed: a packet hardly shrinks, and each would cost about 5 µs more. The Autobahn
+#: suite's smallest compressed messages have 16 bytes.
+_MIN_COMPRESSED = 16
 
 _make_decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -81,6 +84,8 @@ class WebSocketProtocol(FrameParser):
     :param max_message_size: limit of a peer's message after inflation in bytes, 0 for none; more is answered 1009.
     :param max_frame_size: limit of a peer's data frame as sent in bytes, 0 for none; more is answered 1009.
     :param deflate: what :func:`negotiate_deflate` returned with the extension's value, None without compression.
+    :param after_turn: calls its argument once the owner of the messages so far had a turn to answer them; without it
+        what follows them in one read is not kept for that.
     """
 
     #: False hands every frame to Autobahn.
@@ -93,15 +98,18 @@ class WebSocketProtocol(FrameParser):
         max_message_size: int,
         max_frame_size: int,
         deflate: PerMessageDeflateOfferAccept | None = None,
+        after_turn: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         super().__init__()
         self._channel = channel
+        self._after_turn = after_turn
         self._max_message_size = max_message_size or sys.maxsize
         self._max_frame_size = max_frame_size or sys.maxsize
         if deflate is not None:
             self._perMessageCompress = Deflate.create_from_offer_accept(True, deflate)
         self._kept = b""
         self._parsing = False
+        self._delivered = False
         self._message = bytearray()
         self._message_size = 0
         self._decoder: codecs.IncrementalDecoder | None = None
@@ -171,8 +179,12 @@ class WebSocketProtocol(FrameParser):
             return  # the channel resumed from within one of its methods, which are called from the loop below
         data, at = self._kept, 0
         self._parsing = True
+        self._delivered = False
         try:
             while at < len(data) and self._is_wanting():
+                if self._delivered and self._after_turn is not None and self._may_end(data[at]):
+                    self._after_turn(self.resume)
+                    break
                 at = self._parse_piece(data, at)
         finally:
             self._parsing = False
@@ -181,6 +193,10 @@ class WebSocketProtocol(FrameParser):
     def _is_wanting(self) -> bool:
         # After our close frame a full channel gets nothing any more, and the peer's close frame must be found.
         return self.state == self.STATE_CLOSING or (self.state == self.STATE_OPEN and not self._channel.full)
+
+    def _may_end(self, first: int) -> bool:
+        """True when a frame that begins with ``first`` is a close or may be a violation."""
+        return first not in (_TEXT, _BINARY) and self.current_frame is None and not self.data
 
     def _parse_piece(self, data: bytes, at: int) -> int:
         """Parse a whole simple frame, or let Autobahn have a head or a payload or what there is of it."""
@@ -219,6 +235,7 @@ class WebSocketProtocol(FrameParser):
         return end
 
     def _deliver(self, payload: bytes | bytearray, *, text: bool) -> None:
+        self._delivered = True
         if not text:
             self._channel.message_received(bytes(payload))
             return

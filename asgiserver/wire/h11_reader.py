@@ -116,16 +116,18 @@ class H11Reader:
         :raises RequestError: 414 or 431, or 400 for a bare LF, which may mean that the end will never come.
         """
         settings, buffer = self._settings, self._buffer
-        limit = settings.limit_target_size + 64
-        line_end = buffer.find(b"\r\n", 0, limit)
-        if line_end < 0 and len(buffer) > limit or line_end - 16 > settings.limit_target_size:
+        line_end = buffer.find(b"\r\n")
+        if line_end < 0:
+            line_end = len(buffer) - 1  # the last byte may be the CR
+        target_size = line_end - buffer.find(b" ") - 1 - len(" HTTP/1.1")
+        if target_size > settings.limit_target_size:
             raise RequestError(414, f"The request's target is longer than {settings.limit_target_size} bytes.")
         size = len(buffer) if end < 0 else end + 4
         if size > settings.limit_head_size:
             raise RequestError(431, f"The request's head is larger than {settings.limit_head_size} bytes.")
         if end < 0:
-            start = max(0, self._scanned - 1)
-            if buffer.count(b"\n", start) != buffer.count(b"\r\n", start):
+            # One byte more for the pairs, as the CR may be the last byte of the look before.
+            if buffer.count(b"\n", self._scanned) != buffer.count(b"\r\n", max(0, self._scanned - 1)):
                 raise RequestError(400, "The request's lines must end in CRLF.")
         elif buffer.count(b"\r\n", 0, end) > settings.limit_head_count:
             raise RequestError(431, f"The request has more than {settings.limit_head_count} field lines.")

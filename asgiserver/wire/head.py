@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 
-from ..asgi.interfaces import Headers
 from ..asgi.scope import CHUNKED, Request, replace_host
 from ..errors import RequestError
 from .handshake import is_upgrade
@@ -19,7 +18,7 @@ __all__ = ["check_bytes", "check_fields", "request", "tokens"]
 # What may stand in a head: printable ASCII, HTAB, CR, LF, and obs-text (RFC 9110 §5.5) without 0x85, which is a line
 # end to Unicode-minded parsers behind us (CVE-2026-44546).
 _ALLOWED = bytes([9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0x85), *range(0x86, 0x100)])
-_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:", re.IGNORECASE)
+_FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding):([^\r]*)", re.IGNORECASE)
 _VERSION = re.compile(rb"HTTP/[0-9]+(\.[0-9]+)?\Z")
 _AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?\Z")
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)\Z", re.IGNORECASE)
@@ -55,8 +54,17 @@ def check_bytes(head: bytes) -> None:
         if _VERSION.match(parts[2]):
             raise RequestError(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here.")
         raise RequestError(400, "The request line must end in HTTP/1.0 or HTTP/1.1.")
-    if len(_CONTENT_LENGTH.findall(head)) > 1:
+    if framing := _FRAMING.findall(head):
+        _check_framing(framing)
+
+
+def _check_framing(fields: list[tuple[bytes, bytes]]) -> None:
+    """Refuse what a parser may make one length of, or answer with another status than we do."""
+    lengths = [value for name, value in fields if name.lower() == b"content-length"]
+    if len(lengths) > 1 or lengths and b"," in lengths[0]:
         raise RequestError(400, "The request has more than one Content-Length.")
+    if len(fields) > len(lengths):
+        _check_codings(b",".join(value for name, value in fields if name.lower() != b"content-length"))
 
 
 def request(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], http_version: str) -> Request:
@@ -131,17 +139,23 @@ def _body_size(known: dict[bytes, bytes], http_version: str) -> int:
     if coding is not None:
         if length is not None or http_version == "1.0":
             raise RequestError(400, "Transfer-Encoding goes with neither Content-Length nor HTTP/1.0.")
-        codings = tokens(coding)
-        if codings == [b"chunked"]:
-            return CHUNKED
-        if b"chunked" in codings and (codings[-1] != b"chunked" or codings.count(b"chunked") > 1):
-            raise RequestError(400, "The transfer coding chunked must be the last and stand once.")
-        raise RequestError(501, "Of the transfer codings only chunked is supported.")
+        _check_codings(coding)
+        return CHUNKED
     if length is None:
         return 0
     if not _DIGITS.match(length):
         raise RequestError(400, "The request's Content-Length is not a number.")
     return int(length)
+
+
+def _check_codings(value: bytes) -> None:
+    """Refuse all transfer codings but a single ``chunked`` (RFC 9112 §6.1)."""
+    codings = tokens(value)
+    if codings == [b"chunked"]:
+        return
+    if b"chunked" in codings and (codings[-1] != b"chunked" or codings.count(b"chunked") > 1):
+        raise RequestError(400, "The transfer coding chunked must be the last and stand once.")
+    raise RequestError(501, "Of the transfer codings only chunked is supported.")
 
 
 def _keep_alive(known: dict[bytes, bytes], http_version: str) -> bool:
@@ -158,8 +172,3 @@ def _expects_continue(known: dict[bytes, bytes], http_version: str) -> bool:
     if expectation.lower() != b"100-continue":
         raise RequestError(417, "The only expectation that is supported is 100-continue.")
     return True
-
-
-def field(headers: Headers, name: bytes) -> bytes | None:
-    """The value of the first field line called ``name``."""
-    return next((value for other, value in headers if other == name), None)

@@ -41,19 +41,8 @@ class HTTP1:
     """The HTTP/1.1 wire of a connection, and the ``Stream`` of its current exchange."""
 
     __slots__ = (
-        "_chunked",
-        "_close",
-        "_connection",
-        "_drained",
-        "_exchange",
-        "_expects_continue",
-        "_has_body",
-        "_head",
-        "_body_read",
-        "_paused",
-        "_reader",
-        "_request",
-        "_state",
+        "_chunked", "_close", "_connection", "_drained", "_exchange", "_expects_continue", "_has_body", "_head",
+        "_begun", "_body_read", "_paused", "_reader", "_request", "_state",
     )
 
     def __init__(self, connection: HTTPConnection) -> None:
@@ -67,6 +56,7 @@ class HTTP1:
         self._has_body = True
         self._close = False
         self._paused = False
+        self._begun = False
         self._expects_continue = False
         self._body_read = 0
         self._drained = 0
@@ -93,6 +83,8 @@ class HTTP1:
         """The peer takes data again."""
         if self._exchange is not None:
             self._exchange.writable()
+        elif self._state is _State.IDLE and not self._reader.buffered:
+            self._keep_alive()
 
     def server_stopping(self) -> bool:
         """True when nothing is under way here, so that the connection can be closed at once."""
@@ -131,6 +123,7 @@ class HTTP1:
         self._request = request
         self._state = _State.BODY
         self._close = not request.keep_alive
+        self._begun = False
         self._expects_continue = request.expects_continue
         self._body_read = 0
         deadlines = self._connection.deadlines
@@ -213,6 +206,7 @@ class HTTP1:
         """See ``Stream``; held back until the first data, to be one write with it."""
         request = self._request
         assert request is not None
+        self._begun = True
         self._close = self._close or close or self._connection.hub.stopping or self._must_close()
         self._has_body = has_body
         # RFC 9112 §6.1: a 1.0 client knows no chunks; its body ends with the connection.
@@ -305,7 +299,9 @@ class HTTP1:
             return
         if self._expects_continue:
             self._expects_continue = False
-            self._connection.write(CONTINUE)
+            # RFC 9110 §15.2: nothing informational once the final response has begun.
+            if not self._begun:
+                self._connection.write(CONTINUE)
             self._wait_for_more()
         if self._paused:
             self._paused = False
@@ -345,8 +341,13 @@ class HTTP1:
         connection.resume_reading()
         if connection.hub.stopping and not self._reader.buffered:
             self._shut()
-        else:
-            connection.deadlines.set(Deadline.KEEP_ALIVE, connection.hub.settings.keep_alive_timeout, self._shut)
+        elif not connection.slow:
+            self._keep_alive()
+
+    def _keep_alive(self) -> None:
+        """Wait for the next request; a peer that still takes the last response is not idle."""
+        connection = self._connection
+        connection.deadlines.set(Deadline.KEEP_ALIVE, connection.hub.settings.keep_alive_timeout, self._shut)
 
     def _shut(self) -> None:
         """Send what was written, then close; the peer's further bytes are thrown away."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import hashlib
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -154,8 +155,9 @@ class TestScope:
         # T046
         recorder, path = Recorder(), str(tmp_path / "s")
         async with serve(recorder, port=None, unix_socket=path):
-            async with Peer(*await asyncio.open_unix_connection(path)) as peer:
-                await peer.request("GET", "/")
+            peer = Peer(*await asyncio.open_unix_connection(path))
+            await peer.request("GET", "/")
+            await peer.close()
         assert (recorder.scope["client"], recorder.scope["server"]) == (None, [path, None])
 
     @in_loop
@@ -210,6 +212,10 @@ class TestScope:
                 await asyncio.sleep(0)
                 await peer.send(request[position:])
                 assert (await peer.response()).body == b"xyz"
+            for byte in request:
+                await peer.send(bytes([byte]))
+                await asyncio.sleep(0.0005)
+            assert (await peer.response()).body == b"xyz"
         first = recorder.scopes[0]
         assert first["headers"] == [(b"host", b"h"), (b"x-y", b"z"), (b"content-length", b"3")]
         assert all(scope == first for scope in recorder.scopes)
@@ -608,7 +614,7 @@ class TestUnreadBody:
         async with serve(self.early) as server:
             async with httpx.AsyncClient() as client:
                 assert (await client.post(url(server), content=body)).text == "early"
-            async with aiohttp.ClientSession() as session, session.post(url(server), data=body) as response:
+            async with aiohttp.ClientSession() as session, session.post(url(server), data=io.BytesIO(body)) as response:
                 assert await response.text() == "early"
 
     @in_loop
@@ -623,7 +629,7 @@ class TestUnreadBody:
 
 
 class TestResponse:
-    @pytest.mark.parametrize(("status", "reason"), [(200, "OK"), (201, "Created"), (418, "I'm a Teapot"), (404, "Not Found")])
+    @pytest.mark.parametrize(("status", "reason"), [(200, "OK"), (418, "I'm a Teapot"), (404, "Not Found")])
     @in_loop
     async def test_has_status_reason_headers_and_body(self, status: int, reason: str) -> None:
         # T050, T051, T053

@@ -444,7 +444,7 @@ class TestInARunningLoop:
 
     @in_loop
     async def test_run_is_refused_with_the_cure(self) -> None:
-        with pytest.raises(ReactorError, match="await Server.serve"):
+        with pytest.raises(ReactorError, match=r"await Server\.serve"):
             Server(answer_hello, port=0).run()
 
     @in_loop
@@ -577,7 +577,8 @@ async def application(scope, receive, send):
     def test_a_wrong_asgi_threads_is_one_line(self) -> None:
         result = run_command("-p", "0", "examples.hello:application", env={"ASGI_THREADS": "many"})
         assert result.returncode == 2
-        assert result.stderr.splitlines()[-1].endswith("ASGI_THREADS: expected a whole number of at least 1, got 'many'")
+        last = result.stderr.splitlines()[-1]
+        assert last.endswith("error: ASGI_THREADS: expected a whole number of at least 1, got 'many'")
         assert is_orderly(result.stderr)
 
     def test_a_wrong_asgi_threads_does_not_spoil_the_process(

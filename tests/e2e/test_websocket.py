@@ -77,8 +77,8 @@ async def test_scope_has_every_key_with_its_type() -> None:
             "raw_path": b"/chat/caf%C3%A9%2Fbar",
             "query_string": b"room=%20a&x",
             "root_path": "",
-            "client": name[:2],
-            "server": server.listening_addresses[0],
+            "client": list(name),
+            "server": list(server.listening_addresses[0]),
             "subprotocols": ["b", "c", "d"],
         }
         assert "websocket.http.response" in scope["extensions"]
@@ -111,16 +111,11 @@ async def test_bytes_that_end_a_line_elsewhere_do_not_smuggle_a_field() -> None:
     """T139."""
     application = Echo()
     async with serve(application) as server:
-        async with raw_websocket(server, "X-A: a\x85Sec-WebSocket-Protocol: evil") as websocket:
-            scope = application.scopes[0]
-            assert scope["subprotocols"] == []
-            assert (b"x-a", b"a\x85Sec-WebSocket-Protocol: evil") in scope["headers"]
-            assert websocket.response.value("sec-websocket-protocol") is None
-        for octet in "\x0b\x0c\x1c\x1d\x1e":
+        for octet in "\x0b\x0c\x1c\x1d\x1e\x85":
             async with connect(server) as peer:
                 response = await refused(peer, handshake(f"X-A: a{octet}Sec-WebSocket-Protocol: evil"))
                 assert response.status == 400
-        assert len(application.scopes) == 1
+        assert not application.scopes
 
 
 # Accepting.

@@ -1,0 +1,416 @@
+"""What goes wrong in HTTP, by the application's doing and by the peer's, through real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from asgiserver.errors import MessageError, UnexpectedMessage
+
+from .live import Receive, Send, answer, connect, in_loop, receive_body, serve, until, url
+from .server import ServerProcess, wait_for
+
+Application = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
+
+START: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": []}
+BODY: dict[str, Any] = {"type": "http.response.body", "body": b"part", "more_body": True}
+GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+async def hello(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    await receive_body(receive)
+    await answer(send, b"hello")
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+class TestAnApplicationThatFails:
+    @in_loop
+    async def test_before_the_response_is_answered_500_at_once_and_logged_once(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        # T081
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            raise ValueError("a secret")
+
+        async with serve(application) as server, connect(server) as peer:
+            for _ in range(2):
+                async with asyncio.timeout(5):
+                    response = await peer.request("GET", "/secret")
+                assert (response.status, b"secret" in response.body) == (500, False)
+        assert [record.exc_info is not None for record in errors(caplog)] == [True, True]
+        assert "GET '/secret'" in errors(caplog)[0].getMessage()
+
+    @pytest.mark.parametrize("begin", [[], [START]])
+    @in_loop
+    async def test_by_returning_without_a_response_is_answered_500(
+        self, begin: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        # T082
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            for message in begin:
+                await send(message)
+
+        async with serve(application) as server, connect(server) as peer:
+            assert (await peer.request("GET", "/")).status == 500
+        assert len(errors(caplog)) == 1
+
+    @pytest.mark.parametrize("how", ["raises", "returns", "is cancelled"])
+    @in_loop
+    async def test_in_the_middle_of_the_response_cuts_it_off(self, how: str, caplog: pytest.LogCaptureFixture) -> None:
+        # T083, T084, T085, T110
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            if scope["path"] == "/before":
+                raise ValueError("before")
+            await send(START)
+            await send(BODY)
+            if how == "raises":
+                raise ValueError("in the middle")
+            if how == "is cancelled":
+                raise asyncio.CancelledError
+
+        async with serve(application) as server:
+            async with connect(server) as peer:
+                await peer.send(GET)
+                with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                    await peer.response()
+            async with connect(server) as peer:
+                assert (await peer.request("GET", "/before")).status == 500
+        assert len(errors(caplog)) == 2
+
+    @in_loop
+    async def test_with_a_known_length_is_cut_off_too(self) -> None:
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            await send({**START, "headers": [(b"content-length", b"100")]})
+            await send(BODY)
+
+        async with serve(application) as server, httpx.AsyncClient() as client:
+            with pytest.raises(httpx.TransportError):
+                await client.get(url(server))
+
+    @in_loop
+    async def test_after_the_response_harms_nobody_but_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            await answer(send, b"fine")
+            raise ValueError("afterwards")
+
+        async with serve(application) as server, connect(server) as peer:
+            for _ in range(2):
+                assert (await peer.request("GET", "/")).body == b"fine"
+        assert len(errors(caplog)) == 2
+
+    @in_loop
+    async def test_by_returning_a_value_has_not_failed(self, caplog: pytest.LogCaptureFixture) -> None:
+        # T086
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> Any:
+            await answer(send, b"fine")
+            return 42
+
+        async with serve(application) as server, connect(server) as peer:
+            assert (await peer.request("GET", "/")).body == b"fine"
+        assert not errors(caplog)
+
+    @in_loop
+    async def test_by_cancelling_itself_before_the_response_is_answered_500(self) -> None:
+        # T110
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            raise asyncio.CancelledError
+
+        async with serve(application) as server, connect(server) as peer:
+            assert (await peer.request("GET", "/")).status == 500
+            assert (await peer.request("GET", "/")).status == 500
+
+    def test_by_exiting_does_not_end_the_server(self, tmp_path: Any) -> None:
+        # T111
+        (tmp_path / "exits.py").write_text(
+            "async def application(scope, receive, send):\n    raise SystemExit(7)\n"
+        )
+        with ServerProcess("-p", "0", "--app-dir", str(tmp_path), "--lifespan", "off", "exits") as server:
+            for _ in range(2):
+                assert httpx.get(server.url).status_code == 500
+            assert "sys.exit(7)" in server.output()
+        assert server.returncode == 0
+
+    def test_by_a_keyboard_interrupt_ends_the_server_as_ctrl_c_does(self, tmp_path: Any) -> None:
+        # T111: without signal handlers of ours, Ctrl-C may raise in any line of Python, the application's too.
+        (tmp_path / "interrupts.py").write_text(
+            "async def application(scope, receive, send):\n    raise KeyboardInterrupt\n"
+        )
+        with ServerProcess("-p", "0", "--app-dir", str(tmp_path), "--lifespan", "off", "interrupts") as server:
+            assert httpx.get(server.url).status_code == 500
+            wait_for(lambda: server.process.poll() is not None)
+
+
+class TestAMessageThatIsWrong:
+    """It raises inside the application; what the client sees depends on what the application makes of that."""
+
+    BAD_START = [
+        {"type": "http.response.start"},  # T091
+        {"type": "http.response.start", "status": "200"},
+        {"type": "http.response.start", "status": 99},
+        {"type": "http.response.start", "status": 200, "headers": [("x-name", b"v")]},  # T092
+        {"type": "http.response.start", "status": 200, "headers": [(b"x-name", "v")]},
+        {"type": "http.response.start", "status": 200, "headers": [(b"x-name", b"v\r\nset-cookie: evil=1")]},  # T093
+        {"type": "http.response.start", "status": 200, "headers": [(b"x-name: a\r\nevil", b"v")]},
+        {"type": "http.response.start", "status": 200, "headers": [(b"x-name", b"v\0")]},
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"-1")]},
+        {"type": "http.response.unknown"},  # T090
+        {"type": "websocket.accept"},
+        {"status": 200},
+        ["http.response.start"],
+    ]
+
+    @pytest.mark.parametrize("message", BAD_START, ids=str)
+    @in_loop
+    async def test_in_place_of_the_start_is_answered_500_and_nothing_of_it_is_sent(
+        self, message: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            await send(message)
+
+        async with serve(application) as server, connect(server) as peer:
+            response = await peer.request("GET", "/")
+            assert response.status == 500
+            assert not {"set-cookie", "evil", "x-name"}.intersection(name for name, _ in response.headers)
+            assert (await peer.request("GET", "/")).status == 500
+        error = errors(caplog)[0].exc_info
+        assert error is not None
+        assert isinstance(error[1], MessageError)
+
+    @in_loop
+    async def test_can_be_caught_and_made_good(self) -> None:
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            with pytest.raises(MessageError, match="x-name"):
+                await send({**START, "headers": [("x-name", b"v")]})
+            await answer(send, b"good")
+
+        async with serve(application) as server, connect(server) as peer:
+            assert (await peer.request("GET", "/")).body == b"good"
+
+    @in_loop
+    async def test_by_its_order_raises_and_the_response_stands(self) -> None:
+        # T087, T088, T089
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            with pytest.raises(UnexpectedMessage):
+                await send(BODY)
+            await send(START)
+            with pytest.raises(UnexpectedMessage):
+                await send(START)
+            await send(BODY)
+            with pytest.raises(UnexpectedMessage):
+                await send(START)
+            await send({"type": "http.response.body", "body": b""})
+            for message in (START, BODY):
+                with pytest.raises(UnexpectedMessage):
+                    await send(message)
+
+        async with serve(application) as server, connect(server) as peer:
+            for _ in range(2):
+                assert (await peer.request("GET", "/")).body == b"part"
+
+    @in_loop
+    async def test_of_a_body_that_is_too_long_puts_no_stray_byte_on_the_connection(self) -> None:
+        # T094
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            await send({**START, "headers": [(b"content-length", b"4")]})
+            await send(BODY)
+            with pytest.raises(MessageError, match="longer"):
+                await send({**BODY, "body": b"stray"})
+            await send({"type": "http.response.body"})
+
+        async with serve(application) as server, connect(server) as peer:
+            for _ in range(2):
+                assert (await peer.request("GET", "/")).body == b"part"
+
+    @in_loop
+    async def test_of_a_body_that_is_too_short_ends_in_an_abort(self) -> None:
+        # T095
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            await send({**START, "headers": [(b"content-length", b"10")]})
+            await send(BODY)
+            with pytest.raises(MessageError, match="short"):
+                await send({"type": "http.response.body"})
+
+        async with serve(application) as server, connect(server) as peer:
+            await peer.send(GET)
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await peer.response()
+
+    @in_loop
+    async def test_of_a_body_in_one_piece_is_answered_500(self) -> None:
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            await answer(send, b"too long", headers=[(b"content-length", b"3")])
+
+        async with serve(application) as server, connect(server) as peer:
+            for _ in range(2):
+                assert (await peer.request("GET", "/")).status == 500
+
+
+POST = b"POST / HTTP/1.1\r\nHost: h\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+class TestARequestThatIsWrong:
+    REFUSED = {
+        "garbage": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),  # T096
+        "words": (b"hello\r\n\r\n", 400),
+        "four words": (b"GET / HTTP/1.1 x\r\nHost: h\r\n\r\n", 400),
+        "HTTP/0.9": (b"GET /\r\n\r\n", 400),
+        "HTTP/2.0": (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505),  # T039
+        "HTTP/3.7": (b"GET / HTTP/3.7\r\nHost: h\r\n\r\n", 505),
+        "the preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        "lower-case method": (b"get / HTTP/1.1\r\nHost: h\r\n\r\n", 400),  # T040
+        "CONNECT": (b"CONNECT example.org:443 HTTP/1.1\r\nHost: h\r\n\r\n", 501),  # T034
+        "fragment": (b"GET /a#b HTTP/1.1\r\nHost: h\r\n\r\n", 400),  # T035
+        "target without a slash": (b"GET a HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        "path that is not ASCII": (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: h\r\n\r\n", 400),  # T008
+        "query that is not ASCII": (b"GET /?\xc3\xa9 HTTP/1.1\r\nHost: h\r\n\r\n", 400),  # T009
+        "no Host": (b"GET / HTTP/1.1\r\n\r\n", 400),  # T036
+        "two Hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),  # T037
+        "bad Host": (b"GET / HTTP/1.1\r\nHost: a/b@c\r\n\r\n", 400),  # T038
+        "space in a name": (POST + b"X Y: z\r\n\r\n", 400),  # T014
+        "no name": (POST + b": z\r\n\r\n", 400),
+        "no colon": (POST + b"name\r\n\r\n", 400),
+        "space before the colon": (POST + b"Content-Length : 0\r\n\r\n", 400),  # T104
+        "folded line": (POST + b"X-Y: a\r\n b\r\n\r\n", 400),  # T105
+        "folded first line": (b"GET / HTTP/1.1\r\n Host: h\r\n\r\n", 400),
+        "bare LF": (b"GET / HTTP/1.1\nHost: h\n\n", 400),  # T106
+        "one bare LF": (POST + b"X-Y: a\nX-Z: b\r\n\r\n", 400),
+        "bare CR": (POST + b"X-Y: a\rb\r\n\r\n", 400),  # T016
+        "NUL": (POST + b"X-Y: a\0b\r\n\r\n", 400),
+        **{f"0x{byte:02x} in a value": (POST + b"X-Y: a%cb\r\n\r\n" % byte, 400)
+           for byte in (0x01, 0x0B, 0x0C, 0x1C, 0x1D, 0x1E, 0x7F, 0x85)},  # T015
+        "length and coding": (POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),  # T097
+        "two lengths": (POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\n", 400),  # T098
+        "the same length twice": (POST + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\n", 400),
+        "list of lengths": (POST + b"Content-Length: 3, 3\r\n\r\n", 400),
+        **{f"length {value!r}": (POST + b"Content-Length: %b\r\n\r\n" % value, 400)
+           for value in (b"+5", b"-1", b"5 5", b"", b"0x5", b"1_0", b"\xb2", b"9" * 40)},  # T099
+        "gzip, chunked": (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501),  # T100
+        "identity": (POST + b"Transfer-Encoding: identity\r\n\r\n", 501),
+        "identity, chunked": (POST + b"Transfer-Encoding: identity, chunked\r\n\r\n", 501),  # T101
+        "xchunked": (POST + b"Transfer-Encoding: xchunked\r\n\r\n", 501),
+        "chunked twice": (POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n", 400),
+        "chunked in two lines": (POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        "chunked, gzip": (POST + b"Transfer-Encoding: chunked, gzip\r\n\r\n", 400),
+        "empty coding": (POST + b"Transfer-Encoding:\r\n\r\n", 501),
+        "vertical tab before chunked": (POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n", 400),
+        "chunked in HTTP/1.0": (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    }  # fmt: skip
+
+    @pytest.mark.parametrize("name", REFUSED)
+    @in_loop
+    async def test_in_its_head_is_refused_and_reaches_no_application(
+        self, name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        data, status = self.REFUSED[name]
+        reached: list[str] = []
+
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            reached.append(scope["path"])
+            await hello(scope, receive, send)
+
+        async with serve(application) as server:
+            async with connect(server) as peer:
+                await peer.send(data + b"GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n")
+                response = await peer.response()
+                assert (response.status, response.value("connection")) == (status, "close")
+                assert await peer.closed()
+            assert not reached
+            async with connect(server) as peer:
+                assert (await peer.request("GET", "/next")).body == b"hello"
+        assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+    BAD_CHUNKS = {
+        "no digit": b"x\r\nabc\r\n0\r\n\r\n",  # T102
+        "negative": b"-3\r\nabc\r\n0\r\n\r\n",
+        "plus": b"+3\r\nabc\r\n0\r\n\r\n",
+        "0x": b"0x3\r\nabc\r\n0\r\n\r\n",
+        "underscore": b"1_0\r\n0123456789abcdef\r\n0\r\n\r\n",
+        "empty size": b"\r\n\r\n",
+        "too many digits": b"0" * 20 + b"3\r\nabc\r\n0\r\n\r\n",
+        "huge extension": b"3;" + b"x" * 5000 + b"\r\nabc\r\n0\r\n\r\n",
+        "LF in an extension": b"3;a\nb\r\nabc\r\n0\r\n\r\n",
+        "bare LF after the size": b"3\nabc\r\n0\r\n\r\n",
+        "data longer than its size": b"3\r\nabcd\r\n0\r\n\r\n",  # T103
+        "two other bytes after the data": b"3\r\nabcxx0\r\n\r\n",
+        "LF after the data": b"3\r\nabc\n0\r\n\r\n",
+        "malformed trailer": b"3\r\nabc\r\n0\r\nno colon\r\n\r\n",
+        "bare LF at the end": b"3\r\nabc\r\n0\r\n\n",
+    }
+
+    @pytest.mark.parametrize("name", BAD_CHUNKS)
+    @in_loop
+    async def test_in_its_chunks_is_refused_and_the_application_sees_no_finished_body(self, name: str) -> None:
+        events: list[dict[str, Any]] = []
+
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            while not events or events[-1]["type"] != "http.disconnect":
+                events.append(await receive())
+
+        async with serve(application) as server, connect(server) as peer:
+            await peer.send(CHUNKED + self.BAD_CHUNKS[name] + GET)
+            response = await peer.response()
+            assert (response.status, response.value("connection")) == (400, "close")
+            assert await peer.closed()
+            await until(lambda: events and events[-1]["type"] == "http.disconnect")
+        assert all(event.get("more_body", True) for event in events)
+
+    @in_loop
+    async def test_after_the_response_has_begun_cuts_the_response_off(self) -> None:
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            await send(START)
+            await send(BODY)
+            with pytest.raises(ConnectionError):
+                await receive_body(receive)
+
+        async with serve(application) as server, connect(server) as peer:
+            await peer.send(CHUNKED)
+            await peer.read_until(b"4\r\npart\r\n")
+            await peer.send(b"x\r\n")
+            assert await peer.closed()
+
+    @in_loop
+    async def test_after_a_good_one_does_not_harm_the_answer_to_that(self) -> None:
+        async with serve(hello) as server, connect(server) as peer:
+            await peer.send(GET + b"nonsense\r\n\r\n")
+            assert (await peer.response()).body == b"hello"
+            assert (await peer.response()).status == 400
+            assert await peer.closed()
+
+    @in_loop
+    async def test_in_bytes_after_connection_close_is_never_read(self) -> None:
+        # T112
+        async with serve(hello) as server, connect(server) as peer:
+            await peer.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + b"\0" * 100_000)
+            assert (await peer.response()).body == b"hello"
+            assert await peer.closed()
+
+    @in_loop
+    async def test_by_its_early_end_reaches_no_application_and_is_not_logged(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        # T107
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            raise AssertionError
+
+        caplog.set_level(logging.DEBUG)
+        async with serve(application) as server:
+            for data in (b"", b"\r\n", b"GET", b"GET / HTTP/1.1\r\nHost: h\r\n"):
+                async with connect(server) as peer:
+                    await peer.send(data)
+                async with connect(server) as peer:
+                    await peer.send(data)
+                    await asyncio.sleep(0.01)
+                    peer.abort()
+            await until(lambda: not server.connections)
+        logged = [record for record in caplog.records if record.name.startswith(("asgiserver", "twisted"))]
+        loud = [record.getMessage() for record in logged if record.levelno > logging.DEBUG]
+        assert [message.split(" ")[0] for message in loud] == ["Listening", "Stopping"]

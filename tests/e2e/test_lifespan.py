@@ -1,0 +1,276 @@
+"""The lifespan around a real server's life."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect as connect_websocket
+
+from asgiserver import Server
+from asgiserver.errors import LifespanError
+from tests.e2e.live import DEADLINE, answer, connect, in_loop, url
+from tests.e2e.server import ServerProcess, run_command, wait_for
+
+Lifespan = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def connects(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class App:
+    """An application with the given lifespan that answers every request and keeps the scopes."""
+
+    def __init__(self, lifespan: Lifespan) -> None:
+        self.lifespan = lifespan
+        self.scopes: list[dict[str, Any]] = []
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
+        if scope["type"] == "lifespan":
+            await self.lifespan(scope, receive, send)
+        elif scope["type"] == "http":
+            await answer(send, b"Hello")
+        else:
+            await receive()
+            await send({"type": "websocket.accept"})
+
+
+def serving(application_lifespan: Lifespan, **settings: Any) -> Server:
+    return Server(App(application_lifespan), port=0, **settings)
+
+
+async def hello(server: Server) -> None:
+    async with connect(server) as peer:
+        assert (await peer.request("GET", "/")).body == b"Hello"
+
+
+async def starts(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def raises(scope: Any, receive: Any, send: Any) -> None:
+    raise RuntimeError("I know no lifespan")
+
+
+async def returns(scope: Any, receive: Any, send: Any) -> None:
+    return
+
+
+async def refuses(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+
+async def hangs(scope: Any, receive: Any, send: Any) -> None:
+    await asyncio.Event().wait()
+
+
+class TestOrder:
+    @in_loop
+    async def test_startup_comes_before_the_port_is_open_and_shutdown_after_the_last_response(self) -> None:
+        """T198."""
+        port = free_port()
+        seen: list[Any] = []
+
+        async def lifespan(scope: Any, receive: Any, send: Any) -> None:
+            seen.append(((await receive())["type"], connects(port)))
+            await send({"type": "lifespan.startup.complete"})
+            seen.append(((await receive())["type"], connects(port)))
+            await send({"type": "lifespan.shutdown.complete"})
+
+        async with Server(App(lifespan), port=port) as server:
+            await hello(server)
+            seen.append("served")
+        assert seen == [("lifespan.startup", False), "served", ("lifespan.shutdown", False)]
+
+    @in_loop
+    async def test_an_application_may_do_what_it_likes_after_its_shutdown(self) -> None:
+        async def lifespan(scope: Any, receive: Any, send: Any) -> None:
+            await starts(scope, receive, send)
+            raise RuntimeError("nobody listens")
+
+        async with asyncio.timeout(DEADLINE), serving(lifespan) as server:
+            await hello(server)
+
+
+class TestScope:
+    @in_loop
+    async def test_has_versions_and_a_state(self) -> None:
+        """T208."""
+        async with serving(starts) as server:
+            scope = server.application.scopes[0]  # type: ignore[attr-defined]
+        assert scope == {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+
+    @in_loop
+    async def test_each_request_has_a_shallow_copy_of_the_state(self) -> None:
+        """T207."""
+        pool = object()
+
+        async def lifespan(scope: Any, receive: Any, send: Any) -> None:
+            scope["state"]["pool"] = pool
+            await starts(scope, receive, send)
+
+        async with serving(lifespan) as server:
+            await hello(server)
+            async with connect_websocket(url(server, "ws")):
+                pass
+            own, http, websocket = server.application.scopes  # type: ignore[attr-defined]
+        assert [scope["type"] for scope in (own, http, websocket)] == ["lifespan", "http", "websocket"]
+        assert own["state"] == http["state"] == websocket["state"] == {"pool": pool}
+        assert len({id(scope["state"]) for scope in (own, http, websocket)}) == 3
+        assert http["state"]["pool"] is pool
+
+    @in_loop
+    async def test_requests_have_no_state_when_there_is_no_lifespan(self) -> None:
+        async with serving(returns) as server:
+            await hello(server)
+            http = server.application.scopes[-1]  # type: ignore[attr-defined]
+        assert "state" not in http
+
+
+class TestUnsupported:
+    @pytest.mark.parametrize("lifespan", [raises, returns])
+    @in_loop
+    async def test_auto_goes_on_quietly(self, lifespan: Lifespan, caplog: pytest.LogCaptureFixture) -> None:
+        """T199, T205."""
+        caplog.set_level(logging.DEBUG, "asgiserver")
+        async with serving(lifespan) as server:
+            await hello(server)
+        about = [record for record in caplog.records if "lifespan" in record.getMessage()]
+        assert [record.levelno for record in about] == [logging.DEBUG]
+
+    @pytest.mark.parametrize("lifespan", [raises, returns])
+    @in_loop
+    async def test_on_is_an_error(self, lifespan: Lifespan) -> None:
+        """T200."""
+        server = serving(lifespan, lifespan="on")
+        with pytest.raises(LifespanError, match="before it completed its start-up"):
+            await server.serve()
+        assert server.listening_addresses == []
+
+    @in_loop
+    async def test_off_never_calls_it(self) -> None:
+        """T201."""
+        async with serving(raises, lifespan="off") as server:
+            await hello(server)
+            assert [scope["type"] for scope in server.application.scopes] == ["http"]  # type: ignore[attr-defined]
+
+
+class TestFailure:
+    @in_loop
+    async def test_a_refused_start_up_opens_no_port(self) -> None:
+        """T202."""
+        port = free_port()
+        server = Server(App(refuses), port=port)
+        with pytest.raises(LifespanError, match="the application failed to start: no database"):
+            async with server:
+                raise AssertionError("it serves")
+        assert not connects(port)
+
+    @in_loop
+    async def test_a_start_up_that_never_answers_is_given_up(self) -> None:
+        """T204."""
+        with pytest.raises(LifespanError, match=r"did not start within 0\.1 s"):
+            await serving(hangs, lifespan_startup_timeout=0.1).serve()
+
+    @in_loop
+    async def test_a_failed_shutdown_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        """T203: and the server ends as it would have."""
+
+        async def lifespan(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.failed", "message": "still writing"})
+
+        async with serving(lifespan) as server:
+            await hello(server)
+        assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == [
+            "The application failed to shut down: still writing"
+        ]
+
+    @in_loop
+    async def test_a_shutdown_that_never_answers_is_given_up(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def lifespan(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await asyncio.Event().wait()
+
+        async with asyncio.timeout(DEADLINE), serving(lifespan, lifespan_shutdown_timeout=0.1):
+            pass
+        assert "did not shut down within 0.1 s" in caplog.text
+
+    @in_loop
+    async def test_an_exception_after_the_start_up_does_not_stop_serving(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """T206."""
+
+        async def lifespan(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            raise RuntimeError("the pool is gone")
+
+        async with serving(lifespan) as server:
+            await hello(server)
+        assert caplog.text.count("RuntimeError: the pool is gone") == 1
+
+
+class TestCommandLine:
+    def write(self, folder: Path, body: str) -> None:
+        text = "import asyncio\nasync def application(scope, receive, send):\n    assert scope['type'] == 'lifespan'\n"
+        (folder / "app.py").write_text(text + f"    {body}\n", "utf-8")
+
+    def test_a_refused_start_up_is_one_line_and_status_3(self, tmp_path: Path) -> None:
+        """T202."""
+        self.write(tmp_path, "await send({'type': 'lifespan.startup.failed', 'message': 'no database'})")
+        result = run_command("--app-dir", str(tmp_path), "-p", "0", "app")
+        assert (result.returncode, result.stdout) == (3, "")
+        assert result.stderr == "asgiserver: error: the application failed to start: no database\n"
+
+    def test_an_application_without_lifespan_is_refused_when_it_must_have_one(self, tmp_path: Path) -> None:
+        """T200."""
+        self.write(tmp_path, "raise RuntimeError('none here')")
+        result = run_command("--app-dir", str(tmp_path), "-p", "0", "--lifespan", "on", "app")
+        assert result.returncode == 3
+        assert "none here" in result.stderr
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_during_the_start_up_ends_it_cleanly(self, tmp_path: Path, number: int) -> None:
+        """T209: the port is never opened, and the application can clean up."""
+        self.write(
+            tmp_path,
+            "print('starting', flush=True)\n"
+            "    try: await asyncio.Event().wait()\n"
+            "    finally: print('cleaned up', flush=True)",
+        )
+        server = ServerProcess("--app-dir", str(tmp_path), "-p", "0", "app", listeners=0)
+        with server:
+            wait_for(lambda: "starting" in server.output())
+            began = time.monotonic()
+            server.send_signal(number)
+            assert server.wait() == 0
+            assert time.monotonic() - began < 5
+        assert "cleaned up" in server.output()
+        assert "Listening" not in server.output()
+        assert "Traceback" not in server.output()

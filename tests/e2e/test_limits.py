@@ -1,0 +1,429 @@
+"""Deadlines and limits of HTTP/1.1 connections, through real sockets and real, short times."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any, Self
+
+import httpx
+import pytest
+
+from .live import DEADLINE, Peer, Receive, Send, answer, connect, in_loop, receive_body, serve, until, url
+
+GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: h\r\n"
+
+
+async def hello(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    await receive_body(receive)
+    await answer(send, b"hello")
+
+
+async def large(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    await answer(send, bytes(16 * 1024 * 1024))
+
+
+async def endless(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200})
+    while True:
+        await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+
+
+class Stopwatch:
+    """How long a block took, in seconds."""
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.monotonic() - self._began
+
+
+async def refusal(peer: Peer, status: int) -> None:
+    """The peer is answered ``status``, and the connection ends."""
+    response = await peer.response()
+    assert (response.status, response.value("connection")) == (status, "close")
+    assert await peer.closed()
+
+
+class TestTheHead:
+    @pytest.mark.parametrize("drip", [False, True])
+    @in_loop
+    async def test_that_is_too_large_is_answered_431(self, drip: bool) -> None:
+        # T113, T114
+        async with serve(hello, limit_head_size=4096) as server:
+            async with connect(server) as peer:
+                await peer.send(b"GET / HTTP/1.1\r\nHost: h\r\n")
+                for _ in range(50):
+                    peer.writer.write(b"X-A: " + b"a" * 95 + b"\r\n")
+                    if drip:
+                        await asyncio.sleep(0.001)
+                await refusal(peer, 431)
+            async with connect(server) as peer:
+                assert (await peer.request("GET", "/")).body == b"hello"
+
+    @in_loop
+    async def test_that_is_just_small_enough_is_served(self) -> None:
+        async with serve(hello, limit_head_size=1000) as server:
+            head = b"GET / HTTP/1.1\r\nHost: h\r\nX-A: "
+            for size, status in ((1000, 200), (1001, 431)):
+                async with connect(server) as peer:
+                    await peer.send(head + b"a" * (size - len(head) - 4) + b"\r\n\r\n")
+                    assert (await peer.response()).status == status
+
+    @in_loop
+    async def test_with_too_many_fields_is_answered_431(self) -> None:
+        # T115
+        async with serve(hello, limit_head_count=10) as server:
+            async with connect(server) as peer:
+                assert (await peer.request("GET", "/", *["X: y"] * 9)).status == 200
+            async with connect(server) as peer:
+                await peer.send(b"GET / HTTP/1.1\r\nHost: h\r\n" + b"X: y\r\n" * 10 + b"\r\n")
+                await refusal(peer, 431)
+
+    @in_loop
+    async def test_with_too_long_a_target_is_answered_414(self) -> None:
+        # T116
+        async with serve(hello, limit_target_size=1000) as server:
+            async with connect(server) as peer:
+                assert (await peer.request("DELETE", "/" + "a" * 999)).status == 200
+                assert (await peer.request("GET", "/" + "a" * 999)).status == 200
+                await peer.send(GET.replace(b"/ ", b"/" + b"a" * 1000 + b" "))
+                await refusal(peer, 414)
+            async with connect(server) as peer:
+                await peer.send(b"GET /" + b"a" * 100_000)
+                await refusal(peer, 414)
+
+    @in_loop
+    async def test_that_never_begins_ends_the_connection(self) -> None:
+        # T119
+        async with serve(hello, first_byte_timeout=0.2) as server, connect(server) as peer:
+            with Stopwatch() as watch:
+                assert await peer.closed()
+        assert 0.15 < watch.seconds < 5
+
+    @in_loop
+    async def test_that_consists_of_empty_lines_ends_the_connection(self) -> None:
+        async with serve(hello, first_byte_timeout=0.2) as server, connect(server) as peer:
+            await peer.send(b"\r\n")
+            assert await peer.closed()
+
+    @in_loop
+    async def test_that_drips_is_answered_408_at_its_deadline(self) -> None:
+        # T120
+        async def drip(peer: Peer) -> None:
+            while True:
+                peer.writer.write(b"X")
+                await asyncio.sleep(0.02)
+
+        async with serve(hello, head_timeout=0.3) as server, connect(server) as peer:
+            with Stopwatch() as watch:
+                await peer.send(b"GET / HTTP/1.1\r\nHost: h\r\n")
+                dripping = asyncio.ensure_future(drip(peer))
+                response = await peer.response()
+            dripping.cancel()
+        assert response.status == 408
+        assert 0.2 < watch.seconds < 5
+
+    @in_loop
+    async def test_of_a_second_request_has_the_same_deadline(self) -> None:
+        # T122
+        async with serve(hello, head_timeout=0.2, keep_alive_timeout=60) as server, connect(server) as peer:
+            await peer.request("GET", "/")
+            await peer.send(b"GET / HT")
+            await refusal(peer, 408)
+
+
+class TestAnIdleConnection:
+    @in_loop
+    async def test_is_closed_quietly_at_the_keep_alive_timeout(self, caplog: pytest.LogCaptureFixture) -> None:
+        # T121
+        async with serve(hello, keep_alive_timeout=0.2) as server, connect(server) as peer:
+            await peer.request("GET", "/")
+            with Stopwatch() as watch:
+                assert await peer.closed()
+        assert 0.15 < watch.seconds < 5
+        assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+    @in_loop
+    async def test_is_not_one_whose_requests_are_answered_slowly(self) -> None:
+        # T123
+        async def slow(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            await asyncio.sleep(0.3)
+            await answer(send, b"slow")
+
+        async with serve(slow, keep_alive_timeout=0.1) as server, connect(server) as peer:
+            await peer.send(GET * 2)
+            assert (await peer.response()).body == b"slow"
+            assert (await peer.response()).body == b"slow"
+            assert await peer.closed()
+
+    @in_loop
+    async def test_is_not_one_that_still_takes_a_large_response(self) -> None:
+        timeouts = {"keep_alive_timeout": 0.1, "close_timeout": 0.1}
+        async with serve(large, **timeouts) as server, connect(server, receive_buffer=65536) as peer:
+            await peer.send(GET)
+            await asyncio.sleep(0.5)
+            assert len((await peer.response()).body) == 16 * 1024 * 1024
+            assert await peer.closed()
+
+    @in_loop
+    async def test_can_be_kept_for_ever(self) -> None:
+        timeouts = {"keep_alive_timeout": 0, "first_byte_timeout": 0, "head_timeout": 0.1}
+        async with serve(hello, **timeouts) as server, connect(server) as peer:
+            for _ in range(2):
+                await asyncio.sleep(0.2)
+                assert (await peer.request("GET", "/")).body == b"hello"
+
+
+class TestTheBody:
+    @pytest.mark.parametrize("coding", [b"Content-Length: 100", b"Transfer-Encoding: chunked"])
+    @in_loop
+    async def test_that_stalls_is_answered_408_and_the_application_sees_a_disconnect(self, coding: bytes) -> None:
+        # T124
+        events: list[dict[str, Any]] = []
+
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            while not events or events[-1]["type"] != "http.disconnect":
+                events.append(await receive())
+
+        async with serve(application, body_timeout=0.2) as server, connect(server) as peer:
+            await peer.send(POST + coding + b"\r\n\r\n5\r\n")
+            await refusal(peer, 408)
+            await until(lambda: events and events[-1]["type"] == "http.disconnect")
+        assert all(event.get("more_body", True) for event in events)
+
+    @in_loop
+    async def test_that_comes_slowly_but_steadily_is_served(self) -> None:
+        async with serve(hello, body_timeout=0.3) as server, connect(server) as peer:
+            await peer.send(POST + b"Content-Length: 6\r\n\r\n")
+            for _ in range(6):
+                await asyncio.sleep(0.1)
+                await peer.send(b"x")
+            assert (await peer.response()).body == b"hello"
+
+    @in_loop
+    async def test_that_the_application_does_not_read_is_not_late(self) -> None:
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            await asyncio.sleep(0.4)
+            await answer(send, str(len(await receive_body(receive))).encode())
+
+        async with serve(application, body_timeout=0.1, request_buffer_size=1024) as server, connect(server) as peer:
+            assert (await peer.request("POST", "/", body=bytes(100_000))).body == b"100000"
+
+    @pytest.mark.parametrize("expect", [b"", b"Expect: 100-continue\r\n"])
+    @in_loop
+    async def test_whose_length_is_above_the_limit_is_answered_413_before_it_is_sent(self, expect: bytes) -> None:
+        # T117
+        async with serve(hello, limit_body_size=10) as server, connect(server) as peer:
+            assert (await peer.request("POST", "/", body=bytes(10))).status == 200
+            await peer.send(POST + expect + b"Content-Length: 11\r\n\r\n")
+            await refusal(peer, 413)
+
+    @in_loop
+    async def test_in_chunks_that_passes_the_limit_is_answered_413_and_the_application_sees_a_disconnect(self) -> None:
+        # T118
+        disconnected = asyncio.Event()
+
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            try:
+                await receive_body(receive)
+            except ConnectionError:
+                disconnected.set()
+
+        async with serve(application, limit_body_size=10) as server, connect(server) as peer:
+            await peer.send(POST + b"Transfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n")
+            await asyncio.sleep(0.02)
+            await peer.send(b"6\r\nabcdef\r\n")
+            await refusal(peer, 413)
+            async with asyncio.timeout(DEADLINE):
+                await disconnected.wait()
+
+    @pytest.mark.parametrize("coding", ["length", "chunks"])
+    @in_loop
+    async def test_of_fifty_megabytes_under_way_does_not_cost_the_client_the_413(self, coding: str) -> None:
+        body = bytes(50 * 1024 * 1024)
+
+        async def pieces() -> Any:
+            for start in range(0, len(body), 1024 * 1024):
+                yield body[start : start + 1024 * 1024]
+
+        async with serve(hello, limit_body_size=1000) as server:
+            async with httpx.AsyncClient() as client:
+                content = body if coding == "length" else pieces()
+                assert (await client.post(url(server), content=content)).status_code == 413
+            async with connect(server) as peer:
+                fields = b"Content-Length: %d\r\n\r\n" % len(body)
+                if coding == "chunks":
+                    fields = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body)
+                # All of it is sent before the first byte of the answer is read.
+                await peer.send(POST + fields + body)
+                assert (await peer.response()).status == 413
+
+    @in_loop
+    async def test_that_is_drained_has_the_deadline_of_any_body(self) -> None:
+        async def early(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            await answer(send, b"early")
+
+        async with serve(early, body_timeout=0.2) as server, connect(server) as peer:
+            await peer.send(POST + b"Content-Length: 100\r\n\r\n")
+            assert (await peer.response()).body == b"early"
+            assert await peer.closed()
+
+
+class TestTheHTTPTimeout:
+    @in_loop
+    async def test_answers_503_when_nothing_was_sent(self) -> None:
+        # T125
+        cancelled = asyncio.Event()
+
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            try:
+                await asyncio.sleep(DEADLINE)
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+        timeouts = {"http_timeout": 0.2, "application_close_timeout": 0.1}
+        async with serve(application, **timeouts) as server, connect(server) as peer:
+            with Stopwatch() as watch:
+                response = await peer.request("GET", "/")
+            assert (response.status, response.value("connection")) == (503, "close")
+            assert 0.15 < watch.seconds < 5
+            async with asyncio.timeout(5):
+                await cancelled.wait()
+
+    @pytest.mark.parametrize("begin", [True, False])
+    @in_loop
+    async def test_answers_503_or_cuts_off_when_the_response_was_begun(self, begin: bool) -> None:
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200})
+            if begin:
+                await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+            await asyncio.sleep(DEADLINE)
+
+        timeouts = {"http_timeout": 0.2, "application_close_timeout": 0.1}
+        async with serve(application, **timeouts) as server, connect(server) as peer:
+            await peer.send(GET)
+            if begin:
+                await peer.read_until(b"begun\r\n")
+                assert await peer.closed()
+            else:
+                await refusal(peer, 503)
+
+    @in_loop
+    async def test_is_not_for_requests_that_are_answered_in_time(self) -> None:
+        async with serve(hello, http_timeout=0.3) as server, connect(server) as peer:
+            for _ in range(3):
+                assert (await peer.request("GET", "/")).body == b"hello"
+                await asyncio.sleep(0.2)
+
+
+class TestAClientThatDoesNotRead:
+    @in_loop
+    async def test_is_dropped_at_the_write_timeout(self) -> None:
+        # T128
+        async with serve(endless, write_timeout=0.2) as server, connect(server, receive_buffer=65536) as peer:
+            await peer.send(GET)
+            await until(lambda: not server.connections)
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await peer.response()
+
+    @in_loop
+    async def test_is_kept_as_long_as_it_reads_a_little(self) -> None:
+        async with serve(large, write_timeout=0.5) as server, connect(server, receive_buffer=65536) as peer:
+            await peer.send(GET)
+            head = await peer.read_until(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            for _ in range(8):
+                await peer.read(1024 * 1024)
+                await asyncio.sleep(0.15)
+            await peer.read(8 * 1024 * 1024)
+
+    @in_loop
+    async def test_for_longer_than_the_close_timeout_still_gets_the_last_bytes(self) -> None:
+        # An abort would throw away what only the kernel has left.
+        sizes = [300_000, 16 * 1024 * 1024]
+
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            await answer(send, bytes(int(scope["path"][1:])))
+
+        async with serve(application, close_timeout=0.1) as server:
+            for size in sizes:
+                async with connect(server, receive_buffer=16384) as peer:
+                    await peer.send(b"GET /%d HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n" % size)
+                    await asyncio.sleep(0.6)
+                    assert len((await peer.response()).body) == size
+
+    @in_loop
+    async def test_nor_closes_is_dropped_at_the_close_timeout(self) -> None:
+        async with serve(hello, close_timeout=0.2) as server, connect(server) as peer:
+            await peer.request("GET", "/", "Connection: close")
+            assert server.connections
+            await until(lambda: not server.connections, 5)
+
+    @in_loop
+    async def test_and_goes_on_sending_after_the_end_is_dropped_at_the_close_timeout(self) -> None:
+        async def flood(peer: Peer) -> None:
+            while True:
+                await peer.send(bytes(10_000))
+                await asyncio.sleep(0.01)
+
+        async with serve(hello, close_timeout=0.2) as server, connect(server) as peer:
+            await peer.request("GET", "/", "Connection: close")
+            with pytest.raises(ConnectionError):
+                await flood(peer)
+            await until(lambda: not server.connections, 5)
+
+
+class TestTooMany:
+    @in_loop
+    async def test_requests_at_a_time_are_answered_503_until_there_is_room_again(self) -> None:
+        # T127
+        go = asyncio.Event()
+
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            await go.wait()
+            await answer(send, b"served")
+
+        async with serve(application, limit_concurrency=2) as server:
+            async with connect(server) as one, connect(server) as two, connect(server) as three:
+                await one.send(GET)
+                await two.send(GET)
+                await asyncio.sleep(0.05)
+                response = await three.request("GET", "/")
+                assert (response.status, response.value("retry-after")) == (503, "1")
+                go.set()
+                assert (await one.response()).body == (await two.response()).body == b"served"
+            async with connect(server) as peer:
+                assert (await peer.request("GET", "/")).body == b"served"
+
+    @in_loop
+    async def test_connections_are_answered_503_until_there_is_room_again(self) -> None:
+        async with serve(hello, limit_connections=2) as server:
+            async with connect(server) as one, connect(server) as two:
+                await one.request("GET", "/")
+                await two.request("GET", "/")
+                async with connect(server) as three:
+                    response = await three.response()
+                    assert (response.status, response.value("retry-after")) == (503, "1")
+                    assert await three.closed()
+                assert (await one.request("GET", "/")).body == b"hello"
+            await until(lambda: not server.connections)
+            async with connect(server) as peer:
+                assert (await peer.request("GET", "/")).body == b"hello"
+
+    @in_loop
+    async def test_connections_that_were_turned_away_do_not_keep_others_out(self) -> None:
+        async with serve(hello, limit_connections=1) as server, connect(server) as first:
+            await first.request("GET", "/")
+            async with connect(server) as second:
+                # It was told to go, but stays.
+                assert (await second.response()).status == 503
+                await first.close()
+                await until(lambda: len(server.connections) < 2)
+                async with connect(server) as third:
+                    assert (await third.request("GET", "/")).body == b"hello"

@@ -1,0 +1,296 @@
+"""The memory of a real server process, when one side sends and the other does not read."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from .server import DEADLINE, ServerProcess, wait_for
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+MIB = 1024 * 1024
+SIZE = 200 * MIB
+PIECE = 65536
+#: How much the process may grow while 200 MiB are on their way.
+BOUND = 8 * MIB
+#: So long without progress, a sender is taken for stopped; seconds.
+STALL = 0.4
+
+APPLICATION = """
+import asyncio, gc, json
+
+GO = None
+PIECE = bytes(65536)
+
+async def application(scope, receive, send):
+    global GO
+    GO = GO or asyncio.Event()
+    await {"http": http, "websocket": websocket}[scope["type"]](scope, receive, send)
+
+async def read(receive):
+    size = 0
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            return size
+        size += len(event["body"])
+        if not event["more_body"]:
+            return size
+
+async def reply(send, body):
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+async def http(scope, receive, send):
+    path = scope["path"]
+    if path == "/go":
+        GO.set()
+        await reply(send, b"")
+    elif path == "/upload":
+        await GO.wait()
+        await reply(send, b"%d" % await read(receive))
+    elif path == "/download":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % (200 << 20))]})
+        for _ in range(3200):
+            await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+        await send({"type": "http.response.body"})
+    elif path == "/census":
+        gc.collect()
+        await reply(send, json.dumps(len(asyncio.all_tasks())).encode())
+    else:
+        await reply(send, b"%d" % await read(receive))
+
+async def websocket(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    if scope["path"] == "/upload":
+        await GO.wait()
+        size = 0
+        for _ in range(3200):
+            size += len((await receive())["bytes"])
+        await send({"type": "websocket.send", "text": str(size)})
+    else:
+        for _ in range(3200):
+            await send({"type": "websocket.send", "bytes": PIECE})
+    await receive()
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    (tmp_path / "remembers.py").write_text(APPLICATION)
+    with ServerProcess(
+        "-p", "0", "--app-dir", str(tmp_path), "--lifespan", "off", "-v", "0", "--graceful-timeout", "0.2",
+        "--log-fmt", "%(message)s", "remembers",
+        command=(sys.executable, "-c", LOUD),
+    ) as server:  # fmt: skip
+        # What the first exchange of each kind loads and allocates is not what is measured.
+        assert httpx.post(f"{server.url}/warm", content=bytes(4 * MIB)).text == str(4 * MIB)
+        peer = websocket(server, "/warm")
+        assert len(read(peer, MIB)) == MIB
+        peer.close()
+        yield server
+
+
+#: The command line at verbosity 0, saying where it listens all the same.
+LOUD = """
+import sys
+from asgiserver.cli import CommandLineInterface
+from asgiserver import Server
+Server.__init__.__kwdefaults__["ready_callable"] = None
+start = Server._start
+async def loud(self):
+    await start(self)
+    print("Listening on http://%s:%d" % self.listening_addresses[0], flush=True)
+Server._start = loud
+CommandLineInterface().run(sys.argv[1:])
+"""
+
+
+def memory(server: ServerProcess, field: str = "VmRSS") -> int:
+    """A line of the process's status, in bytes; VmHWM is the highest that VmRSS ever was."""
+    for line in Path(f"/proc/{server.pid}/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(field)
+
+
+def dial(server: ServerProcess) -> socket.socket:
+    peer = socket.socket()
+    # Small, so that it is the server that has to hold back.
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
+    peer.settimeout(DEADLINE)
+    peer.connect(("127.0.0.1", server.port))
+    return peer
+
+
+def websocket(server: ServerProcess, path: str) -> socket.socket:
+    peer = dial(server)
+    peer.sendall(
+        f"GET {path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += peer.recv(1)
+    assert head.startswith(b"HTTP/1.1 101 ")
+    return peer
+
+
+def send_while_taken(peer: socket.socket, unit: bytes, size: int) -> int:
+    """Send ``unit`` again and again until ``size`` bytes are sent or the server takes no more; what was sent."""
+    peer.setblocking(False)
+    sent = 0
+    while sent < size:
+        _, writable, _ = select.select([], [peer], [], STALL)
+        if not writable:
+            break
+        at = sent % len(unit)
+        sent += peer.send(memoryview(unit)[at : at + min(len(unit) - at, size - sent)])
+    peer.settimeout(DEADLINE)
+    return sent
+
+
+def read(peer: socket.socket, size: int) -> bytearray:
+    """The next ``size`` bytes; all but the last MiB of them are forgotten at once."""
+    kept = bytearray()
+    received = 0
+    while received < size:
+        data = peer.recv(min(MIB, size - received))
+        assert data, "the server has closed too early"
+        received += len(data)
+        kept += data
+        del kept[:-MIB]
+    return kept
+
+
+def wait_until_sleeping(server: ServerProcess) -> None:
+    """Return when the process has stopped working, which is when it has sent all that it can."""
+
+    def used() -> int:
+        fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    def idle() -> bool:
+        before = used()
+        time.sleep(STALL)
+        return used() - before <= 1
+
+    wait_for(idle)
+
+
+class TestAnApplicationThatDoesNotRead:
+    def test_holds_an_upload_back(self, server: ServerProcess) -> None:
+        before = memory(server)
+        with dial(server) as peer:
+            peer.sendall(b"POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % SIZE)
+            sent = send_while_taken(peer, bytes(MIB), SIZE)
+            assert sent < SIZE // 4
+            assert memory(server, "VmHWM") - before < BOUND
+            httpx.get(f"{server.url}/go")
+            sent += send_while_taken(peer, bytes(MIB), SIZE - sent)
+            assert sent == SIZE
+            assert b"\r\n\r\n%d" % SIZE in peer.recv(PIECE)
+        assert memory(server, "VmHWM") - before < BOUND
+
+    def test_holds_the_messages_of_a_websocket_back(self, server: ServerProcess) -> None:
+        # T185
+        before = memory(server)
+        # A masking key of zeros leaves the payload as it is.
+        frame = b"\x82" + struct.pack("!BQ4x", 0xFF, PIECE) + bytes(PIECE)
+        with websocket(server, "/upload") as peer:
+            total = len(frame) * (SIZE // PIECE)
+            sent = send_while_taken(peer, frame, total)
+            assert sent < total // 4
+            assert memory(server, "VmHWM") - before < BOUND
+            httpx.get(f"{server.url}/go")
+            rest = frame[sent % len(frame) :]
+            peer.sendall(rest)
+            sent += len(rest)
+            assert send_while_taken(peer, frame, total - sent) == total - sent
+            assert read(peer, 2 + len(str(SIZE))).endswith(str(SIZE).encode())
+        assert memory(server, "VmHWM") - before < BOUND
+
+
+class TestAClientThatDoesNotRead:
+    def test_holds_a_response_back_and_gets_it_whole(self, server: ServerProcess) -> None:
+        # T070, T071
+        before = memory(server)
+        with dial(server) as peer:
+            peer.sendall(b"GET /download HTTP/1.1\r\nHost: h\r\n\r\n")
+            wait_until_sleeping(server)
+            assert memory(server, "VmHWM") - before < BOUND
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += peer.recv(1)
+            read(peer, SIZE)
+            # The connection is as it should be after that.
+            peer.sendall(b"GET /warm HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert peer.recv(PIECE).startswith(b"HTTP/1.1 200 ")
+        assert memory(server, "VmHWM") - before < BOUND
+
+    def test_holds_the_messages_of_a_websocket_back_and_gets_them_all(self, server: ServerProcess) -> None:
+        # T186
+        before = memory(server)
+        with websocket(server, "/download") as peer:
+            wait_until_sleeping(server)
+            assert memory(server, "VmHWM") - before < BOUND
+            read(peer, (10 + PIECE) * (SIZE // PIECE))
+        assert memory(server, "VmHWM") - before < BOUND
+
+    def test_of_many_pipelined_responses_holds_them_back(self, server: ServerProcess) -> None:
+        before = memory(server)
+        with dial(server) as peer:
+            sent = send_while_taken(peer, b"GET /download HTTP/1.1\r\nHost: h\r\n\r\n" * 1000, 100 * MIB)
+            assert sent < 50 * MIB
+            wait_until_sleeping(server)
+            assert memory(server, "VmHWM") - before < BOUND
+
+
+class TestAbortedConnections:
+    #: What a peer sends before it goes: nothing, a part of a head, a part of a body, requests with large answers.
+    BEGINNINGS = (
+        b"",
+        b"GET / HTTP/1.1\r\nHo",
+        b"POST /warm HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n" + bytes(1000),
+        b"POST /upload HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n" + bytes(1000),
+        b"GET /download HTTP/1.1\r\nHost: h\r\n\r\n" * 3,
+        b"GET /download HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    )
+
+    def abort_many(self, server: ServerProcess, count: int) -> None:
+        for number in range(count):
+            peer = dial(server)
+            peer.sendall(self.BEGINNINGS[number % len(self.BEGINNINGS)])
+            if number % 2:
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+
+    def census(self, server: ServerProcess) -> tuple[int, int]:
+        """Open files and running tasks."""
+        tasks = json.loads(httpx.get(f"{server.url}/census").text)
+        return len(os.listdir(f"/proc/{server.pid}/fd")), tasks
+
+    def test_leave_no_task_file_or_memory_behind(self, server: ServerProcess) -> None:
+        # T130, with fewer of them
+        httpx.get(f"{server.url}/go")
+        before = self.census(server)
+        self.abort_many(server, 400)
+        wait_for(lambda: self.census(server) == before)
+        warm = memory(server)
+        for _ in range(4):
+            self.abort_many(server, 400)
+            wait_for(lambda: self.census(server) == before)
+        assert memory(server) - warm < 2 * MIB

@@ -1,0 +1,498 @@
+"""HTTP and WebSocket over TLS, with certificates made here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+import trustme
+from twisted.logger import LogEvent, globalLogPublisher
+from websockets.asyncio.client import connect as connect_websocket
+
+from asgiserver import Server
+from tests.e2e.live import DEADLINE, Peer, answer, in_loop, receive_body, serve, until, url
+from tests.e2e.server import ServerProcess, wait_for
+
+MEBIBYTE = 1 << 20
+
+
+class Certificate(NamedTuple):
+    ca: trustme.CA
+    chain: Path
+    key: Path
+
+    def settings(self) -> dict[str, Any]:
+        return {"ssl_certfile": str(self.chain), "ssl_keyfile": str(self.key)}
+
+    def endpoint(self) -> dict[str, Any]:
+        description = f"ssl:0:interface=127.0.0.1:privateKey={self.key}:certKey={self.chain}"
+        return {"port": None, "endpoints": (description,)}
+
+    def client(self, *protocols: str) -> ssl.SSLContext:
+        """What a client that trusts our authority needs."""
+        context = ssl.create_default_context()
+        self.ca.configure_trust(context)
+        if protocols:
+            context.set_alpn_protocols(list(protocols))
+        return context
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    folder = tmp_path_factory.mktemp("certificate")
+    ca = trustme.CA()
+    issued = ca.issue_cert("127.0.0.1", "localhost")
+    chain, key = folder / "chain.pem", folder / "key.pem"
+    chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    key.write_bytes(issued.private_key_pem.bytes())
+    return Certificate(ca, chain, key)
+
+
+#: Twisted makes the certificate of an ``ssl:`` description with what pyOpenSSL no longer likes.
+old_style = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+
+
+@pytest.fixture(params=["settings", pytest.param("endpoint", marks=old_style)])
+def settings(request: pytest.FixtureRequest, certificate: Certificate) -> dict[str, Any]:
+    """Both ways to ask for TLS."""
+    made: dict[str, Any] = getattr(certificate, request.param)()
+    return made
+
+
+@contextmanager
+def twisted_log() -> Iterator[list[LogEvent]]:
+    """What Twisted logs meanwhile; a failure is in it under ``log_failure``."""
+    events: list[LogEvent] = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        yield events
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+
+
+@asynccontextmanager
+async def connect(server: Server, context: ssl.SSLContext) -> AsyncIterator[Peer]:
+    host, port = server.listening_addresses[0]
+    async with asyncio.timeout(DEADLINE):
+        streams = await asyncio.open_connection(host, port, ssl=context)
+    async with Peer(*streams) as peer:
+        yield peer
+
+
+class Recorder:
+    """Answers with the request's body, accepts WebSockets, and keeps the scopes."""
+
+    def __init__(self) -> None:
+        self.scopes: list[dict[str, Any]] = []
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
+        if scope["type"] == "http":
+            await answer(send, await receive_body(receive))
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] == "websocket.receive":
+            await send({**event, "type": "websocket.send"})
+
+
+class TestServing:
+    @in_loop
+    async def test_http_and_websocket_know_that_they_are_secure(
+        self, certificate: Certificate, settings: dict[str, Any]
+    ) -> None:
+        """T241."""
+        recorder, context = Recorder(), certificate.client()
+        async with serve(recorder, **settings) as server:
+            async with httpx.AsyncClient(verify=context) as client:
+                for _ in range(2):
+                    response = await client.post(url(server, "https"), content=b"x" * 300000)
+                    assert response.content == b"x" * 300000
+            async with connect_websocket(url(server, "wss"), ssl=context) as websocket:
+                for message in ("text", b"y" * 300000):
+                    await websocket.send(message)
+                    assert await websocket.recv() == message
+            port = server.listening_addresses[0][1]
+        assert [scope["scheme"] for scope in recorder.scopes] == ["https", "https", "wss"]
+        for scope in recorder.scopes:
+            assert tuple(scope["server"]) == ("127.0.0.1", port)
+            assert scope["client"][0] == "127.0.0.1"
+            assert scope["http_version"] == "1.1"
+
+    @pytest.mark.parametrize(
+        ("offered", "chosen"),
+        [(("h2", "http/1.1"), "http/1.1"), (("http/1.1",), "http/1.1"), ((), None)],
+    )
+    @in_loop
+    async def test_alpn_chooses_what_is_spoken(
+        self, certificate: Certificate, settings: dict[str, Any], offered: tuple[str, ...], chosen: str | None
+    ) -> None:
+        """T252."""
+        async with serve(Recorder(), **settings) as server, connect(server, certificate.client(*offered)) as peer:
+            assert peer.writer.get_extra_info("ssl_object").selected_alpn_protocol() == chosen
+            assert (await peer.request("POST", "/", body=b"body")).body == b"body"
+
+    @in_loop
+    async def test_a_client_that_speaks_nothing_of_it_is_refused(
+        self, certificate: Certificate, settings: dict[str, Any]
+    ) -> None:
+        """RFC 7301 §3.2: by a fatal alert, not by speaking what it did not offer."""
+        with twisted_log() as events:
+            async with serve(Recorder(), **settings) as server:
+                with pytest.raises(ssl.SSLError, match="ALERT"):
+                    async with connect(server, certificate.client("h2")):
+                        pass
+                await until(lambda: not server.connections)
+        assert not [event for event in events if "log_failure" in event]
+
+    @in_loop
+    async def test_old_versions_are_refused(self, certificate: Certificate, settings: dict[str, Any]) -> None:
+        """T243."""
+        context = certificate.client()
+        with pytest.warns(DeprecationWarning, match="TLSv1"):
+            context.minimum_version = ssl.TLSVersion.TLSv1
+            context.maximum_version = ssl.TLSVersion.TLSv1_1
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        async with serve(Recorder(), **settings) as server:
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                async with connect(server, context):
+                    pass
+
+    def test_the_command_line_serves_it_and_says_so(self, certificate: Certificate) -> None:
+        """T242: the chain is sent along, so that a client which knows the root is convinced."""
+        args = ("--ssl-certfile", str(certificate.chain), "--ssl-keyfile", str(certificate.key))
+        with ServerProcess("-b", "127.0.0.1", "-p", "0", *args, "examples.hello:application") as server:
+            assert server.url == f"https://127.0.0.1:{server.port}"
+            assert httpx.get(server.url, verify=certificate.client()).text == "Hello, world!\n"
+
+    @in_loop
+    async def test_a_pipelining_client_gets_its_answers_in_order(self, certificate: Certificate) -> None:
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await answer(send, scope["raw_path"])
+
+        async with (
+            serve(application, **certificate.settings()) as server,
+            connect(server, certificate.client()) as peer,
+        ):
+            await peer.send(b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(20)))
+            assert [(await peer.response()).body for _ in range(20)] == [b"/%d" % number for number in range(20)]
+
+
+class TestPeersThatDoNotShakeHands:
+    @in_loop
+    async def test_plain_http_is_turned_away_and_disturbs_nobody(
+        self, certificate: Certificate, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """T251."""
+        with twisted_log() as events:
+            async with serve(Recorder(), **settings) as server:
+                async with Peer(*await asyncio.open_connection(*server.listening_addresses[0])) as peer:
+                    await peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                    try:
+                        assert b"HTTP/" not in await peer.read_rest()
+                    except ConnectionResetError:
+                        pass
+                await until(lambda: not server.connections)
+                async with connect(server, certificate.client()) as peer:
+                    assert (await peer.request("POST", "/", body=b"body")).body == b"body"
+        assert not [event for event in events if "log_failure" in event]
+        assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+    @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01"])
+    @in_loop
+    async def test_a_handshake_that_stalls_is_dropped_at_the_deadline(
+        self, settings: dict[str, Any], sent: bytes
+    ) -> None:
+        """T251."""
+        async with serve(Recorder(), first_byte_timeout=0.2, **settings) as server:
+            async with Peer(*await asyncio.open_connection(*server.listening_addresses[0])) as peer:
+                began = time.monotonic()
+                await peer.send(sent)
+                assert await peer.closed()
+                assert 0.15 < time.monotonic() - began < 4
+            await until(lambda: not server.connections)
+
+    @in_loop
+    async def test_a_client_that_shakes_hands_and_sends_nothing_is_dropped_too(self, certificate: Certificate) -> None:
+        """T119."""
+        async with serve(Recorder(), first_byte_timeout=0.3, **certificate.settings()) as server:
+            async with connect(server, certificate.client()) as peer:
+                assert await peer.closed()
+            await until(lambda: not server.connections)
+
+    @in_loop
+    async def test_one_connection_too_many_is_told_so(self, certificate: Certificate) -> None:
+        settings = certificate.settings()
+        async with (
+            serve(Recorder(), limit_connections=1, **settings) as server,
+            connect(server, certificate.client()) as first,
+        ):
+            async with connect(server, certificate.client()) as second:
+                assert (await second.response()).status == 503
+                assert await second.closed()
+            assert (await first.request("POST", "/", body=b"body")).body == b"body"
+
+
+class TestLeaving:
+    @pytest.mark.parametrize("reset", [False, True])
+    @in_loop
+    async def test_without_close_notify_makes_no_noise(
+        self, certificate: Certificate, settings: dict[str, Any], caplog: pytest.LogCaptureFixture, reset: bool
+    ) -> None:
+        """T253: neither between requests nor within one, whose application hears of it."""
+        left, started = asyncio.Event(), asyncio.Event()
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            if scope["path"] == "/":
+                await answer(send, b"Hello")
+                return
+            await receive()
+            started.set()
+            assert (await receive())["type"] == "http.disconnect"
+            left.set()
+
+        def leave(sock: socket.socket) -> None:
+            if reset:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            # Below the TLS, as a process does that is killed.
+            sock.close()
+
+        with twisted_log() as events:
+            async with serve(application, **settings) as server:
+                for target in ("/", "/wait"):
+                    sock = await asyncio.to_thread(shake_hands, server, certificate.client())
+                    sock.sendall(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+                    if target == "/":
+                        assert (await asyncio.to_thread(sock.recv, 1000)).endswith(b"Hello")
+                    else:
+                        await started.wait()
+                    leave(sock)
+                    await until(lambda: not server.connections)
+                async with asyncio.timeout(DEADLINE):
+                    await left.wait()
+        assert not [event for event in events if "log_failure" in event]
+        assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+    @in_loop
+    async def test_the_servers_end_comes_with_close_notify(self, certificate: Certificate) -> None:
+        """A client can tell a complete body without a length from one that was cut off (RFC 9112 §9.8)."""
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await answer(send, b"x" * 500000, headers=[])
+
+        async with serve(application, **certificate.settings()) as server:
+            sock = await asyncio.to_thread(shake_hands, server, certificate.client())
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            # SSLSocket raises SSLEOFError when the end comes without close_notify.
+            data = await asyncio.to_thread(read_to_the_end, sock)
+            sock.close()
+        assert data.partition(b"\r\n\r\n")[2] == b"x" * 500000
+
+
+def shake_hands(server: Server, context: ssl.SSLContext) -> ssl.SSLSocket:
+    plain = socket.create_connection(server.listening_addresses[0], timeout=DEADLINE)
+    return context.wrap_socket(plain, server_hostname="127.0.0.1", suppress_ragged_eofs=False)
+
+
+def read_to_the_end(sock: ssl.SSLSocket) -> bytes:
+    parts = []
+    while piece := sock.recv(65536):
+        parts.append(piece)
+    return b"".join(parts)
+
+
+class TestClosing:
+    @pytest.mark.parametrize("chunked", [False, True])
+    @in_loop
+    async def test_a_large_response_is_complete_before_the_connection_closes(
+        self, certificate: Certificate, settings: dict[str, Any], chunked: bool
+    ) -> None:
+        body = bytes(range(256)) * (20 * MEBIBYTE // 256)
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await answer(send, body, headers=[] if chunked else None)
+
+        async with serve(application, **settings) as server, connect(server, certificate.client()) as peer:
+            response = await peer.request("GET", "/", "Connection: close")
+            assert response.body == body
+            assert await peer.read_rest() == b""
+
+    @in_loop
+    async def test_a_client_that_still_sends_gets_the_early_answer(
+        self, certificate: Certificate, settings: dict[str, Any]
+    ) -> None:
+        """T069, over TLS: a close with unread input would reset the connection and lose the answer."""
+
+        def upload(server: Server) -> bytes:
+            with shake_hands(server, certificate.client()) as sock:
+                size = 8 * MEBIBYTE
+                sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+                try:
+                    for _ in range(size // 65536):
+                        sock.sendall(b"x" * 65536)
+                except (ssl.SSLError, ConnectionError):
+                    # The server may stop listening, but what it said must be there to read.
+                    pass
+                return sock.recv(65536)
+
+        async with serve(Recorder(), limit_body_size=1000, **settings) as server:
+            for _ in range(5):
+                assert (await asyncio.to_thread(upload, server)).startswith(b"HTTP/1.1 413 ")
+            await until(lambda: not server.connections)
+
+    @in_loop
+    async def test_a_peer_that_never_answers_the_close_is_dropped(self, certificate: Certificate) -> None:
+        async with serve(Recorder(), close_timeout=0.2, **certificate.settings()) as server:
+            sock = await asyncio.to_thread(shake_hands, server, certificate.client())
+            with sock:
+                sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                await until(lambda: not server.connections)
+
+    @in_loop
+    async def test_stopping_ends_idle_connections_and_websockets(self, certificate: Certificate) -> None:
+        context = certificate.client()
+        async with serve(Recorder(), graceful_timeout=5, **certificate.settings()) as server:
+            opening = connect_websocket(url(server, "wss"), ssl=context)
+            async with connect(server, context) as idle, opening as websocket:
+                await idle.request("POST", "/", body=b"body")
+                began = time.monotonic()
+                stopping = asyncio.create_task(server.__aexit__(None, None, None))
+                assert await idle.read_rest() == b""
+                await websocket.wait_closed()
+                assert websocket.close_code == 1012
+                await stopping
+                assert time.monotonic() - began < 4
+
+
+#: Speaks of every mebibyte that the server has taken from it.
+DOWNLOAD = """
+async def application(scope, receive, send):
+    size = 200 * 1048576
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
+    for number in range(size // 65536):
+        await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+        if number % 16 == 15:
+            print("sent", number // 16 + 1, flush=True)
+    await send({"type": "http.response.body"})
+"""
+
+UPLOAD = """
+import asyncio
+async def application(scope, receive, send):
+    print("asleep", flush=True)
+    await asyncio.sleep(%g)
+    size = 0
+    while True:
+        event = await receive()
+        size += len(event["body"])
+        if not event["more_body"]:
+            break
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"%%d" %% size})
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux how large a process is")
+class TestBackPressure:
+    """T254: over TLS too, memory does not grow with what a peer leaves unread."""
+
+    def serving(self, certificate: Certificate, folder: Path, text: str) -> ServerProcess:
+        (folder / "app.py").write_text(text, "utf-8")
+        args = ("--ssl-certfile", str(certificate.chain), "--ssl-keyfile", str(certificate.key), "--lifespan", "off")
+        return ServerProcess("--app-dir", str(folder), "-b", "127.0.0.1", "-p", "0", *args, "app")
+
+    def connect(self, certificate: Certificate, server: ServerProcess) -> ssl.SSLSocket:
+        plain = socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE)
+        return certificate.client().wrap_socket(plain, server_hostname="127.0.0.1")
+
+    def test_a_client_that_does_not_read(self, certificate: Certificate, tmp_path: Path) -> None:
+        with self.serving(certificate, tmp_path, DOWNLOAD) as server:
+            self.warm_up(certificate, server)
+            before = resident(server.pid)
+            with self.connect(certificate, server) as sock:
+                sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                wait_until_still(server)
+                assert resident(server.pid) - before < 8 * MEBIBYTE
+                assert server.output().count("sent ") < 50
+                head = sock.recv(65536)
+                received = len(head) - head.index(b"\r\n\r\n") - 4
+                while received < 200 * MEBIBYTE:
+                    piece = sock.recv(MEBIBYTE)
+                    assert piece, f"cut off after {received} bytes"
+                    received += len(piece)
+                assert received == 200 * MEBIBYTE
+            assert resident(server.pid) - before < 8 * MEBIBYTE
+
+    def warm_up(self, certificate: Certificate, server: ServerProcess) -> None:
+        """The first connection loads what all others share."""
+        with self.connect(certificate, server) as sock:
+            sock.sendall(b"BREW\r\n\r\n")
+            sock.recv(1000)
+
+    def test_an_application_that_does_not_read(self, certificate: Certificate, tmp_path: Path) -> None:
+        size = 200 * MEBIBYTE
+        with self.serving(certificate, tmp_path, UPLOAD % 1.5) as server:
+            self.warm_up(certificate, server)
+            before = resident(server.pid)
+            with self.connect(certificate, server) as sock:
+                sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+                wait_for(lambda: "asleep" in server.output())
+                sent = 0
+                sock.settimeout(0.5)
+                try:
+                    while sent < size:
+                        sent += sock.send(bytes(65536))
+                except TimeoutError:
+                    pass
+                assert sent < size // 4, "the client was not stopped"
+                assert resident(server.pid) - before < 8 * MEBIBYTE
+
+
+def resident(pid: int) -> int:
+    """The bytes of memory that a process occupies."""
+    status = Path(f"/proc/{pid}/status").read_text("ascii")
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024
+
+
+def wait_until_still(server: ServerProcess) -> None:
+    """Wait until the application has sent something, and then nothing more for half a second."""
+    wait_for(lambda: "sent " in server.output())
+    seen, since = len(server.output()), time.monotonic()
+
+    def still() -> bool:
+        nonlocal seen, since
+        now = len(server.output())
+        if now != seen:
+            seen, since = now, time.monotonic()
+        return time.monotonic() - since > 0.5
+
+    wait_for(still)
+
+
+def test_an_installation_without_pyopenssl_says_what_is_missing(certificate: Certificate, tmp_path: Path) -> None:
+    # An import of None in sys.modules fails as that of a module that is not installed.
+    (tmp_path / "script.py").write_text(
+        "import sys\nsys.modules['OpenSSL'] = None\nfrom asgiserver.cli import main\n"
+        f"main(['-p', '0', '--ssl-certfile', {str(certificate.chain)!r}, 'examples.hello:application'])\n",
+        "utf-8",
+    )
+    from tests.e2e.server import ROOT, environment
+
+    result = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")], cwd=ROOT, env=environment(), capture_output=True, text=True,
+        timeout=DEADLINE, check=False,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert result.stderr == "asgiserver: error: ssl_certfile: TLS needs pyOpenSSL: install asgiserver[tls]\n"

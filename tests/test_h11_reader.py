@@ -1,0 +1,313 @@
+"""The reader of requests: whole heads out of any cut of the bytes, their limits, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgiserver.asgi.scope import CHUNKED, Request
+from asgiserver.errors import RequestError
+from asgiserver.settings import Settings
+from asgiserver.wire.body import Event
+from asgiserver.wire.h11_reader import H11Reader
+
+GET = b"GET /a?b HTTP/1.1\r\nHost: example.com\r\nX-Note:  caf\xe9 \t\r\nX-note: 2\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello"
+CHUNKS = b"PUT / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2;a=b\r\nhe\r\n3\r\nllo\r\n0\r\nx: y\r\n\r\n"
+READ = Request("GET", b"/a?b", [(b"host", b"example.com"), (b"x-note", b"caf\xe9"), (b"x-note", b"2")])
+
+Read = Request | bytes | Event
+
+
+def reader(**settings: int) -> H11Reader:
+    return H11Reader(Settings(**settings))
+
+
+def drained(made: H11Reader) -> list[Read]:
+    """All events that are there, adjacent pieces of a body joined."""
+    events: list[Read] = []
+    while (event := made.next_event()) is not Event.NEED_DATA:
+        if isinstance(event, bytes) and events and isinstance(events[-1], bytes):
+            events[-1] += event
+        else:
+            events.append(event)
+    return events
+
+
+def read(*pieces: bytes, **settings: int) -> list[Read]:
+    """What comes of ``pieces``, looked at after each."""
+    made = reader(**settings)
+    events: list[Read] = []
+    for piece in pieces:
+        made.feed(piece)
+        for event in drained(made):
+            if isinstance(event, bytes) and events and isinstance(events[-1], bytes):
+                events[-1] += event
+            else:
+                events.append(event)
+    return events
+
+
+def status(data: bytes, **settings: int) -> int:
+    """200 when ``data`` reads well, else the status of the refusal; the same however the bytes are cut."""
+    outcomes = set()
+    for pieces in ([data], [data[at : at + 1] for at in range(len(data))]):
+        try:
+            read(*pieces, **settings)
+        except RequestError as error:
+            outcomes.add(error.status)
+        else:
+            outcomes.add(200)
+    (outcome,) = outcomes
+    return outcome
+
+
+class TestReading:
+    def test_head_is_a_request_with_lower_case_names_and_stripped_values(self) -> None:
+        """T010, T011, T017."""
+        assert read(GET) == [READ, Event.END]
+
+    @pytest.mark.parametrize("data", [GET, POST, CHUNKS, GET + POST + CHUNKS + GET])
+    def test_any_single_cut_reads_the_same(self, data: bytes) -> None:
+        """T043."""
+        whole = read(data)
+        for at in range(1, len(data)):
+            assert read(data[:at], data[at:]) == whole, at
+
+    @pytest.mark.parametrize("data", [GET, POST, CHUNKS, GET + POST + CHUNKS + GET])
+    @pytest.mark.parametrize("size", [1, 2, 3, 7])
+    def test_small_pieces_read_the_same(self, data: bytes, size: int) -> None:
+        """T043."""
+        assert read(*(data[at : at + size] for at in range(0, len(data), size))) == read(data)
+
+    def test_line_by_line_reads_the_same(self) -> None:
+        assert read(*GET.splitlines(keepends=True)) == [READ, Event.END]
+
+    def test_two_cuts_anywhere_read_the_same(self) -> None:
+        """T043."""
+        data = b"GET / HTTP/1.1\r\nhost: x\r\na: b\r\n\r\n"
+        whole = read(data)
+        for first in range(1, len(data)):
+            for second in range(first + 1, len(data)):
+                assert read(data[:first], data[first:second], data[second:]) == whole, (first, second)
+
+    @given(st.lists(st.integers(1, len(GET + POST + CHUNKS)), max_size=8).map(sorted))
+    def test_any_cuts_read_the_same(self, cuts: list[int]) -> None:
+        """T043."""
+        data = GET + POST + CHUNKS
+        pieces = [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+        assert read(*pieces) == read(data)
+
+    def test_one_by_one(self) -> None:
+        made = reader()
+        made.feed(POST + GET)
+        request = made.next_event()
+        assert isinstance(request, Request)
+        assert request.body_size == made.remaining == 5
+        assert made.next_event() == b"hello"
+        assert made.remaining == 0
+        assert made.next_event() is Event.END
+        assert made.buffered == len(GET)
+        assert made.next_event() == READ
+        assert made.next_event() is Event.END
+        assert made.next_event() is Event.NEED_DATA
+
+    def test_piece_of_a_body_is_there_before_the_rest(self) -> None:
+        """T023."""
+        made = reader()
+        made.feed(POST[:-3])
+        made.next_event()
+        assert made.next_event() == b"he"
+        assert made.next_event() is Event.NEED_DATA
+        assert made.remaining == 3
+
+    def test_chunked_body(self) -> None:
+        """T021."""
+        (request, body, end) = read(CHUNKS)
+        assert isinstance(request, Request)
+        assert (request.body_size, body, end) == (CHUNKED, b"hello", Event.END)
+
+    def test_how_much_of_a_chunked_body_is_left_is_not_known(self) -> None:
+        made = reader()
+        made.feed(CHUNKS[:-5])
+        made.next_event()
+        assert made.remaining is None
+
+    @pytest.mark.parametrize("empty", [b"\r\n", b"\r\n\r\n"])
+    def test_empty_lines_before_a_request_are_ignored(self, empty: bytes) -> None:
+        """T044."""
+        assert read(empty + GET + empty + GET) == [READ, Event.END] * 2
+        assert status(empty + GET) == 200
+
+    def test_rest_can_be_taken_once(self) -> None:
+        made = reader()
+        made.feed(GET + b"\x81\x00")
+        made.next_event()
+        made.next_event()
+        assert made.buffered == 2
+        assert made.take_rest() == b"\x81\x00"
+        assert (made.buffered, made.take_rest()) == (0, b"")
+
+    def test_1_0(self) -> None:
+        """T030."""
+        (request, _) = read(b"GET / HTTP/1.0\r\n\r\n")
+        assert isinstance(request, Request)
+        assert (request.http_version, request.keep_alive, request.headers) == ("1.0", False, [])
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.from_regex(rb"[!#$%&'*+.^`|~0-9A-Za-z-]{1,20}", fullmatch=True).map(lambda name: b"x" + name),
+                st.from_regex(rb"([!-~\xa0-\xff]([ !-~\xa0-\xff]{0,20}[!-~\xa0-\xff])?)?", fullmatch=True),
+            ),
+            max_size=20,
+        ),
+        st.from_regex(rb"/[!\"$-~]{0,60}", fullmatch=True),
+        st.binary(max_size=300),
+    )
+    def test_any_fields_target_and_body_come_through(
+        self, fields: list[tuple[bytes, bytes]], target: bytes, body: bytes
+    ) -> None:
+        """T012."""
+        lines = b"".join(b"%b: %b\r\n" % line for line in fields)
+        data = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n%b\r\n%b" % (target, len(body), lines, body)
+        request, *rest = read(data)
+        assert isinstance(request, Request)
+        assert request.target == target
+        assert request.headers[2:] == [(name.lower(), value) for name, value in fields]
+        assert rest == ([body] if body else []) + [Event.END]
+
+
+class TestRefusals:
+    """T096 to T106 and more; every one whole and byte by byte."""
+
+    def test_the_table_has_a_good_neighbour(self) -> None:
+        assert status(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n") == 200
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b"x y: z", b"x : z", b"x\t: z", b" x: z", b": z", b"x", b"x\0: z", b"x: \0", b"(x): z", b"x\xe9: z", b"x: a\x0bb",
+            b"x: a\x0cb", b"x: a\x1cb", b"x: a\x1eb", b"x: a\x7fb", b"x: a\x85b", b"x: a\r\n b", b"x: a\r\n\tb", b"x: a\rb",
+            b"x: a\nb: c", b"host: y", b"host: y, z",
+        ],
+    )
+    def test_field_lines(self, line: bytes) -> None:
+        """T014, T015, T016, T037, T104, T105, T106."""
+        assert status(b"GET / HTTP/1.1\r\nhost: x\r\n" + line + b"\r\n\r\n") == 400
+
+    @pytest.mark.parametrize(
+        ("line", "expected"),
+        [
+            (b"\x16\x03\x01", 400),  # a TLS handshake
+            (b"\0", 400),
+            (b" GET / HTTP/1.1", 400),
+            (b"GET /\xc3\xa9 HTTP/1.1", 400),  # T008
+            (b"GET /?\xc3\xa9 HTTP/1.1", 400),  # T009
+            (b"GET /a b HTTP/1.1", 400),
+            (b"GET / HTTP/1.x", 400),
+            (b"GET / HTTP/2.0", 505),
+            (b"GET /# HTTP/1.1", 400),
+            (b"get / HTTP/1.1", 400),
+            (b"G(T / HTTP/1.1", 400),
+            (b"CONNECT x:1 HTTP/1.1", 501),
+            (b"hello", 400),
+        ],
+    )
+    def test_request_lines(self, line: bytes, expected: int) -> None:
+        """T008, T009, T034, T035, T039, T040, T096."""
+        assert status(line + b"\r\nhost: x\r\n\r\n") == expected
+
+    @pytest.mark.parametrize(
+        ("lines", "expected"),
+        [
+            (b"content-length: 5\r\ntransfer-encoding: chunked", 400),  # T097
+            (b"transfer-encoding: chunked\r\ncontent-length: 5", 400),
+            (b"content-length: 5\r\ncontent-length: 6", 400),  # T098
+            (b"content-length: 5\r\ncontent-length: 5", 400),
+            (b"content-length: 5, 5", 400),
+            (b"content-length: +5", 400),  # T099
+            (b"content-length: -1", 400),
+            (b"content-length: 5 5", 400),
+            (b"content-length:", 400),
+            (b"content-length: 0x5", 400),
+            (b"content-length: 5_0", 400),
+            (b"transfer-encoding: gzip, chunked", 501),  # T100
+            (b"transfer-encoding: identity, chunked", 501),  # T101
+            (b"transfer-encoding: xchunked", 501),
+            (b"transfer-encoding: chunked, chunked", 400),
+            (b"transfer-encoding: chunked\r\ntransfer-encoding: chunked", 400),
+            (b"transfer-encoding: chunked, gzip", 400),
+            (b"transfer-encoding : chunked", 400),
+            (b"transfer-encoding: \x0bchunked", 400),
+            (b"transfer-encoding: chun\r\n ked", 400),
+        ],
+    )
+    def test_framings(self, lines: bytes, expected: int) -> None:
+        """T097, T098, T099, T100, T101, T104."""
+        assert status(b"POST / HTTP/1.1\r\nhost: x\r\n" + lines + b"\r\n\r\n") == expected
+
+    def test_missing_host(self) -> None:
+        """T036."""
+        assert status(b"GET / HTTP/1.1\r\n\r\n") == 400
+
+    @pytest.mark.parametrize("body", [b"-1\r\n", b"0x1\r\na\r\n", b"zz\r\n", b"1\r\nab\r\n", b"1\na\r\n"])
+    def test_chunks(self, body: bytes) -> None:
+        """T102, T103."""
+        assert status(CHUNKS[: CHUNKS.index(b"\r\n\r\n") + 4] + body) == 400
+
+    def test_bare_line_feeds_are_refused_before_the_head_is_complete(self) -> None:
+        """T106: with them the empty line may never be found."""
+        assert status(b"GET / HTTP/1.1\nhost: x\n\n") == 400
+        assert status(b"GET / HTTP/1.1\r\nhost: x\n") == 400
+
+
+class TestLimits:
+    def test_head_at_the_limit_passes_and_one_byte_more_does_not(self) -> None:
+        """T113, T114."""
+        head = b"GET / HTTP/1.1\r\nhost: x\r\nx: %b\r\n\r\n"
+        room = 1000 - len(head % b"")
+        assert status(head % (b"*" * room), limit_head_size=1000) == 200
+        assert status(head % (b"*" * (room + 1)), limit_head_size=1000) == 431
+
+    def test_head_without_an_end_is_refused_at_the_limit(self) -> None:
+        """T114."""
+        made = reader(limit_head_size=1000)
+        made.feed(b"GET / HTTP/1.1\r\nx: " + b"*" * 980)
+        assert made.next_event() is Event.NEED_DATA
+        made.feed(b"**")
+        with pytest.raises(RequestError) as caught:
+            made.next_event()
+        assert caught.value.status == 431
+
+    def test_number_of_field_lines(self) -> None:
+        """T115."""
+        for count, expected in ((10, 200), (11, 431)):
+            lines = b"".join(b"x: %d\r\n" % at for at in range(count - 1))
+            assert status(b"GET / HTTP/1.1\r\nhost: x\r\n" + lines + b"\r\n", limit_head_count=10) == expected
+
+    @pytest.mark.parametrize("method", [b"GET", b"OPTIONS", b"VERSION-CONTROL"])
+    def test_target_at_the_limit_passes_and_one_byte_more_does_not(self, method: bytes) -> None:
+        """T116."""
+        for size, expected in ((100, 200), (101, 414), (1000, 414)):
+            head = method + b" /" + b"*" * (size - 1) + b" HTTP/1.1\r\nhost: x\r\n\r\n"
+            assert status(head, limit_target_size=100) == expected
+
+    def test_request_line_without_an_end_is_refused(self) -> None:
+        """T116."""
+        assert status(b"GET /" + b"*" * 300, limit_target_size=100) == 414
+
+    def test_limits_hold_for_each_request(self) -> None:
+        assert read(*[GET] * 20, limit_head_size=256) == [READ, Event.END] * 20
+
+    def test_body_is_no_part_of_the_head(self) -> None:
+        data = POST.replace(b": 5", b": 5000")[:-5] + b"*" * 5000
+        assert status(data, limit_head_size=256) == 200
+
+    def test_trailers_have_the_heads_limits(self) -> None:
+        """T021."""
+        line = b"x: " + b"*" * 100 + b"\r\n"
+        assert status(CHUNKS[:-2] + line + b"\r\n", limit_head_size=256) == 200
+        assert status(CHUNKS[:-2] + line * 3 + b"\r\n", limit_head_size=256) == 431
+        assert status(CHUNKS[:-2] + b"a:b\r\n" * 10 + b"\r\n", limit_head_count=10) == 431

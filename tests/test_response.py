@@ -1,0 +1,72 @@
+"""The bytes of a response's head and chunks."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import h11
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgiserver.wire.response import CONTINUE, LAST_CHUNK, chunk, head
+
+
+def test_status_line_fields_and_empty_line() -> None:
+    """T050."""
+    made = head(404, [(b"a", b"1"), (b"set-cookie", b"x"), (b"set-cookie", b"y")])
+    assert made == b"HTTP/1.1 404 Not Found\r\na: 1\r\nset-cookie: x\r\nset-cookie: y\r\n\r\n"
+
+
+def test_framing_fields_follow_the_others() -> None:
+    made = head(200, [(b"a", b"")], chunked=True, connection=b"close")
+    assert made == b"HTTP/1.1 200 OK\r\na: \r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("status", [101, 200, 204, 304, 418, 431, 503])
+def test_known_status_has_its_phrase(status: int) -> None:
+    """T051."""
+    assert head(status, []) == f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("status", [299, 799, 999])
+def test_unknown_status_has_a_phrase_too(status: int) -> None:
+    """T051."""
+    assert head(status, []) == b"HTTP/1.1 %d Unknown\r\n\r\n" % status
+
+
+@pytest.mark.parametrize(("size", "line"), [(1, b"1\r\n"), (10, b"a\r\n"), (65536, b"10000\r\n")])
+def test_chunks_size_is_hexadecimal(size: int, line: bytes) -> None:
+    assert chunk(b"*" * size) == line
+
+
+def test_chunk_of_nothing_would_end_the_body_and_is_an_error() -> None:
+    with pytest.raises(AssertionError):
+        chunk(b"")
+
+
+def test_continue_is_a_whole_informational_response() -> None:
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method="PUT", target="/", headers=[("host", "x"), ("expect", "100-continue")]))
+    client.receive_data(CONTINUE)
+    event = client.next_event()
+    assert isinstance(event, h11.InformationalResponse)
+    assert (event.status_code, client.next_event()) == (100, h11.NEED_DATA)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=300), max_size=5))
+def test_client_reads_back_what_was_written(pieces: list[bytes]) -> None:
+    """T052, T054."""
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
+    client.send(h11.EndOfMessage())
+    client.receive_data(head(200, [(b"x", b"\xe9")], chunked=True))
+    client.receive_data(b"".join(chunk(piece) + piece + b"\r\n" for piece in pieces) + LAST_CHUNK)
+    response = client.next_event()
+    assert isinstance(response, h11.Response)
+    assert (b"x", b"\xe9") in list(response.headers)
+    read = b""
+    while isinstance(event := client.next_event(), h11.Data):
+        read += event.data
+    assert isinstance(event, h11.EndOfMessage)
+    assert read == b"".join(pieces)
