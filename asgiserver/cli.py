@@ -127,8 +127,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     :returns: 0 after a stop signal.
     :raises SystemExit: as :meth:`CommandLineInterface.run` does.
     """
+    _hold_standard_descriptors()
     CommandLineInterface().run(sys.argv[1:] if argv is None else argv)
     return 0
+
+
+def _hold_standard_descriptors() -> None:
+    """Open what was closed of 0, 1 and 2, so that no socket is taken for an output; libuv aborts when it closes one."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def expanded(args: Sequence[str]) -> list[str]:

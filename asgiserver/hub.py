@@ -202,5 +202,7 @@ def _is_disconnect(error: BaseException | None) -> bool:
     for _ in range(10):
         if error is None or isinstance(error, ClientDisconnected):
             break
+        if isinstance(error, BaseExceptionGroup):
+            return all(map(_is_disconnect, error.exceptions))
         error = error.__cause__ or error.__context__
     return isinstance(error, ClientDisconnected)

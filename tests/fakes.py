@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from asgiserver.asgi.default_fields import DefaultFields
 from asgiserver.asgi.exchange import Exchange
 from asgiserver.asgi.http import HTTPExchange
-from asgiserver.asgi.interfaces import Headers, Scope, Stream
+from asgiserver.asgi.interfaces import Headers, Stream
 from asgiserver.asgi.scope import Addresses, Request, ScopeBuilder
 from asgiserver.asgi.websocket import WebSocketExchange
 from asgiserver.errors import RequestError
@@ -39,7 +39,9 @@ def at_once(awaitable: Awaitable[T]) -> T:
     coroutine = awaitable
     assert isinstance(coroutine, Coroutine)
     try:
-        coroutine.send(None)
+        # None is a turn left to others, as sleep(0) does; anything else is a future.
+        while coroutine.send(None) is None:
+            pass
     except StopIteration as stop:
         result: T = stop.value
         return result
@@ -181,7 +183,7 @@ class FakeFrames:
 
 
 class WireHub:
-    """The server as a wire sees it; makes HTTP exchanges, but no applications: the test replies itself."""
+    """The server as a wire sees it; makes exchanges, but no applications: the test replies itself."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = Settings(**settings)
@@ -192,13 +194,13 @@ class WireHub:
         self.refusal: RequestError | None = None
         self.connections: set[HTTPConnection] = set()
         self.requests: list[Request] = []
-        self.exchanges: list[HTTPExchange] = []
+        self.exchanges: list[Any] = []
         self.refused: list[tuple[Request | None, int]] = []
         self.scopes = ScopeBuilder("", None, None)
         self.log = FakeHub(logs_actions=False)
 
     @property
-    def exchange(self) -> HTTPExchange:
+    def exchange(self) -> Any:
         """The latest one."""
         return self.exchanges[-1]
 
@@ -212,8 +214,13 @@ class WireHub:
     def open_exchange(self, request: Request, stream: Stream, addresses: Addresses) -> Exchange:
         if self.refusal is not None:
             raise self.refusal
-        scope: Scope = self.scopes.http(request, addresses)
-        exchange = HTTPExchange(scope, stream, self.log, self.settings, self.clock, self.fields)
+        exchange: Exchange
+        rest = (stream, self.log, self.settings, self.clock, self.fields)
+        if request.upgrade:
+            scope = self.scopes.websocket(request, addresses, [])
+            exchange = WebSocketExchange(scope, *rest, lambda _: [(b"upgrade", b"websocket")], FakeFrames)
+        else:
+            exchange = HTTPExchange(self.scopes.http(request, addresses), *rest)
         self.requests.append(request)
         self.exchanges.append(exchange)
         return exchange
@@ -225,6 +232,7 @@ class WireHub:
         """A new connection and its transport."""
         transport = FakeTransport() if transport is None else transport
         connection = HTTPConnection(self)
+        transport.protocol = connection
         connection.makeConnection(transport)
         return connection, transport
 
@@ -238,6 +246,13 @@ class FakeTransport(StringTransport):
     @property
     def reading(self) -> bool:
         return self.producerState == "producing"
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """For those that say they are TCP or TLS."""
+
+    def unregisterProducer(self) -> None:
+        """As often as one likes, as Twisted's real transports have it."""
+        self.producer = None
 
     def take(self) -> bytes:
         """What was written since the last look."""
@@ -296,6 +311,9 @@ class FakeSocket(FileDescriptor):
 
     def removeReader(self, _: object) -> None:
         self.reading = False
+
+    def callLater(self, *_: object) -> None:
+        """Nothing happens later; the test calls ``lose``."""
 
     def loseWriteConnection(self) -> None:
         self.half_closed = True

@@ -16,7 +16,7 @@ from asgiserver.wire import frames
 from asgiserver.wire.deflate import negotiate_deflate
 from asgiserver.wire.frames import Channel, WebSocketProtocol, is_close_code
 
-from .conformance.cases import DEFLATE, ILLEGAL_CODES, LEGAL_CODES, deflated, messages
+from .conformance.cases import DEFLATE, ILLEGAL_CODES, LEGAL_CODES, Case, cases, deflated, messages
 from .conformance.peer import BINARY, CONTINUATION, PING, PONG, TEXT, RecordingChannel, close, connect, frame
 
 
@@ -280,6 +280,64 @@ class TestParsing:
 
         # A copy of the rest for each frame would make this 100.
         assert seconds(100_000) < 10 * seconds(1000)
+
+
+class TestTurns:
+    """With ``after_turn`` what may end all waits until the messages that came with it could be answered."""
+
+    def make(self, case: Case | None = None) -> None:
+        case = case or Case("", b"", [])
+        negotiated = negotiate_deflate(case.offer, case.max_message_size)
+        self.turns: list[Callable[[], None]] = []
+        self.channel = RecordingChannel()
+        self.protocol = WebSocketProtocol(
+            self.channel,
+            max_message_size=case.max_message_size,
+            max_frame_size=case.max_frame_size,
+            deflate=negotiated[1] if negotiated else None,
+            after_turn=self.turns.append,
+        )
+
+    def receive(self, data: bytes) -> None:
+        self.protocol.receive(data)
+        while self.turns:
+            self.turns.pop(0)()
+
+    @pytest.mark.parametrize("case", list(cases()), ids=lambda case: case.name)
+    def test_every_case_has_the_same_outcome(self, case: Case) -> None:
+        self.make(case)
+        self.receive(case.sent)
+        assert self.channel.events == case.events
+
+    def test_message_can_be_answered_before_the_close_that_came_with_it(self) -> None:
+        self.make()
+        self.protocol.receive(frame(TEXT, b"a") + frame(TEXT, b"b") + close(1000))
+        assert self.channel.events == messages("a", "b")
+        self.protocol.send_message(b"answer", text=True)
+        (turn,) = self.turns
+        turn()
+        assert self.channel.frames == [(0x81, b"answer"), (0x88, b"\x03\xe8")]
+
+    def test_nothing_waits_when_no_message_came_before_or_none_but_plain_ones(self) -> None:
+        self.make()
+        for data in (frame(PING), frame(TEXT, b"a") * 9 + frame(BINARY, b"b" * 999)[:500]):
+            self.protocol.receive(data)
+        assert self.turns == []
+
+    def test_bytes_that_come_before_the_turn_are_in_order(self) -> None:
+        self.make()
+        self.protocol.receive(frame(TEXT, b"a") + frame(TEXT, b"b", fin=False))
+        self.protocol.receive(frame(CONTINUATION, b"c") + frame(TEXT, b"d"))
+        self.turns[0]()
+        assert self.channel.events == messages("a", "bc", "d")
+
+    def test_turn_that_comes_after_the_end_does_nothing(self) -> None:
+        self.make()
+        self.protocol.receive(frame(TEXT, b"a") + frame(PING))
+        self.protocol.receive(close(1000))
+        for turn in self.turns:
+            turn()
+        assert self.channel.events == [*messages("a"), ("close", 1000, "")]
 
 
 def first_wrong(octets: bytes, is_valid: Callable[[bytes], bool]) -> int:

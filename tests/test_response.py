@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgiserver.wire.response import CONTINUE, LAST_CHUNK, chunk, head
+from asgiserver.errors import RequestError
+from asgiserver.wire.response import CONTINUE, LAST_CHUNK, chunk, head, refusal
+
+from .fakes import DATE, fields
 
 
 def test_status_line_fields_and_empty_line() -> None:
@@ -70,3 +73,15 @@ def test_client_reads_back_what_was_written(pieces: list[bytes]) -> None:
         read += event.data
     assert isinstance(event, h11.EndOfMessage)
     assert read == b"".join(pieces)
+
+
+@pytest.mark.parametrize("has_body", [True, False])
+def test_refusal_is_a_whole_response_that_closes(has_body: bool) -> None:
+    made = refusal(RequestError(426, "Upgrade.", ((b"x", b"1"),)), fields("asgiserver"), has_body=has_body)
+    assert made == b"".join(
+        (
+            b"HTTP/1.1 426 Upgrade Required\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 9\r\nx: 1\r\n",
+            b"date: " + DATE + b"\r\nserver: asgiserver\r\nconnection: close\r\n\r\n",
+            b"Upgrade.\n" if has_body else b"",
+        )
+    )

@@ -150,6 +150,7 @@ class TestStatesAndEvents:
     NEXT: dict[tuple[State, str], tuple[State, list[str]]] = {
         (State.WAITING, "disconnected"): (State.GONE, []),
         (State.WAITING, "request_failed"): (State.GONE, ANSWER),
+        (State.WAITING, "server_stopping"): (State.GONE, ANSWER),
         (State.WAITING, "returned"): (State.COMPLETE, ANSWER),
         (State.WAITING, "raised"): (State.COMPLETE, ANSWER),
         (State.STARTED, "disconnected"): (State.GONE, []),

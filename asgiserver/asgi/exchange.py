@@ -86,6 +86,10 @@ class Exchange:
 
     async def receive(self) -> Message:
         """The next event for the application; can be cancelled without loss (ASGI ``receive``)."""
+        if self._told and self.finished:
+            # An application that asks again and again after the end must not keep the others from running, nor the
+            # deadline that cancels it.
+            await asyncio.sleep(0)
         while (event := self._next_event()) is None:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)

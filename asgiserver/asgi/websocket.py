@@ -274,6 +274,9 @@ class WebSocketExchange(Exchange):
         """RFC 6455's registry, 1012: service restart; clients come back by themselves."""
         if self.state is State.OPEN:
             self._close_by_server(1012, "service restart")
+        elif self.state is State.WAITING:
+            # Accepted now it would be open until it is cut off.
+            self.request_failed(RequestError(503, "The server is stopping."))
 
     # Deadlines.
 
@@ -338,11 +341,7 @@ class WebSocketExchange(Exchange):
         self._log("rejected", status=self._response.status)
 
     def _traffic(self) -> dict[str, Any]:
-        return {
-            "time_taken": self.clock.seconds() - self._began,
-            "size": self._sent,
-            "request_size": self._received,
-        }
+        return {"time_taken": self.clock.seconds() - self._began, "size": self._sent, "request_size": self._received}
 
     def _log(self, action: str, **details: Any) -> None:
         if self._hub.logs_actions:

@@ -12,6 +12,7 @@ import logging
 import logging.config
 import os
 import sys
+import time
 import tomllib
 import warnings
 from logging.handlers import WatchedFileHandler
@@ -33,11 +34,25 @@ class _ServerLog(logging.StreamHandler[IO[str]]):
     """The handler of the root logger."""
 
 
-class _AccessStream(logging.StreamHandler[IO[str]]):
+class _Access(logging.Handler):
+    """A disk that is full, or a reader that has left, is worth a line a minute and not a traceback a request."""
+
+    _complained_at = -60.0
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif time.monotonic() - self._complained_at >= 60:
+            self._complained_at = time.monotonic()
+            logging.getLogger("asgiserver").error("Lines of the access log are lost: %s", error.strerror or error)
+
+
+class _AccessStream(_Access, logging.StreamHandler[IO[str]]):
     """The access log on standard output."""
 
 
-class _AccessFile(WatchedFileHandler):
+class _AccessFile(_Access, WatchedFileHandler):
     """The access log in a file; opened anew when it was moved away, as logrotate does."""
 
 
@@ -104,7 +119,9 @@ def _formatter(pattern: str) -> logging.Formatter:
 
 def _configure_access(settings: Settings) -> None:
     logger = logging.getLogger(ACCESS)
-    if settings.access_log is None and settings.verbosity == 0:
+    # There is no sys.stdout in a process that was started with it closed.
+    nowhere = settings.access_log in (None, "-") and sys.stdout is None
+    if nowhere or (settings.access_log is None and settings.verbosity == 0):
         logger.setLevel(logging.WARNING)
         return
     logger.setLevel(logging.INFO)

@@ -132,7 +132,12 @@ def _ended(reactor: Any) -> bool:
 
 
 def _install(loop: asyncio.AbstractEventLoop) -> Reactor:
-    reactor = AsyncioSelectorReactor(loop)
+    if type(loop).__module__.partition(".")[0] == "uvloop":
+        from .uvloop_reactor import UvloopReactor
+
+        reactor: AsyncioSelectorReactor = UvloopReactor(loop)
+    else:
+        reactor = AsyncioSelectorReactor(loop)
     installReactor(reactor)  # type: ignore[no-untyped-call]
     return cast(Reactor, reactor)
 

@@ -33,7 +33,7 @@ from ..asgi.scope import Addresses, Request
 from ..errors import RequestError
 from ..settings import Settings
 from .http1 import HTTP1
-from .response import head
+from .response import refusal
 
 __all__ = ["HTTPConnection", "HTTPFactory", "WireHub"]
 
@@ -242,10 +242,12 @@ class HTTPConnection(TwistedProtocol):
         self._buffered_before = self._buffered()
         self.deadlines.set(Deadline.CLOSE, self.hub.settings.close_timeout, self._close_late)
         self.transport.unregisterProducer()
-        if self._direct:
-            self.transport.loseWriteConnection()
-        else:
+        bottom = self._bottom()
+        # The PROXY protocol's wrapper knows no half-close, but there is nothing of its own that it would send.
+        if bottom is None or ISSLTransport.providedBy(self.transport):
             self.transport.loseConnection()
+        else:
+            bottom.loseWriteConnection()
 
     def abort(self) -> None:
         """Drop the connection, and with it what was not sent yet."""
@@ -309,13 +311,8 @@ class HTTPConnection(TwistedProtocol):
 
     def _refuse(self) -> None:
         """Turn a connection away that is one too many."""
-        body = b"There are too many connections.\n"
-        fields = [
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"%d" % len(body)),
-            (b"retry-after", b"1"),
-        ]
-        self.write(head(503, self.hub.fields.complete(fields), connection=b"close") + body)
+        error = RequestError(503, "There are too many connections.", ((b"retry-after", b"1"),))
+        self.write(refusal(error, self.hub.fields))
         self.close()
 
 

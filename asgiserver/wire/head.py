@@ -22,6 +22,8 @@ _FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding):([^\r]*)", re.IG
 _VERSION = re.compile(rb"HTTP/[0-9]+(\.[0-9]+)?\Z")
 _AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?\Z")
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)\Z", re.IGNORECASE)
+#: Most bytes of a method; the longest that is registered has 17.
+_METHOD_SIZE = 64
 _DIGITS = re.compile(rb"[0-9]{1,18}\Z")
 
 
@@ -80,6 +82,9 @@ def request(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], ht
         known[name] = known[name] + b"," + value if name in known else value
     if not method.isupper():
         raise RequestError(400, "The request's method must be in upper case.")
+    if len(method) > _METHOD_SIZE:
+        # RFC 9112 §3: one that is longer than any that is implemented.
+        raise RequestError(501, "The request's method is too long.")
     if method == b"CONNECT":
         raise RequestError(501, "This server is no proxy.")
     host = _host(known, http_version)

@@ -17,7 +17,7 @@ from ..asgi.scope import Request
 from ..errors import RequestError
 from .body import Event
 from .h11_reader import H11Reader
-from .response import CONTINUE, LAST_CHUNK, chunk, head
+from .response import CONTINUE, LAST_CHUNK, chunk, head, refusal
 
 if TYPE_CHECKING:
     from .connection import HTTPConnection
@@ -83,8 +83,9 @@ class HTTP1:
         """The peer takes data again."""
         if self._exchange is not None:
             self._exchange.writable()
-        elif self._state is _State.IDLE and not self._reader.buffered:
-            self._keep_alive()
+        elif self._state is _State.IDLE:
+            self._next_request()
+            self._read()
 
     def server_stopping(self) -> bool:
         """True when nothing is under way here, so that the connection can be closed at once."""
@@ -97,7 +98,7 @@ class HTTP1:
 
     def _read(self) -> None:
         try:
-            while not self._paused and self._state in (_State.IDLE, _State.BODY, _State.DRAINING):
+            while self._wanted():
                 event = self._reader.next_event()
                 if event is Event.NEED_DATA:
                     break
@@ -105,6 +106,13 @@ class HTTP1:
         except RequestError as error:
             self._fail(error)
         self._wait_for_more()
+
+    def _wanted(self) -> bool:
+        """True when what the reader has next may be taken."""
+        if self._state is _State.IDLE:
+            # Responses to a peer that takes none must not pile up, however many requests it pipelines.
+            return not self._connection.slow
+        return self._state in (_State.BODY, _State.DRAINING) and not self._paused
 
     def _take(self, event: Request | bytes | Event) -> None:
         if isinstance(event, Request):
@@ -140,7 +148,7 @@ class HTTP1:
         if self._state is _State.DRAINING:
             self._drained += len(piece)
             if self._drained > settings.limit_unread_body:
-                self._shut()
+                self.close()
             return
         self._body_read += len(piece)
         if settings.limit_body_size is not None and self._body_read > settings.limit_body_size:
@@ -154,11 +162,12 @@ class HTTP1:
         match self._state:
             case _State.BODY | _State.DRAINING if not (self._paused or self._expects_continue):
                 connection.deadlines.set(Deadline.BODY, settings.body_timeout, self._body_late)
-            case _State.IDLE if self._reader.buffered and not connection.deadlines.pending(Deadline.HEAD):
-                # Counted from the head's first byte; later bytes do not move it.
-                connection.deadlines.clear(Deadline.KEEP_ALIVE)
-                connection.deadlines.set(Deadline.HEAD, settings.head_timeout, self._head_late)
-            case _State.ANSWERING if self._reader.buffered > settings.pipeline_buffer_size:
+            case _State.IDLE if not connection.slow:
+                if self._reader.buffered and not connection.deadlines.pending(Deadline.HEAD):
+                    # Counted from the head's first byte; later bytes do not move it.
+                    connection.deadlines.clear(Deadline.KEEP_ALIVE)
+                    connection.deadlines.set(Deadline.HEAD, settings.head_timeout, self._head_late)
+            case _State.ANSWERING | _State.IDLE if self._reader.buffered > settings.pipeline_buffer_size:
                 connection.pause_reading()
 
     def _fail(self, error: RequestError) -> None:
@@ -166,26 +175,17 @@ class HTTP1:
         exchange, state = self._exchange, self._state
         self._close = True
         if state in (_State.DRAINING, _State.CLOSED):
-            self._shut()
+            self.close()
         elif exchange is not None:
             exchange.request_failed(error)
         else:
             self._refuse(error)
 
     def _refuse(self, error: RequestError) -> None:
-        body = f"{error.reason}\n".encode()
-        fields = [
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"%d" % len(body)),
-            *error.headers,
-        ]
-        is_head = self._request is not None and self._request.method == "HEAD"
-        self._connection.write(
-            head(error.status, self._connection.hub.fields.complete(fields), connection=b"close")
-            + (b"" if is_head else body)
-        )
+        has_body = self._request is None or self._request.method != "HEAD"
+        self._connection.write(refusal(error, self._connection.hub.fields, has_body=has_body))
         self._connection.hub.request_refused(self._request, self._connection.addresses, error)
-        self._shut()
+        self.close()
 
     def _head_late(self) -> None:
         self._fail(RequestError(408, "The request's head did not arrive in time."))
@@ -284,8 +284,10 @@ class HTTP1:
         self._connection.abort()
 
     def close(self) -> None:
-        """See ``Stream``."""
-        self._shut()
+        """See ``Stream``; what the peer still sends is thrown away."""
+        if self._state is not _State.CLOSED:
+            self._state = _State.CLOSED
+            self._connection.close()
 
     def pause_reading(self) -> None:
         """See ``Stream``."""
@@ -318,7 +320,7 @@ class HTTP1:
     def _complete(self) -> None:
         """The response is complete: what becomes of the connection?"""
         if self._close:
-            self._shut()
+            self.close()
             return
         self._exchange = None
         if self._paused:
@@ -340,17 +342,11 @@ class HTTP1:
         connection.deadlines.clear(Deadline.BODY)
         connection.resume_reading()
         if connection.hub.stopping and not self._reader.buffered:
-            self._shut()
+            self.close()
         elif not connection.slow:
             self._keep_alive()
 
     def _keep_alive(self) -> None:
         """Wait for the next request; a peer that still takes the last response is not idle."""
         connection = self._connection
-        connection.deadlines.set(Deadline.KEEP_ALIVE, connection.hub.settings.keep_alive_timeout, self._shut)
-
-    def _shut(self) -> None:
-        """Send what was written, then close; the peer's further bytes are thrown away."""
-        if self._state is not _State.CLOSED:
-            self._state = _State.CLOSED
-            self._connection.close()
+        connection.deadlines.set(Deadline.KEEP_ALIVE, connection.hub.settings.keep_alive_timeout, self.close)

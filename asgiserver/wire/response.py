@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+from ..asgi.default_fields import DefaultFields
 from ..asgi.interfaces import Headers
+from ..errors import RequestError
 
-__all__ = ["CONTINUE", "LAST_CHUNK", "chunk", "head"]
+__all__ = ["CONTINUE", "LAST_CHUNK", "chunk", "head", "refusal"]
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
@@ -36,3 +38,17 @@ def chunk(data: bytes) -> bytes:
     """The size line before a chunk's data (RFC 9112 §7.1); a chunk of no data would end the body."""
     assert data
     return b"%x\r\n" % len(data)
+
+
+def refusal(error: RequestError, fields: DefaultFields, *, has_body: bool = True) -> bytes:
+    """The whole response to a peer that is turned away before an application is asked; the connection closes after it.
+
+    :param has_body: False when the request was HEAD.
+    """
+    body = f"{error.reason}\n".encode()
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(body)),
+        *error.headers,
+    ]
+    return head(error.status, fields.complete(headers), connection=b"close") + (body if has_body else b"")

@@ -11,14 +11,16 @@ from asgiserver import Server
 
 from .live import Peer, Receive, Response, Send, connect
 
-__all__ = ["ACCEPT", "KEY", "Echo", "RawWebSocket", "accepted", "handshake", "raw_websocket"]
+__all__ = ["ACCEPT", "KEY", "Attempts", "Echo", "RawWebSocket", "accepted", "handshake", "raw_websocket", "refused"]
 
 # The example of RFC 6455 §1.3.
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 
-def handshake(*fields: str, target: str = "/", method: str = "GET", version: str = "1.1", **changed: str | None) -> bytes:
+def handshake(
+    *fields: str, target: str = "/", method: str = "GET", version: str = "1.1", **changed: str | None
+) -> bytes:
     """An opening handshake; keywords change or (None) leave out a field, ``sec_websocket_key=…`` for example."""
     own: dict[str, str | None] = {
         "Host": "example.org",
@@ -104,3 +106,29 @@ async def accepted(receive: Receive, send: Send, **more: Any) -> None:
     """Take the connect event and accept, with ``more`` in the message."""
     assert (await receive())["type"] == "websocket.connect"
     await send({"type": "websocket.accept", **more})
+
+
+async def refused(peer: Peer, data: bytes) -> Response:
+    """The answer to a handshake that must not be accepted."""
+    await peer.send(data)
+    response = await peer.response()
+    assert response.status >= 400
+    return response
+
+
+class Attempts:
+    """An application that tries messages one after the other and remembers what each of them raised."""
+
+    def __init__(self, *messages: dict[str, Any]) -> None:
+        self.messages = messages
+        self.outcomes: list[type[BaseException] | None] = []
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await receive()
+        for message in self.messages:
+            try:
+                await send(message)
+            except Exception as error:
+                self.outcomes.append(type(error))
+            else:
+                self.outcomes.append(None)

@@ -1,0 +1,279 @@
+"""Starlette, Django and WSGI applications, with real clients that also leave early."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from .live import DEADLINE, connect, in_loop, serve, until, url
+from .server import ServerProcess, wait_for
+
+GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+def starlette(endpoint: Any) -> Starlette:
+    return Starlette(routes=[Route("/", endpoint, methods=["GET", "POST"])])
+
+
+def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+class TestStarlette:
+    @in_loop
+    async def test_streams_both_ways(self) -> None:
+        async def upper(request: Request) -> Response:
+            async def pieces() -> AsyncIterator[bytes]:
+                async for piece in request.stream():
+                    yield piece.upper()
+
+            return StreamingResponse(pieces())
+
+        async with serve(starlette(upper)) as server, httpx.AsyncClient() as client:
+            response = await client.post(url(server), content=b"abc" * 200_000)
+        assert response.content == b"ABC" * 200_000
+
+    @in_loop
+    async def test_runs_a_background_task_while_the_connection_goes_on(self) -> None:
+        go, done = asyncio.Event(), asyncio.Event()
+
+        async def background() -> None:
+            await go.wait()
+            done.set()
+
+        async def view(request: Request) -> Response:
+            return PlainTextResponse("sent", background=BackgroundTask(background))
+
+        async with serve(starlette(view)) as server, connect(server) as peer:
+            for _ in range(3):
+                assert (await peer.request("GET", "/")).body == b"sent"
+            assert not done.is_set()
+            go.set()
+            async with asyncio.timeout(DEADLINE):
+                await done.wait()
+
+    @in_loop
+    async def test_stops_streaming_when_the_client_leaves(self, caplog: pytest.LogCaptureFixture) -> None:
+        closed = asyncio.Event()
+
+        async def view(request: Request) -> Response:
+            async def ticks() -> AsyncIterator[bytes]:
+                try:
+                    while True:
+                        yield b"tick\n"
+                        await asyncio.sleep(0.01)
+                finally:
+                    closed.set()
+
+            return StreamingResponse(ticks())
+
+        async with serve(starlette(view)) as server, connect(server) as peer:
+            await peer.send(GET)
+            await peer.read_until(b"tick\n")
+            peer.abort()
+            async with asyncio.timeout(DEADLINE):
+                await closed.wait()
+        assert not failures(caplog)
+
+    @in_loop
+    async def test_learns_that_the_client_has_left_by_asking(self, caplog: pytest.LogCaptureFixture) -> None:
+        left = asyncio.Event()
+
+        async def view(request: Request) -> Response:
+            while not await request.is_disconnected():  # noqa: ASYNC110 - this is how Starlette lets one ask
+                await asyncio.sleep(0.01)
+            left.set()
+            return PlainTextResponse("nobody reads this")
+
+        async with serve(starlette(view)) as server, connect(server) as peer:
+            await peer.send(GET)
+            await asyncio.sleep(0.05)
+            peer.abort()
+            async with asyncio.timeout(DEADLINE):
+                await left.wait()
+            await until(lambda: not server.connections)
+        assert not failures(caplog)
+
+
+DJANGO = '''
+import asyncio, hashlib, sys, time
+import django
+from django.conf import settings
+settings.configure(
+    SECRET_KEY="x", ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, FILE_UPLOAD_MAX_MEMORY_SIZE=100_000, USE_TZ=True,
+    LOGGING_CONFIG=None,
+)
+django.setup()
+from django.core.asgi import get_asgi_application
+from django.core.signals import request_finished, request_started
+from django.core.wsgi import get_wsgi_application
+from django.http import FileResponse, HttpResponse, StreamingHttpResponse
+from django.urls import path
+
+seen = {"started": 0, "finished": 0, "cancelled": 0, "closed": 0}
+request_started.connect(lambda **_: seen.update(started=seen["started"] + 1), weak=False)
+request_finished.connect(lambda **_: seen.update(finished=seen["finished"] + 1), weak=False)
+
+def sync(request):
+    return HttpResponse(f"{request.method} {request.path} {request.GET.get('q')} {request.POST.get('name')}")
+
+async def upload(request):
+    file = request.FILES["file"]
+    digest = hashlib.sha256()
+    for chunk in file.chunks():
+        digest.update(chunk)
+    return HttpResponse(f"{type(file).__name__} {file.name} {digest.hexdigest()}")
+
+async def stream(request):
+    async def pieces():
+        for number in range(1000):
+            yield f"{number}\\n" * 100
+    return StreamingHttpResponse(pieces())
+
+def file(request):
+    return FileResponse(open(__file__, "rb"))
+
+async def endless(request):
+    async def ticks():
+        try:
+            while True:
+                yield "tick\\n"
+                await asyncio.sleep(0.01)
+        finally:
+            seen["closed"] += 1
+    return StreamingHttpResponse(ticks())
+
+async def slow(request):
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        seen["cancelled"] += 1
+        raise
+
+def blocking(request):
+    time.sleep(0.3)
+    return HttpResponse("done")
+
+async def counts(request):
+    return HttpResponse(" ".join(f"{seen[name]}" for name in ("started", "finished", "cancelled", "closed")))
+
+urlpatterns = [
+    path("sync/", sync), path("upload/", upload), path("stream/", stream), path("file/", file),
+    path("endless/", endless), path("slow/", slow), path("blocking/", blocking), path("counts/", counts),
+]
+application = get_asgi_application()
+wsgi = get_wsgi_application()
+'''
+
+
+@contextmanager
+def django(folder: Path, name: str = "application", *options: str) -> Iterator[ServerProcess]:
+    (folder / "project.py").write_text(DJANGO)
+    with ServerProcess("-p", "0", "--app-dir", str(folder), *options, f"project:{name}") as server:
+        yield server
+
+
+def counts(server: ServerProcess) -> list[int]:
+    """Requests begun before this one, and finished, views cancelled, streams closed."""
+    started, *others = map(int, httpx.get(f"{server.url}/counts/").text.split())
+    return [started - 1, *others]
+
+
+def leave(server: ServerProcess, path: str, piece: bytes) -> None:
+    """Ask for ``path`` and leave as soon as ``piece`` of the answer has come, or soon when it is empty."""
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE) as peer:
+        peer.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        answer = b""
+        while piece and piece not in answer:
+            answer += peer.recv(65536)
+        if not piece:
+            time.sleep(0.1)
+
+
+class TestDjango:
+    """T298, T299."""
+
+    def test_serves_pages_forms_uploads_and_streams(self, tmp_path: Path) -> None:
+        content = os.urandom(3_000_000)
+        with django(tmp_path) as server, httpx.Client(base_url=server.url) as client:
+            assert client.get("/sync/?q=1").text == "GET /sync/ 1 None"
+            assert client.post("/sync/", data={"name": "caf\u00e9"}).text == "POST /sync/ None caf\u00e9"
+            uploaded = client.post("/upload/", files={"file": ("a.bin", content)})
+            assert uploaded.text == f"TemporaryUploadedFile a.bin {hashlib.sha256(content).hexdigest()}"
+            assert client.get("/stream/").text == "".join(f"{number}\n" * 100 for number in range(1000))
+            assert client.get("/file/").content == DJANGO.encode()
+            assert client.get("/nowhere/").status_code == 404
+            started, finished, _, _ = counts(server)
+            assert started == finished == 6
+        assert "Traceback" not in server.output()
+
+    def test_finishes_each_request_whose_client_has_left(self, tmp_path: Path) -> None:
+        with django(tmp_path) as server:
+            for path, piece in (("/endless/", b"tick"), ("/slow/", b""), ("/blocking/", b"")):
+                for _ in range(3):
+                    leave(server, path, piece)
+
+            def all_finished() -> bool:
+                started, finished, cancelled, closed = counts(server)
+                # The requests for the counts come and go too.
+                return started == finished and (cancelled, closed) == (3, 3)
+
+            wait_for(all_finished)
+        output = server.output()
+        assert "Traceback" not in output
+        assert "cancelled" not in output
+
+    def test_wsgi_is_wrapped(self, tmp_path: Path) -> None:
+        with (
+            django(tmp_path, "wsgi", "--interface", "wsgi") as server,
+            httpx.Client(base_url=server.url) as client,
+        ):
+            assert client.get("/sync/?q=1").text == "GET /sync/ 1 None"
+            assert client.post("/sync/", data={"name": "n"}).text == "POST /sync/ None n"
+            assert client.get("/file/").content == DJANGO.encode()
+
+
+WSGI = '''
+import time
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/stream":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return iter([b"one ", b"two ", b"three"])
+    if environ["PATH_INFO"] == "/fail":
+        raise ValueError("no")
+    body = environ["wsgi.input"].read()
+    start_response("201 Created", [("Content-Length", str(len(body))), ("X-Query", environ["QUERY_STRING"])])
+    return [body]
+'''
+
+
+class TestWSGI:
+    def test_serves_a_plain_callable(self, tmp_path: Path) -> None:
+        (tmp_path / "plain.py").write_text(WSGI)
+        with (
+            ServerProcess("-p", "0", "--app-dir", str(tmp_path), "--interface", "wsgi", "plain") as server,
+            httpx.Client(base_url=server.url) as client,
+        ):
+            response = client.post("/echo?a=b", content=b"x" * 1_000_000)
+            assert (response.status_code, response.headers["x-query"]) == (201, "a=b")
+            assert response.content == b"x" * 1_000_000
+            assert client.get("/stream").text == "one two three"
+            assert client.get("/fail").status_code == 500
+            assert client.get("/stream").text == "one two three"

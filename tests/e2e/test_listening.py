@@ -1,0 +1,134 @@
+"""Everything that can be listened on, from the command line; the listeners themselves are in test_endpoints.py."""
+
+from __future__ import annotations
+
+import socket
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.server import ServerProcess, run_command
+
+HELLO = "examples.hello:application"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short name, as the path of a unix socket has to be."""
+    with tempfile.TemporaryDirectory(prefix="asgi") as path:
+        yield Path(path)
+
+
+def get(url: str) -> str:
+    """The page at a URL as it is logged, of a unix socket too."""
+    if url.startswith("unix:"):
+        with httpx.Client(transport=httpx.HTTPTransport(uds=url.removeprefix("unix:"))) as client:
+            return client.get("http://unix/").text
+    return httpx.get(url).text
+
+
+def handed_over(descriptor: int, number: int) -> tuple[str, ...]:
+    """A command that becomes ``python -m asgiserver`` with ``descriptor`` as ``number``, as a supervisor starts it."""
+    script = (
+        f"import os, sys; os.dup2({descriptor}, {number}); os.environ['LISTEN_PID'] = str(os.getpid()); "
+        "os.execv(sys.executable, [sys.executable, '-m', 'asgiserver', *sys.argv[1:]])"
+    )
+    return (sys.executable, "-c", script)
+
+
+def test_on_everything_at_once(folder: Path) -> None:
+    """T214, T215, T216."""
+    path, other = folder / "one", folder / "two"
+    with socket.create_server(("127.0.0.1", 0)) as inherited:
+        args = (
+            "-b", "127.0.0.1", "-p", "0", "-u", str(path), "--fd", str(inherited.fileno()),
+            "-e", "tcp:0:interface=127.0.0.1", "-e", f"unix:{other}",
+        )  # fmt: skip
+        with ServerProcess(*args, HELLO, listeners=5, pass_fds=[inherited.fileno()]) as server:
+            urls = server.urls
+            assert [get(url) for url in urls] == ["Hello, world!\n"] * 5
+        assert server.returncode == 0
+    ports = [int(url.rpartition(":")[2]) for url in urls if url.startswith("http:")]
+    assert 0 not in ports
+    assert {f"unix:{path}", f"unix:{other}"} <= set(urls)
+    assert len(set(ports)) == 3
+    # Removed at the exit, both of them.
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_on_ipv6(host: str) -> None:
+    """T213."""
+    with ServerProcess("-b", host, "-p", "0", HELLO) as server:
+        assert server.url == f"http://[::1]:{server.port}"
+        assert get(server.url) == "Hello, world!\n"
+
+
+def test_on_a_unix_socket_with_a_mode(folder: Path) -> None:
+    """T219: a stale file is replaced, a live one is refused, and it is removed at the exit."""
+    path = folder / "socket"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    with ServerProcess("-u", str(path), "--unix-socket-mode", "600", HELLO) as server:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        refused = run_command("-u", str(path), HELLO)
+        assert refused.returncode == 1
+        assert refused.stderr == f"asgiserver: error: cannot listen on unix:{path}: another server listens there\n"
+        assert get(server.url) == "Hello, world!\n"
+    assert not path.exists()
+
+
+def test_on_standard_input_as_supervisor_hands_it_over() -> None:
+    """T217: descriptor 0 is as good as any."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        number = listening.fileno()
+        command = handed_over(number, 0)
+        with ServerProcess("--fd", "0", HELLO, command=command, pass_fds=[number]) as server:
+            assert server.port == listening.getsockname()[1]
+            assert get(server.url) == "Hello, world!\n"
+
+
+@pytest.mark.parametrize("names", [{}, {"LISTEN_FDNAMES": "web"}])
+def test_on_a_socket_of_systemds_without_its_names(names: dict[str, str]) -> None:
+    """T218."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        number = listening.fileno()
+        command = handed_over(number, 3)
+        with ServerProcess(
+            "-e", "systemd:index=0", HELLO, command=command, pass_fds=[number], env={"LISTEN_FDS": "1", **names}
+        ) as server:
+            assert server.port == listening.getsockname()[1]
+            assert get(server.url) == "Hello, world!\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "words"),
+    [
+        (("-e", "nonsense:1"), 2, "nonsense:1"),
+        (("-e", "tcp:x"), 2, "tcp:x"),
+        (("-e", "systemd:index=0"), 1, "LISTEN_PID"),
+        (("--fd", "987"), 1, "file descriptor 987"),
+        (("-u", "/nowhere/at/all"), 1, "unix:/nowhere/at/all"),
+        (("-b", "192.0.2.1", "-p", "0"), 1, "192.0.2.1:0"),
+    ],
+)
+def test_what_cannot_be_listened_on_is_one_line(args: tuple[str, ...], status: int, words: str) -> None:
+    """T215."""
+    result = run_command(*args, HELLO)
+    assert result.returncode == status
+    assert result.stderr.count("\n") == 1
+    assert words in result.stderr
+
+
+def test_a_port_that_is_free_again_can_be_used_at_once() -> None:
+    with ServerProcess("-p", "0", HELLO) as server:
+        port = server.port
+        # A connection that the server closes first stays in TIME_WAIT.
+        httpx.get(server.url, headers={"connection": "close"})
+    with ServerProcess("-p", str(port), HELLO) as server:
+        assert get(server.url) == "Hello, world!\n"

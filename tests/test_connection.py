@@ -1,0 +1,385 @@
+"""A connection without a socket: how it writes, waits, slows down, closes, and whom it turns away."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress, ISSLTransport, ITCPTransport
+from zope.interface import directlyProvides
+
+from asgiserver.asgi.messages import ResponseBody, ResponseStart
+from asgiserver.asgi.scope import Addresses
+from asgiserver.wire.connection import HTTPConnection, HTTPFactory
+
+from .fakes import CLIENT, SERVER, FakeSocket, FakeTransport, WireHub, settle
+
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+BUFFER = FakeSocket.bufferSize
+
+
+def connected(room: int = 1 << 30, **settings: float) -> tuple[WireHub, HTTPConnection, FakeSocket]:
+    hub = WireHub(**settings)
+    connection, transport = hub.connect(FakeSocket(room))
+    return hub, connection, transport
+
+
+def answer(hub: WireHub, data: bytes = b"ok", close: bool = False) -> None:
+    hub.exchange.handle_reply(ResponseStart(200, [], None, close, False))
+    hub.exchange.handle_reply(ResponseBody(data, False))
+
+
+class TestWriting:
+    def test_socket_is_written_to_at_once(self) -> None:
+        _, connection, transport = connected()
+        connection.write(b"hello")
+        assert (transport.sent, transport.writing) == (b"hello", False)
+
+    def test_response_is_one_write(self) -> None:
+        hub, connection, transport = connected()
+        connection.dataReceived(GET)
+        answer(hub)
+        assert len(transport.writes) == 1
+
+    def test_rest_of_a_partial_write_waits_for_the_reactor(self) -> None:
+        _, connection, transport = connected(room=3)
+        connection.write(b"hello")
+        assert (transport.sent, transport.writing) == (b"hel", True)
+        transport.readable(100)
+        assert (transport.sent, transport.writing) == (b"hello", False)
+
+    def test_order_is_kept_while_something_is_buffered(self) -> None:
+        _, connection, transport = connected(room=3)
+        connection.write(b"hello")
+        transport.room = 100
+        connection.write(b" world")
+        assert transport.sent == b"hel"
+        transport.doWrite()
+        assert transport.sent == b"hello world"
+        connection.write(b"!")
+        assert transport.sent == b"hello world!"
+
+    def test_peer_that_takes_little_by_little_gets_all_of_it(self) -> None:
+        _, connection, transport = connected(room=0)
+        data = bytes(range(256)) * 40
+        connection.write(data)
+        while transport.writing:
+            transport.readable(1000)
+        assert transport.sent == data
+
+    def test_error_is_left_for_the_reactor_to_meet(self) -> None:
+        _, connection, transport = connected()
+        transport.broken = True
+        connection.write(b"hello")
+        assert (transport.sent, transport.writing) == (b"", True)
+        assert isinstance(transport.doWrite(), Exception)
+
+    def test_nothing_is_written_directly_once_the_transport_is_disconnecting(self) -> None:
+        _, connection, transport = connected()
+        transport.disconnecting = True
+        connection.write(b"hello")
+        assert transport.writes == []
+
+    def test_nothing_is_written_directly_once_the_connection_is_lost(self) -> None:
+        _, connection, transport = connected()
+        transport.lose()
+        connection.write(b"hello")
+        assert transport.writes == []
+
+    def test_transport_that_wraps_another_keeps_its_own_write(self) -> None:
+        connection, transport = WireHub().connect(FakeTransport())
+        connection.write(b"hello")
+        assert transport.take() == b"hello"
+
+    def test_small_packets_are_not_delayed(self) -> None:
+        class Socket(FakeSocket):
+            no_delay = False
+
+            def setTcpNoDelay(self, enabled: bool) -> None:
+                self.no_delay = enabled
+
+        transport = Socket()
+        directlyProvides(transport, ITCPTransport)
+        WireHub().connect(transport)
+        assert transport.no_delay
+
+
+class TestPressure:
+    def test_full_buffer_makes_it_slow_and_an_empty_one_fast_again(self) -> None:
+        _, connection, transport = connected(room=0)
+        connection.write(b"*" * BUFFER)
+        assert not connection.slow
+        connection.write(b"*")
+        assert connection.slow
+        transport.readable(BUFFER)
+        assert connection.slow
+        transport.readable(1)
+        assert not connection.slow
+
+    def test_drain_returns_at_once_while_the_peer_is_fast(self) -> None:
+        async def main() -> None:
+            _, connection, _ = connected()
+            connection.write(b"hello")
+            task = asyncio.ensure_future(connection.drain())
+            await asyncio.sleep(0)
+            assert task.done()
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("end", ["taken", "lost"])
+    def test_drain_waits_until_the_peer_has_taken_all_or_is_gone(self, end: str) -> None:
+        """T072, T186."""
+
+        async def main() -> None:
+            _, connection, transport = connected(room=0)
+            connection.write(b"*" * (BUFFER + 1))
+            tasks = [asyncio.ensure_future(connection.drain()) for _ in range(2)]
+            await settle()
+            assert not any(task.done() for task in tasks)
+            transport.readable(1 << 20) if end == "taken" else transport.lose()
+            await asyncio.gather(*tasks)
+
+        asyncio.run(main())
+
+    def test_cancelled_drain_leaves_nothing_behind(self) -> None:
+        """T072."""
+
+        async def main() -> None:
+            _, connection, transport = connected(room=0)
+            connection.write(b"*" * (BUFFER + 1))
+            task = asyncio.ensure_future(connection.drain())
+            await settle()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            transport.readable(1 << 20)
+            assert connection._waiters == []
+
+        asyncio.run(main())
+
+    def test_application_that_sends_without_end_lets_others_run(self) -> None:
+        async def main() -> None:
+            _, connection, _ = connected()
+            turns = 0
+
+            async def count() -> None:
+                nonlocal turns
+                while True:
+                    turns += 1
+                    await asyncio.sleep(0)
+
+            task = asyncio.ensure_future(count())
+            for _ in range(100):
+                connection.write(b"*" * 65536)
+                await connection.drain()
+            task.cancel()
+            assert turns >= 15
+
+        asyncio.run(main())
+
+    def test_reading_is_paused_and_resumed_once(self) -> None:
+        _, connection, transport = connected()
+        calls: list[str] = []
+        transport.pauseProducing = lambda: calls.append("pause")  # type: ignore[method-assign]
+        transport.resumeProducing = lambda: calls.append("resume")  # type: ignore[method-assign]
+        connection.resume_reading()
+        connection.pause_reading()
+        connection.pause_reading()
+        connection.resume_reading()
+        connection.resume_reading()
+        assert calls == ["pause", "resume"]
+
+    def test_peer_that_takes_nothing_is_dropped(self) -> None:
+        """T128."""
+        hub, connection, transport = connected(room=0, write_timeout=5)
+        connection.write(b"*" * (BUFFER + 1))
+        hub.clock.advance(4.9)
+        assert not transport.aborted
+        hub.clock.advance(0.1)
+        assert transport.aborted
+
+    def test_peer_that_takes_little_is_not(self) -> None:
+        hub, connection, transport = connected(room=0, write_timeout=5)
+        connection.write(b"*" * (BUFFER + 10))
+        for _ in range(5):
+            transport.readable(1)
+            hub.clock.advance(5)
+        assert not transport.aborted
+        hub.clock.advance(5)
+        assert transport.aborted
+
+    def test_peer_that_has_taken_all_has_no_deadline(self) -> None:
+        hub, connection, transport = connected(room=0, write_timeout=5, first_byte_timeout=0)
+        connection.write(b"*" * (BUFFER + 1))
+        transport.readable(1 << 20)
+        hub.clock.advance(1e6)
+        assert not transport.aborted
+
+
+class TestClosing:
+    def test_only_our_direction_is_closed_first(self) -> None:
+        """RFC 9112 §9.6."""
+        _, connection, transport = connected()
+        connection.close()
+        assert (transport.half_closed, transport.disconnecting, transport.reading) == (True, False, True)
+
+    def test_input_is_thrown_away_then(self) -> None:
+        hub, connection, _ = connected()
+        connection.close()
+        connection.dataReceived(GET)
+        assert hub.requests == []
+
+    def test_input_is_read_again_when_it_was_paused(self) -> None:
+        _, connection, transport = connected()
+        connection.pause_reading()
+        assert not transport.reading
+        connection.close()
+        assert transport.reading
+
+    def test_peer_that_stays_is_left_after_a_while_without_a_reset(self) -> None:
+        hub, connection, transport = connected(close_timeout=2)
+        connection.close()
+        hub.clock.advance(1.9)
+        assert not transport.disconnecting
+        hub.clock.advance(0.1)
+        assert transport.disconnecting
+        assert not transport.aborted
+
+    def test_what_was_written_is_sent_before(self) -> None:
+        _, connection, transport = connected(room=0)
+        connection.write(b"hello")
+        connection.close()
+        transport.readable(100)
+        assert transport.sent == b"hello"
+
+    def test_peer_that_takes_none_of_the_rest_is_dropped(self) -> None:
+        hub, connection, transport = connected(room=0, close_timeout=2)
+        connection.write(b"hello")
+        connection.close()
+        hub.clock.advance(2)
+        assert transport.aborted
+
+    def test_peer_that_still_takes_much_has_the_time_it_needs(self) -> None:
+        """T071."""
+        hub, connection, transport = connected(room=0, close_timeout=2, write_timeout=5)
+        data = b"*" * (BUFFER + 100)
+        connection.write(data)
+        connection.close()
+        for _ in range(10):
+            transport.readable(10)
+            hub.clock.advance(4)
+        assert not transport.aborted
+        transport.readable(1 << 20)
+        assert transport.sent == data
+        assert transport.half_closed
+
+    def test_closing_twice_is_closing_once(self) -> None:
+        hub, connection, _ = connected(close_timeout=2)
+        connection.close()
+        (call,) = hub.clock.getDelayedCalls()
+        connection.close()
+        assert hub.clock.getDelayedCalls() == [call]
+
+    def test_lost_connection_has_no_timer_and_is_forgotten(self) -> None:
+        hub, connection, transport = connected()
+        connection.close()
+        transport.lose()
+        assert hub.clock.getDelayedCalls() == []
+        assert hub.connections == set()
+
+    def test_abort_drops_what_was_not_sent(self) -> None:
+        hub, connection, transport = connected(room=0)
+        connection.write(b"hello")
+        connection.abort()
+        assert transport.aborted
+        assert hub.clock.getDelayedCalls() == []
+
+    def test_finish_does_not_wait_for_the_peer(self) -> None:
+        _, connection, transport = connected(room=0)
+        connection.write(b"hello")
+        connection.finish()
+        assert not transport.aborted
+        transport.readable(100)
+        assert (transport.sent, transport.disconnecting) == (b"hello", True)
+
+    def test_wrapped_transport_closes_in_its_own_way(self) -> None:
+        connection, transport = WireHub().connect(FakeTransport())
+        connection.close()
+        assert transport.disconnecting
+
+    def test_socket_under_a_wrapped_transport_is_found(self) -> None:
+        transport = FakeTransport()
+        transport.transport = FakeSocket()
+        connection, _ = WireHub().connect(transport)
+        connection.finish()
+        assert transport.transport.disconnecting
+
+    def test_new_connection_that_sends_nothing_is_closed(self) -> None:
+        """T119."""
+        hub, _, transport = connected(first_byte_timeout=3)
+        hub.clock.advance(3)
+        assert transport.half_closed
+        assert transport.sent == b""
+
+    def test_connection_that_was_never_used_is_closed_when_the_server_stops(self) -> None:
+        """T271."""
+        _, connection, transport = connected()
+        connection.server_stopping()
+        assert transport.half_closed
+
+
+class TestTooMany:
+    def test_one_connection_too_many_is_told_so(self) -> None:
+        hub = WireHub()
+        hub.accepting = False
+        connection, transport = hub.connect(FakeSocket())
+        assert transport.sent.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert b"\r\nretry-after: 1\r\n" in transport.sent
+        assert b"\r\nconnection: close\r\n" in transport.sent
+        assert transport.half_closed
+        connection.dataReceived(GET)
+        assert hub.requests == []
+
+
+class TestAddresses:
+    @pytest.mark.parametrize(
+        ("peer", "host", "addresses"),
+        [
+            (IPv4Address("TCP", *CLIENT), IPv4Address("TCP", *SERVER), Addresses(CLIENT, SERVER, False)),
+            (
+                IPv6Address("TCP", "2001:db8::1", 5),
+                IPv6Address("TCP", "::1", 8000),
+                Addresses(("2001:db8::1", 5), ("::1", 8000), False),
+            ),
+            (UNIXAddress(""), UNIXAddress("/run/web.sock"), Addresses(None, ("/run/web.sock", None), False)),
+            (UNIXAddress("/tmp/client"), UNIXAddress(b"/run/web.sock"), Addresses(None, ("/run/web.sock", None), False)),
+            (UNIXAddress(None), UNIXAddress(None), Addresses(None, None, False)),
+        ],
+    )
+    def test_both_ends(self, peer: IAddress, host: IAddress, addresses: Addresses) -> None:
+        """T045, T046."""
+        connection, _ = WireHub().connect(FakeTransport(peer, host))
+        assert connection.addresses == addresses
+
+    def test_tls_is_told(self) -> None:
+        """T241."""
+        transport = FakeTransport()
+        directlyProvides(transport, ISSLTransport)
+        connection, _ = WireHub().connect(transport)
+        assert connection.addresses.secure
+
+    def test_they_are_asked_for_once(self) -> None:
+        connection, _ = WireHub().connect(FakeTransport())
+        assert connection.addresses is connection.addresses
+
+
+class TestFactory:
+    def test_it_builds_connections_of_its_hub(self) -> None:
+        hub = WireHub()
+        made = HTTPFactory(hub).buildProtocol(None)
+        assert isinstance(made, HTTPConnection)
+        assert made.hub is hub
+
+    def test_it_offers_http_1_1_by_alpn(self) -> None:
+        """T252."""
+        assert HTTPFactory(WireHub()).acceptableProtocols() == [b"http/1.1"]

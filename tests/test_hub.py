@@ -1,0 +1,750 @@
+"""The hub without wires: applications' tasks, their failures, and how they are told that their peer has left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from asgiserver.asgi.exchange import Exchange, State
+from asgiserver.asgi.http import HTTPExchange
+from asgiserver.asgi.interfaces import Receive, Scope, Send
+from asgiserver.asgi.scope import Request
+from asgiserver.asgi.websocket import WebSocketExchange
+from asgiserver.errors import ClientDisconnected, MessageError, RequestError, UnexpectedMessage
+from asgiserver.hub import Hub
+from asgiserver.process.logs import AccessLog
+from asgiserver.settings import Settings
+
+from .fakes import FakeStream, settle
+from .test_scope import ADDRESSES
+
+START = {"type": "http.response.start", "status": 200}
+MORE = {"type": "http.response.body", "body": b"a", "more_body": True}
+LAST = {"type": "http.response.body", "body": b"b"}
+ACCEPT = {"type": "websocket.accept"}
+TEXT = {"type": "websocket.send", "text": "x"}
+HANDSHAKE = [
+    (b"host", b"x"), (b"connection", b"upgrade"), (b"upgrade", b"websocket"), (b"sec-websocket-version", b"13"),
+    (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+]
+GET = Request("GET", b"/page", [])
+UPGRADE = Request("GET", b"/ws", HANDSHAKE, upgrade=True)
+
+Application = Callable[[Scope, Receive, Send], Awaitable[Any]]
+
+
+class Served:
+    """A hub with one application, inside a running loop."""
+
+    def __init__(self, application: Application, action_logger: Any = None, **settings: Any) -> None:
+        self.hub = Hub(application, Settings(**settings), action_logger or (lambda *_: None))
+        self.clock = self.hub.clock = Clock()
+
+    async def open(self, request: Request = GET, *, body: bool = True) -> tuple[Exchange, FakeStream]:
+        stream = FakeStream()
+        exchange = self.hub.open_exchange(request, stream, ADDRESSES)
+        if body:
+            exchange.body_ended()
+        await settle()
+        return exchange, stream
+
+    @property
+    def running(self) -> int:
+        return len(self.hub._tasks)
+
+
+def leave(exchange: Exchange, stream: FakeStream) -> None:
+    stream.lost = True
+    exchange.disconnected()
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+class TestApplications:
+    def test_application_gets_scope_receive_and_send(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            assert scope["path"] == "/page"
+            assert await receive() == {"type": "http.request", "body": b"", "more_body": False}
+            await send(START)
+            await send(LAST)
+
+        async def main() -> None:
+            served = Served(application)
+            exchange, stream = await served.open()
+            assert isinstance(exchange, HTTPExchange)
+            assert stream.calls == ["headers", "data", "end"]
+            assert served.running == 0
+            assert served.clock.getDelayedCalls() == []
+
+        asyncio.run(main())
+
+    def test_each_has_a_fresh_copy_of_the_servers_context(self) -> None:
+        """T049."""
+        variable = contextvars.ContextVar("variable", default="unset")
+        seen: list[str] = []
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            seen.append(variable.get())
+            variable.set("by an application")
+
+        async def main() -> None:
+            variable.set("by the server")
+            served = Served(application)
+            variable.set("by a later caller")
+            await served.open()
+            await served.open()
+
+        asyncio.run(main())
+        assert seen == ["by the server", "by the server"]
+
+    def test_handshake_opens_a_websocket(self) -> None:
+        """T132, T160."""
+        kinds: list[object] = []
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            kinds.extend((scope["type"], (await receive())["type"]))
+            await send(ACCEPT)
+            await receive()
+
+        async def main(offer: bytes, **settings: Any) -> dict[bytes, bytes]:
+            served = Served(application, **settings)
+            headers = [*HANDSHAKE, (b"sec-websocket-extensions", offer)] if offer else HANDSHAKE
+            exchange, stream = await served.open(UPGRADE._replace(headers=headers))
+            assert isinstance(exchange, WebSocketExchange)
+            leave(exchange, stream)
+            await settle()
+            assert served.clock.getDelayedCalls() == []
+            return dict(stream.headers)
+
+        plain = asyncio.run(main(b""))
+        assert kinds == ["websocket", "websocket.connect"]
+        assert plain[b"sec-websocket-accept"] == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        assert b"sec-websocket-extensions" not in plain
+        assert asyncio.run(main(b"permessage-deflate"))[b"sec-websocket-extensions"].startswith(b"permessage-deflate")
+        off = asyncio.run(main(b"permessage-deflate", websocket_compression=False))
+        assert b"sec-websocket-extensions" not in off
+
+    @pytest.mark.parametrize(("name", "value", "status"), [(b"sec-websocket-version", b"8", 426), (b"sec-websocket-key", b"x", 400)])
+    def test_wrong_handshake_reaches_no_application(self, name: bytes, value: bytes, status: int) -> None:
+        """T187, T188."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            raise AssertionError("it was called")
+
+        async def main() -> None:
+            served = Served(application)
+            headers = [(key, value if key == name else old) for key, old in HANDSHAKE]
+            with pytest.raises(RequestError) as caught:
+                await served.open(UPGRADE._replace(headers=headers))
+            assert caught.value.status == status
+            assert served.running == 0
+
+        asyncio.run(main())
+
+    def test_one_too_many_is_503_until_one_has_ended(self) -> None:
+        """T127."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        async def main() -> None:
+            served = Served(application, limit_concurrency=2)
+            opened = [await served.open(), await served.open()]
+            with pytest.raises(RequestError) as caught:
+                await served.open()
+            assert (caught.value.status, caught.value.headers) == (503, ((b"retry-after", b"1"),))
+            leave(*opened[0])
+            await settle()
+            await served.open()
+            assert served.running == 2
+
+        asyncio.run(main())
+
+
+class TestFailures:
+    @pytest.mark.parametrize("before", [[], [START]])
+    def test_exception_before_the_response_is_500_and_logged_once(
+        self, before: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """T081."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            for message in before:
+                await send(message)
+            raise ValueError("of the application")
+
+        async def main() -> None:
+            _, stream = await Served(application).open()
+            assert stream.status == 500
+
+        asyncio.run(main())
+        (record,) = caplog.records
+        assert record.name == "asgiserver"
+        assert record.getMessage() == "Exception in the application for GET '/page'"
+        assert "of the application" in (record.exc_text or str(record.exc_info))
+
+    @pytest.mark.parametrize("failed", [True, False])
+    def test_begun_response_is_cut_off(self, failed: bool, caplog: pytest.LogCaptureFixture) -> None:
+        """T083, T084."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            await send(MORE)
+            if failed:
+                raise ValueError
+
+        async def main() -> None:
+            _, stream = await Served(application).open()
+            assert stream.calls == ["headers", "data", "abort"]
+
+        asyncio.run(main())
+        assert len(errors(caplog)) == 1
+
+    def test_return_without_a_response_is_500_and_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        """T082."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            pass
+
+        async def main() -> None:
+            _, stream = await Served(application).open()
+            assert stream.status == 500
+
+        asyncio.run(main())
+        assert errors(caplog) == ["The application for GET '/page' returned without a complete response"]
+
+    def test_exception_after_the_response_is_logged_and_changes_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            await send(LAST)
+            raise ValueError
+
+        async def main() -> None:
+            _, stream = await Served(application).open()
+            assert stream.calls == ["headers", "data", "end"]
+
+        asyncio.run(main())
+        assert len(errors(caplog)) == 1
+
+    def test_failure_of_one_leaves_the_next_alone(self) -> None:
+        """T085."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            await send(MORE)
+            raise ValueError
+
+        async def main() -> None:
+            served = Served(application)
+            for _ in range(3):
+                _, stream = await served.open()
+                assert stream.calls[-1] == "abort"
+
+        asyncio.run(main())
+
+    def test_value_that_is_returned_is_ignored(self, caplog: pytest.LogCaptureFixture) -> None:
+        """T086."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> int:
+            await send(START)
+            await send(LAST)
+            return 1
+
+        async def main() -> None:
+            _, stream = await Served(application).open()
+            assert stream.status == 200
+
+        asyncio.run(main())
+        assert caplog.records == []
+
+    def test_sys_exit_ends_the_request_and_not_the_server(self, caplog: pytest.LogCaptureFixture) -> None:
+        """T111."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            raise SystemExit(3)
+
+        async def main() -> None:
+            _, stream = await Served(application).open()
+            assert stream.status == 500
+
+        asyncio.run(main())
+        assert "sys.exit(3)" in str(caplog.records[0].exc_info)
+
+    def test_application_that_is_cancelled_is_500(self, caplog: pytest.LogCaptureFixture) -> None:
+        """T110."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            raise asyncio.CancelledError
+
+        async def main() -> None:
+            _, stream = await Served(application).open()
+            assert stream.status == 500
+
+        asyncio.run(main())
+        assert errors(caplog) == ["The application for GET '/page' was cancelled without a complete response"]
+
+    @pytest.mark.parametrize(
+        ("message", "error"), [(LAST, UnexpectedMessage), ({"type": "nonsense"}, MessageError), (None, MessageError)]
+    )
+    def test_wrong_message_raises_in_the_application(self, message: Any, error: type[Exception]) -> None:
+        """T087, T090."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            with pytest.raises(error):
+                await send(message)
+            await send(START)
+            await send(LAST)
+
+        async def main() -> None:
+            _, stream = await Served(application).open()
+            assert (stream.status, stream.calls[-1]) == (200, "end")
+
+        asyncio.run(main())
+
+    def test_websocket_that_fails_is_closed_with_1011(self) -> None:
+        """T182."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(ACCEPT)
+            raise ValueError
+
+        async def main() -> None:
+            exchange, stream = await Served(application).open(UPGRADE)
+            assert stream.data == b"\x88\x10\x03\xf3internal error"
+            assert exchange.state is State.CLOSING
+
+        asyncio.run(main())
+
+
+class TestPressure:
+    def test_send_waits_while_the_peer_is_slow(self) -> None:
+        """T186."""
+        sent: list[int] = []
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            for at in range(3):
+                await send(MORE)
+                sent.append(at)
+            await send(LAST)
+
+        async def main() -> None:
+            fast = asyncio.Event()
+            served = Served(application)
+            stream = FakeStream()
+
+            async def drain() -> None:
+                if stream.data:
+                    await fast.wait()
+
+            stream.drain = drain  # type: ignore[method-assign]
+            served.hub.open_exchange(GET, stream, ADDRESSES)
+            await settle()
+            assert sent == []
+            fast.set()
+            await settle()
+            assert sent == [0, 1, 2]
+
+        asyncio.run(main())
+
+
+class TestDisconnect:
+    """An application is told once that its peer has left, in the way it listens."""
+
+    @staticmethod
+    async def lost(application: Application, request: Request = GET, **settings: Any) -> Served:
+        """Serve one request whose peer leaves once the application has nothing to do."""
+        served = Served(application, **settings)
+        exchange, stream = await served.open(request)
+        leave(exchange, stream)
+        await settle()
+        return served
+
+    def test_http_application_that_only_sends_gets_an_oserror(self, caplog: pytest.LogCaptureFixture) -> None:
+        """T074, T178: ASGI 2.4."""
+        told: list[OSError] = []
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            await send(MORE)
+            await left.wait()
+            try:
+                await send(MORE)
+            except OSError as error:
+                told.append(error)
+                raise
+
+        async def main() -> None:
+            nonlocal left
+            left = asyncio.Event()
+            served = await self.lost(application)
+            left.set()
+            await settle()
+            assert served.running == 0
+
+        left: asyncio.Event
+        asyncio.run(main())
+        assert isinstance(told[0], ClientDisconnected)
+        assert caplog.records == []
+
+    def test_http_application_that_has_read_its_body_but_does_not_wait_gets_an_oserror(self) -> None:
+        """T074."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await left.wait()
+            with pytest.raises(ClientDisconnected):
+                await send(START)
+            assert await receive() == {"type": "http.disconnect"}
+            await send(START)
+            done.append(True)
+
+        async def main() -> None:
+            nonlocal left
+            left = asyncio.Event()
+            await self.lost(application)
+            left.set()
+            await settle()
+
+        left: asyncio.Event
+        done: list[bool] = []
+        asyncio.run(main())
+        assert done
+
+    def test_http_application_that_waits_in_receive_gets_the_event_and_may_send_in_silence(self) -> None:
+        """T074, T075."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            assert await receive() == {"type": "http.disconnect"}
+            await send(START)
+            await send({"type": "nonsense"})
+            assert await receive() == {"type": "http.disconnect"}
+            done.append(True)
+
+        done: list[bool] = []
+        asyncio.run(self.lost(application))
+        assert done
+
+    def test_sender_beside_a_waiting_receive_is_not_disturbed(self) -> None:
+        """T074: how Django and Starlette listen."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            listener = asyncio.ensure_future(receive())
+            await send(START)
+            await send(MORE)
+            while not listener.done():
+                await send(MORE)
+            await send(LAST)
+            done.append(listener.result()["type"])
+
+        done: list[str] = []
+        asyncio.run(self.lost(application))
+        assert done == ["http.disconnect"]
+
+    def test_application_that_sends_to_nobody_without_end_lets_others_run_and_is_cancelled(self) -> None:
+        """T277."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            await receive()
+            await receive()
+            while True:
+                await send(MORE)
+
+        async def main() -> None:
+            served = await self.lost(application, application_close_timeout=5)
+            assert served.running == 1
+            served.clock.advance(5)
+            await settle()
+            assert served.running == 0
+
+        asyncio.run(main())
+
+    def test_send_that_waits_for_a_slow_peer_returns_when_it_leaves(self) -> None:
+        """T072."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            await send(MORE)
+            with pytest.raises(ClientDisconnected):
+                await send(MORE)
+            done.append(True)
+
+        async def main() -> None:
+            served = Served(application)
+            stream = FakeStream()
+            gone = asyncio.Event()
+
+            async def drain() -> None:
+                if stream.data:
+                    await gone.wait()
+
+            stream.drain = drain  # type: ignore[method-assign]
+            exchange = served.hub.open_exchange(GET, stream, ADDRESSES)
+            await settle()
+            assert not done
+            leave(exchange, stream)
+            gone.set()
+            await settle()
+
+        done: list[bool] = []
+        asyncio.run(main())
+        assert done
+
+    def test_peer_that_leaves_before_the_application_starts(self, caplog: pytest.LogCaptureFixture) -> None:
+        """T109."""
+        events: list[str] = []
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            events.append((await receive())["type"])
+
+        async def main() -> None:
+            served = Served(application)
+            stream = FakeStream()
+            leave(served.hub.open_exchange(GET, stream, ADDRESSES), stream)
+            await settle()
+            assert (served.running, stream.calls) == (0, [])
+
+        asyncio.run(main())
+        assert events == ["http.disconnect"]
+        assert caplog.records == []
+
+    def test_websocket_that_receives_gets_the_event_and_may_send_in_silence(self) -> None:
+        """T178: how a Channels consumer listens."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(receive())), None)
+            await send(TEXT)
+            assert (await receive())["type"] == "websocket.disconnect"
+            done.append(True)
+
+        done: list[bool] = []
+        asyncio.run(self.lost(application, UPGRADE))
+        assert done
+
+    def test_websocket_in_the_middle_of_its_work_is_not_disturbed_when_it_has_received_since_it_accepted(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            assert (await receive())["text"] == "x"
+            await left.wait()
+            await send(TEXT)
+            done.append((await receive())["type"])
+
+        async def main() -> None:
+            nonlocal left
+            left = asyncio.Event()
+            served = Served(application)
+            exchange, stream = await served.open(UPGRADE)
+            exchange.message_received("x")  # type: ignore[attr-defined]
+            await settle()
+            leave(exchange, stream)
+            left.set()
+            await settle()
+
+        left: asyncio.Event
+        done: list[str] = []
+        asyncio.run(main())
+        assert done == ["websocket.disconnect"]
+
+    @pytest.mark.parametrize("accepts", [True, False])
+    def test_websocket_that_only_sends_gets_an_oserror(self, accepts: bool, caplog: pytest.LogCaptureFixture) -> None:
+        """T178."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            if accepts:
+                await send(ACCEPT)
+            await left.wait()
+            await send(TEXT if accepts else ACCEPT)
+
+        async def main() -> None:
+            nonlocal left
+            left = asyncio.Event()
+            served = await self.lost(application, UPGRADE)
+            (task,) = served.hub._tasks.values()
+            left.set()
+            await settle()
+            assert isinstance(task.exception(), ClientDisconnected)
+
+        left: asyncio.Event
+        asyncio.run(main())
+        assert caplog.records == []
+
+    @pytest.mark.parametrize("how", ["from", "while", "group"])
+    def test_exception_made_of_the_disconnect_is_no_failure(self, how: str, caplog: pytest.LogCaptureFixture) -> None:
+        """T178."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await left.wait()
+            try:
+                await send(START)
+            except OSError as error:
+                if how == "from":
+                    raise ValueError("framework's own") from error
+                if how == "group":
+                    raise BaseExceptionGroup("of a task group", [error, error]) from None
+                raise ValueError("framework's own")  # noqa: B904
+
+        async def main() -> None:
+            nonlocal left
+            left = asyncio.Event()
+            served = await self.lost(application)
+            left.set()
+            await settle()
+            assert served.running == 0
+
+        left: asyncio.Event
+        asyncio.run(main())
+        assert caplog.records == []
+
+    @pytest.mark.parametrize("group", [True, False])
+    def test_other_failure_after_the_disconnect_is_logged(self, group: bool, caplog: pytest.LogCaptureFixture) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await receive()
+            raise ExceptionGroup("two", [ClientDisconnected(), KeyError("bug")]) if group else KeyError("bug")
+
+        asyncio.run(self.lost(application))
+        assert errors(caplog) == ["Exception in the application for GET '/page'"]
+
+
+class TestClosingTimeout:
+    @staticmethod
+    async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.Event().wait()
+
+    def test_application_that_stays_is_cancelled_and_named(self, caplog: pytest.LogCaptureFixture) -> None:
+        """T277."""
+
+        async def main() -> None:
+            served = await TestDisconnect.lost(self.stubborn, application_close_timeout=7)
+            served.clock.advance(6.9)
+            await settle()
+            assert served.running == 1
+            served.clock.advance(0.1)
+            await settle()
+            assert served.running == 0
+            assert served.clock.getDelayedCalls() == []
+
+        asyncio.run(main())
+        assert errors(caplog) == [
+            "The application for GET '/page' still ran 7 seconds after its client had left, and is cancelled"
+        ]
+
+    def test_it_may_stay_for_ever(self) -> None:
+        async def main() -> None:
+            served = await TestDisconnect.lost(self.stubborn, application_close_timeout=-1)
+            served.clock.advance(1e9)
+            await settle()
+            assert served.running == 1
+
+        asyncio.run(main())
+
+    def test_application_that_ends_in_time_leaves_no_timer(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        async def main() -> None:
+            served = await TestDisconnect.lost(application)
+            assert (served.running, served.clock.getDelayedCalls()) == (0, [])
+
+        asyncio.run(main())
+        assert caplog.records == []
+
+    def test_work_after_a_complete_response_is_not_cancelled_when_the_peer_leaves(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            await send(LAST)
+            await asyncio.Event().wait()
+
+        async def main() -> None:
+            served = await TestDisconnect.lost(application, application_close_timeout=1)
+            served.clock.advance(1e6)
+            await settle()
+            assert served.running == 1
+
+        asyncio.run(main())
+
+
+class TestActions:
+    def test_action_logger_is_called_as_daphne_calls_it(self) -> None:
+        calls: list[tuple[str, str, dict[str, Any]]] = []
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            await send(LAST)
+
+        asyncio.run(Served(application, lambda *call: calls.append(call)).open())
+        ((protocol, action, details),) = calls
+        assert (protocol, action, details["status"], details["path"]) == ("http", "complete", 200, "/page")
+
+    def test_action_logger_that_fails_does_no_harm(self, caplog: pytest.LogCaptureFixture) -> None:
+        def broken(*_: object) -> None:
+            raise ValueError
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            await send(LAST)
+
+        async def main() -> None:
+            _, stream = await Served(application, broken).open()
+            assert stream.calls[-1] == "end"
+
+        asyncio.run(main())
+        assert errors(caplog) == ["Exception in the action logger"]
+
+    def test_own_logger_is_always_told_and_the_access_log_when_it_is_on(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            """Never called."""
+
+        hub = Hub(application, Settings(), lambda *_: None)
+        assert hub.logs_actions
+        hub = Hub(application, Settings(), None)
+        assert isinstance(hub.action_logger, AccessLog)
+        assert hub.logs_actions is hub.action_logger.enabled
+
+    @pytest.mark.parametrize("request_", [GET, None])
+    @pytest.mark.parametrize("client", [("192.0.2.7", 80), None])
+    def test_refusal_is_information_without_traceback(
+        self, request_: Request | None, client: tuple[str, int] | None, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "asgiserver")
+        hub = Served(TestClosingTimeout.stubborn).hub
+        hub.request_refused(request_, ADDRESSES._replace(client=client), RequestError(400, "It was wrong."))
+        (record,) = caplog.records
+        assert (record.levelno, record.exc_info) == (logging.INFO, None)
+        what = "GET b'/page'" if request_ else "a request"
+        who = "192.0.2.7:80" if client else "a unix socket's peer"
+        assert record.getMessage() == f"Refused {what} of {who} with 400: It was wrong."
+
+
+class TestConnections:
+    def test_one_too_many_is_refused_and_its_leave_makes_no_room_for_two(self) -> None:
+        hub = Served(TestClosingTimeout.stubborn, limit_connections=2).hub
+        first, second, third, fourth = (object() for _ in range(4))
+        made: Any = hub.connection_made
+        assert [made(first), made(second), made(third)] == [True, True, False]
+        hub.connection_lost(second)  # type: ignore[arg-type]
+        assert made(fourth)
+        hub.connection_lost(third)  # type: ignore[arg-type]
+        assert hub.connections == {first, fourth}
+        assert not made(second)
+
+    def test_limit_can_be_off(self) -> None:
+        made: Any = Served(TestClosingTimeout.stubborn, limit_connections=0).hub.connection_made
+        assert all(made(object()) for _ in range(100))

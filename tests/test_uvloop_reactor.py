@@ -1,0 +1,238 @@
+"""uvloop is played by a loop that does with its callbacks what uvloop does; the real one is in tests/e2e."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from asgiserver.process.uvloop_reactor import UvloopReactor
+
+
+class FakeLoop(asyncio.AbstractEventLoop):
+    """Owns one callback for each descriptor and direction; a watch that has died says so to whoever adds to it."""
+
+    def __init__(self) -> None:
+        self.readers: dict[int, Any] = {}
+        self.writers: dict[int, Any] = {}
+        self.dead: set[int] = set()
+        self.soon: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self.closed = False
+
+    def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
+        self.check(fd)
+        self.readers[fd] = (callback, args)
+
+    def add_writer(self, fd: Any, callback: Any, *args: Any) -> None:
+        self.check(fd)
+        self.writers[fd] = (callback, args)
+
+    def check(self, fd: int) -> None:
+        if fd < 0:
+            raise PermissionError(1, "not for epoll")
+        if fd in self.dead:
+            raise RuntimeError("the handler is closed")
+
+    def remove_reader(self, fd: Any) -> bool:
+        self.dead.discard(fd)
+        return self.readers.pop(fd, None) is not None
+
+    def remove_writer(self, fd: Any) -> bool:
+        self.dead.discard(fd)
+        return self.writers.pop(fd, None) is not None
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
+        self.soon.append((callback, args))
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        raise AssertionError("nothing is timed here")
+
+    def is_closed(self) -> bool:
+        return self.closed
+
+    # What happens to it.
+
+    def readable(self, fd: int) -> None:
+        callback, args = self.readers[fd]
+        callback(*args)
+
+    def reset(self, fd: int) -> None:
+        """The peer has sent a reset: whoever is there is called a last time."""
+        for watched in (self.readers, self.writers):
+            if fd in watched:
+                callback, args = watched[fd]
+                callback(*args)
+                del callback
+                watched.pop(fd, None)
+        self.dead.add(fd)
+
+    def turn(self) -> int:
+        """One turn of the loop; how many callbacks it had."""
+        due, self.soon = self.soon, []
+        for callback, args in due:
+            callback(*args)
+        return len(due)
+
+
+class FakeReader:
+    """What a transport is to a reactor."""
+
+    def __init__(self, fd: int = 7) -> None:
+        self.fd = fd
+        self.reads = 0
+        self.writes = 0
+        self.lost: list[Any] = []
+        self.on_read: Callable[[], Any] = lambda: None
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def logPrefix(self) -> str:
+        return "-"
+
+    def doRead(self) -> Any:
+        self.reads += 1
+        return self.on_read()
+
+    def doWrite(self) -> Any:
+        self.writes += 1
+        return None
+
+    def connectionLost(self, reason: Any) -> None:
+        self.fd = -1
+        self.lost.append(reason)
+
+
+@pytest.fixture
+def loop() -> FakeLoop:
+    return FakeLoop()
+
+
+@pytest.fixture
+def reactor(loop: FakeLoop) -> Iterator[UvloopReactor]:
+    # Without the part of a reactor that has a pipe and a thread pool.
+    reactor = UvloopReactor.__new__(UvloopReactor)
+    reactor._asyncioEventloop = loop
+    reactor._readers = {}
+    reactor._writers = {}
+    reactor._continuousPolling = FakePolling()
+    yield reactor
+    loop.closed = True
+
+
+class FakePolling:
+    def __init__(self) -> None:
+        self._readers: list[Any] = []
+        self._writers: list[Any] = []
+
+    def isReading(self, reader: Any) -> bool:
+        return reader in self._readers
+
+    def isWriting(self, writer: Any) -> bool:
+        return writer in self._writers
+
+    def addReader(self, reader: Any) -> None:
+        self._readers.append(reader)
+
+
+class TestReading:
+    def test_a_reader_is_called_when_there_is_something_to_read(self, reactor: Any, loop: FakeLoop) -> None:
+        reader = FakeReader()
+        reactor.addReader(reader)
+        loop.readable(7)
+        loop.readable(7)
+        assert (reader.reads, loop.turn()) == (2, 0)
+
+    def test_adding_twice_is_adding_once(self, reactor: Any, loop: FakeLoop) -> None:
+        reader = FakeReader()
+        reactor.addReader(reader)
+        watch = loop.readers[7]
+        reactor.addReader(reader)
+        assert loop.readers[7] is watch
+
+    def test_a_reader_that_was_removed_stays_so(self, reactor: Any, loop: FakeLoop) -> None:
+        reader = FakeReader()
+        reactor.addReader(reader)
+        reactor.removeReader(reader)
+        assert (loop.readers, loop.turn()) == ({}, 0)
+
+    def test_what_epoll_does_not_take_is_read_without_asking(self, reactor: Any) -> None:
+        reader = FakeReader(-1)
+        reactor.addReader(reader)
+        assert reactor._continuousPolling._readers == [reader]
+
+    def test_what_a_reader_fails_with_loses_its_connection(self, reactor: Any, loop: FakeLoop) -> None:
+        reader = FakeReader()
+        reader.on_read = lambda: ConnectionResetError()
+        reactor.addReader(reader)
+        loop.readable(7)
+        assert len(reader.lost) == 1
+        assert (loop.readers, loop.turn()) == ({}, 0)
+
+
+class TestReset:
+    def test_a_reader_is_called_until_it_meets_the_error(self, reactor: Any, loop: FakeLoop) -> None:
+        reader = FakeReader()
+        reactor.addReader(reader)
+        for number in range(1, 4):
+            loop.reset(7)
+            assert loop.turn() == 1
+            assert 7 in loop.readers
+            assert reader.reads == number
+        reader.on_read = lambda: ConnectionResetError()
+        loop.reset(7)
+        assert loop.turn() == 0
+        assert len(reader.lost) == 1
+
+    def test_a_writer_can_be_added_before_the_reader_is_back(self, reactor: Any, loop: FakeLoop) -> None:
+        reader = FakeReader()
+        reactor.addReader(reader)
+        loop.reset(7)
+        reactor.addWriter(reader)
+        assert 7 in loop.writers
+        loop.turn()
+        assert 7 in loop.readers
+        assert 7 in loop.writers
+
+    def test_a_reader_that_was_stopped_can_be_added_to_the_dead_watch(self, reactor: Any, loop: FakeLoop) -> None:
+        loop.dead.add(7)
+        reactor.addReader(FakeReader())
+        assert 7 in loop.readers
+
+    def test_a_reader_that_was_removed_meanwhile_is_not_added(self, reactor: Any, loop: FakeLoop) -> None:
+        reader = FakeReader()
+        reactor.addReader(reader)
+        loop.reset(7)
+        reactor.removeReader(reader)
+        loop.turn()
+        assert loop.readers == {}
+
+    def test_a_descriptor_that_was_closed_meanwhile_is_left_alone(self, reactor: Any, loop: FakeLoop) -> None:
+        reader = FakeReader()
+        reactor.addReader(reader)
+        loop.reset(7)
+        reader.fd = -1
+        loop.turn()
+        assert loop.readers == {}
+
+    def test_a_reader_that_stops_and_goes_on_within_its_read_comes_to_rest(self, reactor: Any, loop: FakeLoop) -> None:
+        reader = FakeReader()
+
+        def stop_and_go() -> None:
+            reactor.removeReader(reader)
+            reactor.addReader(reader)
+
+        reader.on_read = stop_and_go
+        reactor.addReader(reader)
+        loop.readable(7)
+        loop.turn()
+        assert loop.turn() == 0
+        assert 7 in loop.readers
+
+    def test_a_loop_that_is_closed_is_not_asked_for_more(self, reactor: Any, loop: FakeLoop) -> None:
+        reactor.addReader(FakeReader())
+        loop.closed = True
+        loop.readers.clear()
+        assert loop.soon == []
