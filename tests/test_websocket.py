@@ -143,6 +143,20 @@ class TestStatesAndReplies:
                 made.send(self.MESSAGES[name])
             assert (made.exchange.state, made.stream.calls) == (state, before)
 
+    @pytest.mark.parametrize("name", ["text", "bytes", "close"])
+    @pytest.mark.parametrize("state", [State.CLOSING, State.COMPLETE])
+    def test_what_a_listening_application_sends_after_its_close_is_dropped(self, state: State, name: str) -> None:
+        """It will hear of the end by its receive(), as it would had the peer closed; Daphne drops it too."""
+        made = reached(state)
+        made.receive()
+        if state is State.CLOSING:
+            assert would_wait(made.exchange.receive)
+        else:
+            assert made.receive() == disconnect(1006)
+        before = list(made.stream.calls)
+        made.send(self.MESSAGES[name])
+        assert (made.exchange.state, made.stream.calls) == (state, before)
+
 
 class TestStatesAndEvents:
     """The whole product: the next state and what the stream was told."""

@@ -212,6 +212,10 @@ class WebSocketExchange(Exchange):
                 self.state = State.STARTED
             case (State.STARTED | State.STREAMING), DenialBody(body, more_body):
                 self._send_denial(body, more_body)
+            case (State.CLOSING | State.COMPLETE), (SendText() | SendBytes() | Close()) if self.listening:
+                # Say, a group's message that was queued for a Channels consumer while it closed: an exception would
+                # end the consumer before it hears of the disconnect.
+                pass
             case _:
                 raise unexpected(self.state, reply)
 

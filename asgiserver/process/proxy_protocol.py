@@ -85,6 +85,7 @@ class ProxiedConnection(HAProxyProtocolWrapper):
 class ProxiedFactory(HAProxyWrappingFactory):
     """Wraps a factory whose connections come through a proxy that speaks the PROXY protocol."""
 
+    noisy = False
     protocol = ProxiedConnection  # type: ignore[assignment] # Twisted's base is an invariant generic
 
 

@@ -8,6 +8,7 @@ import hashlib
 import io
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -537,6 +538,35 @@ class TestPersistence:
             posted = b"POST /%d HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nxy"
             await peer.send(b"".join(posted % n for n in range(20)))
             assert [(await peer.response()).body for _ in range(20)] == [b"/%dxy" % n for n in range(20)]
+
+    @in_loop
+    async def test_a_request_that_comes_after_the_server_has_closed_its_half_is_not_run(self) -> None:
+        # Nobody would see its answer.
+        begun: list[str] = []
+        go = asyncio.Event()
+
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            begun.append(scope["path"])
+            await go.wait()
+            await answer(send)
+
+        async with AsyncExitStack() as stack:
+            server = await stack.enter_async_context(serve(application, graceful_timeout=DEADLINE))
+            async with connect(server) as busy, connect(server) as idle:
+                await until(lambda: len(server.connections) == 2)
+                await idle.send(b"\r\n")
+                await busy.send(get("/busy"))
+                await until(lambda: begun)
+                stopping = asyncio.ensure_future(stack.aclose())
+                assert await idle.closed()
+                await idle.send(get("/late"))
+                await asyncio.sleep(0.1)
+                go.set()
+                assert (await busy.response()).value("connection") == "close"
+                await busy.close()
+                await idle.close()
+                await stopping
+        assert begun == ["/busy"]
 
     @in_loop
     async def test_a_flood_of_pipelined_requests_is_answered_to_the_last(self) -> None:
