@@ -170,7 +170,9 @@ class Server(Hub):
         """Stop listening, drain, and run the lifespan's shutdown; what is cancelled here is dropped at once."""
         try:
             await self._close_listeners()
-            await self._drain()
+            # The second signal may have come so soon after the first that it is not the drain that it has cancelled.
+            if not self._abandoned:
+                await self._drain()
         finally:
             for connection in list(self.connections):
                 connection.abort()

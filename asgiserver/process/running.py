@@ -49,6 +49,7 @@ def run(server: Server) -> None:
         reactor.run(installSignalHandlers=takes_signals)
     finally:
         main.restore_signals()
+        main.reactor_left = True
         _tear_down(loop)
     if main.error is not None:
         raise main.error
@@ -59,6 +60,7 @@ class _Main:
 
     def __init__(self, server: Server, reactor: Any) -> None:
         self.error: BaseException | None = None
+        self.reactor_left = False
         self._server = server
         self._reactor = reactor
         self._task: asyncio.Task[None] | None = None
@@ -81,7 +83,8 @@ class _Main:
         except BaseException as error:  # noqa: BLE001 - raised again by run(), outside the reactor
             self.error = error
         finally:
-            if self._reactor.running:
+            # A KeyboardInterrupt leaves a reactor that says it runs; to stop it would stop the loop's tear-down.
+            if self._reactor.running and not self.reactor_left:
                 self._reactor.stop()
 
     def _signalled(self, number: int, _: Any) -> None:

@@ -1,0 +1,207 @@
+"""Peers that mean harm, applications that go wrong, and an environment that is short of something."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgiserver import Server
+
+from .live import DEADLINE, Receive, Send, answer, connect, in_loop, receive_body, serve, until
+from .server import ROOT, ServerProcess, environment
+
+HELLO = "examples.hello:application"
+GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+RESET = struct.pack("ii", 1, 0)
+
+
+async def hello(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    await receive_body(receive)
+    await answer(send, b"hello")
+
+
+async def is_well(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """The server answers the next client at once, has let go of the others, and blames nobody but the peers."""
+    await until(lambda: not server.connections)
+    async with asyncio.timeout(2), connect(server) as peer:
+        assert (await peer.request("GET", "/")).status == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+class TestAnApplication:
+    @in_loop
+    async def test_that_receives_for_ever_after_its_response_does_not_stop_the_others(self) -> None:
+        async def restless(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            await answer(send, b"done")
+            while scope["path"] == "/restless":
+                await receive()
+
+        async with serve(restless, graceful_timeout=0.1) as server, connect(server) as peer, connect(server) as other:
+            assert (await peer.request("GET", "/restless")).body == b"done"
+            assert (await other.request("GET", "/")).body == b"done"
+
+    @pytest.mark.parametrize("request_line", [GET.replace(b" / ", b" /restless "), UPGRADE.replace(b"/ws", b"/restless")])
+    @in_loop
+    async def test_that_receives_for_ever_after_its_client_has_left_is_cancelled(self, request_line: bytes) -> None:
+        ended: list[str] = []
+
+        async def restless(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            try:
+                while True:
+                    message = await receive()
+                    if message["type"] == "websocket.connect":
+                        await send({"type": "websocket.accept"})
+            finally:
+                ended.append(scope["type"])
+
+        async with serve(restless, application_close_timeout=0.1) as server:
+            async with connect(server) as peer:
+                await peer.send(request_line)
+                await until(lambda: server._tasks)
+                peer.abort()
+            await until(lambda: ended)
+
+
+class TestAPeer:
+    @in_loop
+    async def test_with_a_method_as_long_as_a_head_may_be_is_refused(self) -> None:
+        async with serve(hello) as server:
+            async with connect(server) as peer:
+                await peer.send(b"A" * 30000 + GET[3:])
+                assert (await peer.response()).status == 501
+            async with connect(server) as peer:
+                assert (await peer.request("A" * 64, "/")).status == 200
+
+    @pytest.mark.parametrize("size", [1, 2, 100])
+    @in_loop
+    async def test_that_sends_its_body_in_tiny_chunks_has_it_read_whole(self, size: int) -> None:
+        async def length(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            await answer(send, b"%d" % len(await receive_body(receive)))
+
+        async with serve(length) as server, connect(server) as peer:
+            await peer.send(CHUNKED + (b"%x\r\n" % size + b"x" * size + b"\r\n") * 20000 + b"0\r\n\r\n" + GET)
+            assert (await peer.response()).body == b"%d" % (20000 * size)
+            assert (await peer.response()).status == 200
+
+    @in_loop
+    async def test_that_drips_line_ends_is_let_go_in_time(self, caplog: pytest.LogCaptureFixture) -> None:
+        # Empty lines before a request mean nothing, and must not keep a connection for ever either (RFC 9112 §2.2).
+        async with serve(hello, first_byte_timeout=0.3, head_timeout=0.3) as server:
+            async with connect(server) as peer:
+                began = time.monotonic()
+                with contextlib.suppress(ConnectionError):
+                    while server.connections and time.monotonic() - began < DEADLINE:
+                        await peer.send(b"\r\n")
+                        await asyncio.sleep(0.02)
+                        if peer.reader.at_eof():
+                            break
+                assert time.monotonic() - began < DEADLINE
+            await is_well(server, caplog)
+
+    @in_loop
+    async def test_that_resets_at_any_moment_leaves_nothing_behind(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def large(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            if scope["type"] == "websocket":
+                await receive()
+                await send({"type": "websocket.accept"})
+                while (await receive())["type"] != "websocket.disconnect":
+                    await send({"type": "websocket.send", "bytes": bytes(100_000)})
+            else:
+                with contextlib.suppress(OSError):
+                    await receive_body(receive)
+                    await answer(send, bytes(1_000_000) if scope["path"] == "/large" else b"")
+
+        moments = [
+            b"", b"GET", GET, GET * 50, GET.replace(b"/", b"/large", 1), CHUNKED, CHUNKED + b"5\r\nab", UPGRADE,
+            UPGRADE + b"\x82\x80\0\0\0\0" * 50, UPGRADE + b"\x02\x80\0\0\0\0", UPGRADE + b"\x88\x80\0\0\0\0",
+        ]  # fmt: skip
+        async with serve(large, application_close_timeout=5) as server:
+            for data in moments:
+                for answered in (False, True):
+                    sock = socket.create_connection(server.listening_addresses[0])
+                    with sock:
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                        sock.sendall(data)
+                        await asyncio.sleep(0.02 if answered else 0)
+            await until(lambda: not server._tasks)
+            await is_well(server, caplog)
+
+
+class TestTheEnvironment:
+    def test_a_closed_standard_output_is_no_reason_to_fail(self, tmp_path: Path) -> None:
+        log = tmp_path / "log"
+        command = f"exec {sys.executable} -m asgiserver -p 0 {HELLO} <&- >&- 2>{log}"
+        with subprocess.Popen(["/bin/sh", "-c", command], cwd=ROOT, env=environment()) as process:
+            try:
+                end = time.monotonic() + DEADLINE
+                while "Listening on" not in (log.read_text() if log.exists() else ""):
+                    assert process.poll() is None and time.monotonic() < end, log.read_text()
+                    time.sleep(0.02)
+                port = int(log.read_text().rpartition("Listening on http://127.0.0.1:")[2].split()[0])
+                assert exchange(port).startswith(b"HTTP/1.1 200")
+                process.terminate()
+                assert process.wait(DEADLINE) == 0, log.read_text()
+            finally:
+                process.kill()
+        assert "Traceback" not in log.read_text()
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+    def test_a_full_disk_costs_the_access_log_one_line_and_no_request(self) -> None:
+        with ServerProcess(HELLO, "-p", "0", "--access-log", "/dev/full") as server:
+            for _ in range(3):
+                assert exchange(server.port).startswith(b"HTTP/1.1 200")
+        assert server.returncode == 0
+        assert server.output().count("Lines of the access log are lost: No space left on device") == 1
+        assert "Traceback" not in server.output()
+
+    def test_two_signals_at_once_stop_the_server_at_once(self, tmp_path: Path) -> None:
+        (tmp_path / "sleeper.py").write_text(
+            "import asyncio\n\nasync def application(scope, receive, send):\n"
+            "    if scope['type'] == 'http':\n        await asyncio.sleep(60)\n"
+        )
+        arguments = ["--app-dir", str(tmp_path), "--graceful-timeout", "15", "--lifespan", "off"]
+        with ServerProcess("sleeper:application", "-p", "0", *arguments) as server:
+            with socket.create_connection(("127.0.0.1", server.port)) as sock:
+                sock.sendall(GET)
+                time.sleep(0.2)  # no sign of it can be seen from outside
+                began = time.monotonic()
+                server.send_signal(signal.SIGINT)
+                server.send_signal(signal.SIGTERM)
+                assert server.wait() in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+        assert time.monotonic() - began < 10
+
+    def test_an_interrupt_that_is_not_the_servers_is_raised_by_run(self) -> None:
+        code = (
+            "import os, signal, threading\n"
+            "from asgiserver import Server\n"
+            "from examples.hello import application\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            "interrupt = lambda: threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+            "Server(application, port=0, signal_handlers=False, ready_callable=interrupt).run()\n"
+        )
+        command = [sys.executable, "-c", code]
+        ended = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=DEADLINE)
+        assert ended.stderr.splitlines()[-1] == "KeyboardInterrupt"
+
+
+def exchange(port: int) -> bytes:
+    """One request and all that comes for it."""
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as sock:
+        sock.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        return b"".join(iter(lambda: sock.recv(65536), b""))
