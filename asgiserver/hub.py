@@ -10,7 +10,7 @@ from typing import Any
 
 from .asgi.deadlines import Deadline
 from .asgi.default_fields import DefaultFields
-from .asgi.exchange import Exchange
+from .asgi.exchange import Exchange, logged_request
 from .asgi.http import HTTPExchange
 from .asgi.interfaces import Application, Clock, Message, Scope, Stream
 from .asgi.scope import Addresses, Request, ScopeBuilder
@@ -27,6 +27,9 @@ __all__ = ["Hub"]
 
 logger = logging.getLogger("asgiserver")
 
+#: How much of a refused request's target is worth a place in the log; bytes.
+_SHOWN = 200
+
 
 class Hub:
     """Keeps the exchanges with their tasks, and the connections.
@@ -35,6 +38,7 @@ class Hub:
     :ivar action_logger: called as Daphne calls it, ``(protocol, action, details)``.
     :ivar connections: all that are open.
     :ivar stopping: no connection is used again after its current response.
+    :ivar contained: what an application may raise without ending the loop, besides Exception.
     """
 
     clock: Clock
@@ -47,6 +51,7 @@ class Hub:
         self.connections: set[HTTPConnection] = set()
         self._turned_away: set[HTTPConnection] = set()
         self.stopping = False
+        self.contained: tuple[type[BaseException], ...] = (SystemExit,)
         self._tasks: dict[Exchange, asyncio.Task[None]] = {}
         self._scopes = ScopeBuilder(settings.root_path, None, None)
         self._context = contextvars.copy_context()
@@ -79,6 +84,8 @@ class Hub:
         if limit is not None and len(self._tasks) >= limit:
             raise RequestError(503, "The server is busy.", ((b"retry-after", b"1"),))
         if request.upgrade:
+            if self.stopping:
+                raise RequestError(503, "The server is stopping.")
             return self._open_websocket(request, stream, addresses)
         scope = self._scopes.http(request, addresses)
         exchange = HTTPExchange(scope, stream, self, self.settings, self.clock, self.fields)
@@ -106,10 +113,19 @@ class Hub:
         return exchange
 
     def request_refused(self, request: Request | None, addresses: Addresses, error: RequestError) -> None:
-        """Note the peer's mistake; it was answered already."""
+        """Note the peer's mistake, which was answered already, and log it as any answered request."""
         client = "{}:{}".format(*addresses.client) if addresses.client else "a unix socket's peer"
-        what = f"{request.method} {request.target!r}" if request is not None else "a request"
+        what = f"{request.method} {request.target[:_SHOWN]!r}" if request is not None else "a request"
         logger.info("Refused %s of %s with %d: %s", what, client, error.status, error.reason)
+        if request is None or not self.logs_actions:
+            return
+        scope = self._scopes.http(request, addresses)
+        details = {**logged_request(scope), "status": error.status}
+        if request.upgrade:
+            self.log_action("websocket", "rejected", details)
+        else:
+            details |= {"method": request.method, "time_taken": 0.0, "size": len(error.reason) + 1, "request_size": 0}
+            self.log_action("http", "complete", details)
 
     # Applications.
 
@@ -118,17 +134,17 @@ class Hub:
 
         Without that, a pipelined request would inherit the context variables of the application before it.
         """
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(self._run_application(exchange, scope), context=self._context.copy())
+        # Not create_task: under an eager task factory the application would answer before the wire knows its exchange.
+        task = asyncio.Task(self._run_application(exchange, scope), context=self._context.copy())
         self._tasks[exchange] = task
         task.add_done_callback(partial(self.application_done, exchange))
 
     async def _run_application(self, exchange: Exchange, scope: Scope) -> None:
         try:
             await self.application(scope, exchange.receive, partial(self.handle_reply, exchange))
-        except SystemExit as error:
-            # A task's SystemExit would end the loop, and with it everybody else's request.
-            raise RuntimeError(f"the application called sys.exit({error.code!r})") from error
+        except self.contained as error:
+            # Out of a task it would end the loop, and with it everybody else's request.
+            raise RuntimeError(f"the application raised {error!r}") from error
 
     async def handle_reply(self, exchange: Exchange, message: Message) -> None:
         """Route a message of the application to the wire, and wait while the peer is slow: ASGI ``send``.
@@ -136,8 +152,12 @@ class Hub:
         :raises ApplicationError: the message is malformed or does not fit; nothing of it was sent.
         :raises ClientDisconnected: the peer has left, and the application does not listen for that.
         """
+        reply = None if exchange.gone else exchange.parse(message)
+        while exchange.stream.slow and not exchange.gone:
+            # Several tasks may send, or one that gives up waiting: each adds nothing before there is room.
+            await exchange.stream.drain()
         if not exchange.gone:
-            exchange.handle_reply(exchange.parse(message))
+            exchange.handle_reply(reply)
             await exchange.stream.drain()
         else:
             # A loop that sends to nobody must not keep others from running: neither its own receive(), nor the deadline
@@ -172,7 +192,7 @@ class Hub:
         task = self._tasks.get(exchange)
         if task is not None:
             logger.warning(
-                "The application for %s still ran %g seconds after its client had left, and is cancelled",
+                "The application for %s still ran %g seconds after its exchange had ended, and is cancelled",
                 exchange,
                 self.settings.application_close_timeout or 0,
             )
@@ -198,11 +218,14 @@ class Hub:
 
 
 def _is_disconnect(error: BaseException | None) -> bool:
-    """True when ``error`` is, or was raised because of, ClientDisconnected: no failure of the application's."""
+    """True when ``error`` is ClientDisconnected or only passes it on: no failure of the application's."""
     for _ in range(10):
         if error is None or isinstance(error, ClientDisconnected):
             break
         if isinstance(error, BaseExceptionGroup):
             return all(map(_is_disconnect, error.exceptions))
-        error = error.__cause__ or error.__context__
+        # What failed while ClientDisconnected was handled is a failure, unless it is, as Starlette's ClientDisconnect,
+        # the framework's own word for it.
+        passes_on = isinstance(error, OSError) or type(error).__name__.startswith("ClientDisconnect")
+        error = error.__cause__ or (error.__context__ if passes_on else None)
     return isinstance(error, ClientDisconnected)

@@ -136,7 +136,8 @@ class FakeStream:
             self.on_resume()
 
     async def drain(self) -> None:
-        """Never waits."""
+        """Only lets the others have a turn."""
+        await asyncio.sleep(0)
 
 
 class FakeHub:
@@ -162,6 +163,7 @@ class FakeFrames:
         self.received = b""
         self.sent: list[tuple[Any, ...]] = []
         self.resumed = 0
+        self.abandoned = False
 
     def receive(self, data: bytes) -> None:
         self.received += data
@@ -180,6 +182,9 @@ class FakeFrames:
     def send_close(self, code: int, reason: str) -> None:
         self.sent.append(("close", code, reason))
         self.exchange.write(b"<close>")
+
+    def abandon(self) -> None:
+        self.abandoned = True
 
 
 class WireHub:

@@ -117,8 +117,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "size",
         [
-            b"", b" 5", b"-5", b"+5", b"0x5", b"5_0", b"g", b"5 5", b"5,", b"5;a\0b", b"5;a\x7f", b"5\r", b"\xb2", b"1" * 16,
-            b"5;\x0b", b"5\0", b"5.0",
+            b"", b" 5", b"-5", b"+5", b"0x5", b"5_0", b"g", b"5 5", b"5,", b"5;a\0b", b"5;a\x7f", b"5\r", b"\xb2",
+            b"1" * 16, b"5;\x0b", b"5\0", b"5.0",
         ],
     )
     def test_bad_sizes(self, size: bytes) -> None:

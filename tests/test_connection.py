@@ -352,7 +352,7 @@ class TestAddresses:
                 Addresses(("2001:db8::1", 5), ("::1", 8000), False),
             ),
             (UNIXAddress(""), UNIXAddress("/run/web.sock"), Addresses(None, ("/run/web.sock", None), False)),
-            (UNIXAddress("/tmp/client"), UNIXAddress(b"/run/web.sock"), Addresses(None, ("/run/web.sock", None), False)),
+            (UNIXAddress("/tmp/peer"), UNIXAddress(b"/run/web.sock"), Addresses(None, ("/run/web.sock", None), False)),
             (UNIXAddress(None), UNIXAddress(None), Addresses(None, None, False)),
         ],
     )

@@ -59,7 +59,7 @@ def test_values_may_be_latin_1() -> None:
     assert fields("caf\xe9").complete([])[1] == (b"server", b"caf\xe9")
 
 
-@pytest.mark.parametrize("line", [": value", "two words: value", "a\r\nb: c", "x(y): z", "schl\xfcssel: x", "\u2603: x"])
+@pytest.mark.parametrize("line", [": value", "two words: value", "a\r\nb: c", "x(y): z", "schl\xfcssel: x"])
 def test_what_is_no_field_name_is_refused(line: str) -> None:
     with pytest.raises(SettingsError, match="headers: "):
         fields("", line)

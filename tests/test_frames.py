@@ -7,6 +7,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from autobahn.websocket.utf8validator import Utf8Validator
@@ -282,8 +283,21 @@ class TestParsing:
         assert seconds(100_000) < 10 * seconds(1000)
 
 
+class Counted(bytes):
+    """Bytes that count what is taken of them."""
+
+    slices = copied = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        taken = super().__getitem__(key)
+        if isinstance(taken, bytes):
+            self.slices += 1
+            self.copied += len(taken)
+        return taken
+
+
 class TestTurns:
-    """With ``after_turn`` what may end all waits until the messages that came with it could be answered."""
+    """With ``after_turn`` the end waits until the messages that came with it could be answered, and nothing else."""
 
     def make(self, case: Case | None = None) -> None:
         case = case or Case("", b"", [])
@@ -298,46 +312,123 @@ class TestTurns:
             after_turn=self.turns.append,
         )
 
-    def receive(self, data: bytes) -> None:
-        self.protocol.receive(data)
-        while self.turns:
-            self.turns.pop(0)()
-
     @pytest.mark.parametrize("case", list(cases()), ids=lambda case: case.name)
-    def test_every_case_has_the_same_outcome(self, case: Case) -> None:
+    def test_every_case_has_the_same_outcome_and_only_its_end_waits(self, case: Case) -> None:
         self.make(case)
-        self.receive(case.sent)
-        assert self.channel.events == case.events
-
-    def test_message_can_be_answered_before_the_close_that_came_with_it(self) -> None:
-        self.make()
-        self.protocol.receive(frame(TEXT, b"a") + frame(TEXT, b"b") + close(1000))
-        assert self.channel.events == messages("a", "b")
-        self.protocol.send_message(b"answer", text=True)
-        (turn,) = self.turns
-        turn()
-        assert self.channel.frames == [(0x81, b"answer"), (0x88, b"\x03\xe8")]
-
-    def test_nothing_waits_when_no_message_came_before_or_none_but_plain_ones(self) -> None:
-        self.make()
-        for data in (frame(PING), frame(TEXT, b"a") * 9 + frame(BINARY, b"b" * 999)[:500]):
-            self.protocol.receive(data)
-        assert self.turns == []
-
-    def test_bytes_that_come_before_the_turn_are_in_order(self) -> None:
-        self.make()
-        self.protocol.receive(frame(TEXT, b"a") + frame(TEXT, b"b", fin=False))
-        self.protocol.receive(frame(CONTINUATION, b"c") + frame(TEXT, b"d"))
-        self.turns[0]()
-        assert self.channel.events == messages("a", "bc", "d")
-
-    def test_turn_that_comes_after_the_end_does_nothing(self) -> None:
-        self.make()
-        self.protocol.receive(frame(TEXT, b"a") + frame(PING))
-        self.protocol.receive(close(1000))
+        self.protocol.receive(case.sent)
+        ends = bool(case.events) and case.events[-1][0] in ("close", "failed")
+        assert self.channel.events == (case.events[:-1] if ends else case.events)
+        assert len(self.turns) == ends
         for turn in self.turns:
             turn()
-        assert self.channel.events == [*messages("a"), ("close", 1000, "")]
+        assert self.channel.events == case.events
+        assert len(self.turns) == ends
+
+    @pytest.mark.parametrize(
+        ("each", "offer", "pongs"),
+        [
+            (frame(TEXT) + frame(PING), b"", True),
+            (frame(TEXT, b"a") + frame(PONG), b"", False),
+            (frame(TEXT, deflated(b"Hello"), rsv=4), DEFLATE, False),
+            (frame(TEXT, b"a", fin=False) + frame(PING) + frame(CONTINUATION, b"b"), b"", True),
+        ],
+        ids=["message and ping", "message and pong", "compressed", "fragments and ping"],
+    )
+    def test_one_read_of_many_frames_is_parsed_in_one_run_that_copies_it_once(
+        self, each: bytes, offer: bytes, pongs: bool
+    ) -> None:
+        count = 20_000
+        self.make(Case("", b"", [], offer=offer))
+        told: list[str | bytes] = []
+        written: list[bytes] = []
+        self.channel.message_received = told.append  # type: ignore[assignment, method-assign]
+        self.channel.pong_received = lambda payload: None  # type: ignore[method-assign]
+        self.channel.write = written.append  # type: ignore[assignment, method-assign]
+        sent = Counted(each * count)
+        self.protocol.receive(sent)
+        assert len(told) == count
+        assert len(written) == pongs * count
+        assert self.turns == []
+        assert self.protocol._kept == b""
+        # Each byte once, and the two of each frame's head that tell its size twice more.
+        assert sent.copied <= 3 * len(sent)
+        assert sent.slices <= 5 * 3 * count
+
+    @pytest.mark.parametrize(("end", "answer"), [(close(1000), b"\x03\xe8"), (frame(15), b"\x03\xea")])
+    def test_messages_can_be_answered_before_the_end_that_came_with_them(self, end: bytes, answer: bytes) -> None:
+        self.make()
+        self.protocol.receive(frame(TEXT, b"a") + frame(PING) + frame(TEXT, b"b") + end)
+        assert self.channel.events == messages("a", "b")
+        self.protocol.send_message(b"A", text=True)
+        self.protocol.send_message(b"B", text=True)
+        (turn,) = self.turns
+        turn()
+        *before, (first, payload) = self.channel.frames
+        assert before == [(0x8A, b""), (0x81, b"A"), (0x81, b"B")]
+        assert (first, payload[:2]) == (0x88, answer)
+        self.protocol.send_message(b"late", text=True)
+        assert len(self.channel.frames) == 4
+
+    @pytest.mark.parametrize("end", [close(1000), frame(15), frame(TEXT, b"\xff")])
+    def test_what_comes_while_the_end_waits_is_thrown_away(self, end: bytes) -> None:
+        self.make()
+        self.protocol.receive(frame(TEXT, b"a") + end)
+        for late in (frame(TEXT, b"late"), frame(PING), close(1001), frame(15)):
+            self.protocol.receive(late * 100)
+            self.protocol.resume()
+        assert self.protocol._kept == b""
+        assert len(self.turns) == 1
+        assert self.channel.events == messages("a")
+        assert self.channel.frames == []
+
+    @pytest.mark.parametrize(("end", "event"), [(close(1001), ("close", 1001, "")), (frame(15), ("failed", 1002))])
+    def test_closing_while_the_end_waits_sends_no_second_close(self, end: bytes, event: tuple[object, ...]) -> None:
+        self.make()
+        self.protocol.receive(frame(TEXT, b"a") + end)
+        self.protocol.send_close(4000, "mine")
+        self.protocol.receive(close(4000))
+        (turn,) = self.turns
+        turn()
+        assert self.channel.frames == [(0x88, b"\x0f\xa0mine")]
+        assert self.channel.events == [*messages("a"), event]
+
+    @pytest.mark.parametrize("end", [close(1000), frame(15)])
+    def test_end_that_waits_is_dropped_with_the_connection(self, end: bytes) -> None:
+        self.make()
+        self.protocol.receive(frame(TEXT, b"a") + end)
+        self.protocol.abandon()
+        (turn,) = self.turns
+        turn()
+        assert self.channel.events == messages("a")
+        assert self.channel.frames == []
+
+
+class TestAbandoning:
+    def test_what_was_kept_is_forgotten_and_nothing_follows(self) -> None:
+        channel, protocol = opened(room=1)
+        channel.slow = True
+        protocol.receive(frame(PING) + frame(TEXT, b"1") + frame(TEXT, b"2") + close(1000))
+        protocol.abandon()
+        assert protocol._kept == b""
+        channel.slow = False
+        channel.room = None
+        protocol.resume()
+        protocol.receive(frame(TEXT, b"3"))
+        assert channel.events == messages("1")
+        assert channel.written == b""
+
+    @pytest.mark.parametrize("short_cuts", [True, False])
+    def test_channel_may_be_lost_within_a_message(self, short_cuts: bool) -> None:
+        class Lost(RecordingChannel):
+            def message_received(self, payload: str | bytes) -> None:
+                super().message_received(payload)
+                protocol.abandon()
+
+        channel = Lost()
+        protocol = connect(channel, short_cuts=short_cuts)
+        protocol.receive(frame(TEXT, b"1") + frame(TEXT, b"2") + close(1000))
+        assert protocol._kept == b""
+        assert channel.events == messages("1")
 
 
 def first_wrong(octets: bytes, is_valid: Callable[[bytes], bool]) -> int:

@@ -188,9 +188,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "line",
         [
-            b"x y: z", b"x : z", b"x\t: z", b" x: z", b": z", b"x", b"x\0: z", b"x: \0", b"(x): z", b"x\xe9: z", b"x: a\x0bb",
-            b"x: a\x0cb", b"x: a\x1cb", b"x: a\x1eb", b"x: a\x7fb", b"x: a\x85b", b"x: a\r\n b", b"x: a\r\n\tb", b"x: a\rb",
-            b"x: a\nb: c", b"host: y", b"host: y, z",
+            b"x y: z", b"x : z", b"x\t: z", b" x: z", b": z", b"x", b"x\0: z", b"x: \0", b"(x): z", b"x\xe9: z",
+            b"x: a\x0bb", b"x: a\x0cb", b"x: a\x1cb", b"x: a\x1eb", b"x: a\x7fb", b"x: a\x85b", b"x: a\r\n b",
+            b"x: a\r\n\tb", b"x: a\rb", b"x: a\nb: c", b"host: y", b"host: y, z",
         ],
     )
     def test_field_lines(self, line: bytes) -> None:

@@ -93,7 +93,7 @@ class TestCheck:
     def test_other_versions_are_told_the_right_one(self, values: tuple[bytes, ...]) -> None:
         error = refused(changed(b"sec-websocket-version", *values))
         assert error.status == 426
-        assert error.headers == (VERSION,)
+        assert error.headers == (VERSION, (b"upgrade", b"websocket"))
 
     @pytest.mark.parametrize(
         "values",

@@ -27,7 +27,9 @@ def refusal(method: bytes, target: bytes, headers: Fields, version: str = "1.1")
     return caught.value.status
 
 
-def made(headers: Fields | None = None, *, method: bytes = b"GET", target: bytes = b"/", version: str = "1.1") -> Request:
+def made(
+    headers: Fields | None = None, *, method: bytes = b"GET", target: bytes = b"/", version: str = "1.1"
+) -> Request:
     return request(method, target, [HOST, *(headers or [])], version)
 
 
@@ -107,7 +109,7 @@ class TestBytes:
 class TestHost:
     @pytest.mark.parametrize(
         "host",
-        [b"a", b"example.com:8000", b"127.0.0.1", b"[::1]", b"[2001:db8::1]:80", b"a-b_c.d", b"a%20b", b"a,b", b"", b"a:"],
+        [b"a", b"x.com:8000", b"127.0.0.1", b"[::1]", b"[2001:db8::1]:80", b"a-b_c.d", b"a%20b", b"a,b", b"", b"a:"],
     )
     def test_valid_authority_is_passed_on(self, host: bytes) -> None:
         assert request(b"GET", b"/", [(b"host", host)], "1.1").headers == [(b"host", host)]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgiserver.errors import RequestError
-from asgiserver.wire.response import CONTINUE, LAST_CHUNK, chunk, head, refusal
+from asgiserver.wire.response import CONTINUE, Framing, framed, head, refusal
 
 from .fakes import DATE, fields
 
@@ -40,12 +40,20 @@ def test_unknown_status_has_a_phrase_too(status: int) -> None:
 
 @pytest.mark.parametrize(("size", "line"), [(1, b"1\r\n"), (10, b"a\r\n"), (65536, b"10000\r\n")])
 def test_chunks_size_is_hexadecimal(size: int, line: bytes) -> None:
-    assert chunk(b"*" * size) == line
+    data = b"*" * size
+    assert framed(data, Framing.CHUNKED, last=False) == [line, data, b"\r\n"]
+    assert framed(data, Framing.CHUNKED, last=True) == [line, data, b"\r\n", b"0\r\n\r\n"]
 
 
-def test_chunk_of_nothing_would_end_the_body_and_is_an_error() -> None:
-    with pytest.raises(AssertionError):
-        chunk(b"")
+def test_piece_of_nothing_ends_a_chunked_body_only_when_it_is_the_last() -> None:
+    assert framed(b"", Framing.CHUNKED, last=False) == []
+    assert framed(b"", Framing.CHUNKED, last=True) == [b"0\r\n\r\n"]
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_other_bodies_go_as_they_are_or_not_at_all(last: bool) -> None:
+    assert framed(b"abc", Framing.PLAIN, last=last) == [b"abc"]
+    assert framed(b"abc", Framing.NONE, last=last) == []
 
 
 def test_continue_is_a_whole_informational_response() -> None:
@@ -64,7 +72,9 @@ def test_client_reads_back_what_was_written(pieces: list[bytes]) -> None:
     client.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
     client.send(h11.EndOfMessage())
     client.receive_data(head(200, [(b"x", b"\xe9")], chunked=True))
-    client.receive_data(b"".join(chunk(piece) + piece + b"\r\n" for piece in pieces) + LAST_CHUNK)
+    for piece in pieces:
+        client.receive_data(b"".join(framed(piece, Framing.CHUNKED, last=False)))
+    client.receive_data(b"".join(framed(b"", Framing.CHUNKED, last=True)))
     response = client.next_event()
     assert isinstance(response, h11.Response)
     assert (b"x", b"\xe9") in list(response.headers)
@@ -81,7 +91,7 @@ def test_refusal_is_a_whole_response_that_closes(has_body: bool) -> None:
     assert made == b"".join(
         (
             b"HTTP/1.1 426 Upgrade Required\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 9\r\nx: 1\r\n",
-            b"date: " + DATE + b"\r\nserver: asgiserver\r\nconnection: close\r\n\r\n",
+            b"date: " + DATE + b"\r\nserver: asgiserver\r\nconnection: close, upgrade\r\n\r\n",
             b"Upgrade.\n" if has_body else b"",
         )
     )

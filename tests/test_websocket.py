@@ -1,4 +1,4 @@
-"""A WebSocket exchange without wire and frames: every state against every reply and event, its inbox and its deadlines."""
+"""A WebSocket exchange without wire and frames: every state against every reply and event, inbox, deadlines."""
 
 from __future__ import annotations
 
@@ -502,6 +502,12 @@ class TestClosing:
         made.lose()
         assert made.receive() == disconnect(1006)
 
+    @pytest.mark.parametrize("state", [State.OPEN, State.CLOSING])
+    def test_engine_is_abandoned_with_the_connection(self, state: State) -> None:
+        made = reached(state)
+        made.lose()
+        assert made.engine.abandoned
+
     def test_broken_protocol_ends_the_application_with_the_code_that_was_sent(self) -> None:
         """T156, T161, T162."""
         made = reached(State.OPEN)
@@ -521,6 +527,13 @@ class TestClosing:
         made = reached(State.CLOSING)
         made.receive()
         made.exchange.close_received(1000, "")
+        assert made.receive() == disconnect(4001, "enough")
+        assert made.stream.calls == ["close"]
+
+    def test_broken_protocol_after_the_applications_close_gives_the_applications_code(self) -> None:
+        made = reached(State.CLOSING)
+        made.receive()
+        made.exchange.failed(1002, "no such opcode")
         assert made.receive() == disconnect(4001, "enough")
         assert made.stream.calls == ["close"]
 

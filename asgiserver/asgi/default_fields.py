@@ -8,6 +8,7 @@ from email.utils import formatdate
 
 from ..errors import SettingsError
 from .interfaces import Headers
+from .messages import CONNECTION_SPECIFIC
 
 __all__ = ["DefaultFields"]
 
@@ -30,6 +31,8 @@ class DefaultFields:
             field = encoded("headers", name.strip().lower()), encoded("headers", value.strip())
             if not field[0] or not set(name.strip()) <= TOKEN:
                 raise SettingsError(f"headers: {name.strip()!r} is no field name")
+            if field[0] in CONNECTION_SPECIFIC or field[0] == b"content-length":
+                raise SettingsError(f"headers: {name.strip()!r} is set by the server")
             self._fixed.append(field)
         self._names = frozenset(name for name, _ in self._fixed) | {b"date"}
         self._now = now
@@ -54,7 +57,7 @@ TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ
 
 def encoded(setting: str, text: str) -> bytes:
     """``text`` as a field's bytes; SettingsError when it has control characters or is not Latin-1."""
-    if any(character in text for character in "\r\n\0"):
+    if any(ord(character) < 32 and character != "\t" or character == "\x7f" for character in text):
         raise SettingsError(f"{setting}: control characters are not allowed, got {text!r}")
     try:
         return text.encode("latin-1")

@@ -131,3 +131,6 @@ class Frames(Protocol):
 
     def send_close(self, code: int, reason: str) -> None:
         """Send a close frame with any code that RFC 6455 §7.4 lets an endpoint send; at most once."""
+
+    def abandon(self) -> None:
+        """The connection is lost: nothing may be called back any more."""

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 from ..errors import MessageError
 
 __all__ = [
+    "CONNECTION_SPECIFIC",
     "Accept",
     "Close",
     "DenialBody",
@@ -111,7 +112,7 @@ _LOWER = bytes(range(256)).lower()
 _CR, _LF, _NUL = b"\r\n\0"
 
 #: RFC 9110 §7.6.1: these speak of one connection, which is the wire's.
-_CONNECTION_SPECIFIC = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+CONNECTION_SPECIFIC = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 
 #: Enough for any length of 64 bits; ``int()`` of thousands of digits is slow, and an error beyond 4300 of them.
 _LENGTH_DIGITS = 20
@@ -257,7 +258,7 @@ def _fields(message: Mapping[str, Any]) -> tuple[Fields, int | None, bool]:
         if len(lowered) != len(name) or not name or _CR in value or _LF in value or _NUL in value:
             _wrong_field(message, name, value)
         value = value.strip(b" \t")
-        if lowered in _CONNECTION_SPECIFIC:
+        if lowered in CONNECTION_SPECIFIC:
             close = close or lowered == b"connection" and _has_close(value)
             continue
         if lowered == b"content-length":

@@ -42,7 +42,7 @@ class Response:
         """
         start = self._start
         assert start is not None
-        has_body = self._method != "HEAD" and start.status not in (204, 304)
+        has_body = self._method != "HEAD" and start.status not in (204, 205, 304)
         if has_body and self._remaining is not None:
             self._count(len(body), more_body, self._remaining)
         if self.status == CLIENT_CLOSED_REQUEST:
@@ -66,10 +66,11 @@ class Response:
         self.status = start.status
         headers = self._fields.complete(start.headers)
         length = start.content_length
-        if start.status == 204:
-            # RFC 9110 §8.6: a server MUST NOT send Content-Length in a 204.
+        if start.status in (204, 205):
+            # RFC 9110 §8.6: a server MUST NOT send Content-Length in a 204; §15.3.6: a 205 says that there is nothing.
             headers = [field for field in headers if field[0] != b"content-length"]
-            length = None
+            length = None if start.status == 204 else 0
+            headers += [(b"content-length", b"0")] if start.status == 205 else []
         self._stream.send_headers(
             start.status, headers, content_length=length, has_body=has_body, close=start.close
         )

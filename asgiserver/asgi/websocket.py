@@ -9,6 +9,7 @@ closing handshake may still be under way then, and ends with the peer's close fr
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections import deque
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from .messages import Accept, Close, DenialBody, DenialStart, ResponseStart, Sen
 from .response import Response
 
 __all__ = ["Answer", "WebSocketExchange"]
+
+logger = logging.getLogger("asgiserver.wire")
 
 #: What a message costs in the inbox besides its payload, so that empty messages are bounded too; bytes.
 MESSAGE_OVERHEAD = 64
@@ -99,9 +102,7 @@ class WebSocketExchange(Exchange):
         self._buffered -= len(payload) + MESSAGE_OVERHEAD
         if self.full and not self.gone and self._buffered <= self.settings.request_buffer_size // 2:
             self._make_room()
-        if isinstance(payload, str):
-            return {"type": "websocket.receive", "text": payload}
-        return {"type": "websocket.receive", "bytes": payload}
+        return {"type": "websocket.receive", "text" if isinstance(payload, str) else "bytes": payload}
 
     def _make_room(self) -> None:
         """There is room again: first for what the engine has kept back, then for what the peer sends."""
@@ -147,8 +148,10 @@ class WebSocketExchange(Exchange):
         elif not self.finished:
             self._leave(*(self._close or (ABNORMAL_CLOSURE, "")))
         self.deadlines.settle()
-        # The engine refers back to this object: let both go without waiting for the garbage collector.
-        self._engine = None
+        if self._engine is not None:
+            self._engine.abandon()
+            # It refers back to this object: let both go without waiting for the garbage collector.
+            self._engine = None
 
     # What the frame engine calls.
 
@@ -185,10 +188,7 @@ class WebSocketExchange(Exchange):
 
     def failed(self, code: int, reason: str) -> None:
         """The peer broke the protocol or a limit, and was told by a close frame (RFC 6455 §7.1.7)."""
-        self.deadlines.clear(Deadline.CLOSE)
-        self.stream.close()
-        if not self.finished:
-            self._leave(code, reason)
+        self.close_received(code, reason)
 
     # The application's messages.
 
@@ -241,7 +241,12 @@ class WebSocketExchange(Exchange):
         assert self._engine is not None
         self._close = (code, reason)
         self._engine.send_close(code, reason)
-        self._await_close()
+        self.deadlines.clear(Deadline.PING)
+        self.deadlines.clear(Deadline.PONG)
+        self.deadlines.set(Deadline.CLOSE, self.settings.websocket_close_timeout, self._cut_off)
+        if self.full:
+            # Nothing more is kept for the application, so the peer's close frame can be looked for.
+            self._make_room()
 
     def _send_denial(self, body: bytes, more_body: bool) -> None:
         try:
@@ -295,14 +300,6 @@ class WebSocketExchange(Exchange):
         self._leave(code, reason)
         self._send_close(code, reason)
 
-    def _await_close(self) -> None:
-        self.deadlines.clear(Deadline.PING)
-        self.deadlines.clear(Deadline.PONG)
-        self.deadlines.set(Deadline.CLOSE, self.settings.websocket_close_timeout, self._cut_off)
-        if self.full:
-            # Nothing more is kept for the application, so the peer's close frame can be looked for.
-            self._make_room()
-
     def _idle(self) -> None:
         """Ping a peer that has been silent for ``ping_interval`` (RFC 6455 §5.5.2)."""
         interval = self.settings.ping_interval
@@ -324,6 +321,7 @@ class WebSocketExchange(Exchange):
     def _no_pong(self) -> None:
         # While the application does not read, the peer's pong waits unread behind its messages.
         if self._heard_at == self._pinged_at and not self.full and self.state is State.OPEN:
+            logger.info("Dropped %s, which answered no ping for %g seconds", self, self.settings.ping_timeout)
             self._close = (ABNORMAL_CLOSURE, "ping timeout")
             self._cut_off()
 

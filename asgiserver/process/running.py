@@ -37,7 +37,7 @@ def run(server: Server) -> None:
         raise ReactorError("Server.run() was called where a loop is running: await Server.serve() instead")
     reactor = install_reactor()
     loop = loop_of(reactor)
-    _set_up(loop, server.settings.verbosity)
+    executor = _set_up(loop, server.settings.verbosity)
     main = _Main(server, reactor)
     # callLater, not callWhenRunning: those callbacks run before the loop does.
     reactor.callLater(0, main.start)
@@ -46,11 +46,13 @@ def run(server: Server) -> None:
         if takes_signals:
             # Twisted's own handlers too, for the sake of SIGCHLD; ours then take the place of its SIGINT and SIGTERM.
             main.keep_signals()
+            # So no KeyboardInterrupt is the user's: it is the application's, like its SystemExit.
+            server.contained = (SystemExit, KeyboardInterrupt)
         reactor.run(installSignalHandlers=takes_signals)
     finally:
         main.restore_signals()
         main.reactor_left = True
-        _tear_down(loop)
+        _tear_down(loop, executor)
     if main.error is not None:
         raise main.error
 
@@ -105,18 +107,23 @@ class _Main:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _set_up(loop: asyncio.AbstractEventLoop, verbosity: int) -> None:
+def _set_up(loop: asyncio.AbstractEventLoop, verbosity: int) -> ThreadPoolExecutor:
     if verbosity >= 3:
         loop.set_debug(True)
     threads = os.environ.get("ASGI_THREADS")
-    if threads is not None:
-        if not threads.isdecimal() or int(threads) < 1:
-            raise SettingsError(f"ASGI_THREADS: expected a whole number of at least 1, got {threads!r}")
-        loop.set_default_executor(ThreadPoolExecutor(max_workers=int(threads)))
+    if threads is not None and (not threads.isdecimal() or int(threads) < 1):
+        raise SettingsError(f"ASGI_THREADS: expected a whole number of at least 1, got {threads!r}")
+    executor = ThreadPoolExecutor(max_workers=None if threads is None else int(threads))
+    loop.set_default_executor(executor)
+    return executor
 
 
-def _tear_down(loop: asyncio.AbstractEventLoop) -> None:
-    """Leave no task, generator or thread behind; a reactor does not run twice, so its loop is done with."""
+def _tear_down(loop: asyncio.AbstractEventLoop, executor: ThreadPoolExecutor) -> None:
+    """Leave no task or generator behind; a reactor does not run twice, so its loop is done with.
+
+    A thread that still works for the application cannot be ended; it is not waited for here.
+    """
+    executor.shutdown(wait=False, cancel_futures=True)
     if loop.is_closed() or loop.is_running():
         return
     with _as_current(loop):
@@ -126,7 +133,6 @@ def _tear_down(loop: asyncio.AbstractEventLoop) -> None:
         if tasks:
             loop.run_until_complete(asyncio.wait(tasks, timeout=1))
         loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(asyncio.wait_for(loop.shutdown_default_executor(), 1))
         loop.close()
 
 

@@ -17,6 +17,10 @@ __all__ = ["Body", "ChunkedBody", "Event", "LengthBody"]
 
 #: Most bytes of a chunk's size line; extensions are allowed and ignored (RFC 9112 §7.1.1).
 _SIZE_LINE = 1024
+#: Most bytes of framing beyond what chunks of a sensible size need; extensions could hold a connection for ever, with a
+#: body that stays below its limit (CVE-2023-39326). The figures are those of Go's net/http.
+_EXCESS = 16384
+_CHUNK_FRAMING = 16
 #: Most bytes that small chunks are joined to before they are handed on.
 _PIECE = 65536
 
@@ -84,7 +88,7 @@ class ChunkedBody:
     :param limit_count: lines of all trailers.
     """
 
-    __slots__ = ("_chunk", "_limit_count", "_limit_size", "_part", "remaining")
+    __slots__ = ("_chunk", "_excess", "_limit_count", "_limit_size", "_part", "remaining")
 
     def __init__(self, limit_size: int, limit_count: int) -> None:
         self.remaining: int | None = None
@@ -92,6 +96,7 @@ class ChunkedBody:
         self._limit_count = limit_count
         self._part = _Part.SIZE
         self._chunk = 0
+        self._excess = 0
 
     def take(self, buffer: bytearray) -> bytes | Event:
         """See :class:`Body`; small chunks are joined."""
@@ -147,6 +152,9 @@ class ChunkedBody:
         if match is None:
             raise RequestError(400, "The request's body has a chunk whose size is not valid.")
         self._chunk = int(match[1], 16)
+        self._excess = max(0, self._excess + len(line) + 4 - _CHUNK_FRAMING - 2 * self._chunk)
+        if self._excess > _EXCESS:
+            raise RequestError(400, "The request's body has more framing than data.")
         self._part = _Part.DATA if self._chunk else _Part.TRAILERS
 
     def _take_data_end(self, buffer: bytearray) -> None:

@@ -8,6 +8,7 @@ and another turn of the loop, so data goes to ``writeSomeData`` first while noth
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -36,6 +37,8 @@ from .http1 import HTTP1
 from .response import refusal
 
 __all__ = ["HTTPConnection", "HTTPFactory", "WireHub"]
+
+logger = logging.getLogger("asgiserver.wire")
 
 #: An application that sends without ever waiting lets the others run after this many bytes.
 _BURST = 262144
@@ -105,6 +108,7 @@ class HTTPConnection(TwistedProtocol):
         self._waiters: list[asyncio.Future[None]] = []
         self._reading = True
         self._closing = False
+        self._unread = False
         self._direct = False
         self._unyielded = 0
         self._buffered_before = 0
@@ -221,17 +225,20 @@ class HTTPConnection(TwistedProtocol):
             self._reading = True
             self.transport.resumeProducing()
 
-    def close(self) -> None:
+    def close(self, *, unread: bool = False) -> None:
         """Close once everything written has been sent.
 
         A socket that is closed with unread input resets the connection, and the peer may lose what it was sent
         (RFC 9112 §9.6). So first only our direction is closed, and input is thrown away until the peer closes too
         or ``close_timeout`` has passed. TLS has its own closing handshake for that. While much is still to be sent,
         ``write_timeout`` says how long that may take.
+
+        :param unread: the peer is known to be still sending.
         """
         if self._closing:
             return
         self._closing = True
+        self._unread = unread
         for kind in (Deadline.HEAD, Deadline.BODY, Deadline.KEEP_ALIVE):
             self.deadlines.clear(kind)
         self.resume_reading()
@@ -263,7 +270,9 @@ class HTTPConnection(TwistedProtocol):
             self.close()
 
     def finish(self) -> None:
-        """Close as soon as everything written has been sent, without waiting for the peer to close too."""
+        """Close as soon as everything written has been sent, without waiting for an idle peer to close too."""
+        if self._unread and self.deadlines.pending(Deadline.CLOSE):
+            return
         self._closing = True
         self.transport.unregisterProducer()
         self.transport.loseConnection()
@@ -292,6 +301,7 @@ class HTTPConnection(TwistedProtocol):
             self._buffered_before = buffered
             self.deadlines.set(kind, seconds, expired)
         else:
+            logger.info("Dropped %s, which took nothing for %g seconds", self.addresses.client, seconds)
             self.abort()
 
     def _write_late(self) -> None:
@@ -313,6 +323,7 @@ class HTTPConnection(TwistedProtocol):
         """Turn a connection away that is one too many."""
         error = RequestError(503, "There are too many connections.", ((b"retry-after", b"1"),))
         self.write(refusal(error, self.hub.fields))
+        logger.debug("Turned %s away: %s", self.addresses.client, error.reason)
         self.close()
 
 

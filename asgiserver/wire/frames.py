@@ -7,7 +7,8 @@ Autobahn checks each frame's head and cuts, unmasks and joins payloads. What is 
 * **Limits.** Messages are counted after inflation, exactly, and joined in one buffer, so that a million fragments of
   one byte take up one megabyte.
 * **Closing.** All codes that RFC 6455 §7.4 lets an endpoint send go both ways, with their reasons.
-* **Answers.** A message may be answered before the close or violation that came with it in one read ends everything.
+* **Answers.** What ends the connection ends the parsing at once, but is answered and told a turn of the loop later, so
+  that messages which came with it in one read can be answered first.
 
 A complete, unfragmented, uncompressed data frame, by far the most frequent, is recognised before Autobahn sees it.
 The tests run all cases with and without this short cut.
@@ -20,6 +21,7 @@ import codecs
 import struct
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from autobahn.websocket.compress_deflate import PerMessageDeflateOfferAccept
@@ -63,7 +65,7 @@ class Channel(Protocol):
         """A pong, asked for or not."""
 
     def close_received(self, code: int, reason: str) -> None:
-        """The peer's close frame, answered unless it was the answer; 1005 for one without a code. Nothing follows."""
+        """The peer's close frame, answered by ours; 1005 for one without a code. Nothing follows."""
 
     def failed(self, code: int, reason: str) -> None:
         """The peer broke the protocol or a limit: 1002, 1007 or 1009, sent unless we had closed. Nothing follows."""
@@ -77,6 +79,10 @@ def is_close_code(code: int) -> bool:
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
+def _at_once(call: Callable[[], None]) -> None:
+    call()
+
+
 class WebSocketProtocol(FrameParser):
     """The frames of one open WebSocket, server side; implements ``asgi.interfaces.Frames``.
 
@@ -84,8 +90,8 @@ class WebSocketProtocol(FrameParser):
     :param max_message_size: limit of a peer's message after inflation in bytes, 0 for none; more is answered 1009.
     :param max_frame_size: limit of a peer's data frame as sent in bytes, 0 for none; more is answered 1009.
     :param deflate: what :func:`negotiate_deflate` returned with the extension's value, None without compression.
-    :param after_turn: calls its argument once the owner of the messages so far had a turn to answer them; without it
-        what follows them in one read is not kept for that.
+    :param after_turn: calls its argument once whoever got the messages so far had a turn to answer them; called once
+        at most, for the end. Without it the end does not wait.
     """
 
     #: False hands every frame to Autobahn.
@@ -98,7 +104,7 @@ class WebSocketProtocol(FrameParser):
         max_message_size: int,
         max_frame_size: int,
         deflate: PerMessageDeflateOfferAccept | None = None,
-        after_turn: Callable[[Callable[[], None]], object] | None = None,
+        after_turn: Callable[[Callable[[], None]], object] = _at_once,
     ) -> None:
         super().__init__()
         self._channel = channel
@@ -109,7 +115,8 @@ class WebSocketProtocol(FrameParser):
             self._perMessageCompress = Deflate.create_from_offer_accept(True, deflate)
         self._kept = b""
         self._parsing = False
-        self._delivered = False
+        self._close_sent = False
+        self._abandoned = False
         self._message = bytearray()
         self._message_size = 0
         self._decoder: codecs.IncrementalDecoder | None = None
@@ -132,7 +139,7 @@ class WebSocketProtocol(FrameParser):
 
     def send_message(self, payload: bytes, *, text: bool) -> None:
         """Send a message in one frame; ``payload`` is UTF-8 when it is ``text``. Nothing is sent after a close."""
-        if self.state != self.STATE_OPEN:
+        if self._close_sent:
             return
         first = _TEXT if text else _BINARY
         deflate = self._perMessageCompress
@@ -155,12 +162,23 @@ class WebSocketProtocol(FrameParser):
         :param code: one for which :func:`is_close_code` is true.
         :param reason: at most 123 bytes of UTF-8.
         """
+        assert is_close_code(code), code
         if self.state == self.STATE_OPEN:
-            encoded = reason.encode()
-            assert is_close_code(code), code
-            assert len(encoded) <= _MAX_REASON, reason
             self.state = self.STATE_CLOSING
-            self._send_frame(_CLOSE, struct.pack("!H", code) + encoded)
+        self._send_close(code, reason)
+
+    def abandon(self) -> None:
+        """The connection is lost: parse nothing more, and call the channel no more."""
+        self.state = self.STATE_CLOSED
+        self._abandoned = True
+        self._kept = b""
+
+    def _send_close(self, code: int, reason: str) -> None:
+        if not self._close_sent:
+            self._close_sent = True
+            encoded = reason.encode()
+            assert len(encoded) <= _MAX_REASON, reason
+            self._send_frame(_CLOSE, b"" if code == _NO_STATUS else struct.pack("!H", code) + encoded)
 
     def _send_frame(self, first: int, payload: bytes) -> None:
         size = len(payload)
@@ -179,12 +197,8 @@ class WebSocketProtocol(FrameParser):
             return  # the channel resumed from within one of its methods, which are called from the loop below
         data, at = self._kept, 0
         self._parsing = True
-        self._delivered = False
         try:
             while at < len(data) and self._is_wanting():
-                if self._delivered and self._after_turn is not None and self._may_end(data[at]):
-                    self._after_turn(self.resume)
-                    break
                 at = self._parse_piece(data, at)
         finally:
             self._parsing = False
@@ -193,10 +207,6 @@ class WebSocketProtocol(FrameParser):
     def _is_wanting(self) -> bool:
         # After our close frame a full channel gets nothing any more, and the peer's close frame must be found.
         return self.state == self.STATE_CLOSING or (self.state == self.STATE_OPEN and not self._channel.full)
-
-    def _may_end(self, first: int) -> bool:
-        """True when a frame that begins with ``first`` is a close or may be a violation."""
-        return first not in (_TEXT, _BINARY) and self.current_frame is None and not self.data
 
     def _parse_piece(self, data: bytes, at: int) -> int:
         """Parse a whole simple frame, or let Autobahn have a head or a payload or what there is of it."""
@@ -235,7 +245,6 @@ class WebSocketProtocol(FrameParser):
         return end
 
     def _deliver(self, payload: bytes | bytearray, *, text: bool) -> None:
-        self._delivered = True
         if not text:
             self._channel.message_received(bytes(payload))
             return
@@ -289,20 +298,14 @@ class WebSocketProtocol(FrameParser):
         self._channel.pong_received(payload)
 
     def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool:
-        """Take the peer's close frame, answer it unless it is the answer. Always true: nothing is parsed after it."""
+        """Take the peer's close frame, or see that it is wrong. Always true: nothing is parsed after it."""
         if code is not None and not is_close_code(code):
             return self._protocol_violation(f"{code} is not a code for a close frame")
         try:
             reason = (reasonRaw or b"").decode()
         except UnicodeDecodeError:
             return self._invalid_payload("the reason of a close frame is not UTF-8")
-        if self.state == self.STATE_OPEN:
-            if code is None:
-                self._send_frame(_CLOSE, b"")
-            else:
-                self.send_close(code, reason)
-        self.state = self.STATE_CLOSED
-        self._channel.close_received(_NO_STATUS if code is None else code, reason)
+        self._end(self._channel.close_received, _NO_STATUS if code is None else code, reason)
         return True
 
     def _protocol_violation(self, reason: str) -> bool:
@@ -317,10 +320,17 @@ class WebSocketProtocol(FrameParser):
         self._fail_connection(_TOO_BIG, f"a message has more than {self._max_message_size} bytes")
 
     def _fail_connection(self, code: int = _PROTOCOL_ERROR, reason: str = "") -> None:
-        reason = reason.encode()[:_MAX_REASON].decode(errors="ignore")
-        self.send_close(code, reason)
+        self._end(self._channel.failed, code, reason.encode()[:_MAX_REASON].decode(errors="ignore"))
+
+    def _end(self, tell: Callable[[int, str], None], code: int, reason: str) -> None:
+        """Parse nothing more, and a turn later send the close frame, if none was sent, and ``tell`` the channel."""
         self.state = self.STATE_CLOSED
-        self._channel.failed(code, reason)
+        self._after_turn(partial(self._finish, tell, code, reason))
+
+    def _finish(self, tell: Callable[[int, str], None], code: int, reason: str) -> None:
+        if not self._abandoned:
+            self._send_close(code, reason)
+            tell(code, reason)
 
 
 def _head_size(start: bytes) -> int:

@@ -76,7 +76,12 @@ def check(method: str, http_version: str, headers: Headers, has_body: bool) -> U
         raise RequestError(400, "The opening handshake of a WebSocket must not have a body.")
     if _values(headers, b"sec-websocket-version") != [b"13"]:
         # RFC 6455 §4.4: the answer names the versions that would have been understood.
-        raise RequestError(426, "Only version 13 of WebSocket is spoken here.", ((b"sec-websocket-version", b"13"),))
+        raise RequestError(
+            426,
+            "Only version 13 of WebSocket is spoken here.",
+            # RFC 9110 §15.5.22: a 426 must have Upgrade.
+            ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")),
+        )
     extensions = b", ".join(_values(headers, b"sec-websocket-extensions"))
     parse_extensions(extensions)
     return Upgrade(_key(headers), _subprotocols(headers), extensions)

@@ -7,6 +7,7 @@ answers are in order by construction (RFC 9112 §9.3.2). What was received of it
 
 from __future__ import annotations
 
+import logging
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,14 @@ from ..asgi.scope import Request
 from ..errors import RequestError
 from .body import Event
 from .h11_reader import H11Reader
-from .response import CONTINUE, LAST_CHUNK, chunk, head, refusal
+from .response import CONTINUE, Framing, framed, head, refusal
 
 if TYPE_CHECKING:
     from .connection import HTTPConnection
 
 __all__ = ["HTTP1"]
+
+logger = logging.getLogger("asgiserver.wire")
 
 #: Data up to this size is joined with what stands around it, to be one write; bytes.
 _JOIN = 65536
@@ -41,8 +44,8 @@ class HTTP1:
     """The HTTP/1.1 wire of a connection, and the ``Stream`` of its current exchange."""
 
     __slots__ = (
-        "_chunked", "_close", "_connection", "_drained", "_exchange", "_expects_continue", "_has_body", "_head",
-        "_begun", "_body_read", "_paused", "_reader", "_request", "_state",
+        "_body_read", "_close", "_connection", "_drained", "_exchange", "_expects_continue", "_framing", "_head",
+        "_paused", "_reader", "_request", "_state",
     )
 
     def __init__(self, connection: HTTPConnection) -> None:
@@ -52,11 +55,9 @@ class HTTP1:
         self._exchange: Exchange | None = None
         self._request: Request | None = None
         self._head: bytes | None = None
-        self._chunked = False
-        self._has_body = True
+        self._framing = Framing.UNKNOWN
         self._close = False
         self._paused = False
-        self._begun = False
         self._expects_continue = False
         self._body_read = 0
         self._drained = 0
@@ -131,7 +132,7 @@ class HTTP1:
         self._request = request
         self._state = _State.BODY
         self._close = not request.keep_alive
-        self._begun = False
+        self._framing = Framing.UNKNOWN
         self._expects_continue = request.expects_continue
         self._body_read = 0
         deadlines = self._connection.deadlines
@@ -145,6 +146,7 @@ class HTTP1:
     def _take_body(self, piece: bytes) -> None:
         self._expects_continue = False
         settings = self._connection.hub.settings
+        self._connection.deadlines.set(Deadline.BODY, settings.body_timeout, self._body_late)
         if self._state is _State.DRAINING:
             self._drained += len(piece)
             if self._drained > settings.limit_unread_body:
@@ -161,7 +163,9 @@ class HTTP1:
         connection, settings = self._connection, self._connection.hub.settings
         match self._state:
             case _State.BODY | _State.DRAINING if not (self._paused or self._expects_continue):
-                connection.deadlines.set(Deadline.BODY, settings.body_timeout, self._body_late)
+                # Moved by pieces of the body, not by whatever bytes of its framing.
+                if not connection.deadlines.pending(Deadline.BODY):
+                    connection.deadlines.set(Deadline.BODY, settings.body_timeout, self._body_late)
             case _State.IDLE if not connection.slow:
                 if self._reader.buffered and not connection.deadlines.pending(Deadline.HEAD):
                     # Counted from the head's first byte; later bytes do not move it.
@@ -177,6 +181,7 @@ class HTTP1:
         if state in (_State.DRAINING, _State.CLOSED):
             self.close()
         elif exchange is not None:
+            logger.info("Ended %s with %d: %s", exchange, error.status, error.reason)
             exchange.request_failed(error)
         else:
             self._refuse(error)
@@ -206,19 +211,16 @@ class HTTP1:
         """See ``Stream``; held back until the first data, to be one write with it."""
         request = self._request
         assert request is not None
-        self._begun = True
         self._close = self._close or close or self._connection.hub.stopping or self._must_close()
-        self._has_body = has_body
         # RFC 9112 §6.1: a 1.0 client knows no chunks; its body ends with the connection.
-        delimited = content_length is not None or status in (204, 304)
-        self._chunked = not delimited and request.http_version != "1.0"
-        if not delimited and not self._chunked and has_body:
-            self._close = True
-        if self._close:
-            option = b"close"
+        chunked = content_length is None and status not in (204, 304) and request.http_version != "1.0"
+        if not has_body:
+            self._framing = Framing.NONE
         else:
-            option = b"keep-alive" if request.http_version == "1.0" else b""
-        self._head = head(status, headers, chunked=self._chunked, connection=option)
+            self._framing = Framing.CHUNKED if chunked else Framing.PLAIN
+            self._close = self._close or (not chunked and content_length is None)
+        keeps = b"keep-alive" if request.http_version == "1.0" else b""
+        self._head = head(status, headers, chunked=chunked, connection=b"close" if self._close else keeps)
 
     def _must_close(self) -> bool:
         """The connection cannot be used again, because of what is left of this request's body."""
@@ -241,21 +243,10 @@ class HTTP1:
         if self._state is _State.SWITCHED:
             parts.append(data)
         else:
-            self._frame(parts, data, last)
+            parts += framed(data, self._framing, last=last)
         self._write(parts)
         if last:
             self._complete()
-
-    def _frame(self, parts: list[bytes], data: bytes, last: bool) -> None:
-        if not self._has_body:
-            return
-        if not self._chunked:
-            parts.append(data)
-            return
-        if data:
-            parts += (chunk(data), data, b"\r\n")
-        if last:
-            parts.append(LAST_CHUNK)
 
     def _write(self, parts: list[bytes]) -> None:
         if sum(map(len, parts)) <= _JOIN:
@@ -286,8 +277,9 @@ class HTTP1:
     def close(self) -> None:
         """See ``Stream``; what the peer still sends is thrown away."""
         if self._state is not _State.CLOSED:
+            unread = self._state in (_State.BODY, _State.DRAINING)
             self._state = _State.CLOSED
-            self._connection.close()
+            self._connection.close(unread=unread)
 
     def pause_reading(self) -> None:
         """See ``Stream``."""
@@ -302,7 +294,7 @@ class HTTP1:
         if self._expects_continue:
             self._expects_continue = False
             # RFC 9110 §15.2: nothing informational once the final response has begun.
-            if not self._begun:
+            if self._framing is Framing.UNKNOWN:
                 self._connection.write(CONTINUE)
             self._wait_for_more()
         if self._paused:
@@ -343,10 +335,6 @@ class HTTP1:
         connection.resume_reading()
         if connection.hub.stopping and not self._reader.buffered:
             self.close()
-        elif not connection.slow:
-            self._keep_alive()
-
-    def _keep_alive(self) -> None:
-        """Wait for the next request; a peer that still takes the last response is not idle."""
-        connection = self._connection
-        connection.deadlines.set(Deadline.KEEP_ALIVE, connection.hub.settings.keep_alive_timeout, self.close)
+        elif not connection.slow and not self._reader.buffered:
+            # A peer that still takes the last response is not idle, nor is one that has begun its next request.
+            connection.deadlines.set(Deadline.KEEP_ALIVE, connection.hub.settings.keep_alive_timeout, self.close)

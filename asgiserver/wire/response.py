@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from http import HTTPStatus
 
 from ..asgi.default_fields import DefaultFields
 from ..asgi.interfaces import Headers
 from ..errors import RequestError
 
-__all__ = ["CONTINUE", "LAST_CHUNK", "chunk", "head", "refusal"]
+__all__ = ["CONTINUE", "Framing", "framed", "head", "refusal"]
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-LAST_CHUNK = b"0\r\n\r\n"
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+class Framing(Enum):
+    """How the body of the current response is delimited (RFC 9112 §6.3)."""
+
+    UNKNOWN = auto()  # the response has not begun
+    NONE = auto()  # no body, whatever the fields say
+    PLAIN = auto()  # by Content-Length or the connection's end
+    CHUNKED = auto()
 
 
 def head(status: int, headers: Headers, *, chunked: bool = False, connection: bytes = b"") -> bytes:
@@ -34,10 +43,14 @@ def head(status: int, headers: Headers, *, chunked: bool = False, connection: by
     return b"".join(lines)
 
 
-def chunk(data: bytes) -> bytes:
-    """The size line before a chunk's data (RFC 9112 §7.1); a chunk of no data would end the body."""
-    assert data
-    return b"%x\r\n" % len(data)
+def framed(data: bytes, framing: Framing, *, last: bool) -> list[bytes]:
+    """A piece of a body as it goes over the wire (RFC 9112 §6, §7.1); without data a chunk would end the body."""
+    if framing is not Framing.CHUNKED:
+        return [data] if framing is Framing.PLAIN else []
+    parts = [b"%x\r\n" % len(data), data, b"\r\n"] if data else []
+    if last:
+        parts.append(b"0\r\n\r\n")
+    return parts
 
 
 def refusal(error: RequestError, fields: DefaultFields, *, has_body: bool = True) -> bytes:
@@ -51,4 +64,6 @@ def refusal(error: RequestError, fields: DefaultFields, *, has_body: bool = True
         (b"content-length", b"%d" % len(body)),
         *error.headers,
     ]
-    return head(error.status, fields.complete(headers), connection=b"close") + (body if has_body else b"")
+    # RFC 9110 §7.8: whoever sends Upgrade names it in Connection.
+    connection = b"close, upgrade" if error.status == 426 else b"close"
+    return head(error.status, fields.complete(headers), connection=connection) + (body if has_body else b"")

@@ -1,0 +1,196 @@
+"""The shape of the package: who may import whom, what an import does, and how long things are."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "asgiserver"
+FILES = sorted(PACKAGE.rglob("*.py"))
+NAMES = [path.relative_to(ROOT).as_posix() for path in FILES]
+
+#: What each room may import of the package, besides itself; the hall (files beside the rooms) may import all.
+ROOMS = {
+    "asgi": {"errors", "settings"},
+    "wire": {"errors", "settings", "asgi"},
+    "process": {"errors", "settings", "asgi", "wire", "server", "loading", ""},
+}
+#: The two files that everybody may import import nobody but the one that imports nobody at all.
+GROUND = {"asgiserver/errors.py": set(), "asgiserver/settings.py": {"errors"}}
+
+#: Where the tests of a module stand, when not in ``tests/test_<module>.py``.
+TESTED_IN = {
+    "asgiserver/__init__.py": "tests/test_structure.py",
+    "asgiserver/__main__.py": "tests/e2e/test_command_line.py",
+    "asgiserver/server.py": "tests/e2e/test_life_cycle.py",
+    "asgiserver/asgi/interfaces.py": "tests/test_frames.py",
+    "asgiserver/asgi/response.py": "tests/test_asgi_response.py",
+    "asgiserver/process/running.py": "tests/e2e/test_life_cycle.py",
+}
+
+MOST_LINES = 350
+MOST_LINES_OF_A_FUNCTION = 60
+
+
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The full names of the modules and objects that a file imports, wherever in it."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = list(package[: len(package) - node.level + 1]) if node.level else []
+            origin = ".".join([*start, *(node.module or "").split(".")]).strip(".")
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def parts_of_the_package(path: Path) -> set[str]:
+    """The rooms, and files of the hall, that a file imports; an empty name for the package's own ``__init__``."""
+    parts = set()
+    for name in imported(path):
+        first, *rest = name.split(".")
+        if first == "asgiserver":
+            here = rest[0] if rest else ""
+            parts.add(here if (PACKAGE / here).is_dir() or (PACKAGE / f"{here}.py").exists() else "")
+    return parts
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            yield f"{path.name}:{node.name}", node.end_lineno - node.lineno + 1
+
+
+class TestRooms:
+    @pytest.mark.parametrize("path", FILES, ids=NAMES)
+    def test_a_room_imports_only_what_it_may(self, path: Path) -> None:
+        room = path.relative_to(PACKAGE).parts[0]
+        if room in ROOMS:
+            assert parts_of_the_package(path) <= ROOMS[room] | {room}
+
+    @pytest.mark.parametrize("name", GROUND)
+    def test_the_ground_rests_on_nothing(self, name: str) -> None:
+        assert parts_of_the_package(ROOT / name) <= GROUND[name]
+
+    @pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "asgi"], ids=lambda path: path.name)
+    def test_asgi_knows_neither_twisted_nor_a_parser(self, path: Path) -> None:
+        foreign = {name.split(".")[0] for name in imported(path)}
+        assert not foreign & {"twisted", "autobahn", "h11", "socket", "zope"}
+
+    def test_only_one_place_touches_the_global_reactor(self) -> None:
+        """``process/reactor.py`` looks for it in ``sys.modules`` by its name; nobody else imports or names it."""
+        for name, path in zip(NAMES, FILES, strict=True):
+            named = {node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)}
+            assert not any(found.startswith("twisted.internet.reactor") for found in imported(path)), name
+            assert ("twisted.internet.reactor" in named) == (name == "asgiserver/process/reactor.py"), name
+
+    def test_the_frame_engine_is_known_to_the_frames_alone(self) -> None:
+        users = {path.name for path in FILES if any(name.startswith("autobahn") for name in imported(path))}
+        assert users <= {"frames.py", "frame_parser.py", "deflate.py"}
+
+    def test_no_wire_knows_a_message_of_asgi(self) -> None:
+        for path in PACKAGE.glob("wire/*.py"):
+            texts = {node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)}
+            assert not {text for text in texts if isinstance(text, str) and text.startswith(("http.", "websocket."))}, path
+
+
+class TestImporting:
+    """Invariant 6: importing has no effect. T238."""
+
+    PROGRAM = """
+import json, logging, os, signal, sys, threading
+environment = dict(os.environ)
+handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+__import__(sys.argv[1])
+import asyncio
+loggers = [logging.getLogger(), *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict))]
+policy = asyncio.events._event_loop_policy
+policy_type = type(policy).__module__.split(".")[0]
+print(json.dumps({
+    "reactor": "twisted.internet.reactor" in sys.modules,
+    "loop": getattr(getattr(policy, "_local", None), "_loop", None) is not None,
+    "policy": None if policy_type in ("builtins", "asyncio") else policy_type,
+    "handlers": [log.name for log in loggers for handler in log.handlers if not isinstance(handler, logging.NullHandler)],
+    "levels": [log.name for log in loggers if log.name.startswith("asgiserver") and log.level],
+    "environment": dict(os.environ) != environment,
+    "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != handlers,
+    "threads": threading.active_count() - 1,
+}))
+"""
+    NOTHING = {
+        "reactor": False, "loop": False, "policy": None, "handlers": [], "levels": [], "environment": False,
+        "signals": False, "threads": 0,
+    }
+
+    @pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("__main__.py")])
+    def test_in_a_fresh_interpreter_it_changes_nothing(self, name: str) -> None:
+        module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("ASGISERVER")}
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", self.PROGRAM, module],
+            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == self.NOTHING
+
+    def test_the_package_offers_server_and_settings(self) -> None:
+        import asgiserver
+
+        assert {"Server", "Settings"} <= set(asgiserver.__all__)
+        for name in asgiserver.__all__:
+            assert getattr(asgiserver, name) is not None
+        with pytest.raises(AttributeError):
+            asgiserver.nonsense  # noqa: B018
+
+
+class TestSizes:
+    @pytest.mark.parametrize("path", FILES, ids=NAMES)
+    def test_no_file_is_too_long(self, path: Path) -> None:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+    def test_no_function_is_too_long_and_most_are_short(self) -> None:
+        sizes = [size for path in FILES for size in functions(path)]
+        assert [name for name, size in sizes if size > MOST_LINES_OF_A_FUNCTION] == []
+        assert statistics.median(size for _, size in sizes) <= 10
+
+    def test_there_is_at_least_as_much_of_tests_as_of_source(self) -> None:
+        def lines(paths: Iterator[Path]) -> int:
+            return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
+
+        assert lines((ROOT / "tests").rglob("*.py")) >= lines(iter(FILES))
+
+    @pytest.mark.parametrize("path", FILES, ids=NAMES)
+    def test_no_name_says_nothing(self, path: Path) -> None:
+        words = set(path.stem.split("_"))
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ClassDef):
+                words |= {node.name.lower()}
+        assert not words & {"utils", "util", "helpers", "helper", "common", "manager", "base", "misc"}
+
+
+class TestTests:
+    @pytest.mark.parametrize("name", NAMES)
+    def test_each_module_has_its_tests(self, name: str) -> None:
+        if name.endswith("/__init__.py") and not (ROOT / name).read_text(encoding="utf-8").strip():
+            return
+        tests = ROOT / TESTED_IN.get(name, f"tests/test_{Path(name).stem}.py")
+        assert tests.exists(), f"{name} has no {tests.name}"
+
+    def test_no_exception_to_that_is_stale(self) -> None:
+        assert TESTED_IN.keys() <= set(NAMES)
