@@ -105,12 +105,16 @@ class CommandLineInterface:
         try:
             yield
         except ASGIServerError as error:
+            if isinstance(error, LifespanError) and error.__cause__ is not None:
+                traceback.print_exception(error.__cause__)
             self.parser.exit(exit_status(error), f"{self.parser.prog}: error: {error}\n")
 
     def load(self, path: str) -> Application:
         """The application as :meth:`load_asgi_app` gives it; exits with its traceback when it raised anything else."""
         try:
-            return self.load_asgi_app(path)
+            application = self.load_asgi_app(path)
+            logs.enable()
+            return application
         except ASGIServerError:
             raise
         except KeyboardInterrupt:

@@ -72,6 +72,7 @@ class Server(Hub):
         self._stop_event: asyncio.Event | None = None
         self._lifespan: Lifespan | None = None
         self._abandoned = False
+        self._serving: asyncio.Future[None] | None = None
 
     @property
     def stop_requested(self) -> bool:
@@ -122,13 +123,20 @@ class Server(Hub):
         except BaseException:
             await self._close()
             raise
+        self._serving = asyncio.ensure_future(self._close_when_stopped())
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        assert self._serving is not None
+        self.stop()
+        await self._serving
+
+    async def _close_when_stopped(self) -> None:
+        await self._wait_for_stop()
         await self._close()
 
     def stop(self) -> None:
-        """Ask a running server to end gracefully; from any thread, any number of times."""
+        """Ask a running server to end gracefully; from any thread, any number of times. Returns at once."""
         self._stop_asked.set()
         loop, event = self._loop, self._stop_event
         if loop is not None and event is not None and not loop.is_closed():
@@ -163,8 +171,17 @@ class Server(Hub):
         self.listeners = await listen(self.settings, HTTPFactory(self), reactor)
         for listener in self.listeners:
             logger.info("Listening on %s", listener.description)
+        self._warn_of_untrusted_proxy()
         if self.ready_callable is not None:
             self.ready_callable()
+
+    def _warn_of_untrusted_proxy(self) -> None:
+        """Daphne trusts whoever connects to its unix socket; here that has to be said."""
+        trusted = {"unix", "*"}.intersection(self.settings.forwarded_allow_ips)
+        if self.settings.proxy_headers and not trusted and any(each.address is None for each in self.listeners):
+            logger.warning(
+                "proxy_headers is on, but forwarded_allow_ips trusts no peer of a unix socket: add 'unix' to it"
+            )
 
     async def _close(self) -> None:
         """Stop listening, drain, and run the lifespan's shutdown; what is cancelled here is dropped at once."""
@@ -193,7 +210,9 @@ class Server(Hub):
         timeout, now = self.settings.graceful_timeout, asyncio.get_running_loop().time
         deadline = None if timeout is None else now() + timeout
         if not await self._wait_until(lambda: not self._tasks, deadline):
-            logger.warning("%d requests did not finish in %g seconds and are cancelled", len(self._tasks), timeout or 0)
+            logger.warning(
+                "%d applications did not end in %g seconds and are cancelled", len(self._tasks), timeout or 0
+            )
             for exchange, task in list(self._tasks.items()):
                 exchange.request_failed(RequestError(503, "The server is stopping."))
                 task.cancel()

@@ -231,6 +231,10 @@ class Settings:
             name = DAPHNE_KEYWORDS.get(keyword, keyword)
             if name not in cls.__dataclass_fields__:
                 raise SettingsError(f"unknown setting {keyword!r}")
+            if name == "websocket_connect_timeout" and name in values:
+                # Daphne has two clocks for what is one wait here, and the earlier one rings.
+                limits = [seconds for seconds in (value, values[name]) if seconds is not None and seconds > 0]
+                value = min(limits, default=None)
             if keyword.startswith("proxy_forwarded_") and value is not None:
                 values["proxy_headers"] = True
             values[name] = value
@@ -244,13 +248,16 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
-        for name, hint in get_type_hints(cls).items():
+        for name, kind in get_type_hints(cls).items():
             text = environ.get(f"ASGISERVER_{name.upper()}")
             if text is not None:
                 try:
-                    values[name] = parse(text, hint, information(name))
+                    values[name] = parse(text, kind, information(name))
                 except ValueError as error:
-                    raise SettingsError(f"ASGISERVER_{name.upper()}: {error}") from None
+                    hint = ""
+                    if text.startswith("tcp://"):
+                        hint = "; Kubernetes sets this for a Service called asgiserver: call it something else"
+                    raise SettingsError(f"ASGISERVER_{name.upper()}: {error}{hint}") from None
         return values
 
 

@@ -128,7 +128,7 @@ class TestState:
     @pytest.mark.parametrize("state", State)
     def test_every_state_explains_why_a_reply_is_unexpected(self, state: State) -> None:
         error = unexpected(state, ResponseBody(b"", False))
-        assert str(error).startswith("ResponseBody was sent ")
+        assert str(error).startswith("http.response.body was sent ")
         assert isinstance(error, RuntimeError)
 
 

@@ -116,7 +116,7 @@ class TestHost:
 
     @pytest.mark.parametrize(
         "host",
-        [b"a b", b"a/b", b"a@b", b"a?b", b"a#b", b"a\\b", b'a"b', b"<a>", b"a:80:90", b"a:http", b"::1", b"[::1", b"\xe9"],
+        [b"a b", b"a/b", b"a@b", b"a?b", b"a#b", b"a\\b", b'a"', b"<a>", b"a:8:9", b"a:http", b"::1", b"[::1", b"\xe9"],
     )
     def test_illegal_characters_are_refused(self, host: bytes) -> None:
         """T038."""
@@ -180,7 +180,7 @@ class TestTarget:
 
     @pytest.mark.parametrize(
         "target",
-        [b"*", b"a", b"", b"example.com:80", b"ftp://x/", b"http:///a", b"http://u:p@x/", b"http:/a", b"?a", b"http://x y/"],
+        [b"*", b"a", b"", b"x:80", b"ftp://x/", b"http:///a", b"http://u:p@x/", b"http:/a", b"?a", b"http://x y/"],
     )
     def test_other_forms_are_refused(self, target: bytes) -> None:
         assert refusal(b"GET", target, [HOST]) == 400
@@ -205,7 +205,9 @@ class TestBodySize:
     def test_known_framings(self, headers: Fields, size: int) -> None:
         assert made(headers, method=b"PUT").body_size == size
 
-    @pytest.mark.parametrize("value", [b"+5", b"-1", b"5 5", b"", b"5,5", b"0x5", b"5.0", b"1e3", b"\xb2", b"9" * 19, b"five"])
+    @pytest.mark.parametrize(
+        "value", [b"+5", b"-1", b"5 5", b"", b"5,5", b"0x5", b"5.0", b"1e3", b"\xb2", b"9" * 19, b"five"]
+    )
     def test_what_is_no_length_is_refused(self, value: bytes) -> None:
         """T099."""
         assert refusal(b"PUT", b"/", [HOST, (b"content-length", value)]) == 400
@@ -235,7 +237,8 @@ class TestBodySize:
             ([b"chunked", b"identity"], 400),
             ([b"chunked;q=1"], 501),
             ([b'"chunked"'], 501),
-            ([b""], 501),
+            ([b""], 400),
+            ([b"chunked", b""], 400),
         ],
     )
     def test_other_codings_are_refused(self, lines: list[bytes], status: int) -> None:

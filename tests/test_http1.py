@@ -1,4 +1,4 @@
-"""HTTP/1.1 on a connection: framing of responses, order, keep-alive, rest of bodies, 100-continue, upgrade, deadlines."""
+"""HTTP/1.1 on a connection: framing, order, keep-alive, rest of bodies, 100-continue, upgrade, deadlines."""
 
 from __future__ import annotations
 

@@ -132,7 +132,9 @@ class TestApplications:
         off = asyncio.run(main(b"permessage-deflate", websocket_compression=False))
         assert b"sec-websocket-extensions" not in off
 
-    @pytest.mark.parametrize(("name", "value", "status"), [(b"sec-websocket-version", b"8", 426), (b"sec-websocket-key", b"x", 400)])
+    @pytest.mark.parametrize(
+        ("name", "value", "status"), [(b"sec-websocket-version", b"8", 426), (b"sec-websocket-key", b"x", 400)]
+    )
     def test_wrong_handshake_reaches_no_application(self, name: bytes, value: bytes, status: int) -> None:
         """T187, T188."""
 

@@ -90,7 +90,8 @@ def test_refusal_is_a_whole_response_that_closes(has_body: bool) -> None:
     made = refusal(RequestError(426, "Upgrade.", ((b"x", b"1"),)), fields("asgiserver"), has_body=has_body)
     assert made == b"".join(
         (
-            b"HTTP/1.1 426 Upgrade Required\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 9\r\nx: 1\r\n",
+            b"HTTP/1.1 426 Upgrade Required\r\n",
+            b"content-type: text/plain; charset=utf-8\r\ncontent-length: 9\r\nx: 1\r\n",
             b"date: " + DATE + b"\r\nserver: asgiserver\r\nconnection: close, upgrade\r\n\r\n",
             b"Upgrade.\n" if has_body else b"",
         )

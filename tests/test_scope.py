@@ -47,8 +47,9 @@ class TestHTTP:
         """T002."""
         scope = scope_of(b"/?a", [(b"host", b"x")])
         types = {
-            "type": str, "asgi": dict, "http_version": str, "method": str, "scheme": str, "path": str, "raw_path": bytes,
-            "query_string": bytes, "root_path": str, "headers": list, "client": list, "server": list, "extensions": dict,
+            "type": str, "asgi": dict, "http_version": str, "method": str, "scheme": str, "path": str,
+            "raw_path": bytes, "query_string": bytes, "root_path": str, "headers": list, "client": list,
+            "server": list, "extensions": dict,
         }
         assert {key: type(value) for key, value in scope.items()} == types
         assert [type(part) for part in (*scope["client"], *scope["server"])] == [str, int, str, int]

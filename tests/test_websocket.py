@@ -258,7 +258,9 @@ class TestAccepting:
         assert (b"chosen", b"b") in made.stream.headers
 
     @pytest.mark.parametrize(("offered", "shown"), [(("a", "b"), "(a, b)"), ((), "(none)")])
-    def test_other_subprotocol_is_refused_and_the_next_try_may_succeed(self, offered: tuple[str, ...], shown: str) -> None:
+    def test_other_subprotocol_is_refused_and_the_next_try_may_succeed(
+        self, offered: tuple[str, ...], shown: str
+    ) -> None:
         """T134."""
         made = Made(subprotocols=offered)
         with pytest.raises(MessageError) as caught:

@@ -15,6 +15,7 @@ from ..errors import RequestError, UnexpectedMessage
 from ..settings import Settings
 from .deadlines import Deadline, Deadlines
 from .interfaces import Clock, Hub, Message, Scope, Stream
+from .messages import TYPES
 
 __all__ = ["Exchange", "State"]
 
@@ -169,7 +170,7 @@ def logged_request(scope: Scope) -> dict[str, Any]:
 
 
 _SO_FAR = {
-    State.WAITING: "before the response was started",
+    State.WAITING: "before http.response.start",
     State.STARTED: "after the response was started",
     State.STREAMING: "while the response's body is being sent",
     State.OPEN: "after the WebSocket was accepted",
@@ -179,6 +180,16 @@ _SO_FAR = {
 }
 
 
-def unexpected(state: State, reply: object) -> UnexpectedMessage:
+_SO_FAR_OF_WEBSOCKET = {
+    **_SO_FAR,
+    State.WAITING: "before websocket.accept",
+    State.STARTED: "after websocket.http.response.start",
+    State.COMPLETE: "after the WebSocket was denied",
+}
+
+
+def unexpected(state: State, reply: Any) -> UnexpectedMessage:
     """The error for a reply that ``state`` does not allow."""
-    return UnexpectedMessage(f"{type(reply).__name__} was sent {_SO_FAR[state]}")
+    kind: str = TYPES[type(reply)]
+    so_far = _SO_FAR_OF_WEBSOCKET if kind.startswith("websocket.") else _SO_FAR
+    return UnexpectedMessage(f"{kind} was sent {so_far[state]}")

@@ -67,6 +67,7 @@ class Lifespan:
         self._settings = settings
         self._logger = logger or logging.getLogger("asgiserver")
         self._phase = _Phase.NEW
+        self._delivered = False
         self._inbox: deque[Message] = deque()
         self._arrived = asyncio.Event()
         self._answered = asyncio.Event()
@@ -151,6 +152,7 @@ class Lifespan:
                 task.cancel()
             self._arrived.clear()
             await self._arrived.wait()
+        self._delivered = True
         return self._inbox.popleft()
 
     async def _send(self, message: Message) -> None:
@@ -220,7 +222,10 @@ class Lifespan:
         what = "returned" if error is None else f"raised {type(error).__name__}: {error}"
         if self._settings.lifespan == "on":
             raise LifespanError(f"the application {what} before it completed its start-up") from error
-        self._logger.debug("The application has no lifespan: it %s", what)
+        # One that took the event has failed to start, or takes every event for a request's: worth a line, no more.
+        # ASGI wants the server to go on all the same; startup.failed is the way to stop it.
+        level = logging.INFO if self._delivered and error is not None else logging.DEBUG
+        self._logger.log(level, "The application has no lifespan: it %s", what)
 
 
 _SO_FAR = {

@@ -17,6 +17,7 @@ from ..errors import MessageError
 
 __all__ = [
     "CONNECTION_SPECIFIC",
+    "TYPES",
     "Accept",
     "Close",
     "DenialBody",
@@ -340,3 +341,9 @@ _WEBSOCKET: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "websocket.http.response.start": partial(_start, kind=DenialStart),
     "websocket.http.response.body": partial(_body, kind=DenialBody),
 }
+#: The message that each reply was.
+TYPES = {
+    ResponseStart: "http.response.start", ResponseBody: "http.response.body", Accept: "websocket.accept",
+    SendText: "websocket.send", SendBytes: "websocket.send", Close: "websocket.close",
+    DenialStart: "websocket.http.response.start", DenialBody: "websocket.http.response.body",
+}  # fmt: skip

@@ -27,7 +27,7 @@ from ..errors import SettingsError
 from ..settings import Settings
 from .access_log import ACCESS, FORMATS, AccessLog, ActionLogger
 
-__all__ = ["ACCESS", "AccessLog", "ActionLogger", "bridge_twisted", "configure"]
+__all__ = ["ACCESS", "AccessLog", "ActionLogger", "bridge_twisted", "configure", "enable"]
 
 
 class _ServerLog(logging.StreamHandler[IO[str]]):
@@ -86,6 +86,17 @@ def configure(settings: Settings) -> None:
         _configure_server(settings)
     if settings.access_log is not None or settings.log_config is None:
         _configure_access(settings)
+
+
+def enable() -> None:
+    """Let the server's loggers speak again after an application has configured logging.
+
+    ``dictConfig`` disables every logger it does not name unless it is told not to, and then not even the traceback of
+    a 500 would be seen.
+    """
+    for name in [*logging.Logger.manager.loggerDict]:
+        if name == "asgiserver" or name.startswith("asgiserver."):
+            logging.getLogger(name).disabled = False
 
 
 def _undo(logger: logging.Logger) -> None:

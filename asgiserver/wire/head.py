@@ -156,6 +156,8 @@ def _body_size(known: dict[bytes, bytes], http_version: str) -> int:
 def _check_codings(value: bytes) -> None:
     """Refuse all transfer codings but a single ``chunked`` (RFC 9112 §6.1)."""
     codings = tokens(value)
+    if b"" in codings:
+        raise RequestError(400, "The request's Transfer-Encoding has an empty member.")
     if codings == [b"chunked"]:
         return
     if b"chunked" in codings and (codings[-1] != b"chunked" or codings.count(b"chunked") > 1):
