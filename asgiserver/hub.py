@@ -119,7 +119,8 @@ class Hub:
         logger.info("Refused %s of %s with %d: %s", what, client, error.status, error.reason)
         if request is None or not self.logs_actions:
             return
-        scope = self._scopes.http(request, addresses)
+        scopes = self._scopes
+        scope = scopes.websocket(request, addresses, []) if request.upgrade else scopes.http(request, addresses)
         details = {**logged_request(scope), "status": error.status}
         if request.upgrade:
             self.log_action("websocket", "rejected", details)

@@ -74,6 +74,18 @@ class TestNoBody:
         assert [name for name, _ in stream.headers] == [b"x", b"date", b"server"]
         assert stream.data == b""
 
+    @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+    @pytest.mark.parametrize("length", [None, 0, 3])
+    def test_205_says_that_there_is_nothing(self, method: str, length: int | None) -> None:
+        """T061; RFC 9110 §15.3.6."""
+        made, stream = response(method)
+        made.start(start(205, length=length))
+        made.body(b"ab", more_body=True)
+        made.body(b"c", more_body=False)
+        assert stream.framing == {"content_length": 0, "has_body": False, "close": False}
+        assert [value for name, value in stream.headers if name == b"content-length"] == [b"0"]
+        assert (stream.data, made.sent, stream.calls[-1]) == (b"", 0, "end")
+
 
 class TestLength:
     @pytest.mark.parametrize("pieces", [[b"abcde"], [b"ab", b"cde"], [b"", b"abcde", b""], [b"a"] * 5])

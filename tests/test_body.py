@@ -152,6 +152,28 @@ class TestRefusals:
     def test_bad_trailers(self, line: bytes) -> None:
         assert status(b"0\r\na: b\r\n" + line + b"\r\n\r\n") == 400
 
+    @pytest.mark.parametrize("chunk", [b"1\r\n*\r\n", b"1;a=b\r\n*\r\n", b"0001\r\n*\r\n", b"5;name=value\r\nhello\r\n"])
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_many_small_chunks_are_fine(self, chunk: bytes, whole: bool) -> None:
+        count = 20_000
+        pieces = [chunk * count] if whole else [chunk] * count
+        got, ended, rest = read(chunked(), *pieces, b"0\r\n\r\n")
+        assert (len(got), ended, rest) == (count * (5 if chunk.startswith(b"5") else 1), True, b"")
+
+    def test_framing_without_end_around_tiny_chunks_is_refused(self) -> None:
+        """CVE-2023-39326."""
+        padded = b"1;" + b"a" * 1020 + b"\r\n*\r\n"
+        assert status(padded * 16) == 200
+        assert status(padded * 17) == 400
+        assert status((b"1;" + b"a" * 13 + b"\r\n*\r\n") * 17_000) == 400
+
+    def test_framing_is_paid_for_by_data(self) -> None:
+        padded = b"200;" + b"a" * 1018 + b"\r\n" + b"*" * 512 + b"\r\n"
+        assert status(padded * 50) == 200
+        # What was saved by large chunks does not pay for what comes later.
+        saved = b"4000\r\n" + b"*" * 16384 + b"\r\n"
+        assert status(saved * 3 + (b"1;" + b"a" * 1020 + b"\r\n*\r\n") * 17) == 400
+
     def test_trailers_have_limits(self) -> None:
         assert status(b"0\r\n" + b"x: y\r\n" * 5 + b"\r\n") == 200
         assert status(b"0\r\n" + b"x: y\r\n" * 6 + b"\r\n") == 431

@@ -373,6 +373,35 @@ class TestFailures:
         assert caught.value.code == status
         assert capsys.readouterr().err == f"asgiserver: error: {failure}\n"
 
+    def test_what_the_application_raised_in_its_start_up_is_shown_above_the_line(
+        self, server: type[FakeServer], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def connect() -> None:
+            raise ConnectionError("no database")
+
+        try:
+            connect()
+        except ConnectionError as error:
+            server.failure = LifespanError("the application raised ConnectionError: no database")
+            server.failure.__cause__ = error
+        with pytest.raises(SystemExit) as caught:
+            Interface().run(["module:app"])
+        assert caught.value.code == 3
+        first, *_, raised, last = capsys.readouterr().err.splitlines()
+        assert first == "Traceback (most recent call last):"
+        assert raised == "ConnectionError: no database"
+        assert last == "asgiserver: error: the application raised ConnectionError: no database"
+
+    @pytest.mark.parametrize("error", [ListenError("in use"), SettingsError("wrong")])
+    def test_no_other_cause_is_shown(
+        self, error: Exception, server: type[FakeServer], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        error.__cause__ = OSError("in use")
+        server.failure = error
+        with pytest.raises(SystemExit):
+            Interface().run(["module:app"])
+        assert capsys.readouterr().err == f"asgiserver: error: {error}\n"
+
     def test_a_bad_logging_configuration_is_told_before_anything_is_imported(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -501,6 +530,20 @@ class TestMain:
         monkeypatch.setattr(CommandLineInterface, "load_asgi_app", lambda self, path: order.append("load"))
         main(["module:app"])
         assert order == ["configure", "bridge", "load"]
+
+    def test_the_servers_loggers_are_enabled_once_the_application_was_imported(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        steps: list[str] = []
+
+        class Recording(CommandLineInterface):
+            def load_asgi_app(self, asgi_app_path: str) -> Any:
+                steps.append("import")
+                return application
+
+        monkeypatch.setattr(cli.logs, "enable", lambda: steps.append("enable"))
+        Recording().run(["module:app"])
+        assert steps == ["import", "enable"]
 
     def test_making_a_command_line_sets_up_no_logging(self) -> None:
         before = list(logging.getLogger().handlers)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
+import logging
+import textwrap
 
 import pytest
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress, ISSLTransport, ITCPTransport
+from twisted.internet.tcp import Connection as TCPConnection
 from zope.interface import directlyProvides
 
 from asgiserver.asgi.messages import ResponseBody, ResponseStart
@@ -189,14 +195,16 @@ class TestPressure:
         connection.resume_reading()
         assert calls == ["pause", "resume"]
 
-    def test_peer_that_takes_nothing_is_dropped(self) -> None:
+    def test_peer_that_takes_nothing_is_dropped_and_named(self, caplog: pytest.LogCaptureFixture) -> None:
         """T128."""
+        caplog.set_level(logging.INFO, "asgiserver.wire")
         hub, connection, transport = connected(room=0, write_timeout=5)
         connection.write(b"*" * (BUFFER + 1))
         hub.clock.advance(4.9)
-        assert not transport.aborted
+        assert (transport.aborted, caplog.messages) == (False, [])
         hub.clock.advance(0.1)
         assert transport.aborted
+        assert caplog.messages == [f"Dropped {CLIENT}, which took nothing for 5 seconds"]
 
     def test_peer_that_takes_little_is_not(self) -> None:
         hub, connection, transport = connected(room=0, write_timeout=5)
@@ -302,6 +310,28 @@ class TestClosing:
         transport.readable(100)
         assert (transport.sent, transport.disconnecting) == (b"hello", True)
 
+    def test_finish_leaves_a_peer_that_is_still_sending_to_the_close_deadline(self) -> None:
+        """RFC 9112 §9.6: closed with unread input it would be reset, and might lose what it was sent."""
+        hub, connection, transport = connected(close_timeout=2)
+        connection.write(b"No.")
+        connection.close(unread=True)
+        connection.finish()
+        assert not transport.disconnecting
+        connection.dataReceived(b"*" * 1000)
+        hub.clock.advance(1.9)
+        assert not transport.disconnecting
+        hub.clock.advance(0.1)
+        assert transport.disconnecting
+        assert not transport.aborted
+
+    @pytest.mark.parametrize("closing", [True, False])
+    def test_finish_ends_an_idle_peer_at_once(self, closing: bool) -> None:
+        _, connection, transport = connected(close_timeout=2)
+        if closing:
+            connection.close()
+        connection.finish()
+        assert transport.disconnecting
+
     def test_wrapped_transport_closes_in_its_own_way(self) -> None:
         connection, transport = WireHub().connect(FakeTransport())
         connection.close()
@@ -339,6 +369,60 @@ class TestTooMany:
         assert transport.half_closed
         connection.dataReceived(GET)
         assert hub.requests == []
+
+
+    def test_it_is_told_when_debugging_alone(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG, "asgiserver.wire")
+        hub = WireHub()
+        hub.accepting = False
+        hub.connect(FakeSocket())
+        assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
+            (logging.DEBUG, f"Turned {CLIENT} away: There are too many connections.")
+        ]
+
+
+class TestTwisted:
+    """That the sockets' transport has what is read of it past Twisted's public interface."""
+
+    def names_read(self) -> set[str]:
+        """The attributes that a connection reads of its transport."""
+        return {
+            node.attr
+            for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(HTTPConnection))))
+            if isinstance(node, ast.Attribute)
+            and ast.unparse(node.value) in ("transport", "self.transport", "bottom")
+            # Asked for when the transport says that it is TCP's, and of one that wraps another.
+            and node.attr not in ("setTcpNoDelay", "transport")
+        }
+
+    def test_every_name_that_is_read_is_there(self) -> None:
+        private = {"dataBuffer", "offset", "_tempDataBuffer", "_tempDataLen", "writeSomeData"}
+        assert private <= self.names_read()
+        descriptor = FileDescriptor(reactor=object())  # type: ignore[arg-type]
+        plain = self.names_read() - {"abortConnection"}
+        assert {name for name in plain if not hasattr(descriptor, name)} == set()
+        assert issubclass(TCPConnection, FileDescriptor)
+        assert hasattr(TCPConnection, "abortConnection")
+
+    def test_bytes_that_wait_are_where_they_are_counted(self) -> None:
+        _, connection, transport = connected(room=0)
+        assert connection._buffered() == 0
+        transport.write(b"*" * 10)
+        assert (transport._tempDataLen, b"".join(transport._tempDataBuffer), transport.dataBuffer) == (10, b"*" * 10, b"")
+        assert connection._buffered() == 10
+        transport.readable(4)
+        assert (transport._tempDataLen, transport._tempDataBuffer) == (0, [])
+        assert (len(transport.dataBuffer), transport.offset) == (10, 4)
+        assert connection._buffered() == 6
+        transport.write(b"*")
+        assert connection._buffered() == 7
+        transport.readable(100)
+        assert (transport.dataBuffer, transport.offset, connection._buffered()) == (b"", 0, 0)
+
+    def test_neither_sending_nor_receiving_is_done_by_another_way(self) -> None:
+        """``writeSomeData`` is what ``doWrite`` itself sends by, so that what is sent first is first."""
+        assert "self.writeSomeData(" in inspect.getsource(FileDescriptor.doWrite)
+        assert TCPConnection.doWrite is FileDescriptor.doWrite
 
 
 class TestAddresses:

@@ -55,8 +55,9 @@ def test_date_is_formatted_once_a_second() -> None:
     assert made.complete([])[0] == (b"date", b"Tue, 15 Nov 1994 08:12:32 GMT")
 
 
-def test_values_may_be_latin_1() -> None:
+def test_values_may_be_latin_1_and_have_tabs() -> None:
     assert fields("caf\xe9").complete([])[1] == (b"server", b"caf\xe9")
+    assert fields("", "x: a\tb\x80").complete([])[1] == (b"x", b"a\tb\x80")
 
 
 @pytest.mark.parametrize("line", [": value", "two words: value", "a\r\nb: c", "x(y): z", "schl\xfcssel: x"])
@@ -65,7 +66,16 @@ def test_what_is_no_field_name_is_refused(line: str) -> None:
         fields("", line)
 
 
-@pytest.mark.parametrize("text", ["a\nb", "a\rb", "a\0b"])
+@pytest.mark.parametrize(
+    "name",
+    ["content-length", "Transfer-Encoding", "connection", "UPGRADE", "keep-alive", "Proxy-Connection", " upgrade "],
+)
+def test_what_only_the_server_can_know_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"headers: '{name.strip()}' is set by the server"):
+        fields("", f"{name}: value")
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\rb", "a\0b", "a\x01b", "a\x1bb", "a\x0bb", "a\x7fb"])
 def test_control_characters_are_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="server_name: control characters"):
         fields(text)

@@ -120,9 +120,9 @@ class TestStatesAndReplies:
             made.send(message)
 
     def test_refusal_says_what_was_sent_when(self) -> None:
-        with pytest.raises(UnexpectedMessage, match="http.response.body was sent before http.response.start"):
+        with pytest.raises(UnexpectedMessage, match=r"http.response.body was sent before http.response.start"):
             Made().send(LAST)
-        with pytest.raises(UnexpectedMessage, match="http.response.start was sent after the response was complete"):
+        with pytest.raises(UnexpectedMessage, match=r"http.response.start was sent after the response was complete"):
             reached(State.COMPLETE).send(START)
 
 

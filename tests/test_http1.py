@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
 
+from asgiserver.asgi.deadlines import Deadline, Deadlines
 from asgiserver.asgi.exchange import State
 from asgiserver.asgi.messages import Accept, Close, ResponseBody, ResponseStart
 from asgiserver.errors import RequestError
@@ -202,6 +204,30 @@ class TestKeepAlive:
         assert wire.closed
 
 
+    @pytest.mark.parametrize(
+        ("data", "settings", "waits"),
+        [
+            (POST, {"limit_body_size": 9}, True),
+            (CHUNKED + b"zz\r\n", {}, True),
+            (GET % 1, {}, False),
+            (b"garbage\r\n\r\n", {}, False),
+        ],
+    )
+    def test_only_a_peer_that_may_still_be_sending_is_waited_for_at_the_end(
+        self, data: bytes, settings: dict[str, Any], waits: bool
+    ) -> None:
+        """RFC 9112 §9.6: a reset could cost it the answer."""
+        wire = Wire(data, transport := FakeSocket(), close_timeout=2, **settings)
+        if wire.hub.exchanges and data.startswith(b"GET"):
+            wire.answer(close=True)
+        assert transport.half_closed
+        wire.connection.finish()
+        assert transport.disconnecting is not waits
+        wire.advance(2)
+        assert transport.disconnecting
+        assert not transport.aborted
+
+
 class TestPipelining:
     def test_answers_are_in_order_and_one_at_a_time(self) -> None:
         """T041, T042."""
@@ -332,6 +358,19 @@ class TestBody:
         assert wire.transport.take().startswith(b"HTTP/1.1 400 Bad Request\r\n")
         assert wire.receive() == DISCONNECT
         assert wire.closed
+
+    def test_what_ends_a_request_in_its_body_is_told(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "asgiserver.wire")
+        wire = Wire(CHUNKED)
+        wire.feed(b"zz\r\n")
+        Wire(POST, body_timeout=5).advance(5)
+        assert [(record.name, record.levelno, record.getMessage()) for record in caplog.records] == [
+            ("asgiserver.wire", logging.INFO, f"Ended POST '/' with {error}")
+            for error in (
+                "400: The request's body has a chunk whose size is not valid.",
+                "408: The request's body did not arrive in time.",
+            )
+        ]
 
     def test_bad_chunk_in_mid_response_aborts_it(self) -> None:
         wire = Wire(CHUNKED)
@@ -553,13 +592,53 @@ class TestDeadlines:
         assert wire.transport.take().startswith(b"HTTP/1.1 408 ")
         assert wire.closed
 
-    def test_empty_lines_are_no_way_around(self) -> None:
+    @pytest.mark.parametrize("answered", [False, True])
+    def test_empty_lines_are_no_way_around(self, answered: bool) -> None:
         """T119."""
-        wire = Wire(b"\r\n", head_timeout=10, first_byte_timeout=10)
+        wire = Wire(first_byte_timeout=10, keep_alive_timeout=10, head_timeout=100)
+        if answered:
+            wire.feed(GET % 1)
+            wire.answer()
         for _ in range(4):
-            wire.advance(5)
             wire.feed(b"\r\n")
+            wire.advance(2)
+        wire.advance(1.9)
+        assert not wire.closed
+        wire.advance(0.1)
         assert wire.closed
+
+    @pytest.mark.parametrize("data", [GET % 1 + b"\r\n", POST + b"0123456789\r\n\r\n"])
+    @pytest.mark.parametrize("later", [False, True])
+    def test_empty_line_behind_a_request_begins_no_other(self, data: bytes, later: bool) -> None:
+        """RFC 9112 §2.2: some old clients send one behind a body."""
+        wire = Wire(data, keep_alive_timeout=10, head_timeout=5)
+        if later:
+            wire.feed(b"\r\n")
+        wire.answer(length=2)
+        wire.advance(9.9)
+        assert not wire.closed
+        wire.advance(0.1)
+        assert wire.closed
+        assert wire.transport.take() == response() + b"ok"
+
+    def test_peer_that_has_begun_its_next_request_is_never_idle(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        wire = Wire(GET % 1 + GET % 2 + b"GET", keep_alive_timeout=5, head_timeout=20)
+        kinds: list[Deadline] = []
+        original = Deadlines.set
+
+        def recorded(self: Deadlines, kind: Deadline, *rest: Any) -> None:
+            kinds.append(kind)
+            original(self, kind, *rest)
+
+        monkeypatch.setattr(Deadlines, "set", recorded)
+        wire.answer()
+        wire.answer()
+        assert Deadline.KEEP_ALIVE not in kinds
+        wire.transport.take()
+        wire.advance(19.9)
+        assert not wire.closed
+        wire.advance(0.1)
+        assert wire.transport.take().startswith(b"HTTP/1.1 408 ")
 
     def test_idle_connection_is_closed_quietly(self) -> None:
         """T121."""
@@ -606,6 +685,25 @@ class TestDeadlines:
         wire.advance(1)
         assert wire.transport.take().startswith(b"HTTP/1.1 408 ")
         assert wire.receive() == DISCONNECT
+
+    @pytest.mark.parametrize("answered", [False, True])
+    def test_framing_of_a_body_does_not_move_its_deadline_but_pieces_do(self, answered: bool) -> None:
+        wire = Wire(CHUNKED, body_timeout=5)
+        if answered:
+            wire.answer()
+            wire.transport.take()
+        for piece in (b"2", b"\r\n*", b"*", b"\r\n", b"1;"):
+            wire.advance(2)
+            wire.feed(piece)
+        # The last piece of the body came 4 seconds ago.
+        assert not wire.closed
+        wire.feed(b"a")
+        wire.advance(0.9)
+        wire.feed(b"a")
+        assert not wire.closed
+        wire.advance(0.1)
+        assert wire.closed
+        assert wire.transport.take().startswith(b"" if answered else b"HTTP/1.1 408 ")
 
     def test_peer_that_was_stopped_is_not_late(self) -> None:
         """T124."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -57,6 +58,27 @@ class Served:
     @property
     def running(self) -> int:
         return len(self.hub._tasks)
+
+
+class SlowStream(FakeStream):
+    """A stream with room for one piece of data at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._room = asyncio.Event()
+
+    def send_data(self, data: bytes, *, last: bool = False) -> None:
+        super().send_data(data, last=last)
+        self.slow = True
+
+    def give_room(self) -> None:
+        self.slow = False
+        self._room.set()
+        self._room = asyncio.Event()
+
+    async def drain(self) -> None:
+        if self.slow:
+            await self._room.wait()
 
 
 def leave(exchange: Exchange, stream: FakeStream) -> None:
@@ -148,6 +170,40 @@ class TestApplications:
                 await served.open(UPGRADE._replace(headers=headers))
             assert caught.value.status == status
             assert served.running == 0
+
+        asyncio.run(main())
+
+    @pytest.mark.skipif(sys.version_info < (3, 12), reason="there is no eager task factory")
+    def test_eager_task_factory_does_not_start_it_before_the_wire_knows_the_exchange(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            await send(LAST)
+
+        async def main() -> None:
+            asyncio.get_running_loop().set_task_factory(vars(asyncio)["eager_task_factory"])
+            served, stream = Served(application), FakeStream()
+            served.hub.open_exchange(GET, stream, ADDRESSES)
+            assert stream.calls == []
+            await settle()
+            assert stream.calls == ["headers", "data", "end"]
+            assert served.running == 0
+
+        asyncio.run(main())
+
+    def test_no_websocket_is_opened_while_the_server_stops_but_requests_are_answered(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            assert scope["type"] == "http"
+            await send(START)
+            await send(LAST)
+
+        async def main() -> None:
+            served = Served(application)
+            served.hub.stopping = True
+            with pytest.raises(RequestError, match="stopping") as caught:
+                await served.open(UPGRADE)
+            assert (caught.value.status, served.running) == (503, 0)
+            _, stream = await served.open(GET)
+            assert stream.status == 200
 
         asyncio.run(main())
 
@@ -268,18 +324,26 @@ class TestFailures:
         asyncio.run(main())
         assert caplog.records == []
 
-    def test_sys_exit_ends_the_request_and_not_the_server(self, caplog: pytest.LogCaptureFixture) -> None:
+    @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=repr)
+    def test_what_is_contained_ends_the_request_and_not_the_server(
+        self, error: BaseException, caplog: pytest.LogCaptureFixture
+    ) -> None:
         """T111."""
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            raise SystemExit(3)
+            raise error
 
         async def main() -> None:
-            _, stream = await Served(application).open()
-            assert stream.status == 500
+            served = Served(application)
+            assert served.hub.contained == (SystemExit,)
+            served.hub.contained = (SystemExit, KeyboardInterrupt)
+            for _ in range(2):
+                _, stream = await served.open()
+                assert stream.status == 500
 
         asyncio.run(main())
-        assert "SystemExit(3)" in str(caplog.records[0].exc_info)
+        assert len(caplog.records) == 2
+        assert f"the application raised {error!r}" in str(caplog.records[0].exc_info)
 
     def test_application_that_is_cancelled_is_500(self, caplog: pytest.LogCaptureFixture) -> None:
         """T110."""
@@ -357,6 +421,95 @@ class TestPressure:
             assert sent == [0, 1, 2]
 
         asyncio.run(main())
+
+
+    def test_send_that_is_given_up_while_it_waits_for_room_has_sent_nothing(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            await send(MORE)
+            for _ in range(5):
+                waiting = asyncio.ensure_future(send(MORE))
+                await settle()
+                waiting.cancel()
+                await asyncio.wait({waiting})
+                given_up.append(waiting.cancelled())
+            stream.give_room()
+            await send(LAST)
+
+        async def main() -> None:
+            nonlocal stream
+            stream = SlowStream()
+            Served(application).hub.open_exchange(GET, stream, ADDRESSES)
+            await settle()
+            # The first piece took the room, and is waited for.
+            stream.give_room()
+            stream.slow = True
+            for _ in range(20):
+                await settle()
+
+        stream: SlowStream
+        given_up: list[bool] = []
+        asyncio.run(main())
+        assert given_up == [True] * 5
+        assert stream.data == b"ab"
+
+    def test_of_several_that_send_at_a_time_each_waits_for_room_of_its_own(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(ACCEPT)
+            await asyncio.gather(*(send({"type": "websocket.send", "bytes": b"%d" % at}) for at in range(5)))
+
+        async def main() -> None:
+            stream = SlowStream()
+            exchange = Served(application).hub.open_exchange(UPGRADE, stream, ADDRESSES)
+            await settle()
+            for count in range(1, 6):
+                assert len(stream.data) == 3 * count
+                stream.give_room()
+                await settle()
+            assert stream.data == b"".join(b"\x82\x01%d" % at for at in range(5)) + b"\x88\x02\x03\xe8"
+            leave(exchange, stream)
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("message", [{"type": "nonsense"}, {**MORE, "body": "text"}])
+    def test_wrong_message_is_refused_without_waiting_for_room(self, message: dict[str, Any]) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            stream.slow = True
+            with pytest.raises(MessageError):
+                await send(message)
+            done.append(True)
+            stream.slow = False
+
+        async def main() -> None:
+            await settle()
+            Served(application).hub.open_exchange(GET, stream, ADDRESSES)
+            await settle()
+
+        stream, done = SlowStream(), list[bool]()
+        asyncio.run(main())
+        assert done
+
+    def test_send_that_waits_for_room_ends_when_the_peer_leaves(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            stream.slow = True
+            with pytest.raises(ClientDisconnected):
+                await send(MORE)
+            done.append(True)
+
+        async def main() -> None:
+            exchange = Served(application).hub.open_exchange(GET, stream, ADDRESSES)
+            await settle()
+            assert not done
+            leave(exchange, stream)
+            stream.give_room()
+            await settle()
+
+        stream, done = SlowStream(), list[bool]()
+        asyncio.run(main())
+        assert done
+        assert stream.data == b""
 
 
 class TestDisconnect:
@@ -622,7 +775,7 @@ class TestDisconnect:
             try:
                 await send(START)
             except OSError:
-                raise KeyError("bug")  # noqa: B904
+                undefined_name  # type: ignore[name-defined]  # noqa: B018, F821
 
         async def main() -> None:
             nonlocal left
@@ -633,7 +786,8 @@ class TestDisconnect:
 
         left: asyncio.Event
         asyncio.run(main())
-        assert len(errors(caplog)) == 1
+        assert errors(caplog) == ["Exception in the application for GET '/page'"]
+        assert "undefined_name" in str(caplog.records[0].exc_info)
 
     @pytest.mark.parametrize("group", [True, False])
     def test_other_failure_after_the_disconnect_is_logged(self, group: bool, caplog: pytest.LogCaptureFixture) -> None:
@@ -756,6 +910,57 @@ class TestActions:
         who = "192.0.2.7:80" if client else "a unix socket's peer"
         assert record.getMessage() == f"Refused {what} of {who} with 400: It was wrong."
         assert [(*call[:2], call[2]["status"]) for call in calls] == ([("http", "complete", 400)] if request_ else [])
+
+    @pytest.mark.parametrize("status", [400, 413, 503])
+    @pytest.mark.parametrize("asked", [GET, UPGRADE], ids=["http", "websocket"])
+    def test_refusal_has_its_line_in_the_access_log(
+        self, asked: Request, status: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "asgiserver.access")
+        hub = Served(TestClosingTimeout.stubborn, AccessLog("%(event)s %(method)s %(path)s %(status)s %(size)s")).hub
+        hub.request_refused(asked, ADDRESSES, RequestError(status, "No."))
+        lines = [record.getMessage() for record in caplog.records if record.name == "asgiserver.access"]
+        refused = f"rejected WSREJECT /ws {status} -" if asked.upgrade else f"complete GET /page {status} 4"
+        assert lines == [refused]
+
+    def test_refused_request_has_what_an_answered_one_has(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            for message in [START, LAST] if scope["type"] == "http" else [{"type": "websocket.close"}]:
+                await send(message)
+
+        async def main() -> None:
+            served = Served(application, lambda *call: calls.append(call))
+            await served.open(GET)
+            served.hub.request_refused(GET, ADDRESSES, RequestError(503, "The server is busy."))
+            await served.open(UPGRADE)
+            served.hub.request_refused(UPGRADE, ADDRESSES, RequestError(426, "No."))
+
+        calls: list[tuple[str, str, dict[str, Any]]] = []
+        asyncio.run(main())
+        answered, refused, _, rejected, refused_websocket = calls
+        for one, other in ((answered, refused), (rejected, refused_websocket)):
+            assert one[:2] == other[:2]
+            assert one[2].keys() == other[2].keys()
+            assert all(one[2][name] == other[2][name] for name in ("path", "client", "scheme", "headers"))
+
+    def test_long_target_of_a_refused_request_is_cut_in_the_servers_log(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "asgiserver")
+        hub = Served(TestClosingTimeout.stubborn).hub
+        hub.request_refused(GET._replace(target=b"/" + b"a" * 10_000), ADDRESSES, RequestError(413, "It is too large."))
+        (line,) = [record.getMessage() for record in caplog.records if record.name == "asgiserver"]
+        assert f"GET b'/{'a' * 199}' of" in line
+
+    def test_refusal_that_nobody_wants_to_know_of_makes_no_scope(self) -> None:
+        """As for a scanner's requests with the access log off."""
+        hub = Hub(TestClosingTimeout.stubborn, Settings(), None)
+        logging.getLogger("asgiserver.access").setLevel(logging.WARNING)
+        hub._scopes = None  # type: ignore[assignment]
+        try:
+            hub.request_refused(GET, ADDRESSES, RequestError(413, "It is too large."))
+        finally:
+            logging.getLogger("asgiserver.access").setLevel(logging.NOTSET)
 
 
 class TestConnections:

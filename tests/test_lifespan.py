@@ -251,9 +251,20 @@ class TestApplicationWithoutLifespan:
         start_and_stop(lifespan)
         assert not lifespan.supported
         assert not lifespan.failed
+        (record,) = [record for record in caplog.records if record.name == logger.name]
+        assert record.getMessage().startswith(f"The application has no lifespan: it {what}")
+        assert "\n" not in record.getMessage()
+        assert record.exc_info is None
+        # One that took the event may have meant to start.
+        assert record.levelno == (logging.INFO if application is raises_after_receiving else logging.DEBUG)
+
+    def test_auto_does_not_name_one_that_takes_the_event_and_returns(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+
+        start_and_stop(make(application))
         assert records(caplog) == []
-        assert any(f"it {what}" in line for line in records(caplog, logging.DEBUG))
-        assert all(record.exc_info is None for record in caplog.records)
+        assert records(caplog, logging.DEBUG) == ["The application has no lifespan: it returned"]
 
     @pytest.mark.parametrize(("application", "what"), WITHOUT_LIFESPAN)
     def test_on_is_an_error_with_the_cause(self, application: Any, what: str) -> None:

@@ -419,5 +419,31 @@ class TestTheBridgeToTwisted:
         assert bridge.found == []
 
 
+class TestEnabling:
+    def test_loggers_that_an_application_has_disabled_speak_again(self, process: Process) -> None:
+        """As ``dictConfig`` does with all that it does not name."""
+        process.configure(log_fmt="%(message)s")
+        ours = [logging.getLogger(name) for name in ("asgiserver", "asgiserver.wire", ACCESS)]
+        other, alike = logging.getLogger("an.application"), logging.getLogger("asgiserverless")
+        for logger in (*ours, other, alike):
+            logger.disabled = True
+        try:
+            logs.enable()
+            assert [logger.disabled for logger in ours] == [False] * 3
+            assert other.disabled
+            assert alike.disabled
+            logging.getLogger("asgiserver.wire").info("seen")
+            write_access_line()
+        finally:
+            for logger in (*ours, other, alike):
+                logger.disabled = False
+        assert (process.stderr, process.stdout) == ("seen\n", "200 /\n")
+
+    def test_no_logger_is_made_for_it(self) -> None:
+        before = set(logging.Logger.manager.loggerDict)
+        logs.enable()
+        assert set(logging.Logger.manager.loggerDict) == before
+
+
 def test_the_access_log_is_reached_from_here() -> None:
     assert {"AccessLog", "ActionLogger", "ACCESS"} <= set(logs.__all__)

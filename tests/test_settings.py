@@ -178,6 +178,17 @@ class TestKeywords:
     def test_daphnes_name_for_the_handshakes_time(self) -> None:
         assert Settings.from_keywords(websocket_handshake_timeout=7).websocket_connect_timeout == 7.0
 
+    @pytest.mark.parametrize(
+        ("handshake", "connect", "seconds"),
+        [(7, 3, 3.0), (3, 7, 3.0), (-1, 3, 3.0), (3, -1, 3.0), (3, 0, 3.0), (None, 3, 3.0), (0, -1, None), (4, 4.5, 4.0)],
+    )
+    def test_of_daphnes_two_clocks_for_the_handshake_the_earlier_one_rings(
+        self, handshake: float | None, connect: float | None, seconds: float | None
+    ) -> None:
+        both = {"websocket_handshake_timeout": handshake, "websocket_connect_timeout": connect}
+        for keywords in (both, dict(reversed(both.items()))):
+            assert Settings.from_keywords(**keywords).websocket_connect_timeout == seconds
+
     def test_daphnes_proxy_fields_turn_proxy_headers_on(self) -> None:
         settings = Settings.from_keywords(proxy_forwarded_address_header="X-Real-IP", proxy_forwarded_port_header=None)
         assert settings.proxy_headers
@@ -266,6 +277,14 @@ class TestEnvironment:
         with pytest.raises(SettingsError) as caught:
             Settings.from_environment({f"ASGISERVER_{variable}": text})
         assert str(caught.value) == f"ASGISERVER_{variable}: {expected}"
+
+    def test_a_port_that_kubernetes_sets_for_a_service_of_our_name_is_explained(self) -> None:
+        with pytest.raises(SettingsError) as caught:
+            Settings.from_environment({"ASGISERVER_PORT": "tcp://10.0.0.1:80"})
+        assert str(caught.value) == (
+            "ASGISERVER_PORT: expected a whole number, got 'tcp://10.0.0.1:80'; Kubernetes sets this for a Service "
+            "called asgiserver: call it something else"
+        )
 
     def test_what_it_gives_makes_settings(self) -> None:
         values = Settings.from_environment({"ASGISERVER_WEBSOCKET_TIMEOUT": "-1", "ASGISERVER_HEADERS": "X-A:1"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -613,8 +614,9 @@ class TestDeadlines:
         made.clock.advance(1e9)
         assert made.engine.sent == []
 
-    def test_silent_peer_is_pinged_and_dropped(self) -> None:
+    def test_silent_peer_is_pinged_and_dropped(self, caplog: pytest.LogCaptureFixture) -> None:
         """T165, T166."""
+        caplog.set_level(logging.INFO, "asgiserver.wire")
         made = reached(State.OPEN, ping_interval=20, ping_timeout=30)
         made.receive()
         made.clock.advance(19.9)
@@ -624,9 +626,11 @@ class TestDeadlines:
         assert (kind, len(payload)) == ("ping", 8)
         made.clock.advance(20)
         assert len(made.engine.sent) == 1
+        assert caplog.messages == []
         made.clock.advance(10)
         assert made.stream.calls[-1] == "abort"
         assert made.receive() == disconnect(1006, "ping timeout")
+        assert caplog.messages == ["Dropped WEBSOCKET '/ws', which answered no ping for 30 seconds"]
 
     def test_any_byte_is_a_sign_of_life(self) -> None:
         """T165."""

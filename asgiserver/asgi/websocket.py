@@ -142,16 +142,16 @@ class WebSocketExchange(Exchange):
     def disconnected(self) -> None:
         """The connection is lost, with or without a closing handshake before."""
         self.deadlines.clear(Deadline.CLOSE)
+        # It refers back to this object: let both go without waiting for the garbage collector.
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.abandon()
         if self.state is State.STREAMING:
             self._rejected()
             self._leave(ABNORMAL_CLOSURE, "", logged=True)
         elif not self.finished:
             self._leave(*(self._close or (ABNORMAL_CLOSURE, "")))
         self.deadlines.settle()
-        if self._engine is not None:
-            self._engine.abandon()
-            # It refers back to this object: let both go without waiting for the garbage collector.
-            self._engine = None
 
     # What the frame engine calls.
 

@@ -21,7 +21,6 @@ import codecs
 import struct
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Protocol
 
 from autobahn.websocket.compress_deflate import PerMessageDeflateOfferAccept
@@ -116,7 +115,8 @@ class WebSocketProtocol(FrameParser):
         self._kept = b""
         self._parsing = False
         self._close_sent = False
-        self._abandoned = False
+        self._ending: tuple[Callable[[int, str], None], int, str] | None = None
+        self._written: list[bytes] = []
         self._message = bytearray()
         self._message_size = 0
         self._decoder: codecs.IncrementalDecoder | None = None
@@ -168,10 +168,11 @@ class WebSocketProtocol(FrameParser):
         self._send_close(code, reason)
 
     def abandon(self) -> None:
-        """The connection is lost: parse nothing more, and call the channel no more."""
+        """The connection is lost: tell the channel of an end that waits for its turn, and of nothing more."""
         self.state = self.STATE_CLOSED
-        self._abandoned = True
+        self._close_sent = True
         self._kept = b""
+        self._finish()
 
     def _send_close(self, code: int, reason: str) -> None:
         if not self._close_sent:
@@ -188,7 +189,11 @@ class WebSocketProtocol(FrameParser):
             head = struct.pack("!BBH", first, 126, size)
         else:
             head = struct.pack("!BBQ", first, 127, size)
-        self._channel.write(head + payload)
+        if self._parsing:
+            # Thousands of pings in one read must not cost as many system calls.
+            self._written.append(head + payload)
+        else:
+            self._channel.write(head + payload)
 
     # Parsing.
 
@@ -203,6 +208,9 @@ class WebSocketProtocol(FrameParser):
         finally:
             self._parsing = False
             self._kept = b"" if self.state == self.STATE_CLOSED else data[at:]
+            if self._written:
+                written, self._written = self._written, []
+                self._channel.write(b"".join(written))
 
     def _is_wanting(self) -> bool:
         # After our close frame a full channel gets nothing any more, and the peer's close frame must be found.
@@ -325,10 +333,13 @@ class WebSocketProtocol(FrameParser):
     def _end(self, tell: Callable[[int, str], None], code: int, reason: str) -> None:
         """Parse nothing more, and a turn later send the close frame, if none was sent, and ``tell`` the channel."""
         self.state = self.STATE_CLOSED
-        self._after_turn(partial(self._finish, tell, code, reason))
+        self._ending = (tell, code, reason)
+        self._after_turn(self._finish)
 
-    def _finish(self, tell: Callable[[int, str], None], code: int, reason: str) -> None:
-        if not self._abandoned:
+    def _finish(self) -> None:
+        ending, self._ending = self._ending, None
+        if ending is not None:
+            tell, code, reason = ending
             self._send_close(code, reason)
             tell(code, reason)
 

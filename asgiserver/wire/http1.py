@@ -167,7 +167,11 @@ class HTTP1:
                 if not connection.deadlines.pending(Deadline.BODY):
                     connection.deadlines.set(Deadline.BODY, settings.body_timeout, self._body_late)
             case _State.IDLE if not connection.slow:
-                if self._reader.buffered and not connection.deadlines.pending(Deadline.HEAD):
+                if not self._reader.buffered:
+                    # What there was were only empty lines.
+                    if not connection.deadlines.pending(Deadline.KEEP_ALIVE):
+                        connection.deadlines.set(Deadline.KEEP_ALIVE, settings.keep_alive_timeout, self.close)
+                elif not connection.deadlines.pending(Deadline.HEAD):
                     # Counted from the head's first byte; later bytes do not move it.
                     connection.deadlines.clear(Deadline.KEEP_ALIVE)
                     connection.deadlines.set(Deadline.HEAD, settings.head_timeout, self._head_late)

@@ -67,6 +67,9 @@ def sizes() -> Iterator[Case]:
         payload = bytes(range(256)) * 64
         pieces = [payload[at : at + size] for at in range(0, len(payload) // 8, size)]
         yield Case(f"9.3 in fragments of {size}", fragments(BINARY, *pieces), messages(b"".join(pieces)))
+    text = "*" * 65536
+    pieces = [text[at : at + 1300].encode() for at in range(0, len(text), 1300)]
+    yield Case("10.1 text in fragments of 1300", fragments(TEXT, *pieces), messages(text))
 
 
 def pings() -> Iterator[Case]:

@@ -31,7 +31,8 @@ from django.urls import path
 
 
 def say(*words: object) -> None:
-    print("consumer", *words, flush=True)
+    # In one write: consumers in several threads speak at once.
+    print(" ".join(("consumer", *map(str, words))) + "\n", end="", flush=True)
 
 
 class Sync(WebsocketConsumer):

@@ -61,6 +61,18 @@ async def app(scope, receive, send):
     await receive()
     await send({"type": "lifespan.startup.failed", "message": "the database is away"})
 """,
+    "configures": """
+import logging.config
+logging.config.dictConfig({"version": 1})
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    raise ValueError("the page is broken")
+""",
+    "breaks": """
+async def app(scope, receive, send):
+    await receive()
+    raise ConnectionError("no way to the database")
+""",
     "slow": "import time\nprint('importing', flush=True)\ntime.sleep(60)",
     "constant": "app = 3",
 }
@@ -131,6 +143,17 @@ class TestServing:
             server.send_signal(number)
             assert server.wait() == 0
 
+    def test_an_application_that_configures_logging_does_not_silence_the_server(self, applications: Path) -> None:
+        """``dictConfig`` disables the loggers that are there already, unless it is told not to."""
+        with ServerProcess("-p", "0", "configures", cwd=applications) as server:
+            assert httpx.get(server.url).status_code == 500
+            wait_for(lambda: '"GET /" 500' in server.output())
+        words = server.output()
+        assert "Listening on http://127.0.0.1:" in words
+        assert "Exception in the application for GET '/'" in words
+        assert words.count("ValueError: the page is broken") == 1
+        assert "Stopping" in words
+
     def test_verbosity_0_says_nothing(self, applications: Path, tmp_path: Path) -> None:
         path = tmp_path / "socket"
         process = subprocess.Popen(
@@ -189,6 +212,14 @@ class TestMistakes:
         assert "the database is away" in ended.stderr
         assert "Listening" not in ended.stderr
         assert (ended.returncode, ended.stderr.count("\n")) == (3, 1)
+
+    def test_a_start_up_that_raises_shows_the_applications_traceback_and_status_3(self, applications: Path) -> None:
+        ended = run_command("-p", "0", "--lifespan", "on", "breaks", cwd=applications)
+        assert f'File "{applications}{os.sep}breaks.py", line 4, in app' in ended.stderr
+        assert ended.stderr.count("Traceback") == 1
+        last = ended.stderr.splitlines()[-1]
+        assert last.startswith("asgiserver: error: the application raised ConnectionError: no way to the database")
+        assert (ended.returncode, ended.stdout) == (3, "")
 
     def test_an_error_inside_the_application_is_its_own_traceback_and_status_1(self, applications: Path) -> None:
         ended = run_command("broken:app", cwd=applications)

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,26 @@ class TestStarlette:
                 await left.wait()
             await until(lambda: not server.connections)
         assert not failures(caplog)
+
+    @in_loop
+    async def test_runs_its_lifespan_and_sees_the_state(self) -> None:
+        """T309."""
+        seen: list[str] = []
+
+        @asynccontextmanager
+        async def lifespan(application: Starlette) -> AsyncIterator[dict[str, str]]:
+            seen.append("began")
+            yield {"greeting": "hello"}
+            seen.append("ended")
+
+        async def view(request: Request) -> Response:
+            seen.append("asked")
+            return PlainTextResponse(request.state.greeting)
+
+        application = Starlette(routes=[Route("/", view)], lifespan=lifespan)
+        async with serve(application, lifespan="on") as server, httpx.AsyncClient() as client:
+            assert (await client.get(url(server))).text == "hello"
+        assert seen == ["began", "asked", "ended"]
 
 
 DJANGO = '''
@@ -247,6 +267,36 @@ class TestDjango:
             assert client.get("/sync/?q=1").text == "GET /sync/ 1 None"
             assert client.post("/sync/", data={"name": "n"}).text == "POST /sync/ None n"
             assert client.get("/file/").content == DJANGO.encode()
+
+
+MOUNTED = '''
+import os
+import django
+from django.conf import settings
+settings.configure(
+    SECRET_KEY="x", ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, FORCE_SCRIPT_NAME=os.environ.get("SCRIPT_NAME"),
+    LOGGING_CONFIG=None,
+)
+django.setup()
+from django.core.asgi import get_asgi_application
+from django.http import HttpResponse
+from django.urls import path, reverse
+
+def item(request, number):
+    return HttpResponse(f"{request.path_info} {reverse('item', args=[number])}")
+
+urlpatterns = [path("item/<int:number>/", item, name="item")]
+application = get_asgi_application()
+'''
+
+
+@pytest.mark.parametrize(("options", "env"), [(["--root-path", "/shop"], {}), ([], {"SCRIPT_NAME": "/shop"})])
+def test_django_below_a_prefix_makes_urls_with_it(options: list[str], env: dict[str, str], tmp_path: Path) -> None:
+    """T301: whether the proxy before it leaves the prefix in the path or takes it off."""
+    (tmp_path / "mounted.py").write_text(MOUNTED)
+    with ServerProcess("-p", "0", "--app-dir", str(tmp_path), *options, "mounted", env=env) as server:
+        for target in ("/shop/item/7/", "/item/7/"):
+            assert httpx.get(server.url + target).text == "/item/7/ /shop/item/7/"
 
 
 WSGI = '''

@@ -25,10 +25,12 @@ from asgiserver import Server
 from asgiserver.errors import ListenError, ReactorError, SettingsError
 from tests.e2e.live import answer, connect, in_loop, receive_body, serve, until, url
 from tests.e2e.server import DEADLINE, ROOT, ServerProcess, environment, run_command, wait_for
+from tests.e2e.test_resets import COMMANDS
 
 #: Speaks of what it goes through on standard output; its behaviour is told by the request's path.
 APPLICATION = """
 import asyncio
+import time
 
 def say(*words):
     print(*words, flush=True)
@@ -74,6 +76,11 @@ async def events(receive, send):
     while (event := await receive())["type"] != "http.disconnect":
         pass
     say(event["type"])
+
+async def sleeper(receive, send):
+    say("sleeping")
+    await asyncio.to_thread(time.sleep, 3)
+    say("awake")
 
 async def stubborn(receive, send):
     await start(send, b"first")
@@ -200,8 +207,25 @@ class TestSignals:
             assert 0.5 <= time.monotonic() - began < 4
         words = server.output()
         assert words.index("cancelled /endless") < words.index("closing down")
-        assert "did not finish in 0.5 s" in words
+        assert "1 applications did not end in 0.5 seconds" in words
         assert is_orderly(words)
+
+    @pytest.mark.parametrize("loop", COMMANDS)
+    def test_a_thread_that_still_works_is_no_error(self, folder: Path, loop: str) -> None:
+        if loop == "uvloop":
+            pytest.importorskip("uvloop")
+        with (
+            serving(folder, "--graceful-timeout", "0.3", command=COMMANDS[loop]) as server,
+            open_connection(server) as peer,
+        ):
+            peer.sendall(b"GET /sleeper HTTP/1.1\r\nHost: a\r\n\r\n")
+            wait_for(lambda: "sleeping" in server.output())
+            server.send_signal(signal.SIGTERM)
+            assert read_until(peer, b"The server is stopping.\n").startswith(b"HTTP/1.1 503 ")
+            assert server.wait() == 0
+        assert "cancelled /sleeper" in server.output()
+        assert "awake" not in server.output()
+        assert is_orderly(server.output())
 
     def test_an_application_that_ignores_cancelling_does_not_keep_the_server(self, folder: Path) -> None:
         with serving(folder, "--graceful-timeout", "0.2") as server, open_connection(server) as peer:
@@ -401,6 +425,85 @@ class TestInARunningLoop:
 
         for _ in range(3):
             asyncio.run(main())
+
+    @in_loop
+    async def test_stop_within_the_block_ends_serving_there(self) -> None:
+        events: list[str] = []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http":
+                await answer(send, b"Hello")
+                return
+            for _ in range(2):
+                event = (await receive())["type"]
+                events.append(event)
+                await send({"type": f"{event}.complete"})
+
+        async with Server(application, port=0) as server:
+            address = server.listening_addresses[0]
+            async with connect(server) as peer:
+                assert (await peer.request("GET", "/")).body == b"Hello"
+                assert events == ["lifespan.startup"]
+                thread = threading.Thread(target=server.stop)
+                thread.start()
+                thread.join()
+                assert await peer.closed()
+            await until(lambda: len(events) == 2)
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(*address)
+            server.stop()
+        assert events == ["lifespan.startup", "lifespan.shutdown"]
+
+    @in_loop
+    async def test_what_runs_when_the_block_stops_the_server_is_completed(self) -> None:
+        reading = asyncio.Event()
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            reading.set()
+            await answer(send, await receive_body(receive))
+
+        async with serve(application, graceful_timeout=DEADLINE) as server, connect(server) as peer:
+            await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1")
+            await reading.wait()
+            server.stop()
+            await until(lambda: server.stopping)
+            await peer.send(b"2")
+            assert (await peer.response()).body == b"12"
+
+    @in_loop
+    async def test_an_idle_connection_does_not_hold_up_the_end(self) -> None:
+        """T271: not even when its peer does not close in turn; close_timeout is 5 s."""
+        async with serve(answer_hello, graceful_timeout=DEADLINE) as server, connect(server) as peer:
+            assert (await peer.request("GET", "/")).body == b"Hello"
+            began = time.monotonic()
+            await server.__aexit__()
+            assert time.monotonic() - began < 1
+            assert not server.connections
+
+    @in_loop
+    async def test_a_peer_that_is_still_sending_gets_its_refusal_though_the_server_ends(self) -> None:
+        """RFC 9112 §9.6: a reset would take it away."""
+        settings = {"limit_body_size": 10, "close_timeout": 1.2, "graceful_timeout": DEADLINE}
+        async with serve(answer_hello, **settings) as server, connect(server) as peer:
+            await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n")
+            await until(lambda: any(connection._closing for connection in server.connections))
+            leaving = asyncio.ensure_future(server.__aexit__())
+            end = time.monotonic() + 0.9
+            while time.monotonic() < end:
+                await peer.send(b"*" * 1000)
+                await asyncio.sleep(0.01)
+            assert not leaving.done()
+            assert (await peer.response()).status == 413
+            await leaving
+
+    @pytest.mark.skipif(sys.version_info < (3, 12), reason="there is no eager task factory")
+    @in_loop
+    async def test_under_an_eager_task_factory(self) -> None:
+        asyncio.get_running_loop().set_task_factory(vars(asyncio)["eager_task_factory"])
+        async with serve(answer_hello) as server, connect(server) as peer:
+            await peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
+            for _ in range(3):
+                assert (await peer.response()).body == b"Hello"
 
     @in_loop
     async def test_two_servers_share_a_loop(self) -> None:

@@ -10,7 +10,9 @@ from typing import Any, Self
 import httpx
 import pytest
 
+from ..conformance.peer import TEXT, frame
 from .live import DEADLINE, Peer, Receive, Send, answer, connect, in_loop, receive_body, serve, until, url
+from .websocket import Echo, raw_websocket
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: h\r\n"
@@ -321,6 +323,14 @@ class TestTheHTTPTimeout:
             for _ in range(3):
                 assert (await peer.request("GET", "/")).body == b"hello"
                 await asyncio.sleep(0.2)
+
+    @in_loop
+    async def test_is_not_for_websockets(self) -> None:
+        # T126
+        async with serve(Echo(), http_timeout=0.1) as server, raw_websocket(server) as websocket:
+            await asyncio.sleep(0.3)
+            await websocket.send(frame(TEXT, b"still here"))
+            assert await websocket.frame() == (0x81, b"still here")
 
 
 class TestAClientThatDoesNotRead:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import stat
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from examples.hello import application as hello
+from tests.e2e.live import in_loop, serve
 from tests.e2e.server import ServerProcess, run_command
 
 HELLO = "examples.hello:application"
@@ -81,6 +85,36 @@ def test_on_a_unix_socket_with_a_mode(folder: Path) -> None:
         assert refused.stderr == f"asgiserver: error: cannot listen on unix:{path}: another server listens there\n"
         assert get(server.url) == "Hello, world!\n"
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "warnings"),
+    [
+        ({"proxy_headers": True}, 1),
+        ({"proxy_headers": True, "forwarded_allow_ips": "unix"}, 0),
+        ({"proxy_headers": True, "forwarded_allow_ips": "10.0.0.0/8 *"}, 0),
+        ({"proxy_headers": True, "forwarded_allow_ips": "10.0.0.0/8"}, 1),
+        ({}, 0),
+    ],
+)
+@in_loop
+async def test_on_unix_sockets_of_untrusted_proxies_is_warned_of_once(
+    folder: Path, settings: dict[str, Any], warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Daphne trusts whoever connects there."""
+    sockets = {"unix_socket": str(folder / "one"), "endpoints": (f"unix:{folder / 'two'}",)}
+    async with serve(hello, **sockets, **settings) as server:
+        assert len(server.listeners) == 3
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(lines) == warnings
+    assert all("add 'unix' to it" in line for line in lines)
+
+
+@in_loop
+async def test_on_ports_alone_needs_no_trust_in_unix_sockets(caplog: pytest.LogCaptureFixture) -> None:
+    async with serve(hello, proxy_headers=True):
+        pass
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_on_standard_input_as_supervisor_hands_it_over() -> None:

@@ -24,7 +24,7 @@ Scope = dict[str, Any]
 
 @in_loop
 async def test_scope_has_every_key_with_its_type() -> None:
-    """T131, T132, T138, T140."""
+    """T131, T132, T135, T138, T140."""
     application = Echo()
     async with serve(application) as server:
         target = "/chat/caf%C3%A9%2Fbar?room=%20a&x"
@@ -265,6 +265,9 @@ async def test_wrong_handshake_reaches_no_application_and_the_next_one_does(data
             response = await refused(peer, data)
         assert response.status == status
         assert response.value("sec-websocket-version") == ("13" if status == 426 else None)
+        # RFC 9110 §15.5.22 and §7.8.
+        assert response.value("upgrade") == ("websocket" if status == 426 else None)
+        assert response.values("connection") == ["close, upgrade" if status == 426 else "close"]
         assert not application.scopes
         async with raw_websocket(server) as websocket:
             await websocket.send(frame(TEXT, b"a"))

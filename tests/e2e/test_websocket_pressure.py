@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect as client
 from asgiserver.errors import ClientDisconnected
 
 from ..conformance.peer import BINARY, PING, PONG, TEXT, close, frame
-from .live import Receive, Send, in_loop, serve, until, url
+from .live import DEADLINE, Receive, Send, in_loop, serve, until, url
 from .websocket import Echo, accepted, raw_websocket
 
 Scope = dict[str, Any]
@@ -202,6 +202,67 @@ async def test_slow_client_makes_send_wait_and_loses_nothing() -> None:
         for at in range(total):
             assert (await websocket.frame())[1][:4] == at.to_bytes(4)
         assert await websocket.close_frame() == (1000, "")
+
+
+@in_loop
+async def test_application_that_gives_up_waiting_for_a_slow_client_fills_no_memory() -> None:
+    """T186: what a send() has given up is not sent later, and what is sent is whole."""
+    payload, attempts, sent = bytes(65_532), 200, 0
+    tried = asyncio.Event()
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal sent
+        await accepted(receive, send)
+        for at in range(attempts):
+            try:
+                await asyncio.wait_for(send({"type": "websocket.send", "bytes": at.to_bytes(4) + payload}), 0.005)
+                sent += 1
+            except TimeoutError:
+                pass
+        tried.set()
+
+    settings = {"ping_interval": 0, "websocket_compression": False, "write_timeout": None}
+    async with serve(application, **settings) as server, raw_websocket(server, receive_buffer=4096) as websocket:
+        async with asyncio.timeout(DEADLINE):
+            await tried.wait()
+        (connection,) = server.connections
+        assert sent < attempts
+        assert connection._buffered() < BOUND
+        came: list[int] = []
+        while (answer := await websocket.frame())[0] == 0x82:
+            assert len(answer[1]) == 65_536
+            came.append(int.from_bytes(answer[1][:4]))
+        assert answer[0] == 0x88
+    # The one that filled the buffer was sent, though its send() was given up while it waited for the client.
+    assert came == list(range(len(came)))
+    assert sent <= len(came) <= sent + 1
+
+
+@in_loop
+async def test_several_tasks_that_send_to_a_slow_client_fill_no_memory() -> None:
+    """T186."""
+    payload, tasks, each, sent = bytes(65_534), 40, 5, 0
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        async def flood(number: int) -> None:
+            nonlocal sent
+            for at in range(each):
+                await send({"type": "websocket.send", "bytes": bytes((number, at)) + payload})
+                sent += 1
+
+        await accepted(receive, send)
+        await asyncio.gather(*map(flood, range(tasks)))
+
+    settings = {"ping_interval": 0, "websocket_compression": False, "write_timeout": None}
+    async with serve(application, **settings) as server, raw_websocket(server, receive_buffer=4096) as websocket:
+        assert await stalls(lambda: sent) < tasks * each
+        (connection,) = server.connections
+        assert connection._buffered() < BOUND
+        came: list[tuple[int, int]] = []
+        while (answer := await websocket.frame())[0] == 0x82:
+            came.append((answer[1][0], answer[1][1]))
+    assert sorted(came) == [(number, at) for number in range(tasks) for at in range(each)]
+    assert [at for number, at in came if number == 7] == list(range(each))
 
 
 @pytest.mark.parametrize("how", ["reset", "write timeout", "life time", "stop"])
