@@ -152,7 +152,9 @@ class TestRefusals:
     def test_bad_trailers(self, line: bytes) -> None:
         assert status(b"0\r\na: b\r\n" + line + b"\r\n\r\n") == 400
 
-    @pytest.mark.parametrize("chunk", [b"1\r\n*\r\n", b"1;a=b\r\n*\r\n", b"0001\r\n*\r\n", b"5;name=value\r\nhello\r\n"])
+    @pytest.mark.parametrize(
+        "chunk", [b"1\r\n*\r\n", b"1;a=b\r\n*\r\n", b"0001\r\n*\r\n", b"5;name=value\r\nhello\r\n"]
+    )
     @pytest.mark.parametrize("whole", [True, False])
     def test_many_small_chunks_are_fine(self, chunk: bytes, whole: bool) -> None:
         count = 20_000

@@ -408,7 +408,8 @@ class TestTwisted:
         _, connection, transport = connected(room=0)
         assert connection._buffered() == 0
         transport.write(b"*" * 10)
-        assert (transport._tempDataLen, b"".join(transport._tempDataBuffer), transport.dataBuffer) == (10, b"*" * 10, b"")
+        waiting = b"".join(transport._tempDataBuffer)
+        assert (transport._tempDataLen, waiting, transport.dataBuffer) == (10, b"*" * 10, b"")
         assert connection._buffered() == 10
         transport.readable(4)
         assert (transport._tempDataLen, transport._tempDataBuffer) == (0, [])

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from autobahn.websocket.utf8validator import Utf8Validator
 
-from asgiserver.asgi.interfaces import Frames
+from asgiserver.asgi.interfaces import Frames, is_close_code
 from asgiserver.wire import frames
 from asgiserver.wire.deflate import negotiate_deflate
-from asgiserver.wire.frames import Channel, WebSocketProtocol, is_close_code
+from asgiserver.wire.frames import Channel, WebSocketProtocol
 
 from .conformance.cases import DEFLATE, ILLEGAL_CODES, LEGAL_CODES, Case, cases, deflated, messages
 from .conformance.peer import BINARY, CONTINUATION, PING, PONG, TEXT, RecordingChannel, close, connect, frame

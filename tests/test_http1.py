@@ -222,7 +222,7 @@ class TestKeepAlive:
             wire.answer(close=True)
         assert transport.half_closed
         wire.connection.finish()
-        assert transport.disconnecting is not waits
+        assert bool(transport.disconnecting) is not waits
         wire.advance(2)
         assert transport.disconnecting
         assert not transport.aborted

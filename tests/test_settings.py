@@ -180,7 +180,8 @@ class TestKeywords:
 
     @pytest.mark.parametrize(
         ("handshake", "connect", "seconds"),
-        [(7, 3, 3.0), (3, 7, 3.0), (-1, 3, 3.0), (3, -1, 3.0), (3, 0, 3.0), (None, 3, 3.0), (0, -1, None), (4, 4.5, 4.0)],
+        [(7, 3, 3.0), (3, 7, 3.0), (-1, 3, 3.0), (3, -1, 3.0), (3, 0, 3.0), (None, 3, 3.0), (0, -1, None),
+         (4, 4.5, 4.0)],
     )
     def test_of_daphnes_two_clocks_for_the_handshake_the_earlier_one_rings(
         self, handshake: float | None, connect: float | None, seconds: float | None

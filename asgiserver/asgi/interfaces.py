@@ -20,6 +20,7 @@ __all__ = [
     "Scope",
     "Send",
     "Stream",
+    "is_close_code",
 ]
 
 Scope = MutableMapping[str, Any]
@@ -30,6 +31,11 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: Field lines in order, names in lower case, duplicates kept.
 Headers = Sequence[tuple[bytes, bytes]]
+
+
+def is_close_code(code: int) -> bool:
+    """True for the codes that may stand in a close frame (RFC 6455 §7.4; 1012 to 1014 come from IANA's registry)."""
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
 class DelayedCall(Protocol):

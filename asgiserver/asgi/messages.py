@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from ..errors import MessageError
+from .interfaces import is_close_code
 
 __all__ = [
     "CONNECTION_SPECIFIC",
@@ -198,7 +199,7 @@ def _close(message: Mapping[str, Any]) -> Close:
     elif not isinstance(code, int) or isinstance(code, bool):
         _wrong(message, "code", "an int", code)
     # RFC 6455 §7.4: 1004, 1005, 1006 and 1015 are never sent, what lies between has no meaning.
-    elif not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+    elif not is_close_code(code):
         _fail(message, f'"code" must be 1000 to 1003, 1007 to 1014, or 3000 to 4999; got {_shown(code)}')
     reason = message.get("reason")
     if reason is None:

@@ -25,10 +25,11 @@ from typing import Protocol
 
 from autobahn.websocket.compress_deflate import PerMessageDeflateOfferAccept
 
+from ..asgi.interfaces import is_close_code
 from .deflate import Deflate, negotiate_deflate
 from .frame_parser import FrameParser, unmasked
 
-__all__ = ["Channel", "WebSocketProtocol", "is_close_code", "negotiate_deflate"]
+__all__ = ["Channel", "WebSocketProtocol", "negotiate_deflate"]
 
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
 #: The first reserved bit: the message is compressed (RFC 7692 §7.2.3.1).
@@ -71,11 +72,6 @@ class Channel(Protocol):
 
     def write(self, data: bytes) -> None:
         """Bytes for the peer, at least one whole frame."""
-
-
-def is_close_code(code: int) -> bool:
-    """True for the codes that may stand in a close frame (RFC 6455 §7.4; 1012 to 1014 come from IANA's registry)."""
-    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
 def _at_once(call: Callable[[], None]) -> None:

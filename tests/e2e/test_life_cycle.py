@@ -78,8 +78,10 @@ async def events(receive, send):
     say(event["type"])
 
 async def sleeper(receive, send):
+    sleeping = asyncio.get_running_loop().run_in_executor(None, time.sleep, 3)
+    asyncio.get_running_loop().run_in_executor(None, say, "next job")
     say("sleeping")
-    await asyncio.to_thread(time.sleep, 3)
+    await sleeping
     say("awake")
 
 async def stubborn(receive, send):
@@ -215,7 +217,7 @@ class TestSignals:
         if loop == "uvloop":
             pytest.importorskip("uvloop")
         with (
-            serving(folder, "--graceful-timeout", "0.3", command=COMMANDS[loop]) as server,
+            serving(folder, "--graceful-timeout", "0.3", command=COMMANDS[loop], env={"ASGI_THREADS": "1"}) as server,
             open_connection(server) as peer,
         ):
             peer.sendall(b"GET /sleeper HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -225,6 +227,7 @@ class TestSignals:
             assert server.wait() == 0
         assert "cancelled /sleeper" in server.output()
         assert "awake" not in server.output()
+        assert "next job" not in server.output()
         assert is_orderly(server.output())
 
     def test_an_application_that_ignores_cancelling_does_not_keep_the_server(self, folder: Path) -> None:
@@ -504,6 +507,9 @@ class TestInARunningLoop:
             await peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
             for _ in range(3):
                 assert (await peer.response()).body == b"Hello"
+            # That is no part of the last request, which is answered.
+            await peer.send(b"garbage\r\n\r\n")
+            assert (await peer.response()).status == 400
 
     @in_loop
     async def test_two_servers_share_a_loop(self) -> None:
