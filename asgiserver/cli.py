@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -27,6 +28,8 @@ from .server import Server
 from .settings import Info, Settings, information, parse
 
 __all__ = ["CommandLineInterface", "exit_status", "main"]
+
+logger = logging.getLogger("asgiserver")
 
 METAVARS = {"s": "SECONDS", "bytes": "BYTES", "octal": "MODE"}
 
@@ -84,6 +87,8 @@ class CommandLineInterface:
             path = self.parse(args)
             logs.configure(self.settings)
             logs.bridge_twisted()
+            for variable in Settings.unknown_variables():
+                logger.warning("%s is not the variable of any setting and is ignored", variable)
             # Before the application, which may import twisted.internet.reactor and would get another one.
             install_reactor()
             self.server = self.server_class(self.load(path), settings=self.settings)

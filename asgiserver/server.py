@@ -66,7 +66,9 @@ class Server(Hub):
         self.listeners: list[Listener] = []
         self.ready_callable = ready_callable
         self.signal_handlers = signal_handlers
-        self._forwarding = Forwarding(settings) if settings.proxy_headers else None
+        # Made in any case: a wrong entry of the trust list is to be found before it is needed.
+        forwarding = Forwarding(settings)
+        self._forwarding = forwarding if settings.proxy_headers else None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_asked = threading.Event()
         self._stop_event: asyncio.Event | None = None

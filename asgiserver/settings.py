@@ -193,7 +193,8 @@ class Settings:
 
     verbosity: int = _field(1, LOGGING, "0 warnings, 1 information, 2 debug, 3 also the event loop's debug.",
                             flags=("-v", "--verbosity"), minimum=0, maximum=3)
-    access_log: str | None = _field(None, LOGGING, "File for the access log, - for standard output.", metavar="FILE")
+    access_log: str | None = _field(None, LOGGING, "File for the access log, - for standard output, where it goes "
+                                    "by default but with -v 0.", metavar="FILE")
     access_log_format: str = _field("daphne", LOGGING, "daphne, common, combined, json, or a format of your own "
                                     "like '%(client)s %(status)s'.", metavar="FORMAT")
     log_fmt: str = _field("%(asctime)-15s %(levelname)-8s %(message)s", LOGGING, "Format of the server's log lines.",
@@ -206,6 +207,11 @@ class Settings:
         for field in dataclasses.fields(self):
             value = _checked(field.name, getattr(self, field.name), hints[field.name], field.metadata["info"])
             object.__setattr__(self, field.name, value)
+        if self.host == "":
+            # An unset variable in a script must not open the port to everybody.
+            object.__setattr__(self, "host", None)
+        elif self.host is not None and self.host.count(":") == 1:
+            raise SettingsError(f"host: expected an address or a name without the port, got {self.host!r}")
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
             raise SettingsError("ssl_keyfile needs ssl_certfile beside it")
         for line in self.headers:
@@ -259,6 +265,14 @@ class Settings:
                         hint = "; Kubernetes sets this for a Service called asgiserver: call it something else"
                     raise SettingsError(f"ASGISERVER_{name.upper()}: {error}{hint}") from None
         return values
+
+    @classmethod
+    def unknown_variables(cls, environ: Mapping[str, str] | None = None) -> list[str]:
+        """The ``ASGISERVER_…`` variables that name no setting, without those that Kubernetes sets for a Service."""
+        environ = os.environ if environ is None else environ
+        known = {f"ASGISERVER_{name.upper()}" for name in cls.__dataclass_fields__}
+        ours = {name for name in environ if name.startswith("ASGISERVER_")}
+        return sorted(name for name in ours - known if "_SERVICE_" not in name and "_PORT_" not in name)
 
 
 def information(name: str) -> Info:

@@ -14,8 +14,10 @@ PAGE = b"""<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Echo</title>
+<link rel="icon" href="data:,">
 <style>
-  body { font: 1rem/1.5 system-ui, sans-serif; max-width: 36rem; margin: 4rem auto; padding: 0 1rem; color: #223 }
+  :root { color-scheme: light dark }
+  body { font: 1rem/1.5 system-ui, sans-serif; max-width: 36rem; margin: 4rem auto; padding: 0 1rem }
   form { display: flex; gap: .5rem }
   input { flex: 1 }
   input, button { font: inherit; padding: .5rem .75rem; border: 1px solid #99a; border-radius: .4rem }

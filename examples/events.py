@@ -26,9 +26,11 @@ PAGE = b"""<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Events</title>
+<link rel="icon" href="data:,">
 <style>
   body { font: 1rem/1.5 system-ui, sans-serif; margin: 0; min-height: 100vh; display: grid; place-content: center }
-  body { text-align: center; color: #223 }
+  :root { color-scheme: light dark }
+  body { text-align: center }
   time { font: 300 clamp(3rem, 15vw, 9rem)/1 ui-monospace, monospace }
 </style>
 <time>--:--:--</time>

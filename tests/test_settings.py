@@ -297,3 +297,24 @@ class TestEnvironment:
 def test_information_is_a_value() -> None:
     assert Info("Text.", "Group") == Info("Text.", "Group")
     assert information("port") is information("port")
+
+
+class TestMistakesThatWouldPassUnseen:
+    def test_empty_host_is_none_given_and_not_every_address(self) -> None:
+        assert Settings(host="").host is None
+
+    @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:80"])
+    def test_host_with_a_port_is_refused(self, host: str) -> None:
+        with pytest.raises(SettingsError, match="without the port"):
+            Settings(host=host)
+
+    @pytest.mark.parametrize("host", ["::1", "[::1]", "::", "localhost", "0.0.0.0"])
+    def test_host_without_a_port_is_kept(self, host: str) -> None:
+        assert Settings(host=host).host == host
+
+    def test_misspelt_variables_are_found_among_those_of_a_kubernetes_service(self) -> None:
+        environ = {
+            "ASGISERVER_HED_TIMEOUT": "5", "ASGISERVER_HEAD_TIMEOUT": "5", "ASGISERVER_SERVICE_HOST": "10.0.0.1",
+            "ASGISERVER_PORT_80_TCP": "tcp://10.0.0.1:80", "PATH": "",
+        }  # fmt: skip
+        assert Settings.unknown_variables(environ) == ["ASGISERVER_HED_TIMEOUT"]

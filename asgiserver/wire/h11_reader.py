@@ -77,7 +77,8 @@ class H11Reader:
         try:
             event = connection.next_event()
         except h11.RemoteProtocolError as error:
-            raise RequestError(error.error_status_hint, "The request's head is malformed.") from error
+            reason = "The request must have one Host." if "Host" in str(error) else "The request's head is malformed."
+            raise RequestError(error.error_status_hint, reason) from error
         assert isinstance(event, h11.Request)
         version = "1.0" if event.http_version == b"1.0" else "1.1"
         read = request(event.method, event.target, list(event.headers), version)

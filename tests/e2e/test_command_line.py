@@ -249,6 +249,13 @@ class TestMistakes:
                 process.kill()
 
 
+class TestMisspeltVariables:
+    def test_are_named(self) -> None:
+        ended = run_command("no_such_module", env={"ASGISERVER_HED_TIMEOUT": "5"})
+        assert "WARNING  ASGISERVER_HED_TIMEOUT is not the variable of any setting and is ignored" in ended.stderr
+        assert ended.returncode == 2
+
+
 class TestInformation:
     def test_version(self) -> None:
         ended = run_command("--version")

@@ -126,6 +126,9 @@ def test_a_list_that_cannot_be_is_refused() -> None:
     """T261."""
     with pytest.raises(SettingsError, match="10\\.0\\.0\\.1/8"):
         Server(Site(), port=0, proxy_headers=True, forwarded_allow_ips=("10.0.0.1/8",))
+    # Also before it is needed: a mistake is to be found on the day it is made.
+    with pytest.raises(SettingsError, match=r"300\.1\.1\.1"):
+        Server(Site(), port=0, forwarded_allow_ips=("300.1.1.1",))
     result = run_command("-p", "0", "--proxy-headers", "--forwarded-allow-ips", "localhost", "examples.hello")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "'localhost'" in result.stderr
