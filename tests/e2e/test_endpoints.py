@@ -189,12 +189,12 @@ class TestHostAndPort:
 
         run(main())
 
-    @pytest.mark.parametrize("host", ["", "0.0.0.0"])
-    def test_every_ipv4_address(self, host: str) -> None:
+    @pytest.mark.parametrize(("host", "address"), [("", "127.0.0.1"), ("0.0.0.0", "0.0.0.0")])
+    def test_every_ipv4_address_only_when_it_is_asked_for(self, host: str, address: str) -> None:
         async def main() -> None:
             async with serving(host=host, port=0) as server:
                 assert server.listener.address is not None
-                assert server.listener.address[0] == "0.0.0.0"
+                assert server.listener.address[0] == address
                 await server.echo()
 
         run(main())
