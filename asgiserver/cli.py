@@ -13,6 +13,8 @@ import importlib
 import logging
 import os
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +32,9 @@ from .settings import Info, Settings, information, parse
 __all__ = ["CommandLineInterface", "exit_status", "main"]
 
 logger = logging.getLogger("asgiserver")
+
+#: Seconds for the application's threads to end after the server has.
+_THREAD_TIMEOUT = 1.0
 
 METAVARS = {"s": "SECONDS", "bytes": "BYTES", "octal": "MODE"}
 
@@ -139,6 +144,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     _hold_standard_descriptors()
     CommandLineInterface().run(sys.argv[1:] if argv is None else argv)
     return 0
+
+
+def script() -> NoReturn:
+    """The console script: :func:`main`, and a process that ends when the server has ended.
+
+    Python waits at its end for every thread of an executor, so one that is stuck in a query would keep the process
+    after a stop signal until somebody kills it.
+    """
+    status: Any = 1
+    try:
+        status = main()
+    except SystemExit as error:
+        status = error.code
+        raise
+    finally:
+        number = status if isinstance(status, int) else int(status is not None)
+        threading.Thread(target=_abandon_threads, args=(number,), daemon=True).start()
+    sys.exit(status)
+
+
+def _abandon_threads(status: int) -> None:
+    time.sleep(_THREAD_TIMEOUT)
+    logger.warning("Threads of the application did not end in %g seconds and are abandoned", _THREAD_TIMEOUT)
+    logging.shutdown()
+    os._exit(status)
 
 
 def _hold_standard_descriptors() -> None:

@@ -38,6 +38,7 @@ class Hub:
     :ivar action_logger: called as Daphne calls it, ``(protocol, action, details)``.
     :ivar connections: all that are open.
     :ivar stopping: no connection is used again after its current response.
+    :ivar refusing: no request is begun any more.
     :ivar contained: what an application may raise without ending the loop, besides Exception.
     """
 
@@ -51,6 +52,7 @@ class Hub:
         self.connections: set[HTTPConnection] = set()
         self._turned_away: set[HTTPConnection] = set()
         self.stopping = False
+        self.refusing = False
         self.contained: tuple[type[BaseException], ...] = (SystemExit,)
         self._tasks: dict[Exchange, asyncio.Task[None]] = {}
         self._scopes = ScopeBuilder(settings.root_path, None, None)
@@ -80,6 +82,8 @@ class Hub:
 
         :raises RequestError: 503 when there are too many, 400 or 426 for a wrong WebSocket handshake.
         """
+        if self.refusing:
+            raise RequestError(503, "The server is stopping.")
         limit = self.settings.limit_concurrency
         if limit is not None and len(self._tasks) >= limit:
             raise RequestError(503, "The server is busy.", ((b"retry-after", b"1"),))

@@ -211,19 +211,26 @@ class Server(Hub):
             connection.server_stopping()
         timeout, now = self.settings.graceful_timeout, asyncio.get_running_loop().time
         deadline = None if timeout is None else now() + timeout
-        if not await self._wait_until(lambda: not self._tasks, deadline):
-            logger.warning(
-                "%d applications did not end in %g seconds and are cancelled", len(self._tasks), timeout or 0
-            )
-            for exchange, task in list(self._tasks.items()):
-                exchange.request_failed(RequestError(503, "The server is stopping."))
-                task.cancel()
-            await self._wait_until(lambda: not self._tasks, now() + _LAST_WAIT)
-        # Peers may still owe a close frame; then what was written only has to be sent.
-        await self._wait_until(lambda: not self.connections, now() + _LAST_WAIT)
+        in_time = await self._wait_until(lambda: not self._tasks, deadline)
+        if in_time:
+            # Peers may still owe a close frame, or the rest of a request that is answered like any other.
+            await self._wait_until(lambda: not self.connections, now() + _LAST_WAIT)
+            in_time = await self._wait_until(lambda: not self._tasks, deadline)
+        self.refusing = True
+        if not in_time:
+            await self._cancel_applications()
         for connection in list(self.connections):
             connection.finish()
-        await self._wait_until(lambda: not self.connections, deadline)
+        # Then what was written only has to be sent.
+        await self._wait_until(lambda: not self.connections, deadline and max(deadline, now() + _LAST_WAIT))
+
+    async def _cancel_applications(self) -> None:
+        timeout = self.settings.graceful_timeout or 0
+        logger.warning("%d applications did not end in %g seconds and are cancelled", len(self._tasks), timeout)
+        for exchange, task in list(self._tasks.items()):
+            exchange.request_failed(RequestError(503, "The server is stopping."))
+            task.cancel()
+        await self._wait_until(lambda: not self._tasks, asyncio.get_running_loop().time() + _LAST_WAIT)
         for exchange in self._tasks:
             logger.error("The application for %s did not end when it was cancelled", exchange)
 

@@ -310,6 +310,16 @@ class TestClosing:
         transport.readable(100)
         assert (transport.sent, transport.disconnecting) == (b"hello", True)
 
+    def test_finish_waits_no_longer_than_the_close_deadline_for_a_peer_that_takes_nothing(self) -> None:
+        hub, connection, transport = connected(room=0, close_timeout=2, head_timeout=1)
+        connection.dataReceived(b"GET / HT")
+        connection.write(b"hello")
+        connection.finish()
+        hub.clock.advance(1.9)
+        assert not transport.aborted
+        hub.clock.advance(0.1)
+        assert transport.aborted
+
     def test_finish_leaves_a_peer_that_is_still_sending_to_the_close_deadline(self) -> None:
         """RFC 9112 §9.6: closed with unread input it would be reset, and might lose what it was sent."""
         hub, connection, transport = connected(close_timeout=2)

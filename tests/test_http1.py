@@ -421,6 +421,17 @@ class TestUnreadBody:
         wire.feed(inner + GET % 2)
         assert [request.target for request in wire.hub.requests] == [b"/", b"/2"]
 
+    def test_stop_gives_a_peer_that_is_still_sending_the_time_to_take_its_answer(self) -> None:
+        """RFC 9112 §9.6: closed with unread input, the connection would be reset."""
+        wire = Wire(POST + b"01234", transport=FakeSocket(), close_timeout=5)
+        wire.answer(length=2)
+        wire.connection.server_stopping()
+        wire.connection.finish()
+        assert wire.transport.half_closed
+        assert not wire.transport.disconnecting
+        wire.hub.clock.advance(5)
+        assert wire.transport.disconnecting
+
     def test_announced_rest_beyond_the_limit_closes_and_says_so(self) -> None:
         """T069."""
         wire = Wire(POST, limit_unread_body=9)

@@ -139,6 +139,11 @@ class WebSocketExchange(Exchange):
         self.stream.abort()
         self.disconnected()
 
+    def _close_expired(self) -> None:
+        # Not aborted: what was sent before the close frame may still be on its way to a slow peer.
+        self.stream.close()
+        self.disconnected()
+
     def disconnected(self) -> None:
         """The connection is lost, with or without a closing handshake before."""
         self.deadlines.clear(Deadline.CLOSE)
@@ -196,9 +201,11 @@ class WebSocketExchange(Exchange):
         """Take a parsed message of the application (ASGI WebSocket)."""
         match self.state, reply:
             case State.OPEN, SendText(text):
-                self._send(text.encode(), text=True)
+                assert self._engine is not None
+                self._engine.send_message(text.encode(), text=True)
             case State.OPEN, SendBytes(data):
-                self._send(data, text=False)
+                assert self._engine is not None
+                self._engine.send_message(data, text=False)
             case State.OPEN, Close(code, reason):
                 self.state = State.CLOSING
                 self._send_close(code, reason)
@@ -233,17 +240,13 @@ class WebSocketExchange(Exchange):
         self._log("connected")
         self.stream.switch(self._fields.complete([*self._answer(subprotocol), *headers]))
 
-    def _send(self, payload: bytes, *, text: bool) -> None:
-        assert self._engine is not None
-        self._engine.send_message(payload, text=text)
-
     def _send_close(self, code: int, reason: str) -> None:
         assert self._engine is not None
         self._close = (code, reason)
         self._engine.send_close(code, reason)
         self.deadlines.clear(Deadline.PING)
         self.deadlines.clear(Deadline.PONG)
-        self.deadlines.set(Deadline.CLOSE, self.settings.websocket_close_timeout, self._cut_off)
+        self.deadlines.set(Deadline.CLOSE, self.settings.websocket_close_timeout, self._close_expired)
         if self.full:
             # Nothing more is kept for the application, so the peer's close frame can be looked for.
             self._make_room()
@@ -306,12 +309,9 @@ class WebSocketExchange(Exchange):
         if self.state is not State.OPEN or interval is None:
             return
         silent = self.clock.seconds() - self._heard_at
-        if silent < interval:
-            self.deadlines.set(Deadline.PING, interval - silent, self._idle)
-            return
-        self.deadlines.set(Deadline.PING, interval, self._idle)
-        if self._pinged_at == self._heard_at and self.deadlines.pending(Deadline.PONG):
-            # The answer to the last ping is awaited still.
+        self.deadlines.set(Deadline.PING, interval - silent if silent < interval else interval, self._idle)
+        awaited = self._pinged_at == self._heard_at and self.deadlines.pending(Deadline.PONG)
+        if silent < interval or awaited or self.stream.slow:
             return
         self._pinged_at = self._heard_at
         self.deadlines.set(Deadline.PONG, self.settings.ping_timeout, self._no_pong)
@@ -319,8 +319,9 @@ class WebSocketExchange(Exchange):
         self._engine.send_ping(secrets.token_bytes(8))
 
     def _no_pong(self) -> None:
-        # While the application does not read, the peer's pong waits unread behind its messages.
-        if self._heard_at == self._pinged_at and not self.full and self.state is State.OPEN:
+        # The pong may wait behind messages that the application does not read, the ping behind those the peer does not.
+        waits = self.full or self.stream.slow
+        if self._heard_at == self._pinged_at and not waits and self.state is State.OPEN:
             logger.info("Dropped %s, which answered no ping for %g seconds", self, self.settings.ping_timeout)
             self._close = (ABNORMAL_CLOSURE, "ping timeout")
             self._cut_off()
@@ -334,16 +335,14 @@ class WebSocketExchange(Exchange):
         for kind in (Deadline.ACCEPT, Deadline.PING, Deadline.PONG, Deadline.LIFETIME):
             self.deadlines.clear(kind)
         if not logged:
-            self._log("disconnected", code=code, **self._traffic())
+            age = self.clock.seconds() - self._began
+            self._log("disconnected", code=code, time_taken=age, size=self._sent, request_size=self._received)
         self._wake()
         self._hub.exchange_gone(self)
 
     def _rejected(self) -> None:
         self.deadlines.clear(Deadline.ACCEPT)
         self._log("rejected", status=self._response.status)
-
-    def _traffic(self) -> dict[str, Any]:
-        return {"time_taken": self.clock.seconds() - self._began, "size": self._sent, "request_size": self._received}
 
     def _log(self, action: str, **details: Any) -> None:
         if self._hub.logs_actions:

@@ -239,8 +239,9 @@ class HTTPConnection(TwistedProtocol):
             return
         self._closing = True
         self._unread = unread
-        for kind in (Deadline.HEAD, Deadline.BODY, Deadline.KEEP_ALIVE):
-            self.deadlines.clear(kind)
+        self._forget_requests()
+        # Whoever waits for room to send more has nothing to wait for.
+        self._wake()
         self.resume_reading()
         if not self.slow:
             self._linger()
@@ -274,11 +275,19 @@ class HTTPConnection(TwistedProtocol):
         if self._unread and self.deadlines.pending(Deadline.CLOSE):
             return
         self._closing = True
+        self._forget_requests()
+        if not self.deadlines.pending(Deadline.CLOSE):
+            self._buffered_before = self._buffered()
+            self.deadlines.set(Deadline.CLOSE, self.hub.settings.close_timeout, self._close_late)
         self.transport.unregisterProducer()
         self.transport.loseConnection()
         bottom = self._bottom()
         if bottom is not None:
             bottom.loseConnection()
+
+    def _forget_requests(self) -> None:
+        for kind in (Deadline.HEAD, Deadline.BODY, Deadline.KEEP_ALIVE):
+            self.deadlines.clear(kind)
 
     # Time and pressure.
 

@@ -93,6 +93,9 @@ class HTTP1:
         if self._exchange is not None:
             self._exchange.server_stopping()
             return False
+        if self._state is _State.DRAINING:
+            # The response is sent; the peer gets the time that any closed connection gives it to take it.
+            self.close()
         return self._state is _State.IDLE and not self._reader.buffered
 
     # Reading.

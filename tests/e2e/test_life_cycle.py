@@ -230,6 +230,25 @@ class TestSignals:
         assert "next job" not in server.output()
         assert is_orderly(server.output())
 
+    def test_a_thread_that_does_not_end_does_not_keep_the_process(self, tmp_path: Path) -> None:
+        (tmp_path / "app.py").write_text(
+            "import asyncio, threading\n\n"
+            "async def application(scope, receive, send):\n"
+            "    print('stuck', flush=True)\n"
+            "    await asyncio.to_thread(threading.Event().wait)\n"
+        )
+        with (
+            serving(tmp_path, "--graceful-timeout", "0.2", "--lifespan", "off") as server,
+            open_connection(server) as peer,
+        ):
+            peer.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            wait_for(lambda: "stuck" in server.output())
+            began = time.monotonic()
+            server.send_signal(signal.SIGTERM)
+            assert server.wait() == 0
+            assert time.monotonic() - began < 6
+        assert "Threads of the application did not end in 1 seconds and are abandoned" in server.output()
+
     def test_an_application_that_ignores_cancelling_does_not_keep_the_server(self, folder: Path) -> None:
         with serving(folder, "--graceful-timeout", "0.2") as server, open_connection(server) as peer:
             peer.sendall(b"GET /stubborn HTTP/1.1\r\nHost: a\r\n\r\n")

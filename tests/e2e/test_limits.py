@@ -438,3 +438,38 @@ class TestTooMany:
                 await until(lambda: len(server.connections) < 2)
                 async with connect(server) as third:
                     assert (await third.request("GET", "/")).body == b"hello"
+
+
+class TestAStop:
+    """What it must not take from a peer that is in the middle of something."""
+
+    @in_loop
+    async def test_lets_a_request_finish_that_had_begun_to_arrive(self) -> None:
+        # T269
+        async def slow(scope: Any, receive: Any, send: Any) -> None:
+            await asyncio.sleep(0.8)
+            await answer(send, b"done")
+
+        async with serve(slow, graceful_timeout=10) as server, connect(server) as peer:
+            await peer.send(b"GET / HTTP/1.1\r\nHos")
+            await until(lambda: server.connections and all(each._wire for each in server.connections))
+            server.stop()
+            await until(lambda: server.stopping)
+            await peer.send(b"t: a\r\n\r\n")
+            assert (await peer.read_rest()).endswith(b"\r\n\r\ndone")
+
+    @in_loop
+    async def test_does_not_reset_a_peer_whose_upload_was_answered_already(self) -> None:
+        # T069
+        async def early(scope: Any, receive: Any, send: Any) -> None:
+            await answer(send, b"enough")
+
+        async with serve(early, graceful_timeout=10) as server, connect(server) as peer:
+            await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n" + bytes(1000))
+            await peer.read_until(b"enough")
+            server.stop()
+            await until(lambda: server.stopping)
+            for _ in range(4):
+                await peer.send(bytes(100000))
+                await asyncio.sleep(0.2)
+            assert await peer.read_rest() == b""

@@ -363,3 +363,25 @@ async def test_longest_life_ends_with_1001() -> None:
     assert closed is not None
     assert (closed.code, closed.reason) == (1001, "time limit")
     assert application.closed == (1001, "time limit")
+
+
+@in_loop
+async def test_close_deadline_takes_nothing_from_a_slow_reader() -> None:
+    """T174: what was sent before the close frame arrives, though its answer does not come in time."""
+    size = 6_000_000
+
+    async def sends_and_closes(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "bytes": bytes(size)})
+        await send({"type": "websocket.close"})
+
+    settings = {"websocket_close_timeout": 0.3, "graceful_timeout": 5}
+    async with serve(sends_and_closes, **settings) as server, connect(server, receive_buffer=65536) as peer:
+        await peer.send(handshake())
+        await peer.read_until(b"\r\n\r\n")
+        received = 0
+        while received < size + 10 + 4:
+            received += len(await peer.read(min(250_000, size + 14 - received)))
+            await asyncio.sleep(0.05)
+        assert await peer.read_rest() == b""
