@@ -7,7 +7,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 
 from ..errors import SettingsError
-from .interfaces import Headers
+from .interfaces import TCHAR, Headers
 from .messages import CONNECTION_SPECIFIC
 
 __all__ = ["DefaultFields"]
@@ -29,7 +29,7 @@ class DefaultFields:
         for line in lines:
             name, _, value = line.partition(":")
             field = encoded("headers", name.strip().lower()), encoded("headers", value.strip())
-            if not field[0] or not set(name.strip()) <= TOKEN:
+            if not field[0] or field[0].translate(None, TCHAR):
                 raise SettingsError(f"headers: {name.strip()!r} is no field name")
             if field[0] in CONNECTION_SPECIFIC or field[0] == b"content-length":
                 raise SettingsError(f"headers: {name.strip()!r} is set by the server")
@@ -50,9 +50,6 @@ class DefaultFields:
             return [*headers, self._date, *self._fixed]
         missing = [field for field in (self._date, *self._fixed) if field[0] not in given]
         return [*headers, *missing]
-
-
-TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 def encoded(setting: str, text: str) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 __all__ = [
+    "TCHAR",
     "Application",
     "Clock",
     "DelayedCall",
@@ -28,6 +29,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+#: What a token is made of (RFC 9110 §5.6.2, tchar).
+TCHAR = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 #: Field lines in order, names in lower case, duplicates kept.
 Headers = Sequence[tuple[bytes, bytes]]

@@ -7,10 +7,21 @@ from .default_fields import DefaultFields
 from .interfaces import Stream
 from .messages import ResponseStart
 
-__all__ = ["CLIENT_CLOSED_REQUEST", "Response"]
+__all__ = ["CLIENT_CLOSED_REQUEST", "Response", "plain"]
 
 #: Logged as the status when the peer left before the response began; no such status is ever sent.
 CLIENT_CLOSED_REQUEST = 499
+
+
+def plain(error: RequestError) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """The fields and the body of the answer to ``error``, without the default fields: its reason in a line of text."""
+    body = f"{error.reason}\n".encode()
+    fields = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(body)),
+        *error.headers,
+    ]
+    return fields, body
 
 
 class Response:
@@ -53,12 +64,7 @@ class Response:
 
     def answer(self, error: RequestError, *, close: bool) -> None:
         """Send a whole response in the application's place."""
-        body = f"{error.reason}\n".encode()
-        fields = [
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", str(len(body)).encode()),
-            *error.headers,
-        ]
+        fields, body = plain(error)
         self.start(ResponseStart(error.status, fields, len(body), close, False))
         self.body(body, more_body=False)
 

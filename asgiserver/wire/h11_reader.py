@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import h11
 
+from ..asgi.interfaces import TCHAR
 from ..asgi.scope import CHUNKED, Request
 from ..errors import RequestError
 from ..settings import Settings
@@ -15,8 +16,6 @@ from .body import Body, ChunkedBody, Event, LengthBody
 from .head import check_bytes, request
 
 __all__ = ["H11Reader"]
-
-_TOKEN_START = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 class H11Reader:
@@ -99,7 +98,7 @@ class H11Reader:
             del buffer[:2]
         if not buffer or buffer == b"\r":
             return None
-        if buffer[0] not in _TOKEN_START:
+        if buffer[0] not in TCHAR:
             raise RequestError(400, "This is not an HTTP request.")
         end = buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
         self._check_limits(end)

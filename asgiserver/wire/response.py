@@ -7,6 +7,7 @@ from http import HTTPStatus
 
 from ..asgi.default_fields import DefaultFields
 from ..asgi.interfaces import Headers
+from ..asgi.response import plain
 from ..errors import RequestError
 
 __all__ = ["CONTINUE", "Framing", "framed", "head", "refusal"]
@@ -58,12 +59,7 @@ def refusal(error: RequestError, fields: DefaultFields, *, has_body: bool = True
 
     :param has_body: False when the request was HEAD.
     """
-    body = f"{error.reason}\n".encode()
-    headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", b"%d" % len(body)),
-        *error.headers,
-    ]
+    headers, body = plain(error)
     # RFC 9110 §7.8: whoever sends Upgrade names it in Connection.
     connection = b"close, upgrade" if error.status == 426 else b"close"
     return head(error.status, fields.complete(headers), connection=connection) + (body if has_body else b"")

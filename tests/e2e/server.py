@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = ["DEADLINE", "ROOT", "ServerProcess", "environment", "run_command", "wait_for"]
+__all__ = ["DEADLINE", "ROOT", "ServerProcess", "connects", "environment", "free_port", "run_command", "wait_for"]
 
 #: The checkout.
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +35,20 @@ def wait_for(condition: Callable[[], object], seconds: float = DEADLINE, message
     while not condition():
         assert time.monotonic() < end, message or "the condition did not come true in time"
         time.sleep(0.01)
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago, for programs that cannot take any."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def connects(port: int) -> bool:
+    """True when somebody listens on ``port`` of 127.0.0.1."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

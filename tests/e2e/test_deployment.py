@@ -17,7 +17,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from tests.e2e.server import DEADLINE, ROOT, ServerProcess, wait_for
+from tests.e2e.server import DEADLINE, ROOT, ServerProcess, connects, free_port, wait_for
 from tests.programs import require
 
 DEPLOY = ROOT / "examples" / "deploy"
@@ -57,18 +57,6 @@ def folder() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def connects(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="class")

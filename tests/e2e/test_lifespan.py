@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,21 +16,9 @@ from websockets.asyncio.client import connect as connect_websocket
 from asgiserver import Server
 from asgiserver.errors import LifespanError
 from tests.e2e.live import DEADLINE, answer, connect, in_loop, url
-from tests.e2e.server import ServerProcess, run_command, wait_for
+from tests.e2e.server import ServerProcess, connects, free_port, run_command, wait_for
 
 Lifespan = Callable[[Any, Any, Any], Awaitable[None]]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def connects(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class App:
