@@ -95,7 +95,7 @@ class CommandLineInterface:
             for variable in Settings.unknown_variables():
                 logger.warning("%s is not the variable of any setting and is ignored", variable)
             # Before the application, which may import twisted.internet.reactor and would get another one.
-            install_reactor()
+            install_reactor(self.settings.loop)
             self.server = self.server_class(self.load(path), settings=self.settings)
             self.server.run()
 
@@ -183,16 +183,20 @@ def _hold_standard_descriptors() -> None:
 def expanded(args: Sequence[str]) -> list[str]:
     """``args`` with the abbreviations that Daphne understands written out.
 
-    argparse takes any unambiguous prefix, and ``--unix`` or ``--access`` are no longer unambiguous here.
+    argparse takes any unambiguous prefix, and ``--unix`` or ``--access`` are no longer unambiguous here. ``--http`` is
+    ours with a parser's name and Daphne's ``--http-timeout`` with a number.
     """
     plain = list(args)
     end = plain.index("--") if "--" in plain else len(plain)
-    return [_expanded(arg) for arg in plain[:end]] + plain[end:]
+    return [_expanded(arg, after) for arg, after in zip(plain[:end], [*plain[1:], ""], strict=False)] + plain[end:]
 
 
-def _expanded(arg: str) -> str:
+def _expanded(arg: str, after: str) -> str:
     name, equals, value = arg.partition("=")
     if not name.startswith("--") or name in DAPHNE_FLAGS:
+        return arg
+    if name == "--http" and not (value if equals else after).replace(".", "", 1).isdecimal():
+        # A flag of ours; with a number it is what Daphne understands by it.
         return arg
     meant = [flag for flag in DAPHNE_FLAGS if flag.startswith(name)]
     return f"{meant[0]}{equals}{value}" if len(meant) == 1 else arg

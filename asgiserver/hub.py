@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from .asgi.deadlines import Deadline
 from .asgi.default_fields import DefaultFields
-from .asgi.exchange import Exchange, logged_request
+from .asgi.exchange import Exchange, State, logged_request
 from .asgi.http import HTTPExchange
 from .asgi.interfaces import Application, Clock, Message, Scope, Stream
 from .asgi.scope import Addresses, Request, ScopeBuilder
@@ -22,6 +23,7 @@ from .wire.connection import HTTPConnection
 from .wire.deflate import negotiate_deflate
 from .wire.frames import WebSocketProtocol
 from .wire.handshake import check, response_headers
+from .wire.reader import Reader
 
 __all__ = ["Hub"]
 
@@ -43,6 +45,7 @@ class Hub:
     """
 
     clock: Clock
+    reader: Callable[[Settings], Reader]
 
     def __init__(self, application: Application, settings: Settings, action_logger: ActionLogger | None) -> None:
         self.application = application
@@ -142,7 +145,7 @@ class Hub:
         # Not create_task: under an eager task factory the application would answer before the wire knows its exchange.
         task = asyncio.Task(self._run_application(exchange, scope), context=self._context.copy())
         self._tasks[exchange] = task
-        task.add_done_callback(partial(self.application_done, exchange))
+        task.add_done_callback(partial(self.application_done, exchange), context=self._context)
 
     async def _run_application(self, exchange: Exchange, scope: Scope) -> None:
         try:
@@ -158,6 +161,16 @@ class Hub:
         :raises ClientDisconnected: the peer has left, and the application does not listen for that.
         """
         reply = None if exchange.gone else exchange.parse(message)
+        if exchange.stream.congested or reply is None:
+            await self._handle_late_reply(exchange, reply)
+            return
+        # By far the most: nothing is to be waited for before.
+        exchange.handle_reply(reply)
+        stream = exchange.stream
+        if stream.congested:
+            await stream.drain()
+
+    async def _handle_late_reply(self, exchange: Exchange, reply: Any) -> None:
         while exchange.stream.slow and not exchange.gone:
             # Several tasks may send, or one that gives up waiting: each adds nothing before there is room.
             await exchange.stream.drain()
@@ -174,6 +187,15 @@ class Hub:
     def application_done(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
         """An application has ended: log its failure, and end what it left open. The only place that does."""
         del self._tasks[exchange]
+        if exchange.state is State.COMPLETE and not task.cancelled() and task.exception() is None:
+            # By far the most: there is nothing to log or to end.
+            exchange.release()
+        else:
+            self._application_left(exchange, task)
+        if self.stopping:
+            self._notify()
+
+    def _application_left(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
         failed = task.cancelled() or error is not None
         if error is not None and not (exchange.gone and _is_disconnect(error)):
@@ -184,7 +206,6 @@ class Hub:
             logger.error("The application for %s was cancelled without a complete response", exchange)
         exchange.application_done(failed)
         exchange.release()
-        self._notify()
 
     def exchange_gone(self, exchange: Exchange) -> None:
         """The peer has left: the application may run on for ``application_close_timeout``."""
@@ -208,7 +229,8 @@ class Hub:
     @property
     def logs_actions(self) -> bool:
         """False when nobody wants to know."""
-        return not isinstance(self.action_logger, AccessLog) or self.action_logger.enabled
+        log = self.action_logger
+        return type(log) is not AccessLog or log.enabled
 
     def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
         """Tell ``action_logger`` what has happened, as Daphne does; it can do no harm to the exchange."""

@@ -20,6 +20,7 @@ from .process.logs import ActionLogger
 from .process.reactor import install_reactor
 from .settings import Settings
 from .wire.connection import HTTPFactory
+from .wire.reader import reader_class
 
 __all__ = ["Server"]
 
@@ -166,6 +167,7 @@ class Server(Hub):
     async def _start(self) -> None:
         reactor = install_reactor()
         self.clock = reactor
+        self.reader = reader_class(self.settings.http)
         self._lifespan = Lifespan(self.application, self.settings, logger)
         await self._lifespan.startup()
         state = self._lifespan.state if self._lifespan.supported else None

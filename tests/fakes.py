@@ -24,6 +24,7 @@ from asgiserver.asgi.websocket import WebSocketExchange
 from asgiserver.errors import RequestError
 from asgiserver.settings import Settings
 from asgiserver.wire.connection import HTTPConnection
+from asgiserver.wire.reader import reader_class
 
 T = TypeVar("T")
 
@@ -81,6 +82,8 @@ class FakeStream:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.slow = False
+        # So that drain() is awaited after each message, which lets the others have a turn.
+        self.congested = True
         self.reading = True
         self.lost = False
         self.status: int | None = None
@@ -194,6 +197,7 @@ class WireHub:
         self.settings = Settings(**settings)
         self.clock = Clock()
         self.fields = fields()
+        self.reader = reader_class(self.settings.http)
         self.stopping = False
         self.accepting = True
         self.refusal: RequestError | None = None

@@ -409,7 +409,7 @@ class TestTwisted:
         private = {"dataBuffer", "offset", "_tempDataBuffer", "_tempDataLen", "writeSomeData"}
         assert private <= self.names_read()
         descriptor = FileDescriptor(reactor=object())  # type: ignore[arg-type]
-        plain = self.names_read() - {"abortConnection"}
+        plain = self.names_read() - {"abortConnection", "getHandle"}
         assert {name for name in plain if not hasattr(descriptor, name)} == set()
         assert issubclass(TCPConnection, FileDescriptor)
         assert hasattr(TCPConnection, "abortConnection")

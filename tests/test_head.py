@@ -6,7 +6,7 @@ import pytest
 
 from asgiserver.asgi.scope import CHUNKED, Request
 from asgiserver.errors import RequestError
-from asgiserver.wire.head import check_bytes, check_fields, request, tokens
+from asgiserver.wire.head import check_fields, check_framing, check_head, check_lines, request, tokens
 
 HOST = (b"host", b"example.com")
 Fields = list[tuple[bytes, bytes]]
@@ -15,7 +15,11 @@ Fields = list[tuple[bytes, bytes]]
 def status_of_bytes(head: bytes) -> int:
     """200 when the raw head is allowed, else the status of the refusal."""
     try:
-        check_bytes(head)
+        check_head(head, 100)
+        check_framing(head)
+        # A line each for what a strict parser makes of it: none for what continues the one before.
+        lines = head.split(b"\r\n")[1:-2]
+        check_lines(head, [(line, b"") for line in lines if line[:1] not in (b" ", b"\t")])
     except RequestError as error:
         return error.status
     return 200

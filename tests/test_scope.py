@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from asgiserver.asgi.forwarded import Forwarding
 from asgiserver.asgi.interfaces import Scope
-from asgiserver.asgi.scope import Addresses, Request, ScopeBuilder, replace_host, without_underscores
+from asgiserver.asgi.scope import Addresses, Request, ScopeBuilder, replace_host
 from asgiserver.settings import Settings
 
 from .fakes import CLIENT, SERVER
@@ -125,7 +125,6 @@ class TestHeaders:
         """T013."""
         headers = [(b"x_real_ip", b"1"), (b"x-real-ip", b"2"), (b"_", b"3"), (b"x-note", b"a_b")]
         assert scope_of(b"/", headers)["headers"] == [(b"x-real-ip", b"2"), (b"x-note", b"a_b")]
-        assert without_underscores(headers) == [(b"x-real-ip", b"2"), (b"x-note", b"a_b")]
 
     def test_latin_1_values_stay_bytes(self) -> None:
         """T017."""

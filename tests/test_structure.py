@@ -33,6 +33,7 @@ TESTED_IN = {
     "asgiserver/__init__.py": "tests/test_structure.py",
     "asgiserver/__main__.py": "tests/e2e/test_command_line.py",
     "asgiserver/server.py": "tests/e2e/test_life_cycle.py",
+    "asgiserver/wire/h11_reader.py": "tests/test_reader.py",
     "asgiserver/asgi/interfaces.py": "tests/test_frames.py",
     "asgiserver/asgi/response.py": "tests/test_asgi_response.py",
     "asgiserver/process/running.py": "tests/e2e/test_life_cycle.py",

@@ -45,9 +45,13 @@ class DefaultFields:
         if second != self._second:
             self._second = second
             self._date = (b"date", formatdate(second, usegmt=True).encode("ascii"))
-        given = self._names.intersection([name for name, _ in headers])
-        if not given:
+        names = self._names
+        for name, _ in headers:
+            if name in names:
+                break
+        else:
             return [*headers, self._date, *self._fixed]
+        given = {name for name, _ in headers}
         missing = [field for field in (self._date, *self._fixed) if field[0] not in given]
         return [*headers, *missing]
 

@@ -72,7 +72,8 @@ class HTTPExchange(Exchange):
     def body_ended(self) -> None:
         """The body is complete."""
         self._ended = True
-        self._wake()
+        if self._waiters:
+            self._wake()
 
     def _next_event(self) -> Message | None:
         if not (self._body or self._ended or self.finished):
@@ -166,7 +167,8 @@ class HTTPExchange(Exchange):
             self._deadlines.clear(Deadline.REQUEST)
         if self._hub.logs_actions:
             self._hub.log_action("http", "complete", self._details())
-        self._wake()
+        if self._waiters:
+            self._wake()
         if state is State.GONE:
             self._hub.exchange_gone(self)
 

@@ -87,6 +87,10 @@ class Stream(Protocol):
     def slow(self) -> bool:
         """True while more is waiting to be sent than the peer takes."""
 
+    @property
+    def congested(self) -> bool:
+        """True when :meth:`drain` has to be awaited before more is sent: the peer is slow, or others want a turn."""
+
     def send_headers(
         self, status: int, headers: Headers, *, content_length: int | None, has_body: bool, close: bool
     ) -> None:

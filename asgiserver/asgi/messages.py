@@ -126,7 +126,18 @@ def parse_http(message: Any) -> ResponseStart | ResponseBody:
 
     :raises MessageError: names the message's type and key, what was expected, and what came.
     """
-    reply: ResponseStart | ResponseBody = _HTTP[message_type(message, _HTTP)](message)
+    reply: ResponseStart | ResponseBody
+    # A dict with a known type is all that a sane application sends; message_type() says what is wrong with the rest.
+    kind = message["type"] if type(message) is dict and "type" in message else None
+    if kind == "http.response.body":
+        body = message.get("body", b"")
+        if type(body) is bytes:
+            return ResponseBody(body, bool(message.get("more_body", False)))
+        reply = _body(message, ResponseBody)
+    elif kind == "http.response.start":
+        reply = _start(message, ResponseStart)
+    else:
+        reply = _HTTP[message_type(message, _HTTP)](message)
     return reply
 
 

@@ -12,6 +12,9 @@ __all__ = ["Addresses", "Request", "ScopeBuilder"]
 
 CHUNKED = -1
 
+#: Copied for each, since an application may write into what it is given.
+_ASGI = {"version": "3.0", "spec_version": "2.5"}
+
 
 class Request(NamedTuple):
     """A request's head as a wire read it; nothing derived but what the wire itself needs.
@@ -93,29 +96,22 @@ class ScopeBuilder:
             if host is not None:
                 headers = replace_host(headers, host)
         scope: dict[str, Any] = {
-            "asgi": {"version": "3.0", "spec_version": "2.5"},
+            "asgi": _ASGI.copy(),
             "http_version": request.http_version,
             "scheme": scheme,
             "path": unquote(path) if "%" in path else path,
             "raw_path": raw_path,
             "query_string": query_string,
             "root_path": self._root_path,
-            "headers": without_underscores(headers),
+            # CGI and WSGI map "-" and "_" to the same variable, so a client could pass off x_real_ip for the x-real-ip
+            # that a proxy sets (CVE-2015-0219); Daphne drops such fields too.
+            "headers": [field for field in headers if b"_" not in field[0]],
             "client": None if client is None else list(client),
             "server": None if server is None else list(server),
         }
         if self._state is not None:
             scope["state"] = self._state.copy()
         return scope
-
-
-def without_underscores(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """The field lines whose names have no underscore.
-
-    CGI and WSGI map ``-`` and ``_`` to the same variable, so a client could pass off ``x_real_ip`` for the
-    ``x-real-ip`` that a proxy sets (CVE-2015-0219); Daphne drops such fields too.
-    """
-    return [field for field in headers if b"_" not in field[0]]
 
 
 def replace_host(headers: Headers, host: bytes) -> list[tuple[bytes, bytes]]:

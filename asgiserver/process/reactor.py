@@ -34,7 +34,7 @@ from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.main import installReactor
 
 from ..asgi.interfaces import Clock
-from ..errors import ReactorError
+from ..errors import ReactorError, SettingsError
 
 __all__ = ["Reactor", "install_reactor", "loop_of"]
 
@@ -73,13 +73,14 @@ class Reactor(Clock, Protocol):
         """Listen on a TCP port, 0 for any free one."""
 
 
-def install_reactor() -> Reactor:
+def install_reactor(loop: str = "auto") -> Reactor:
     """Return a reactor that can be used here and now, installing one where that is needed.
 
     With a running loop in this thread the reactor is on that loop and starts to work at once; do not ``run()`` it.
-    With none, it is on a loop that is not running (a new one is uvloop's when that is installed), and ``run()`` is
-    still to be called. Any thread will do.
+    With none, it is on a loop that is not running, and ``run()`` is still to be called. Any thread will do.
 
+    :param loop: what a new loop is: ``asyncio``, ``uvloop``, or ``auto`` for uvloop where that is installed.
+    :raises SettingsError: uvloop was asked for and is not installed.
     :raises ReactorError: when another kind of reactor is installed, or an asyncio reactor is in use on another loop.
     """
     try:
@@ -88,15 +89,15 @@ def install_reactor() -> Reactor:
         here = None
     installed: Any = sys.modules.get(_MODULE)
     if installed is None:
-        return _install(here or _new_loop())
+        return _install(here or _new_loop(loop))
     _check_class(installed)
     if not _ended(installed):
-        loop = loop_of(installed)
-        if loop is here or here is None and not loop.is_running():
+        its = loop_of(installed)
+        if its is here or here is None and not its.is_running():
             return cast(Reactor, installed)
         _check_idle(installed)
     _remove(installed)
-    return _install(here or _new_loop())
+    return _install(here or _new_loop(loop))
 
 
 def loop_of(reactor: Reactor) -> asyncio.AbstractEventLoop:
@@ -159,12 +160,17 @@ def _remove(reactor: Any) -> None:
         loop.close()
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
+def _new_loop(kind: str) -> asyncio.AbstractEventLoop:
+    loop: asyncio.AbstractEventLoop
     try:
+        if kind == "asyncio":
+            raise ImportError
         import uvloop
-    except ImportError:
-        loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop()
-    else:
+
         loop = uvloop.new_event_loop()
+    except ImportError:
+        if kind == "uvloop":
+            raise SettingsError("loop: uvloop is not installed: install asgiserver[standard]") from None
+        loop = asyncio.SelectorEventLoop()
     _own_loops.add(loop)
     return loop

@@ -35,7 +35,7 @@ def run(server: Server) -> None:
         pass
     else:
         raise ReactorError("Server.run() was called where a loop is running: await Server.serve() instead")
-    reactor = install_reactor()
+    reactor = install_reactor(server.settings.loop)
     loop = loop_of(reactor)
     executor = _set_up(loop, server.settings.verbosity)
     main = _Main(server, reactor)

@@ -1,7 +1,7 @@
 """The body of a request, cut out of a connection's bytes (RFC 9112 §6, §7.1).
 
 h11 reads heads; bodies are framed here, because h11 takes a bare LF in trailers, a CR in a chunk extension, and
-copies each piece twice. Both framings take what they need from the front of the reader's buffer.
+copies each piece twice. Both framings take what they need from what the reader was fed, and say how far they came.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Body(Protocol):
 
     remaining: int | None
 
-    def take(self, buffer: bytearray) -> bytes | Event:
-        """A piece of the body, removed from the front of ``buffer``; END once, NEED_DATA when there is none.
+    def take(self, data: bytes, at: int) -> tuple[bytes | Event, int]:
+        """A piece of the body at ``data[at:]``, END once, or NEED_DATA when there is none; and where the next one is.
 
         :raises RequestError: the framing is broken.
         """
@@ -59,17 +59,16 @@ class LengthBody:
     def __init__(self, size: int) -> None:
         self.remaining: int | None = size
 
-    def take(self, buffer: bytearray) -> bytes | Event:
-        """See :class:`Body`."""
-        remaining = self.remaining or 0
+    def take(self, data: bytes, at: int) -> tuple[bytes | Event, int]:
+        """See :class:`Body`; a read that belongs to the body as a whole is not copied."""
+        remaining = self.remaining
         if not remaining:
-            return Event.END
-        if not buffer:
-            return Event.NEED_DATA
-        piece = bytes(buffer) if len(buffer) <= remaining else bytes(buffer[:remaining])
-        del buffer[: len(piece)]
-        self.remaining = remaining - len(piece)
-        return piece
+            return Event.END, at
+        end = min(len(data), at + remaining)
+        if end == at:
+            return Event.NEED_DATA, at
+        self.remaining = remaining - (end - at)
+        return data[at:end], end
 
 
 class _Part(Enum):
@@ -98,56 +97,56 @@ class ChunkedBody:
         self._chunk = 0
         self._excess = 0
 
-    def take(self, buffer: bytearray) -> bytes | Event:
+    def take(self, data: bytes, at: int) -> tuple[bytes | Event, int]:
         """See :class:`Body`; small chunks are joined."""
         pieces: list[bytes] = []
         size = 0
         while size < _PIECE and self._part is not _Part.DONE:
-            before = len(buffer)
+            before = at
             if self._part is _Part.DATA:
-                piece = bytes(buffer[: self._chunk])
-                del buffer[: len(piece)]
-                self._chunk -= len(piece)
-                size += len(piece)
-                pieces.append(piece)
+                at = min(len(data), at + self._chunk)
+                if at > before:
+                    pieces.append(data[before:at])
+                size += at - before
+                self._chunk -= at - before
                 if not self._chunk:
                     self._part = _Part.DATA_END
             elif self._part is _Part.SIZE:
-                size += self._take_whole(buffer, pieces)
-                self._take_size(buffer)
+                at, taken = self._take_whole(data, at, pieces)
+                size += taken
+                at = self._take_size(data, at)
             elif self._part is _Part.DATA_END:
-                self._take_data_end(buffer)
+                at = self._take_data_end(data, at)
             else:
-                self._take_trailer(buffer)
-            if len(buffer) == before:
+                at = self._take_trailer(data, at)
+            if at == before:
                 break
-        if pieces and size:
-            return b"".join(pieces)
-        return Event.END if self._part is _Part.DONE else Event.NEED_DATA
+        if size:
+            return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), at
+        return (Event.END if self._part is _Part.DONE else Event.NEED_DATA), at
 
     @staticmethod
-    def _take_whole(buffer: bytearray, pieces: list[bytes]) -> int:
+    def _take_whole(data: bytes, at: int, pieces: list[bytes]) -> tuple[int, int]:
         """Take the plain small chunks that are there to their end, at a fifth of what the steps cost for each.
 
-        :returns: bytes that were added to ``pieces``.
+        :returns: where the next one is, and how many bytes were added to ``pieces``.
         """
-        at = size = 0
-        while size < _PIECE and (match := _PLAIN_SIZE.match(buffer, at)):
+        size = 0
+        while size < _PIECE and (match := _PLAIN_SIZE.match(data, at)):
             start = match.end()
             end = start + int(match[1], 16)
             # The last chunk, and what is not complete or not right, is for the steps.
-            if end == start or buffer[end : end + 2] != b"\r\n":
+            if end == start or not data.startswith(b"\r\n", end):
                 break
-            pieces.append(bytes(buffer[start:end]))
+            pieces.append(data[start:end])
             size += end - start
             at = end + 2
-        del buffer[:at]
-        return size
+        return at, size
 
-    def _take_size(self, buffer: bytearray) -> None:
-        line = self._take_line(buffer, _SIZE_LINE, 400)
+    def _take_size(self, data: bytes, at: int) -> int:
+        line, at = self._take_line(data, at, _SIZE_LINE, 400)
         if line is None:
-            return
+            return at
         match = _CHUNK_SIZE.match(line)
         if match is None:
             raise RequestError(400, "The request's body has a chunk whose size is not valid.")
@@ -156,21 +155,24 @@ class ChunkedBody:
         if self._excess > _EXCESS:
             raise RequestError(400, "The request's body has more framing than data.")
         self._part = _Part.DATA if self._chunk else _Part.TRAILERS
+        return at
 
-    def _take_data_end(self, buffer: bytearray) -> None:
-        if buffer[:2] != b"\r\n"[: len(buffer)]:
+    def _take_data_end(self, data: bytes, at: int) -> int:
+        end = data[at : at + 2]
+        if end != b"\r\n"[: len(end)]:
             raise RequestError(400, "The request's body has a chunk that is longer than its size.")
-        if len(buffer) >= 2:
-            del buffer[:2]
-            self._part = _Part.SIZE
+        if len(end) < 2:
+            return at
+        self._part = _Part.SIZE
+        return at + 2
 
-    def _take_trailer(self, buffer: bytearray) -> None:
-        line = self._take_line(buffer, self._limit_size, 431)
+    def _take_trailer(self, data: bytes, at: int) -> int:
+        line, at = self._take_line(data, at, self._limit_size, 431)
         if line is None:
-            return
+            return at
         if not line:
             self._part = _Part.DONE
-            return
+            return at
         self._limit_size -= len(line) + 2
         self._limit_count -= 1
         if self._limit_size < 0 or self._limit_count < 0:
@@ -179,16 +181,15 @@ class ChunkedBody:
         check_fields(b"\r\n" + line + b"\r\n")
         if not _TRAILER.match(line):
             raise RequestError(400, "The request has a malformed trailer.")
+        return at
 
     @staticmethod
-    def _take_line(buffer: bytearray, limit: int, status: int) -> bytes | None:
-        end = buffer.find(b"\r\n", 0, limit + 2)
+    def _take_line(data: bytes, at: int, limit: int, status: int) -> tuple[bytes | None, int]:
+        end = data.find(b"\r\n", at, at + limit + 2)
         if end < 0:
-            if buffer.find(b"\n", 0, limit + 2) >= 0:
+            if data.find(b"\n", at, at + limit + 2) >= 0:
                 raise RequestError(400, "The request's lines must end in CRLF.")
-            if len(buffer) > limit + 1:
+            if len(data) - at > limit + 1:
                 raise RequestError(status, "A line of the request's body framing is too long.")
-            return None
-        line = bytes(buffer[:end])
-        del buffer[: end + 2]
-        return line
+            return None, at
+        return data[at:end], end + 2

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from twisted.internet import tcp
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import (
     IAddress,
@@ -34,14 +36,19 @@ from ..asgi.scope import Addresses, Request
 from ..errors import RequestError
 from ..settings import Settings
 from .http1 import HTTP1
+from .reader import Reader
 from .response import refusal
 
 __all__ = ["HTTPConnection", "HTTPFactory", "WireHub"]
 
 logger = logging.getLogger("asgiserver.wire")
 
+_T = TypeVar("_T")
+
 #: An application that sends without ever waiting lets the others run after this many bytes.
 _BURST = 262144
+#: Up to here a copy costs less than what it saves; bytes.
+_JOIN = 16384
 
 
 class WireHub(Protocol):
@@ -51,6 +58,8 @@ class WireHub(Protocol):
     clock: Clock
     fields: DefaultFields
     stopping: bool
+    #: Makes the reader of requests of a connection.
+    reader: Callable[[Settings], Reader]
 
     def connection_made(self, connection: HTTPConnection) -> bool:
         """Count a connection; False when it is one too many."""
@@ -94,6 +103,7 @@ class HTTPConnection(TwistedProtocol):
     """One connection.
 
     :ivar slow: True while the transport's buffer is full.
+    :ivar congested: True when whoever sends has to await :meth:`drain` next.
     :ivar deadlines: what is awaited of the peer.
     """
 
@@ -102,6 +112,7 @@ class HTTPConnection(TwistedProtocol):
     def __init__(self, hub: WireHub) -> None:
         self.hub = hub
         self.slow = False
+        self.congested = False
         self.deadlines = Deadlines(hub.clock)
         self._wire: HTTP1 | None = None
         self._addresses: Addresses | None = None
@@ -110,6 +121,7 @@ class HTTPConnection(TwistedProtocol):
         self._closing = False
         self._unread = False
         self._direct = False
+        self._socket: socket.socket | None = None
         self._unyielded = 0
         self._buffered_before = 0
 
@@ -130,12 +142,15 @@ class HTTPConnection(TwistedProtocol):
         """The connection stands; TLS may still have to shake hands."""
         transport = self.transport
         self._direct = isinstance(transport, FileDescriptor)
+        if getattr(type(transport), "writeSomeData", None) is tcp.Connection.writeSomeData:
+            # A socket of TCP with nothing in between.
+            self._socket = transport.getHandle()
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
         if self.hub.connection_made(self):
             # The connection is idle, as between requests, but for how long it may be.
-            self.deadlines.set(Deadline.KEEP_ALIVE, self.hub.settings.first_byte_timeout, self.close)
+            self.deadlines.set(Deadline.KEEP_ALIVE, self.hub.settings.first_byte_timeout, self._silent_too_long)
         else:
             self._refuse()
 
@@ -151,7 +166,8 @@ class HTTPConnection(TwistedProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
         """The connection is no more, by whosever doing."""
         self._closing = True
-        self.slow = False
+        self.slow = self.congested = False
+        self._socket = None
         self.deadlines.stop()
         self._wake()
         wire, self._wire = self._wire, None
@@ -161,13 +177,13 @@ class HTTPConnection(TwistedProtocol):
 
     def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
         """The transport's buffer is full."""
-        self.slow = True
+        self.slow = self.congested = True
         self._buffered_before = self._buffered()
         self.deadlines.set(Deadline.WRITE, self.hub.settings.write_timeout, self._write_late)
 
     def resumeProducing(self) -> None:  # noqa: N802 - Twisted's name
         """The transport's buffer is empty again."""
-        self.slow = False
+        self.slow = self.congested = False
         self.deadlines.clear(Deadline.WRITE)
         self._wake()
         if self._closing:
@@ -183,11 +199,33 @@ class HTTPConnection(TwistedProtocol):
     def write(self, data: bytes) -> None:
         """Send ``data`` now as far as the peer takes it, the rest when it does."""
         self._unyielded += len(data)
+        if self._unyielded > _BURST:
+            self.congested = True
         transport = self.transport
         if self._direct and not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
-            data = self._write_now(data)
+            sock = self._socket
+            data = self._write_now(data) if sock is None else data[_sent(sock.send, data) :]
         if data:
             transport.write(data)
+
+    def write_all(self, parts: list[bytes]) -> None:
+        """As :meth:`write` of all ``parts`` joined, in one system call, but what is large is not copied."""
+        size = sum(map(len, parts))
+        if size <= _JOIN:
+            self.write(b"".join(parts))
+            return
+        transport, sock = self.transport, self._socket
+        if sock is None:
+            for part in parts:
+                self.write(part)
+            return
+        self._unyielded += size
+        if self._unyielded > _BURST:
+            self.congested = True
+        if not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
+            parts = _rest(parts, _sent(sock.sendmsg, parts))
+        for part in parts:
+            transport.write(part)
 
     def _write_now(self, data: bytes) -> bytes:
         """Send to the socket without the reactor; what it did not take."""
@@ -209,7 +247,8 @@ class HTTPConnection(TwistedProtocol):
                 await waiter
             finally:
                 self._waiters.remove(waiter)
-        elif self._unyielded > _BURST:
+        elif self.congested:
+            self.congested = False
             self._unyielded = 0
             await asyncio.sleep(0)
 
@@ -313,6 +352,12 @@ class HTTPConnection(TwistedProtocol):
             logger.info("Dropped %s, which took nothing for %g seconds", self.addresses.client, seconds)
             self.abort()
 
+    def _silent_too_long(self) -> None:
+        if self._wire is None:
+            self.close()
+        else:
+            self._wire.idle_too_long()
+
     def _write_late(self) -> None:
         self._late(Deadline.WRITE, self.hub.settings.write_timeout, self._write_late)
 
@@ -334,6 +379,25 @@ class HTTPConnection(TwistedProtocol):
         self.write(refusal(error, self.hub.fields))
         logger.debug("Turned %s away: %s", self.addresses.client, error.reason)
         self.close()
+
+
+def _sent(send: Callable[[_T], int], data: _T) -> int:
+    """How many bytes a socket's ``send`` takes at once."""
+    try:
+        return send(data)
+    except OSError:
+        # It is full, or broken: then the reactor's own attempt will meet the error again and end the connection.
+        return 0
+
+
+def _rest(parts: list[bytes], sent: int) -> list[bytes]:
+    """What is left of ``parts`` behind the first ``sent`` bytes."""
+    rest: list[bytes] = []
+    for part in parts:
+        if sent < len(part):
+            rest.append(part[sent:])
+        sent = max(0, sent - len(part))
+    return rest
 
 
 def _address(address: Any) -> tuple[str, int | None] | None:

@@ -1,70 +1,107 @@
 """What a request's head must be, whichever parser has read it (RFC 9110, RFC 9112).
 
 Parsers are lenient, each in its own way, and two servers in a row that read the same bytes differently are how
-requests are smuggled. So the raw head passes :func:`check_bytes` before a parser sees it, and what the parser made of
-it passes :func:`request`.
+requests are smuggled. So the raw head passes :func:`check_head` before a parser sees it, and what the parser made of
+it passes :func:`check_lines` and :func:`request`.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from ..asgi.scope import CHUNKED, Request, replace_host
 from ..errors import RequestError
 from .handshake import is_upgrade
 
-__all__ = ["check_bytes", "check_fields", "request", "tokens"]
+__all__ = ["check_fields", "check_framing", "check_head", "check_lines", "request", "tokens"]
 
 # What may stand in a head: printable ASCII, HTAB, CR, LF, and obs-text (RFC 9110 §5.5) without 0x85, which is a line
 # end to Unicode-minded parsers behind us (CVE-2026-44546).
 _ALLOWED = bytes([9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0x85), *range(0x86, 0x100)])
 _FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding):([^\r]*)", re.IGNORECASE)
+_MINOR_VERSION = re.compile(rb"HTTP/1\.[0-9]\Z")
 _VERSION = re.compile(rb"HTTP/[0-9]+(\.[0-9]+)?\Z")
 _AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?\Z")
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)\Z", re.IGNORECASE)
 #: Most bytes of a method; the longest that is registered has 17.
 _METHOD_SIZE = 64
 _DIGITS = re.compile(rb"[0-9]{1,18}\Z")
+_FOLD = re.compile(rb"\n[ \t]")
+_TWO_LENGTHS = "The request has more than one Content-Length."
+_LENGTH_AND_CODING = "A request must not have both Content-Length and Transfer-Encoding."
+_FOLDED = "The request has a folded field line."
+#: The fields that say what a server has to do with a request.
+_KNOWN = frozenset([b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade"])
+#: The methods of RFC 9110 §9 and RFC 5789, which need no checks; CONNECT is not among them.
+_METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH")}
 
 
 def check_fields(block: bytes) -> None:
     """Refuse control bytes, line ends other than CRLF, and folded lines (RFC 9112 §2.2, §5.2).
 
-    :param block: whole lines with their CRLF, of a head or of a trailer section.
+    :param block: whole lines of a trailer section with their CRLF.
     :raises RequestError: 400.
     """
+    _check_line_ends(block)
+    if _FOLD.search(block):
+        raise RequestError(400, _FOLDED)
+
+
+def _check_line_ends(block: bytes) -> int:
+    """Refuse control bytes and line ends other than CRLF; how many of those there are."""
     if block.translate(None, _ALLOWED):
         raise RequestError(400, "The request has a control character in its head.")
     lines = block.count(b"\r\n")
     if block.count(b"\n") != lines or block.count(b"\r") != lines:
         raise RequestError(400, "The request's lines must end in CRLF.")
-    if b"\r\n " in block or b"\r\n\t" in block:
-        raise RequestError(400, "The request has a folded field line.")
+    return lines
 
 
-def check_bytes(head: bytes) -> None:
+def check_head(head: bytes, limit_count: int) -> tuple[bytes, bytes]:
     """Check a whole head, from its first byte to the empty line, before a parser reads it.
 
-    :raises RequestError: 400, or 505 for a version other than 1.x.
+    :param limit_count: most field lines.
+    :returns: the method and the version, as they stand there.
+    :raises RequestError: 400, 431, or 505 for a version other than 1.x.
     """
-    check_fields(head)
-    line = head[: head.index(b"\r\n")]
-    parts = line.split(b" ")
+    if _check_line_ends(head) > limit_count + 2:
+        raise RequestError(431, f"The request has more than {limit_count} field lines.")
+    parts = head[: head.find(b"\r")].split(b" ")
     if len(parts) != 3:
         raise RequestError(400, "The request line must be a method, a target and a version.")
-    if not parts[2].startswith(b"HTTP/1.") or len(parts[2]) != 8:
-        if _VERSION.match(parts[2]):
+    method, target, version = parts
+    if version != b"HTTP/1.1" and not _MINOR_VERSION.match(version):
+        if _VERSION.match(version):
             raise RequestError(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here.")
         raise RequestError(400, "The request line must end in HTTP/1.0 or HTTP/1.1.")
-    if framing := _FRAMING.findall(head):
-        _check_framing(framing)
+    if not target.isascii():
+        raise RequestError(400, "The request's target must be ASCII.")
+    return method, version
 
 
-def _check_framing(fields: list[tuple[bytes, bytes]]) -> None:
-    """Refuse what a parser may make one length of, or answer with another status than we do."""
+def check_lines(head: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    """Refuse a head of which a parser made more or fewer fields than it has lines (RFC 9112 §5.2: a folded one).
+
+    :raises RequestError: 400.
+    """
+    if len(headers) + 2 != head.count(b"\n"):
+        raise RequestError(400, _FOLDED)
+
+
+def check_framing(head: bytes) -> None:
+    """Refuse what a parser may make one length of, or answer with another status than we do.
+
+    :raises RequestError: 400 or 501.
+    """
+    if _FOLD.search(head):
+        raise RequestError(400, _FOLDED)
+    fields = _FRAMING.findall(head)
     lengths = [value for name, value in fields if name.lower() == b"content-length"]
     if len(lengths) > 1 or lengths and b"," in lengths[0]:
-        raise RequestError(400, "The request has more than one Content-Length.")
+        raise RequestError(400, _TWO_LENGTHS)
+    if lengths and len(fields) > len(lengths):
+        raise RequestError(400, _LENGTH_AND_CODING)
     if len(fields) > len(lengths):
         _check_codings(b",".join(value for name, value in fields if name.lower() != b"content-length"))
 
@@ -77,9 +114,39 @@ def request(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], ht
     """
     known: dict[bytes, bytes] = {}
     for name, value in headers:
-        if name in _SINGLE and name in known:
-            raise RequestError(400, f"The request has more than one {name.decode().title()}.")
-        known[name] = known[name] + b"," + value if name in known else value
+        if name in _KNOWN:
+            if name in known:
+                # No Host has a space in it, which tells several from one.
+                value = known[name] + (b" " if name == b"host" else b",") + value
+            known[name] = value
+    # First, as an answer to it must not depend on what else is wrong, and on which parser has found that.
+    body_size = _body_size(known, http_version)
+    text = _METHODS.get(method)
+    if text is None:
+        text = _method(method)
+    host = _host(known, http_version)
+    if not target.startswith(b"/") or b"#" in target:
+        target, authority = _target(method, target)
+        if authority is not None and authority != host:
+            # RFC 9112 §3.2.2: the authority of an absolute-form target replaces the Host field.
+            headers = replace_host(headers, authority)
+    if len(known) == 1 and host is not None:
+        # By far the most.
+        return Request(text, target, headers, http_version, 0, http_version != "1.0")
+    return Request(
+        text,
+        target,
+        headers,
+        http_version,
+        body_size,
+        _keep_alive(known, http_version),
+        body_size != 0 and _expects_continue(known, http_version),
+        b"upgrade" in known and is_upgrade(text, http_version, headers),
+    )
+
+
+def _method(method: bytes) -> str:
+    """A method that is not among the usual ones (RFC 9110 §9.1)."""
     if not method.isupper():
         raise RequestError(400, "The request's method must be in upper case.")
     if len(method) > _METHOD_SIZE:
@@ -87,25 +154,7 @@ def request(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], ht
         raise RequestError(501, "The request's method is too long.")
     if method == b"CONNECT":
         raise RequestError(501, "This server is no proxy.")
-    host = _host(known, http_version)
-    target, authority = _target(method, target)
-    if authority is not None and authority != host:
-        # RFC 9112 §3.2.2: the authority of an absolute-form target replaces the Host field.
-        headers = replace_host(headers, authority)
-    body_size = _body_size(known, http_version)
-    return Request(
-        method.decode("ascii"),
-        target,
-        headers,
-        http_version,
-        body_size,
-        _keep_alive(known, http_version),
-        body_size != 0 and _expects_continue(known, http_version),
-        b"upgrade" in known and is_upgrade(method.decode("ascii"), http_version, headers),
-    )
-
-
-_SINGLE = frozenset([b"host", b"content-length"])
+    return method.decode("ascii")
 
 
 def tokens(value: bytes) -> list[bytes]:
@@ -118,9 +167,17 @@ def _host(known: dict[bytes, bytes], http_version: str) -> bytes | None:
     if host is None:
         if http_version != "1.0":
             raise RequestError(400, "An HTTP/1.1 request must have a Host (RFC 9112 section 3.2).")
-    elif not _AUTHORITY.match(host):
+    elif b" " in host:
+        raise RequestError(400, "The request has more than one Host.")
+    elif not _is_authority(host):
         raise RequestError(400, "The request's Host is not valid.")
     return host
+
+
+@lru_cache(maxsize=64)
+def _is_authority(value: bytes) -> bool:
+    """True for ``host`` or ``host:port`` (RFC 9110 §7.2); a server sees the same few all the time."""
+    return _AUTHORITY.match(value) is not None
 
 
 def _target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
@@ -132,7 +189,7 @@ def _target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
     if target == b"*" and method == b"OPTIONS":
         return target, None
     absolute = _ABSOLUTE.match(target)
-    if absolute is None or not absolute[1] or not _AUTHORITY.match(absolute[1]):
+    if absolute is None or not absolute[1] or not _is_authority(absolute[1]):
         raise RequestError(400, "The request's target is neither a path nor an http URL.")
     path = absolute[2]
     return path if path.startswith(b"/") else b"/" + path, absolute[1]
@@ -142,12 +199,16 @@ def _body_size(known: dict[bytes, bytes], http_version: str) -> int:
     """How the body is delimited (RFC 9112 §6.3); what other servers may read differently is refused."""
     coding, length = known.get(b"transfer-encoding"), known.get(b"content-length")
     if coding is not None:
-        if length is not None or http_version == "1.0":
-            raise RequestError(400, "Transfer-Encoding goes with neither Content-Length nor HTTP/1.0.")
+        if length is not None:
+            raise RequestError(400, _LENGTH_AND_CODING)
         _check_codings(coding)
+        if http_version == "1.0":
+            raise RequestError(400, "HTTP/1.0 has no Transfer-Encoding.")
         return CHUNKED
     if length is None:
         return 0
+    if b"," in length:
+        raise RequestError(400, _TWO_LENGTHS)
     if not _DIGITS.match(length):
         raise RequestError(400, "The request's Content-Length is not a number.")
     return int(length)

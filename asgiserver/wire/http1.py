@@ -17,7 +17,6 @@ from ..asgi.interfaces import Headers
 from ..asgi.scope import Request
 from ..errors import RequestError
 from .body import Event
-from .h11_reader import H11Reader
 from .response import CONTINUE, Framing, framed, head, refusal
 
 if TYPE_CHECKING:
@@ -27,9 +26,6 @@ __all__ = ["HTTP1"]
 
 logger = logging.getLogger("asgiserver.wire")
 
-#: Data up to this size is joined with what stands around it, to be one write; bytes.
-_JOIN = 65536
-
 
 class _State(Enum):
     IDLE = auto()  # between requests
@@ -38,6 +34,10 @@ class _State(Enum):
     DRAINING = auto()  # the response is complete, the rest of the body is thrown away
     SWITCHED = auto()  # the bytes are the exchange's own
     CLOSED = auto()  # nothing is read any more
+
+
+_IDLE, _BODY, _ANSWERING, _DRAINING = _State.IDLE, _State.BODY, _State.ANSWERING, _State.DRAINING
+_UNKNOWN, _NONE, _PLAIN, _CHUNKED = Framing.UNKNOWN, Framing.NONE, Framing.PLAIN, Framing.CHUNKED
 
 
 class HTTP1:
@@ -50,7 +50,7 @@ class HTTP1:
 
     def __init__(self, connection: HTTPConnection) -> None:
         self._connection = connection
-        self._reader = H11Reader(connection.hub.settings)
+        self._reader = connection.hub.reader(connection.hub.settings)
         self._state = _State.IDLE
         self._exchange: Exchange | None = None
         self._request: Request | None = None
@@ -101,50 +101,62 @@ class HTTP1:
     # Reading.
 
     def _read(self) -> None:
+        reader = self._reader
         try:
             while self._wanted():
-                event = self._reader.next_event()
-                if event is Event.NEED_DATA:
+                event = reader.next_event()
+                if type(event) is Request:
+                    self._begin(event)
+                    if not event.body_size:
+                        # Nothing can be wanted before the answer is complete.
+                        break
+                elif event is Event.NEED_DATA:
                     break
-                self._take(event)
+                elif event is Event.END:
+                    self._end_body()
+                else:
+                    assert type(event) is bytes
+                    self._take_body(event)
         except RequestError as error:
             self._fail(error)
-        self._wait_for_more()
+        if self._state is not _ANSWERING or reader.buffered:
+            self._wait_for_more()
 
     def _wanted(self) -> bool:
         """True when what the reader has next may be taken."""
-        if self._state is _State.IDLE:
+        state = self._state
+        if state is _IDLE:
             # Responses to a peer that takes none must not pile up, however many requests it pipelines.
             return not self._connection.slow
-        return self._state in (_State.BODY, _State.DRAINING) and not self._paused
+        return (state is _BODY or state is _DRAINING) and not self._paused
 
-    def _take(self, event: Request | bytes | Event) -> None:
-        if isinstance(event, Request):
-            self._begin(event)
-        elif isinstance(event, bytes):
-            self._take_body(event)
-        elif self._state is _State.DRAINING:
+    def _end_body(self) -> None:
+        self._connection.deadlines.clear(Deadline.BODY)
+        if self._state is _DRAINING:
             self._next_request()
         else:
-            self._state = _State.ANSWERING
-            self._connection.deadlines.clear(Deadline.BODY)
+            self._state = _ANSWERING
             if self._exchange is not None:
                 self._exchange.body_ended()
 
     def _begin(self, request: Request) -> None:
+        connection = self._connection
+        hub = connection.hub
         self._request = request
-        self._state = _State.BODY
+        size = request.body_size
+        self._state = _BODY if size else _ANSWERING
         self._close = not request.keep_alive
-        self._framing = Framing.UNKNOWN
+        self._framing = _UNKNOWN
         self._expects_continue = request.expects_continue
         self._body_read = 0
-        deadlines = self._connection.deadlines
-        deadlines.clear(Deadline.HEAD)
-        deadlines.clear(Deadline.KEEP_ALIVE)
-        limit = self._connection.hub.settings.limit_body_size
-        if limit is not None and request.body_size > limit:
+        # The keep-alive deadline stays: to let it ring in vain costs less than to clear it for each request.
+        connection.deadlines.clear(Deadline.HEAD)
+        limit = hub.settings.limit_body_size
+        if limit is not None and size > limit:
             raise RequestError(413, f"The request's body is larger than {limit} bytes.")
-        self._exchange = self._connection.hub.open_exchange(request, self, self._connection.addresses)
+        self._exchange = exchange = hub.open_exchange(request, self, connection.addresses)
+        if not size:
+            exchange.body_ended()
 
     def _take_body(self, piece: bytes) -> None:
         self._expects_continue = False
@@ -173,7 +185,7 @@ class HTTP1:
                 if not self._reader.buffered:
                     # What there was were only empty lines.
                     if not connection.deadlines.pending(Deadline.KEEP_ALIVE):
-                        connection.deadlines.set(Deadline.KEEP_ALIVE, settings.keep_alive_timeout, self.close)
+                        self._set_keep_alive()
                 elif not connection.deadlines.pending(Deadline.HEAD):
                     # Counted from the head's first byte; later bytes do not move it.
                     connection.deadlines.clear(Deadline.KEEP_ALIVE)
@@ -199,6 +211,15 @@ class HTTP1:
         self._connection.hub.request_refused(self._request, self._connection.addresses, error)
         self.close()
 
+    def _set_keep_alive(self) -> None:
+        connection = self._connection
+        connection.deadlines.set(Deadline.KEEP_ALIVE, connection.hub.settings.keep_alive_timeout, self.idle_too_long)
+
+    def idle_too_long(self) -> None:
+        """The keep-alive deadline has passed, if a request has not made it void."""
+        if self._state is _IDLE:
+            self.close()
+
     def _head_late(self) -> None:
         self._fail(RequestError(408, "The request's head did not arrive in time."))
 
@@ -212,27 +233,33 @@ class HTTP1:
         """See ``Stream``."""
         return self._connection.slow
 
+    @property
+    def congested(self) -> bool:
+        """See ``Stream``."""
+        return self._connection.congested
+
     def send_headers(
         self, status: int, headers: Headers, *, content_length: int | None, has_body: bool, close: bool
     ) -> None:
         """See ``Stream``; held back until the first data, to be one write with it."""
         request = self._request
         assert request is not None
-        self._close = self._close or close or self._connection.hub.stopping or self._must_close()
+        if close or self._connection.hub.stopping or self._state is _BODY and self._must_close():
+            self._close = True
+        version_1_0 = request.http_version == "1.0"
         # RFC 9112 §6.1: a 1.0 client knows no chunks; its body ends with the connection.
-        chunked = content_length is None and status not in (204, 304) and request.http_version != "1.0"
+        chunked = content_length is None and status not in (204, 304) and not version_1_0
         if not has_body:
-            self._framing = Framing.NONE
+            self._framing = _NONE
         else:
-            self._framing = Framing.CHUNKED if chunked else Framing.PLAIN
-            self._close = self._close or (not chunked and content_length is None)
-        keeps = b"keep-alive" if request.http_version == "1.0" else b""
-        self._head = head(status, headers, chunked=chunked, connection=b"close" if self._close else keeps)
+            self._framing = _CHUNKED if chunked else _PLAIN
+            if not chunked and content_length is None:
+                self._close = True
+        option = b"close" if self._close else b"keep-alive" if version_1_0 else b""
+        self._head = head(status, headers, chunked=chunked, connection=option)
 
     def _must_close(self) -> bool:
         """The connection cannot be used again, because of what is left of this request's body."""
-        if self._state is not _State.BODY:
-            return False
         # RFC 9110 §10.1.1: without a 100 nobody knows whether the body will come.
         if self._expects_continue:
             return True
@@ -243,24 +270,17 @@ class HTTP1:
         """See ``Stream``."""
         if self._state is _State.CLOSED:
             return
-        parts: list[bytes] = []
-        if self._head is not None:
-            parts.append(self._head)
-            self._head = None
-        if self._state is _State.SWITCHED:
-            parts.append(data)
+        start, self._head = self._head, None
+        if self._state is _State.SWITCHED or self._framing is _PLAIN:
+            if start is None:
+                self._connection.write(data)
+            else:
+                self._connection.write_all([start, data])
         else:
-            parts += framed(data, self._framing, last=last)
-        self._write(parts)
+            parts = framed(data, self._framing, last=last)
+            self._connection.write_all(parts if start is None else [start, *parts])
         if last:
             self._complete()
-
-    def _write(self, parts: list[bytes]) -> None:
-        if sum(map(len, parts)) <= _JOIN:
-            self._connection.write(b"".join(parts))
-        else:
-            for part in parts:
-                self._connection.write(part)
 
     def end(self) -> None:
         """See ``Stream``."""
@@ -325,23 +345,27 @@ class HTTP1:
         if self._paused:
             self._paused = False
             self._connection.resume_reading()
-        if self._state is _State.BODY:
-            self._state = _State.DRAINING
+        if self._state is _BODY:
+            self._state = _DRAINING
             self._drained = 0
+            self._read()
         else:
             self._next_request()
-        if self._reader.buffered or self._state is _State.DRAINING:
-            self._read()
+            if self._reader.buffered:
+                self._read()
 
     def _next_request(self) -> None:
-        self._state = _State.IDLE
+        self._state = _IDLE
         self._request = None
         self._exchange = None
         connection = self._connection
-        connection.deadlines.clear(Deadline.BODY)
         connection.resume_reading()
-        if connection.hub.stopping and not self._reader.buffered:
-            self.close()
-        elif not connection.slow and not self._reader.buffered:
+        if self._reader.buffered or connection.slow:
             # A peer that still takes the last response is not idle, nor is one that has begun its next request.
-            connection.deadlines.set(Deadline.KEEP_ALIVE, connection.hub.settings.keep_alive_timeout, self.close)
+            connection.deadlines.clear(Deadline.KEEP_ALIVE)
+            if connection.hub.stopping and not self._reader.buffered:
+                self.close()
+        elif connection.hub.stopping:
+            self.close()
+        else:
+            self._set_keep_alive()

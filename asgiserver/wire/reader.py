@@ -1,0 +1,158 @@
+"""Reading requests off a connection: what both readers share, which is everything but the parser of heads.
+
+A reader only reads: :mod:`asgiserver.wire.response` writes for all of them. Its interface is four names: ``feed``
+bytes, take the ``next_event``, see how much is ``buffered``, and ``take_rest`` when the connection stops being HTTP.
+
+A head is cut out whole and held to its limits here, so that a parser gets all of it at once and nothing else. Bodies
+are framed by :mod:`.body` whichever parser has read the head.
+"""
+
+from __future__ import annotations
+
+from ..asgi.interfaces import TCHAR
+from ..asgi.scope import CHUNKED, Request
+from ..errors import RequestError, SettingsError
+from ..settings import Settings
+from .body import Body, ChunkedBody, Event, LengthBody
+
+__all__ = ["Reader", "reader_class"]
+
+
+def reader_class(name: str) -> type[Reader]:
+    """The reader that the setting ``http`` names; ``auto`` is httptools where it is installed.
+
+    :raises SettingsError: httptools was asked for and is not installed.
+    """
+    if name != "h11":
+        try:
+            from .httptools_reader import HttptoolsReader
+
+            return HttptoolsReader
+        except ImportError:
+            if name == "httptools":
+                raise SettingsError("http: httptools is not installed: install asgiserver[standard]") from None
+    from .h11_reader import H11Reader
+
+    return H11Reader
+
+
+class Reader:
+    """Reads the requests of one connection, one after the other.
+
+    :param settings: for the limits of a head.
+    """
+
+    __slots__ = ("_at", "_body", "_data", "_least_limit", "_scanned", "_settings")
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        # What is shorter can break neither limit.
+        self._least_limit = min(settings.limit_target_size, settings.limit_head_size)
+        # What was fed, and how much of it was taken: a read that holds exactly one request is never copied.
+        self._data = b""
+        self._at = 0
+        self._scanned = 0
+        self._body: Body | None = None
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that were fed and not taken yet."""
+        return len(self._data) - self._at
+
+    @property
+    def remaining(self) -> int | None:
+        """Bytes of the current body that are still to come; None when chunked."""
+        return 0 if self._body is None else self._body.remaining
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes of the peer; nothing is parsed yet."""
+        self._data = data if self._at == len(self._data) else self._data[self._at :] + data
+        self._at = 0
+
+    def next_event(self) -> Request | bytes | Event:
+        """A request, a piece of its body, END after its last piece, or NEED_DATA.
+
+        After END, or after a request whose ``body_size`` is 0, the next request is read. Nothing may be called after
+        an error.
+
+        :raises RequestError: the peer broke HTTP/1.1 or a limit.
+        """
+        body = self._body
+        if body is None:
+            head = self._take_head()
+            if head is None:
+                return Event.NEED_DATA
+            read = self._parse(head)
+            if read.body_size:
+                self._begin_body(read.body_size)
+            return read
+        event, self._at = body.take(self._data, self._at)
+        if event is Event.END:
+            self._body = None
+        return event
+
+    def take_rest(self) -> bytes:
+        """All bytes that were fed and not taken; the reader is done."""
+        rest = self._data[self._at :]
+        self._data, self._at = b"", 0
+        return rest
+
+    def _parse(self, head: bytes) -> Request:
+        """Read a whole head, from its first byte to the empty line, and no more.
+
+        :raises RequestError: the head is malformed, or asks for what is not supported.
+        """
+        raise NotImplementedError
+
+    def _begin_body(self, size: int) -> None:
+        if size == CHUNKED:
+            self._body = ChunkedBody(self._settings.limit_head_size, self._settings.limit_head_count)
+        else:
+            self._body = LengthBody(size)
+
+    def _take_head(self) -> bytes | None:
+        """The bytes up to and with the empty line, once they are all there.
+
+        :raises RequestError: 414 or 431 for one that is too large, complete or not; 400 when its end can never come.
+        """
+        data, at = self._data, self._at
+        if not self._scanned:
+            # RFC 9112 §2.2: empty lines before the request line are ignored.
+            while data.startswith(b"\r\n", at):
+                at += 2
+            self._at = at
+        end = data.find(b"\r\n\r\n", at + max(0, self._scanned - 3))
+        if end < 0:
+            self._check_beginning(data, at)
+            return None
+        self._scanned = 0
+        self._at = end + 4
+        head = data[at : end + 4]
+        if len(head) > self._least_limit:
+            self._check_size(head, len(head))
+        return head
+
+    def _check_beginning(self, data: bytes, at: int) -> None:
+        """Hold a head that is not complete to its limits; a bare LF may mean that the end will never come."""
+        started = len(data) - at
+        if not started or data.startswith(b"\r", at) and started == 1:
+            return
+        if data[at] not in TCHAR:
+            raise RequestError(400, "This is not an HTTP request.")
+        beginning = data[at:]
+        self._check_size(beginning, started)
+        # One byte more for the pairs, as the CR may be the last byte of the look before.
+        seen = self._scanned
+        if beginning.count(b"\n", seen) != beginning.count(b"\r\n", max(0, seen - 1)):
+            raise RequestError(400, "The request's lines must end in CRLF.")
+        self._scanned = started
+
+    def _check_size(self, head: bytes, size: int) -> None:
+        settings = self._settings
+        line_end = head.find(b"\r\n")
+        if line_end < 0:
+            line_end = size - 1  # the last byte may be the CR
+        if line_end - head.find(b" ") - 1 - len(" HTTP/1.1") > settings.limit_target_size:
+            raise RequestError(414, f"The request's target is longer than {settings.limit_target_size} bytes.")
+        if size > settings.limit_head_size:
+            raise RequestError(431, f"The request's head is larger than {settings.limit_head_size} bytes.")
