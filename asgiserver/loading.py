@@ -7,7 +7,7 @@ there only its own traceback helps.
 
 from __future__ import annotations
 
-import difflib
+import asyncio
 import functools
 import importlib
 import inspect
@@ -17,15 +17,17 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from asgiref.compatibility import double_to_single_callable
-from asgiref.sync import iscoroutinefunction
-from asgiref.wsgi import WsgiToAsgi
-
 from .asgi.interfaces import Application
 from .errors import SettingsError
 from .settings import Settings
 
 __all__ = ["as_asgi3", "load_application"]
+
+# As asgiref chooses, without the import of asgiref: each way of marking a function belongs to one of the two.
+if hasattr(inspect, "markcoroutinefunction"):
+    _iscoroutinefunction: Callable[[Any], bool] = inspect.iscoroutinefunction
+else:
+    _iscoroutinefunction = asyncio.iscoroutinefunction
 
 #: What is tried, in this order, when only a module is named.
 USUAL_NAMES = ("application", "app")
@@ -69,9 +71,21 @@ def as_asgi3(application: Any, interface: str = "auto") -> Application:
         interface = _interface_of(application)
     if interface == "asgi3":
         return single
-    wrapped = WsgiToAsgi(application) if interface == "wsgi" else double_to_single_callable(application)
+    return _wrapped(application, interface)
+
+
+def _wrapped(application: Any, interface: str) -> Application:
+    wrapped: Any
+    if interface == "wsgi":
+        from asgiref.wsgi import WsgiToAsgi
+
+        wrapped = WsgiToAsgi(application)
+    else:
+        from asgiref.compatibility import double_to_single_callable
+
+        wrapped = double_to_single_callable(application)
     wrapped._asgi_single_callable = True
-    single = wrapped
+    single: Application = wrapped
     return single
 
 
@@ -137,6 +151,8 @@ def _offered(holder: object, wanted: str) -> str:
     """What ``holder`` has that could have been meant, as the end of a message."""
     members = getattr(holder, "__dict__", {})
     own = [name for name, value in members.items() if not name.startswith("_") and _is_own(holder, value)]
+    import difflib
+
     likely = [name for name in USUAL_NAMES if name in own]
     names = likely or difflib.get_close_matches(wanted, own) or own[:5]
     return f"; it has {', '.join(map(repr, names))}" if names else ""
@@ -216,7 +232,7 @@ def _is_async(function: Any) -> bool:
         function = function.func
     if inspect.isclass(function):
         return False
-    return bool(iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__))
+    return bool(_iscoroutinefunction(function) or _iscoroutinefunction(type(function).__call__))
 
 
 def _takes(function: Callable[..., Any], count: int) -> bool:

@@ -89,10 +89,9 @@ class Deadlines:
                 self._arm(min(due for due, _ in self._due.values()))
 
     def _arm(self, due: float) -> None:
-        if self._call is None:
-            self._call = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._fired)
-        elif due < self._wake:
-            self._call.reset(max(0.0, due - self._clock.seconds()))
-        else:
-            return
+        if self._call is not None:
+            if due >= self._wake:
+                return
+            self._call.cancel()
+        self._call = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._fired)
         self._wake = due

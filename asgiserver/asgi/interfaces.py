@@ -46,14 +46,11 @@ class DelayedCall(Protocol):
     """A call that :meth:`Clock.callLater` has scheduled."""
 
     def cancel(self) -> None:
-        """Do not make the call. Raises when it was made or cancelled already."""
-
-    def reset(self, secondsFromNow: float) -> None:  # noqa: N803 - Twisted's IDelayedCall
-        """Make the call this many seconds from now instead."""
+        """Do not make the call. May raise when it was made or cancelled already."""
 
 
 class Clock(Protocol):
-    """The part of Twisted's ``IReactorTime`` that is used; ``twisted.internet.task.Clock`` in tests."""
+    """The part of Twisted's ``IReactorTime`` that is used; its ``task.Clock`` in tests, the loop's timers otherwise."""
 
     def seconds(self) -> float:
         """A time in seconds that never goes back; its zero has no meaning."""

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.config
 import os
 import sys
 import time
-import tomllib
 import warnings
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -164,6 +162,8 @@ def _shows_colours(stream: IO[str]) -> bool:
 
 def _load(path: str) -> None:
     """Apply a dictConfig; ``version`` and ``disable_existing_loggers`` may be left out and are then 1 and false."""
+    import logging.config
+
     try:
         config = _parse(Path(path))
         if not isinstance(config, dict):
@@ -178,6 +178,8 @@ def _load(path: str) -> None:
 
 
 def _parse(path: Path) -> Any:
+    import tomllib
+
     text = path.read_text("utf-8")
     if path.suffix.lower() == ".toml":
         return tomllib.loads(text)
