@@ -56,11 +56,11 @@ def _panel(table: Table, width: float) -> Iterator[str]:
     per = "" if metric == "first_answer" else f" per {load.unit}"
     yield f'<text class="title" y="12">{escape(load.title)}</text>'
     yield f'<text class="unit" y="26">{escape(f"{METRICS[metric].title}, {METRICS[metric].unit}{per}")}</text>'
-    for position, row in enumerate(table.rows):
-        yield from _bar(row, metric, HEAD + position * BAR, longest, scale)
     if any(metric in row.ratios for row in table.rows):
         x, bottom = LABELS + scale, HEAD + len(table.rows) * BAR
         yield f'<line class="line" x1="{x:.1f}" x2="{x:.1f}" y1="{HEAD - 4}" y2="{bottom}"/>'
+    for position, row in enumerate(table.rows):
+        yield from _bar(row, metric, HEAD + position * BAR, longest, scale)
 
 
 def _bar(row: Row, metric: str, y: float, longest: float, scale: float) -> Iterator[str]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from . import echoes
 from .applications import BODY
+from .downloads import Download
 from .frames import DEADLINE, exactly, expect, head, open_websocket
 from .processes import ProcessesChanged, Usage, memory_bytes
 from .wrk import ClientFailed
@@ -88,26 +89,28 @@ def open_kept(port: int) -> socket.socket:
 
 
 def idle(port: int, pid: int, seconds: float, kind: str = "http", connections: int = 2000) -> dict[str, float]:
-    """What ``connections`` that do nothing cost: KiB each, and microseconds of CPU a second for all of them.
+    """What connections that do nothing cost: KiB each, and microseconds of CPU a second for ``connections`` of them.
+
+    Half as many more are open: those came first and are not counted.
 
     :param kind: ``http`` or ``websocket``.
     """
     opens: Callable[[int], socket.socket] = open_websocket if kind == "websocket" else open_kept
-    for _ in range(50):
-        # What is made at the first connections and kept is no cost of the later ones.
-        opens(port).close()
-    _settled(pid)
     with ExitStack() as stack:
+        # The first ones fill the holes that starting has left in the heap, and make what is made once.
+        sockets = [stack.enter_context(opens(port)) for _ in range(connections // 2)]
+        _settled(pid)
         before = memory_bytes(pid)
-        sockets = [stack.enter_context(opens(port)) for _ in range(connections)]
+        sockets += [stack.enter_context(opens(port)) for _ in range(connections)]
         _settled(pid)
         after = memory_bytes(pid)
         usage = Usage(pid)
         time.sleep(seconds)
         usage.stop()
         if lost := sum(map(_is_closed, sockets)):
-            raise ClientFailed(f"{lost} of {connections} idle connections were closed")
-    return {"each": (after - before) / connections / 1024, "idle_cpu": usage.seconds / usage.wall * 1e6}
+            raise ClientFailed(f"{lost} of {len(sockets)} idle connections were closed")
+        idle_cpu = usage.seconds / usage.wall * 1e6 / len(sockets) * connections
+    return {"each": (after - before) / connections / 1024, "idle_cpu": idle_cpu}
 
 
 def _settled(pid: int) -> None:
@@ -144,15 +147,20 @@ def echo(port: int, pid: int, seconds: float, **options: Any) -> dict[str, float
     return _measured(echoes.Echoes(port, **options), pid, seconds)
 
 
+def download(port: int, pid: int, seconds: float, **options: Any) -> dict[str, float]:
+    """Large responses; per response."""
+    return _measured(Download(port, **options), pid, seconds)
+
+
 def broadcast(port: int, pid: int, seconds: float, **options: Any) -> dict[str, float]:
     """One message delivered to all; per delivery."""
     return _measured(echoes.Deliveries(port, **options), pid, seconds)
 
 
-def _measured(play: echoes.Play, pid: int, seconds: float) -> dict[str, float]:
+def _measured(play: echoes.Play | Download, pid: int, seconds: float) -> dict[str, float]:
     units, times, usage, client = play.run(pid, seconds)
     if not units:
-        raise ClientFailed("no message came back")
+        raise ClientFailed("nothing came back")
     return {
         "cpu": usage.seconds / units * 1e6,
         "rate": units / usage.wall,
@@ -163,7 +171,7 @@ def _measured(play: echoes.Play, pid: int, seconds: float) -> dict[str, float]:
 
 
 CLIENTS: dict[str, Callable[..., dict[str, float]]] = {
-    "upload": upload, "idle": idle, "echo": echo, "broadcast": broadcast,
+    "upload": upload, "download": download, "idle": idle, "echo": echo, "broadcast": broadcast,
 }  # fmt: skip
 
 

@@ -46,6 +46,7 @@ METRICS = {
     "each": Metric("memory each", "KiB"),
     "idle_cpu": Metric("CPU per second", "µs"),
     "first_answer": Metric("first answer after", "ms"),
+    "start_cpu": Metric("CPU until then", "ms"),
 }
 ALL = ("cpu", "rate", "p50", "p99", "memory")
 
@@ -111,7 +112,11 @@ def _client(name: str, **options: Any) -> Measure:
 
 def _start(server: Running, seconds: float) -> dict[str, float]:
     """It has been started already: that was it."""
-    return {"first_answer": server.started_in * 1e3, "memory": memory_bytes(server.pid) / MIB}
+    return {
+        "first_answer": server.started_in * 1e3,
+        "start_cpu": server.start_cpu * 1e3,
+        "memory": memory_bytes(server.pid) / MIB,
+    }
 
 
 BROWSER: Mapping[str, str] = {
@@ -145,9 +150,12 @@ LOADS = {
         "upload of 256 MiB", "MiB", "measured", _client("upload"), ("cpu", "rate", "memory"), answer=b"0"
     ),
     "stream": Load(
-        "10 MiB streamed", "response", "stream", _wrk(Request(), 4), answer=PIECE * PIECES, needs_wrk=True
+        "10 MiB streamed", "response", "stream", _client("download", size=len(PIECE) * PIECES, connections=4),
+        answer=PIECE * PIECES,
     ),
-    "file": Load("file of 1 MiB", "response", "file", _wrk(Request(), 8), answer=b"x" * FILE_SIZE, needs_wrk=True),
+    "file": Load(
+        "file of 1 MiB", "response", "file", _client("download", size=FILE_SIZE, connections=4), answer=b"x" * FILE_SIZE
+    ),
     "tls": Load("TLS GET", "request", "hello", _wrk(Request(), 32), tls=True, needs_wrk=True),
     "echo": Load("WebSocket echo, 32 B", "message", "echo", _client("echo", size=32)),
     "deflate": Load(
@@ -160,7 +168,7 @@ LOADS = {
     "idle-ws": Load("2,000 idle WebSockets", "connection", "echo", _client("idle", kind="websocket"), IDLE),
     "django": Load("Django view", "request", PROJECT, _wrk(Request(), 32), needs_wrk=True),
     "channels": Load("Channels echo, 32 B", "message", PROJECT, _client("echo", size=32)),
-    "start": Load("start", "start", "hello", _start, ("first_answer", "memory")),
+    "start": Load("start", "start", "hello", _start, ("first_answer", "start_cpu", "memory")),
 }  # fmt: skip
 
 

@@ -39,6 +39,7 @@ class Running:
     :param certificate: serves TLS.
     :param folder: a temporary folder of the run.
     :ivar started_in: seconds from its start to the end of its first answer.
+    :ivar start_cpu: seconds of CPU that it has used until then.
     :raises ServerFailed: on entering, when it cannot be started.
     """
 
@@ -51,6 +52,7 @@ class Running:
         self.certificate = certificate
         self.port = 0
         self.started_in = 0.0
+        self.start_cpu = 0.0
 
     @property
     def pid(self) -> int:
@@ -77,6 +79,7 @@ class Running:
             self._end()
             raise
         self.started_in = time.monotonic() - begin
+        self.start_cpu = sum(map(processes.cpu_seconds, processes.tree(self.pid)))
         return self
 
     def __exit__(
