@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import time
 import zlib
+from importlib.metadata import version
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from .benchmarks import processes, readme, wrk
+from .benchmarks import measuring, processes, readme, wrk
 from .benchmarks.__main__ import main
 from .benchmarks.chart import svg
 from .benchmarks.echoes import text_of
@@ -219,6 +221,7 @@ class TestWrk:
         assert "wrk.body" not in wrk.Request().script()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 class TestProcesses:
     def test_cpu_time_of_a_process_and_its_children(self) -> None:
         spin = "import time\nwhile time.process_time() < 0.1: pass\nprint('done', flush=True)\n"
@@ -279,9 +282,68 @@ class TestCommandLine:
             (["--servers", "nonsense"], "unknown: nonsense"),
             (["--rounds", "0"], "--rounds: 1 to 20"),
             (["--seconds", "0.1"], "--seconds: 0.5 to 60"),
+            (["--json", "no/such/folder/results.json"], "there is no folder for no/such/folder/results.json"),
+            (["--from", "no-such-file"], "--from no-such-file: no results of --json: "),
+            (["--from", __file__], "no results of --json: "),
         ],
     )
     def test_a_mistake_is_told(self, arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             main(arguments)
         assert reason in capsys.readouterr().err
+
+    @pytest.fixture
+    def nothing_is_measured(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
+        """In which order what would be; the ninth is interrupted."""
+        order: list[tuple[str, str, int]] = []
+
+        def measure(load: str, server: str, number: int, seconds: float, folder: Path) -> Record:
+            order.append((load, server, number))
+            if len(order) == 9:
+                raise KeyboardInterrupt
+            return Record(load, server, number, {"cpu": 10.0 + number})
+
+        monkeypatch.setattr(measuring, "measure", measure)
+        return order
+
+    ARGUMENTS = ("--only", "get,tls", "--servers", "asgiserver,uvicorn", "--seconds", "1")
+
+    def test_the_servers_take_turns(self, nothing_is_measured: list[tuple[str, str, int]]) -> None:
+        assert main([*self.ARGUMENTS, "--rounds", "2"]) == 0
+        assert nothing_is_measured == [
+            (load, server, number)
+            for number in (1, 2)
+            for load in ("get", "tls")
+            for server in ("asgiserver", "uvicorn")
+        ]
+
+    @pytest.mark.usefixtures("nothing_is_measured")
+    def test_results_can_be_read_again(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        results, chart = tmp_path / "results.json", tmp_path / "chart.svg"
+        assert main([*self.ARGUMENTS, "--rounds", "1", "--json", str(results), "--svg", str(chart)]) == 0
+        first, drawn = capsys.readouterr().out, chart.read_text("utf-8")
+        assert main(["--from", str(results), "--svg", str(chart)]) == 0
+        assert capsys.readouterr().out == first
+        assert chart.read_text("utf-8") == drawn
+
+    @pytest.mark.usefixtures("nothing_is_measured")
+    def test_what_was_measured_before_an_interrupt_is_kept(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main([*self.ARGUMENTS, "--rounds", "3"]) == 0
+        out, err = capsys.readouterr()
+        assert "interrupted" in err
+        assert "| asgiserver | 11.5 (1.00) |" in out
+
+    @pytest.mark.usefixtures("nothing_is_measured")
+    def test_it_says_on_what_it_ran(self, capsys: pytest.CaptureFixture[str]) -> None:
+        main(self.ARGUMENTS)
+        out = capsys.readouterr().out
+        assert f"{platform.python_implementation()} {platform.python_version()}" in out
+        assert f"twisted {version('twisted')}" in out
+        assert f"{os.cpu_count()} cores" in out
+
+    def test_when_all_failed_so_does_the_command(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def measure(load: str, server: str, number: int, seconds: float, folder: Path) -> Record:
+            return Record(load, server, number, failure="it broke")
+
+        monkeypatch.setattr(measuring, "measure", measure)
+        assert main(self.ARGUMENTS) == 1

@@ -68,28 +68,46 @@ def _measured(parser: argparse.ArgumentParser, options: argparse.Namespace) -> d
         parser.error("--rounds: 1 to 20")
     if not 0.5 <= seconds <= 60:
         parser.error("--seconds: 0.5 to 60")
+    if not Path("/proc/self/smaps_rollup").exists():
+        parser.error("what processes use is read from /proc, as Linux has it")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most if most != resource.RLIM_INFINITY else MOST_FILES, most))
     load_before = os.getloadavg()[0]
+    records: list[Record] = []
     with tempfile.TemporaryDirectory(prefix="asgiserver-benchmarks-") as folder:
-        records = list(rounds(loads, servers, number_of_rounds, seconds, Path(folder), _say))
+        try:
+            records.extend(rounds(loads, servers, number_of_rounds, seconds, Path(folder), _say))
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted: here is what was measured until now\n")
     return {
         "environment": environment(),
         "rounds": number_of_rounds,
         "seconds": seconds,
         "load_average_before": load_before,
-        "records": [record.as_json() for record in records],
+        "records": records,
     }
+
+
+def _read(parser: argparse.ArgumentParser, source: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(source.read_text("utf-8"))
+        return {**found, "records": [Record(**record) for record in found["records"]]}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        parser.error(f"--from {source}: no results of --json: {error}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 when something was measured, 1 when everything failed."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    found = json.loads(options.source.read_text("utf-8")) if options.source else _measured(parser, options)
+    # Said now, not after three quarters of an hour.
+    for path in (options.json, options.svg):
+        if path and not path.absolute().parent.is_dir():
+            parser.error(f"there is no folder for {path}")
+    found = _read(parser, options.source) if options.source else _measured(parser, options)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    results = summary([Record(**record) for record in found["records"]])
+        options.json.write_text(json.dumps(found, indent=1, default=Record.as_json) + "\n", "utf-8")
+    results = summary(found["records"])
     ran = f"{found['rounds']} round(s) of {found['seconds']:g} s, load before: {found['load_average_before']:.2f}"
     parts = [tables(results), overview(results), verdicts(results), ran_on(found["environment"]), ran]
     sys.stdout.write("\n\n".join(part for part in parts if part) + "\n")

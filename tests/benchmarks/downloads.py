@@ -12,13 +12,11 @@ import time
 from contextlib import ExitStack
 
 from .frames import DEADLINE, MOST_OF_A_HEAD, expect
-from .processes import Usage
+from .processes import WARM_UP, Usage
 from .wrk import ClientFailed
 
 __all__ = ["Download"]
 
-#: Seconds of the load before anything is counted.
-WARM_UP = 1.0
 #: How much is thrown away in one call; the memory behind it is never touched.
 MOST_AT_ONCE = 1 << 20
 #: How every response ends when its length is not told: the content is the letter x alone, so this is not in it.
@@ -31,13 +29,15 @@ class Download:
     """``GET /`` again and again on each of ``connections``.
 
     :param size: bytes of the content, which is known beforehand.
+    :param warm_up: seconds of the load before anything is counted.
     """
 
-    def __init__(self, port: int, size: int, connections: int) -> None:
+    def __init__(self, port: int, size: int, connections: int, warm_up: float = WARM_UP) -> None:
         self.request = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port
         self.port = port
         self.size = size
         self.connections = connections
+        self.warm_up = warm_up
         self.times: list[float] = []
         self.failures: list[str] = []
         self.over = threading.Event()
@@ -53,7 +53,7 @@ class Download:
             threads = [threading.Thread(target=self._repeat, args=(sock,), daemon=True) for sock in sockets]
             for thread in threads:
                 thread.start()
-            self._pass(WARM_UP)
+            self._pass(self.warm_up)
             before, usage, client = len(self.times), Usage(pid), time.process_time()
             self._pass(seconds)
             after, spent = len(self.times), time.process_time() - client

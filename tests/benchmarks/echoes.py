@@ -11,13 +11,10 @@ from typing import Any, Protocol
 
 from .applications import DELIVERED
 from .frames import client_frame, deflated, exactly, open_websocket, payload_of, server_frame
-from .processes import Usage
+from .processes import WARM_UP, Usage
 from .wrk import ClientFailed
 
 __all__ = ["Deliveries", "Echoes", "Play"]
-
-#: Seconds of the load before anything is counted.
-WARM_UP = 1.0
 
 #: Units, seconds that each took, what the server used, and the CPU seconds of this process.
 Measured = tuple[int, list[float], Usage, float]
@@ -88,9 +85,13 @@ class Parsing(asyncio.Protocol):
 
 
 class _Driven:
-    """What both plays share: the loop, the warm-up, and the end."""
+    """What both plays share: the loop, the warm-up, and the end.
 
-    def __init__(self) -> None:
+    :param warm_up: seconds of the load before anything is counted.
+    """
+
+    def __init__(self, warm_up: float) -> None:
+        self.warm_up = warm_up
         self.units = 0
         self.times: list[float] = []
         self.failure = ""
@@ -128,7 +129,7 @@ class _Driven:
             _, protocol = await loop.create_connection(self.protocol, sock=sock)
             protocols.append(protocol)
         self.begin(protocols)
-        await self._pass(WARM_UP)
+        await self._pass(self.warm_up)
         usage, client = Usage(pid), time.process_time()
         self.units, self.times = 0, []
         await self._pass(seconds)
@@ -165,8 +166,10 @@ class Echoes(_Driven):
     :param compressed: with permessage-deflate.
     """
 
-    def __init__(self, port: int, size: int = 32, connections: int = 32, compressed: bool = False) -> None:
-        super().__init__()
+    def __init__(
+        self, port: int, size: int = 32, connections: int = 32, compressed: bool = False, warm_up: float = WARM_UP
+    ) -> None:
+        super().__init__(warm_up)
         self.port = port
         self.connections = connections
         self.compressed = compressed
@@ -227,8 +230,8 @@ class Echoes(_Driven):
 class Deliveries(_Driven):
     """One of ``connections`` says a word when all of them have got the last message."""
 
-    def __init__(self, port: int, connections: int = 1000) -> None:
-        super().__init__()
+    def __init__(self, port: int, connections: int = 1000, warm_up: float = WARM_UP) -> None:
+        super().__init__(warm_up)
         self.port = port
         self.connections = connections
         self.frame = client_frame(b"go")

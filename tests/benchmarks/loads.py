@@ -13,14 +13,13 @@ from tests.e2e.server import ROOT, environment
 
 from . import wrk
 from .applications import BODY, FILE_SIZE, PIECE, PIECES
-from .processes import memory_bytes
+from .processes import WARM_UP, memory_bytes
 from .running import Running, ServerFailed
 from .wrk import ClientFailed, Request
 
 __all__ = ["LOADS", "METRICS", "Load", "Metric"]
 
 MIB = 1 << 20
-WARM_UP = 1.0
 #: Seconds that a client may need beyond those that it measures: to open connections, to warm the server, to end.
 SLACK = 150.0
 

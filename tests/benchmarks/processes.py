@@ -8,8 +8,10 @@ import re
 import time
 from pathlib import Path
 
-__all__ = ["ProcessesChanged", "Usage", "cpu_seconds", "memory_bytes", "started", "tree"]
+__all__ = ["WARM_UP", "ProcessesChanged", "Usage", "cpu_seconds", "memory_bytes", "started", "tree"]
 
+#: Seconds of a load before anything is counted.
+WARM_UP = 1.0
 #: More than any server with one worker has; a bound for the walk.
 MOST_PROCESSES = 64
 

@@ -33,7 +33,7 @@ def run(loads: str, folder: Path) -> tuple[list[dict[str, Any]], str]:
         "--seconds", "0.5", "--json", str(results), "--svg", str(chart),
     ]  # fmt: skip
     done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=3 * DEADLINE, check=False
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=6 * DEADLINE, check=False
     )
     assert done.returncode == 0, done.stderr + done.stdout
     assert chart.read_text("utf-8").startswith("<svg")
@@ -76,7 +76,7 @@ def test_what_wrk_does(tmp_path: Path) -> None:
 
 def test_websockets_and_idle_connections(tmp_path: Path) -> None:
     with running("echo", tmp_path) as server:
-        compressed = clients.echo(server.port, server.pid, 0.2, size=1024, connections=2, compressed=True)
+        compressed = clients.echo(server.port, server.pid, 0.2, size=1024, connections=2, compressed=True, warm_up=0.1)
         add_up(compressed)
         for kind in ("http", "websocket"):
             found = clients.idle(server.port, server.pid, 0.1, kind=kind, connections=200)
@@ -86,7 +86,7 @@ def test_websockets_and_idle_connections(tmp_path: Path) -> None:
 
 def test_one_sender_to_many(tmp_path: Path) -> None:
     with running("broadcast", tmp_path) as server:
-        add_up(clients.broadcast(server.port, server.pid, 0.2, connections=20))
+        add_up(clients.broadcast(server.port, server.pid, 0.2, connections=20, warm_up=0.1))
 
 
 def test_uploads(tmp_path: Path) -> None:
@@ -98,15 +98,15 @@ def test_uploads(tmp_path: Path) -> None:
 
 def test_downloads(tmp_path: Path) -> None:
     with running("stream", tmp_path) as server:
-        add_up(clients.download(server.port, server.pid, 0.2, size=len(PIECE) * PIECES, connections=2))
+        add_up(clients.download(server.port, server.pid, 0.2, size=len(PIECE) * PIECES, connections=2, warm_up=0.1))
     with running("file", tmp_path) as server:
-        add_up(clients.download(server.port, server.pid, 0.2, size=FILE_SIZE, connections=2))
+        add_up(clients.download(server.port, server.pid, 0.2, size=FILE_SIZE, connections=2, warm_up=0.1))
 
 
 def test_a_client_that_sees_something_else_says_so(tmp_path: Path) -> None:
     with running("hello", tmp_path) as server:
         with pytest.raises(ClientFailed, match="a response of 13 instead of 100 bytes"):
-            clients.download(server.port, server.pid, 0.2, size=100, connections=1)
+            clients.download(server.port, server.pid, 0.2, size=100, connections=1, warm_up=0.1)
         with pytest.raises(ClientFailed, match="the application got"):
             clients.upload(server.port, server.pid, 0.0, mebibytes=1)
         with pytest.raises(ClientFailed, match="expected 101, got"):
