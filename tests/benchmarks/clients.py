@@ -30,19 +30,15 @@ MOST_SECONDS = 120.0
 
 
 def upload(port: int, pid: int, seconds: float, mebibytes: int = 256) -> dict[str, float]:
-    """POST bodies of ``mebibytes`` one after the other on one connection; per MiB."""
+    """POST bodies of ``mebibytes`` one after the other, each on a connection of its own; per MiB."""
     block = memoryview(bytes(MIB))
-    with socket.create_connection(("127.0.0.1", port), DEADLINE) as sock:
-        sock.settimeout(MOST_SECONDS)
-        _post(sock, port, block, 8)
-        usage = Usage(pid)
-        before, times, memory = time.process_time(), [], 0
-        while not times or usage.wall < seconds:
-            begin = time.monotonic()
-            memory = max(memory, _post(sock, port, block, mebibytes, pid))
-            times.append(time.monotonic() - begin)
-            usage.stop()
-    sent = mebibytes * len(times)
+    _post(port, block, 8)
+    usage = Usage(pid)
+    before, sent, memory = time.process_time(), 0, 0
+    while not sent or usage.wall < seconds:
+        memory = max(memory, _post(port, block, mebibytes, pid))
+        sent += mebibytes
+        usage.stop()
     return {
         "cpu": usage.seconds / sent * 1e6,
         "rate": sent / usage.wall,
@@ -52,18 +48,20 @@ def upload(port: int, pid: int, seconds: float, mebibytes: int = 256) -> dict[st
     }
 
 
-def _post(sock: socket.socket, port: int, block: memoryview, blocks: int, pid: int | None = None) -> int:
-    """One request; the server's memory just before the last block is sent."""
+def _post(port: int, block: memoryview, blocks: int, pid: int | None = None) -> int:
+    """One request; the memory of the server ``pid`` just before the last block is sent."""
     memory = 0
     length = len(block) * blocks
-    sock.sendall(b"POST / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Length: %d\r\n\r\n" % (port, length))
-    for number in range(blocks):
-        if pid is not None and number == blocks - 1:
-            memory = memory_bytes(pid)
-        sock.sendall(block)
-    answer = head(sock)
-    expect(answer, 200)
-    body = _body(sock, answer, len(str(length)))
+    with socket.create_connection(("127.0.0.1", port), DEADLINE) as sock:
+        sock.settimeout(MOST_SECONDS)
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Length: %d\r\n\r\n" % (port, length))
+        for number in range(blocks):
+            if pid is not None and number == blocks - 1:
+                memory = memory_bytes(pid)
+            sock.sendall(block)
+        answer = head(sock)
+        expect(answer, 200)
+        body = _body(sock, answer, len(str(length)))
     if body != b"%d" % length:
         raise ClientFailed(f"the application got {body.decode('latin-1')} of {length} bytes")
     return memory
