@@ -177,7 +177,15 @@ class TestReadme:
         made = readme.with_results(text, [table(asgiserver=[10.0], uvicorn=[20.0])], environment())
         assert f"]({readme.CHART})" in made
         assert "| GET, small head, µs per request | **10.0** | 20.0 |" in made
+        assert "failed" not in made.partition(readme.BEGIN)[2].partition(readme.END)[0]
         assert readme.with_results(made, [], environment()).count(readme.BEGIN) == 1
+
+    def test_what_failed_has_its_reason(self) -> None:
+        text = (ROOT / "README.md").read_text("utf-8")
+        found = [table(asgiserver=[10.0], uvicorn=[20.0, "once"], daphne=["it broke"])]
+        made = readme.with_results(text, found, environment())
+        assert "\n\n- GET, small head, daphne: it broke\n\n" in made
+        assert "once" not in made.partition(readme.BEGIN)[2]
 
 
 class TestFrames:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .report import Table, overview
+from .report import Table, failures, overview
 
 __all__ = ["BEGIN", "CHART", "END", "with_results"]
 
@@ -29,8 +29,8 @@ def with_results(text: str, tables: Sequence[Table], environment: Mapping[str, s
     """
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    made = [
-        f"![What serving costs, in bars for each load and server]({CHART})", overview(tables),
-        f"Measured on {ran_on(environment)}",
-    ]  # fmt: skip
+    made = [f"![What serving costs, in bars for each load and server]({CHART})", overview(tables)]
+    if reasons := failures(tables):
+        made.append(f"What failed:\n\n{reasons}")
+    made.append(f"Measured on {ran_on(environment)}")
     return before + BEGIN + "\n" + "\n\n".join(made) + "\n\n" + END + after

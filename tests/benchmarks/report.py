@@ -14,7 +14,7 @@ from .loads import LOADS, METRICS
 from .measuring import Record
 from .servers import SERVERS
 
-__all__ = ["Row", "Table", "environment", "overview", "summary", "tables"]
+__all__ = ["Row", "Table", "environment", "failures", "overview", "summary", "tables"]
 
 PACKAGES = (
     "asgiserver", "twisted", "autobahn", "h11", "httptools", "uvloop", "uvicorn", "websockets", "granian", "gunicorn",
@@ -139,6 +139,17 @@ def _note(row: Row) -> str:
         return ""
     reason = row.failure.replace("|", "\\|")
     return f"failed: {reason}" if row.failed == row.rounds else f"{row.failed} of {row.rounds} rounds failed: {reason}"
+
+
+def failures(found: Sequence[Table]) -> str:
+    """The reasons of what the overview calls failed, as a list; empty when nothing is."""
+    reasons = (
+        f"- {LOADS[table.load].title}, {row.server}: {row.failure}"
+        for table in found
+        for row in table.rows
+        if row.failed == row.rounds
+    )
+    return "\n".join(reasons)
 
 
 def overview(found: Sequence[Table]) -> str:
