@@ -1,0 +1,1 @@
+"""What serving costs, measured beside the other ASGI servers: ``python -m tests.benchmarks``."""

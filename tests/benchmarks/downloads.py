@@ -1,0 +1,119 @@
+"""Large responses, read by blocking sockets in threads and thrown away inside the kernel.
+
+wrk copies and parses every byte, which costs it as much as it costs a server to send them.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from contextlib import ExitStack
+
+from .frames import DEADLINE, MOST_OF_A_HEAD, expect
+from .processes import WARM_UP, Usage
+from .wrk import ClientFailed
+
+__all__ = ["Download"]
+
+#: How much is thrown away in one call; the memory behind it is never touched.
+MOST_AT_ONCE = 1 << 20
+#: How every response ends when its length is not told: the content is the letter x alone, so this is not in it.
+LAST_CHUNK = b"\r\n0\r\n\r\n"
+
+_LENGTH = re.compile(rb"^content-length:\s*(\d+)\s*$", re.IGNORECASE | re.MULTILINE)
+
+
+class Download:
+    """``GET /`` again and again on each of ``connections``.
+
+    :param size: bytes of the content, which is known beforehand.
+    :param warm_up: seconds of the load before anything is counted.
+    """
+
+    def __init__(self, port: int, size: int, connections: int, warm_up: float = WARM_UP) -> None:
+        self.request = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port
+        self.port = port
+        self.size = size
+        self.connections = connections
+        self.warm_up = warm_up
+        self.times: list[float] = []
+        self.failures: list[str] = []
+        self.over = threading.Event()
+
+    def run(self, pid: int, seconds: float) -> tuple[int, list[float], Usage, float]:
+        """Responses, the seconds that each took, what the server used, and the CPU seconds of this process."""
+        with ExitStack() as stack:
+            stack.callback(self.over.set)
+            sockets = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", self.port), DEADLINE))
+                for _ in range(self.connections)
+            ]
+            threads = [threading.Thread(target=self._repeat, args=(sock,), daemon=True) for sock in sockets]
+            for thread in threads:
+                thread.start()
+            self._pass(self.warm_up)
+            before, usage, client = len(self.times), Usage(pid), time.process_time()
+            self._pass(seconds)
+            after, spent = len(self.times), time.process_time() - client
+            usage.stop()
+            self.over.set()
+            for thread in threads:
+                thread.join(DEADLINE)
+        return after - before, self.times[before:after], usage, spent
+
+    def _pass(self, seconds: float) -> None:
+        if self.over.wait(seconds):
+            raise ClientFailed(self.failures[0])
+
+    def _repeat(self, sock: socket.socket) -> None:
+        buffer = bytearray(MOST_AT_ONCE)
+        try:
+            while not self.over.is_set():
+                begin = time.perf_counter()
+                self.once(sock, buffer)
+                self.times.append(time.perf_counter() - begin)
+        except (ClientFailed, OSError) as error:
+            self.failures.append(str(error) or repr(error))
+            self.over.set()
+
+    def once(self, sock: socket.socket, buffer: bytearray) -> None:
+        """One request and all of its response.
+
+        :raises ClientFailed: a status other than 200, another length, or an end too early.
+        """
+        sock.sendall(self.request)
+        begin = bytearray()
+        while (end := begin.find(b"\r\n\r\n")) < 0:
+            if len(begin) > MOST_OF_A_HEAD:
+                raise ClientFailed("a response's head has no end")
+            begin += _some(sock.recv(65536))
+        expect(begin, 200)
+        length = _LENGTH.search(begin, 0, end)
+        if length and int(length[1]) != self.size:
+            raise ClientFailed(f"a response of {int(length[1])} instead of {self.size} bytes")
+        self._skip(sock, buffer, self.size - (len(begin) - end - 4))
+        if not length:
+            self._find_end(sock, begin[end + 4 :])
+
+    def _skip(self, sock: socket.socket, buffer: bytearray, size: int) -> None:
+        while size > 0:
+            # tcp(7): with MSG_TRUNC the bytes are dropped, not copied.
+            taken = sock.recv_into(buffer, min(size, MOST_AT_ONCE), socket.MSG_TRUNC)
+            if not taken:
+                raise ClientFailed(f"the server closed the connection {size} bytes before the end")
+            size -= taken
+
+    def _find_end(self, sock: socket.socket, tail: bytearray) -> None:
+        """Read what the chunks' own lines have made the response longer than its content."""
+        while not tail.endswith(LAST_CHUNK):
+            tail = tail[-len(LAST_CHUNK) :] + _some(sock.recv(65536))
+            if len(tail) > self.size:
+                raise ClientFailed("a response has no end")
+
+
+def _some(data: bytes) -> bytes:
+    if not data:
+        raise ClientFailed("the server closed the connection in the middle of a response")
+    return data

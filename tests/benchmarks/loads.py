@@ -1,0 +1,178 @@
+"""What the servers are asked to do, and what of it is measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.e2e.server import ROOT, environment
+
+from . import wrk
+from .applications import BODY, FILE_SIZE, PIECE, PIECES
+from .processes import WARM_UP, memory_bytes
+from .running import Running, ServerFailed
+from .wrk import ClientFailed, Request
+
+__all__ = ["LOADS", "METRICS", "Load", "Metric"]
+
+MIB = 1 << 20
+#: Seconds that a client may need beyond those that it measures: to open connections, to warm the server, to end.
+SLACK = 150.0
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A column.
+
+    :param more_is_better: of a rate.
+    """
+
+    title: str
+    unit: str
+    more_is_better: bool = False
+
+
+METRICS = {
+    "cpu": Metric("CPU", "µs"),
+    "rate": Metric("throughput", "/s", more_is_better=True),
+    "p50": Metric("p50", "ms"),
+    "p99": Metric("p99", "ms"),
+    "memory": Metric("memory", "MiB"),
+    "each": Metric("memory each", "KiB"),
+    "idle_cpu": Metric("CPU per second", "µs"),
+    "first_answer": Metric("first answer after", "ms"),
+    "start_cpu": Metric("CPU until then", "ms"),
+}
+ALL = ("cpu", "rate", "p50", "p99", "memory")
+
+Measure = Callable[[Running, float], dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Something that each server is asked to do.
+
+    :param title: for people.
+    :param unit: what the costs are for.
+    :param application: the attribute of ``tests.benchmarks.applications``, or ``module:attribute``.
+    :param measure: does it to a running server for so many seconds.
+    :param metrics: names in :data:`METRICS`; the first is what the servers are compared by.
+    :param answer: what ``GET /`` has to be answered beforehand; None for anything.
+    :param needs_wrk: it is nothing without wrk.
+    """
+
+    title: str
+    unit: str
+    application: str
+    measure: Measure = field(repr=False)
+    metrics: tuple[str, ...] = ALL
+    answer: bytes | None = BODY
+    tls: bool = False
+    needs_wrk: bool = False
+
+    @property
+    def path(self) -> str:
+        return self.application if ":" in self.application else f"tests.benchmarks.applications:{self.application}"
+
+
+def _wrk(request: Request, connections: int) -> Measure:
+    def measure(server: Running, seconds: float) -> dict[str, float]:
+        wrk.run(server.url, request, connections, WARM_UP, server.pid, server.folder)
+        found = wrk.run(server.url, request, connections, seconds, server.pid, server.folder)
+        return {**found, "memory": memory_bytes(server.pid) / MIB}
+
+    return measure
+
+
+def _client(name: str, **options: Any) -> Measure:
+    def measure(server: Running, seconds: float) -> dict[str, float]:
+        order = json.dumps({"client": name, "port": server.port, "pid": server.pid, "seconds": seconds, **options})
+        command = [sys.executable, "-m", "tests.benchmarks.clients", order]
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=seconds + SLACK,
+                check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise ClientFailed(f"not done within {seconds + SLACK:g} s") from None
+        if done.returncode != 0:
+            raise ClientFailed(f"the client failed: {(done.stderr.strip() or 'no reason')[-200:]}")
+        found: dict[str, Any] = json.loads(done.stdout)
+        if "failure" in found:
+            raise ClientFailed(found["failure"])
+        return {"memory": memory_bytes(server.pid) / MIB, **found}
+
+    return measure
+
+
+def _start(server: Running, seconds: float) -> dict[str, float]:
+    """It has been started already: that was it."""
+    return {
+        "first_answer": server.started_in * 1e3,
+        "start_cpu": server.start_cpu * 1e3,
+        "memory": memory_bytes(server.pid) / MIB,
+    }
+
+
+BROWSER: Mapping[str, str] = {
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 "
+    "Safari/537.36",
+    "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8",
+    "Accept-Encoding": "gzip, deflate, br, zstd",
+    "Accept-Language": "en-GB,en;q=0.9,de;q=0.8",
+    "Cache-Control": "max-age=0",
+    "Connection": "keep-alive",
+    "Cookie": "csrftoken=k3bq0LJwC2pO5cUuGzXyVv1mR7dTfNhA; sessionid=x8r2m5q1w9e4t7y3u6i0o5p2a8s4d1f7",
+    "Referer": "https://example.org/forum/threads/1729",
+    "Sec-Ch-Ua": '"Chromium";v="130", "Not?A_Brand";v="99"',
+    "Sec-Ch-Ua-Mobile": "?0",
+    "Sec-Ch-Ua-Platform": '"Linux"',
+    "Sec-Fetch-Dest": "document",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-Site": "same-origin",
+    "Upgrade-Insecure-Requests": "1",
+}
+POST = Request("POST", {"Content-Type": "application/octet-stream"}, body=65536)
+PROJECT = "tests.benchmarks.project:application"
+IDLE = ("each", "idle_cpu")
+
+LOADS = {
+    "get": Load("GET, small head", "request", "hello", _wrk(Request(), 32), needs_wrk=True),
+    "browser": Load("GET, a browser's head", "request", "hello", _wrk(Request(fields=BROWSER), 32), needs_wrk=True),
+    "wait": Load("200 waiting requests of 10 ms", "request", "wait", _wrk(Request(), 200), needs_wrk=True),
+    "post": Load("POST of 64 KiB", "request", "measured", _wrk(POST, 32), answer=b"0", needs_wrk=True),
+    "upload": Load(
+        "upload of 256 MiB", "MiB", "measured", _client("upload"), ("cpu", "rate", "memory"), answer=b"0"
+    ),
+    "stream": Load(
+        "10 MiB streamed", "response", "stream", _client("download", size=len(PIECE) * PIECES, connections=4),
+        answer=PIECE * PIECES,
+    ),
+    "file": Load(
+        "file of 1 MiB", "response", "file", _client("download", size=FILE_SIZE, connections=4), answer=b"x" * FILE_SIZE
+    ),
+    "tls": Load("TLS GET", "request", "hello", _wrk(Request(), 32), tls=True, needs_wrk=True),
+    "echo": Load("WebSocket echo, 32 B", "message", "echo", _client("echo", size=32)),
+    "deflate": Load(
+        "WebSocket echo, 1 KiB compressed", "message", "echo",
+        _client("echo", size=1024, connections=16, compressed=True),
+    ),
+    "large": Load("WebSocket echo, 64 KiB", "message", "echo", _client("echo", size=65536, connections=8)),
+    "broadcast": Load("one sender to 1,000 WebSockets", "delivery", "broadcast", _client("broadcast")),
+    "idle": Load("2,000 idle connections, HTTP", "connection", "hello", _client("idle", kind="http"), IDLE),
+    "idle-ws": Load("2,000 idle WebSockets", "connection", "echo", _client("idle", kind="websocket"), IDLE),
+    "django": Load("Django view", "request", PROJECT, _wrk(Request(), 32), needs_wrk=True),
+    "channels": Load("Channels echo, 32 B", "message", PROJECT, _client("echo", size=32)),
+    "start": Load("start", "start", "hello", _start, ("first_answer", "start_cpu", "memory")),
+}  # fmt: skip
+
+
+def check(load: Load, server: Running) -> None:
+    """:raises ServerFailed: ``GET /`` is not answered as the application answers it."""
+    body = server.answer()
+    if load.answer is not None and body != load.answer:
+        raise ServerFailed(f"a wrong answer of {len(body)} bytes that begins with {body[:16]!r}")

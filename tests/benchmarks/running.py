@@ -1,0 +1,137 @@
+"""One server process with its children: started, asked until it answers, and ended by its own id."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.e2e.server import ROOT, connects, environment, free_port
+
+from . import processes
+from .servers import Certificate, ServerKind
+
+__all__ = ["Running", "ServerFailed"]
+
+#: Seconds that a server has until it answers, until it has answered one request, and until it has ended after SIGTERM.
+START = 30.0
+ANSWER = 10.0
+STOP = 10.0
+
+
+class ServerFailed(RuntimeError):
+    """A server could not be started, or answers wrongly; the reason in one line."""
+
+
+class Running:
+    """A server of ``application`` on a free port of 127.0.0.1, as a context manager; it answers when the block begins.
+
+    :param application: ``module:attribute``.
+    :param certificate: serves TLS.
+    :param folder: a temporary folder of the run.
+    :ivar started_in: seconds from its start to the end of its first answer.
+    :ivar start_cpu: seconds of CPU that it has used until then.
+    :raises ServerFailed: on entering, when it cannot be started.
+    """
+
+    def __init__(
+        self, kind: ServerKind, application: str, folder: Path, certificate: Certificate | None = None
+    ) -> None:
+        self.kind = kind
+        self.application = application
+        self.folder = folder
+        self.certificate = certificate
+        self.port = 0
+        self.started_in = 0.0
+        self.start_cpu = 0.0
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.certificate else 'http'}://127.0.0.1:{self.port}/"
+
+    def __enter__(self) -> Self:
+        if missing := self.kind.missing_flags():
+            raise ServerFailed(f"no such flag: {', '.join(missing)}")
+        self.port = free_port()
+        self.log = tempfile.TemporaryFile("w+", dir=self.folder)
+        command = [sys.executable, "-m", *self.kind.arguments(self.application, self.port, self.certificate)]
+        variables = environment({"BENCHMARK_FOLDER": str(self.folder), "PYTHONUNBUFFERED": ""})
+        begin = time.monotonic()
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=variables, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT
+        )
+        try:
+            self._wait_until_it_answers(begin + START)
+        except BaseException:
+            self._end()
+            raise
+        self.started_in = time.monotonic() - begin
+        self.start_cpu = sum(map(processes.cpu_seconds, processes.tree(self.pid)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def answer(self) -> bytes:
+        """The body of ``GET /``.
+
+        :raises ServerFailed: for any status but 200, and when the connection breaks.
+        """
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER)
+        if self.certificate:
+            trusted = ssl.create_default_context(cafile=self.certificate.authority)
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=ANSWER, context=trusted)
+        with contextlib.closing(connection):
+            try:
+                connection.request("GET", "/")
+                response = connection.getresponse()
+                body = response.read()
+            except (OSError, http.client.HTTPException) as error:
+                raise ServerFailed(f"no answer to the first request: {error!r}") from error
+        if response.status != 200:
+            raise ServerFailed(f"the first request was answered {response.status}")
+        return body
+
+    def _wait_until_it_answers(self, end: float) -> None:
+        while not connects(self.port):
+            if self.process.poll() is not None:
+                raise ServerFailed(f"ended with status {self.process.returncode}: {self._last_line()}")
+            if time.monotonic() > end:
+                raise ServerFailed(f"did not listen within {START:g} s: {self._last_line()}")
+            time.sleep(0.002)
+        self.answer()
+
+    def _last_line(self) -> str:
+        self.log.seek(0)
+        lines = self.log.read().strip().splitlines()
+        return lines[-1][:200] if lines else "it said nothing"
+
+    def _end(self) -> None:
+        """Stop the process, and whatever of its children outlives it."""
+        children = processes.tree(self.pid)[1:] if self.process.poll() is None else []
+        identities = {child: processes.started(child) for child in children}
+        with self.process, self.log:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        for child, identity in identities.items():
+            if identity is not None and processes.started(child) == identity:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)

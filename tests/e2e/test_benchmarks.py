@@ -1,0 +1,113 @@
+"""The benchmarks still run: a tiny round of them on this server alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.benchmarks import clients
+from tests.benchmarks.applications import FILE_SIZE, PIECE, PIECES
+from tests.benchmarks.running import Running
+from tests.benchmarks.servers import SERVERS
+from tests.benchmarks.wrk import ClientFailed
+from tests.programs import require
+
+from .server import DEADLINE, ROOT, environment
+
+#: One server that is there wherever the tests are.
+SERVER = "asgiserver-h11"
+
+
+def run(loads: str, folder: Path) -> tuple[list[dict[str, Any]], str]:
+    """The records and the printed report of half a second of ``loads``."""
+    results, chart = folder / "results.json", folder / "chart.svg"
+    command = [
+        sys.executable, "-m", "tests.benchmarks", "--only", loads, "--servers", SERVER, "--rounds", "1",
+        "--seconds", "0.5", "--json", str(results), "--svg", str(chart),
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=6 * DEADLINE, check=False
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert chart.read_text("utf-8").startswith("<svg")
+    return json.loads(results.read_text("utf-8"))["records"], done.stdout
+
+
+@contextmanager
+def running(application: str, folder: Path) -> Iterator[Running]:
+    with Running(SERVERS[SERVER], f"tests.benchmarks.applications:{application}", folder) as server:
+        yield server
+
+
+def add_up(values: dict[str, float], tolerance: float = 0.01) -> None:
+    """What a unit costs, times how often it happened, is the time in which the server was busy."""
+    assert values["cpu"] * values["rate"] == pytest.approx(values["busy"] * 1e6, rel=tolerance)
+    assert values["client"] > 0
+
+
+def test_what_needs_no_other_program(tmp_path: Path) -> None:
+    found, report = run("start,echo", tmp_path)
+    assert [(record["load"], record["failure"]) for record in found] == [("start", ""), ("echo", "")], report
+    start, echo = (record["values"] for record in found)
+    assert 1 < start["first_answer"] < DEADLINE * 1e3
+    assert start["start_cpu"] > 1
+    assert start["memory"] > 10
+    add_up(echo)
+    assert 0 < echo["p50"] <= echo["p99"]
+    assert "| WebSocket echo, 32 B, µs per message |" in report
+
+
+def test_what_wrk_does(tmp_path: Path) -> None:
+    require("wrk")
+    [record], report = run("get", tmp_path)
+    assert not record["failure"], report
+    # wrk's own start is within the measurement, not within what it calls its duration.
+    add_up(record["values"], 0.5)
+    assert record["values"]["rate"] > 100
+    assert "asgiserver-h11 / uvicorn-h11 | 0.60 | – | unknown |" in report
+
+
+def test_websockets_and_idle_connections(tmp_path: Path) -> None:
+    with running("echo", tmp_path) as server:
+        compressed = clients.echo(server.port, server.pid, 0.2, size=1024, connections=2, compressed=True, warm_up=0.1)
+        add_up(compressed)
+        for kind in ("http", "websocket"):
+            found = clients.idle(server.port, server.pid, 0.1, kind=kind, connections=200)
+            assert 0 <= found["each"] < 1000
+            assert found["idle_cpu"] >= 0
+
+
+def test_one_sender_to_many(tmp_path: Path) -> None:
+    with running("broadcast", tmp_path) as server:
+        add_up(clients.broadcast(server.port, server.pid, 0.2, connections=20, warm_up=0.1))
+
+
+def test_uploads(tmp_path: Path) -> None:
+    with running("measured", tmp_path) as server:
+        found = clients.upload(server.port, server.pid, 0.0, mebibytes=4)
+        add_up(found)
+        assert found["memory"] > 10
+
+
+def test_downloads(tmp_path: Path) -> None:
+    with running("stream", tmp_path) as server:
+        add_up(clients.download(server.port, server.pid, 0.2, size=len(PIECE) * PIECES, connections=2, warm_up=0.1))
+    with running("file", tmp_path) as server:
+        add_up(clients.download(server.port, server.pid, 0.2, size=FILE_SIZE, connections=2, warm_up=0.1))
+
+
+def test_a_client_that_sees_something_else_says_so(tmp_path: Path) -> None:
+    with running("hello", tmp_path) as server:
+        with pytest.raises(ClientFailed, match="a response of 13 instead of 100 bytes"):
+            clients.download(server.port, server.pid, 0.2, size=100, connections=1, warm_up=0.1)
+        with pytest.raises(ClientFailed, match="the application got"):
+            clients.upload(server.port, server.pid, 0.0, mebibytes=1)
+        with pytest.raises(ClientFailed, match="expected 101, got"):
+            clients.echo(server.port, server.pid, 0.2)
