@@ -137,6 +137,7 @@ class TestTwoPeople:
         ada, grace = enter("Ada Who", make_room), enter("Grace Who", make_room)
         for page in (ada, grace):
             expect(page.locator("#people li")).to_contain_text(["Ada Who", "Grace Who"])
+            expect(page.locator("nav [aria-current] .count")).to_have_text("2")
         second = grace.context.new_page()
         second.goto(f"/rooms/{make_room}/")
         connected(second)

@@ -9,6 +9,7 @@ from channels.db import database_sync_to_async
 from channels.exceptions import ChannelFull
 from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from django.db.models import Count
 
 from . import presence
 from .models import Message, Room
@@ -149,6 +150,9 @@ class FeedConsumer(AsyncHttpConsumer):
         found = Message.objects.filter(id__gt=last).select_related("room")
         recent = [feed_entry(message.room, message) async for message in found.order_by("-id")[:15]]
         await self.send_body(b"retry: 2000\n\n", more_body=True)
+        # The page was made before it began to listen, and may have missed who came and went.
+        async for room in Room.objects.annotate(here=Count("presences__user", distinct=True)):
+            await self.feed_people({"slug": room.slug, "count": room.here})
         for entry in reversed(recent):
             await self.feed_message({"message": entry, "past": True})
 

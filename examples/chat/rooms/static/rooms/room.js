@@ -11,7 +11,7 @@ const title = document.title;
 const FIRST_PAUSE = 500, LONGEST_PAUSE = 15_000; // milliseconds
 const ANSWER = 10_000; // until a message that nobody confirms is taken for the sign of a dead connection
 
-let socket = null, attempt = 0, retry = 0, retryAt = 0, ticking = 0, newest = 0, oldest = Infinity, version = 0, unseen = 0, restarting = false;
+let socket = null, attempt = 0, retry = 0, retryAt = 0, ticking = 0, newest = 0, oldest = Infinity, version = 0, unseen = 0, restarting = false, stuck = true;
 
 function connect() {
   clearTimeout(retry);
@@ -114,7 +114,8 @@ function entry(message) {
   const body = make("div", { className: "bubble" });
   if (message.picture) {
     const picture = make("img", { src: message.picture, alt: `Picture from ${message.name}`, loading: "lazy" });
-    picture.onload = () => item.classList.contains("last") && toEnd();
+    picture.onload = () => stuck && toEnd();
+    picture.onerror = () => picture.parentElement.replaceWith(make("p", { textContent: "This cannot be shown as a picture" }));
     body.append(make("a", { href: message.picture, target: "_blank", rel: "noopener" }, picture));
     body.classList.add("picture");
   }
@@ -176,7 +177,12 @@ function notice(following, message) {
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) document.title = title, unseen = 0;
 });
-scroller.addEventListener("scroll", () => { if (atEnd()) $("newest").hidden = true; });
+scroller.addEventListener("scroll", () => {
+  stuck = atEnd();
+  if (stuck) $("newest").hidden = true;
+});
+// A growing draft, or the keyboard of a phone, must not cover what was said last.
+new ResizeObserver(() => stuck && toEnd()).observe(scroller);
 $("newest").onclick = toEnd;
 $("older").onclick = () => send({ type: "older", before: oldest });
 
