@@ -216,6 +216,18 @@ class TestWorker:
             assert "/roll" in grace.hear("whisper")["text"]
 
 
+class TestSilence:
+    def test_nobody_is_cut_off_by_it(self, site: Site, visitors: list[Visitor]) -> None:
+        """Five seconds are the longest that the channel layer and the client of Redis wait for an answer."""
+        ada, grace = visitors
+        with site.worker() as worker:
+            ada.see(ada.name, grace.name)
+            with pytest.raises(TimeoutError):
+                ada.websocket.recv(6)
+            ada.say("/stats")
+            assert f"process {worker.process.pid} " in grace.hear_text("I am process")["text"]
+
+
 class TestServerThatIsKilled:
     def test_only_its_own_clients_are_cut_off_and_come_back_through_the_other(self, site: Site) -> None:
         with ExitStack() as stack:
