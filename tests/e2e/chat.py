@@ -8,6 +8,7 @@ import shlex
 import struct
 import subprocess
 import sys
+import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -114,9 +115,13 @@ class Visitor:
         return key
 
     def hear(self, kind: str, matches: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any]:
-        """The next of the things that the server tells that is of this kind, and matches."""
+        """The next of the things that the server tells that is of this kind, and matches.
+
+        :raises TimeoutError: when it does not come within the deadline, whatever else may.
+        """
+        end = time.monotonic() + DEADLINE
         while True:
-            told: dict[str, Any] = json.loads(self.websocket.recv(DEADLINE))
+            told: dict[str, Any] = json.loads(self.websocket.recv(max(0.0, end - time.monotonic())))
             if told["type"] == kind and matches(told):
                 return told
 

@@ -100,8 +100,10 @@ class Site:
         return len(re.findall(rf"WSCONNECT /ws/rooms/{room}/", self.servers[number].output()))
 
     def stop(self) -> None:
+        # All of them first, so that none is left behind when there is something to complain of.
+        statuses = [server.stop() for server in self.servers]
+        assert set(statuses) <= {0, -signal.SIGKILL}
         for server in self.servers:
-            assert server.stop() in (0, -signal.SIGKILL)
             assert "Traceback" not in server.output(), server.output()
 
 
