@@ -200,13 +200,23 @@ class TestPictures:
         expect(ada.locator("progress")).to_have_count(0)
         expect(ada.locator("#messages > li")).to_have_count(1)
 
-    def test_what_is_no_picture_is_refused_with_the_reason(self, enter: Enter, make_room: str) -> None:
+    def test_one_that_broke_off_is_sent_again(self, enter: Enter, make_room: str) -> None:
+        ada = enter("Ada Insists", make_room)
+        ada.route("**/pictures/", lambda route: route.abort(), times=1)
+        ada.locator("#picture").set_input_files([{"name": "n.png", "mimeType": "image/png", "buffer": png(30, 20)}])
+        expect(ada.locator(".failed")).to_contain_text("The connection broke.")
+        ada.get_by_role("button", name="Try again").click()
+        expect(ada.locator("#messages > li[data-id] .picture img")).to_be_visible()
+        expect(ada.locator("#messages > li")).to_have_count(1)
+
+    def test_what_is_no_picture_is_refused_with_the_reason(self, enter: Enter, make_room: str, tmp_path: Path) -> None:
         ada = enter("Ada Errs", make_room)
         false = {"name": "page.png", "mimeType": "image/png", "buffer": b"<script>alert(1)</script>"}
         ada.locator("#picture").set_input_files([false])
         expect(ada.locator(".failed")).to_contain_text("Only PNG, JPEG, GIF and WebP")
         ada.get_by_role("button", name="Dismiss").click()
-        ada.locator("#picture").set_input_files([{**false, "buffer": bytes((5 << 20) + 1)}])
+        (tmp_path / "large.png").write_bytes(bytes((5 << 20) + 1))
+        ada.locator("#picture").set_input_files(tmp_path / "large.png")
         expect(ada.locator(".failed")).to_contain_text("up to 5 MiB")
 
     def test_it_is_served_as_what_it_is_and_nothing_else(self, site: Site) -> None:

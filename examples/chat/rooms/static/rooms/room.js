@@ -191,7 +191,10 @@ $("older").onclick = () => send({ type: "older", before: oldest });
 const store = `waiting ${script.me.id} ${script.slug}`;
 const waiting = new Map();
 
-function say(said, key = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random().toString(36).slice(2)}`) {
+// Browsers make UUIDs in secure contexts only.
+const newKey = () => crypto.randomUUID?.() ?? `${Date.now()}-${Math.random().toString(36).slice(2)}`;
+
+function say(said, key = newKey()) {
   const item = entry({ author: script.me.id, name: script.me.name, text: said, at: Date.now() });
   item.classList.add("waiting");
   messages.append(item);
@@ -249,9 +252,8 @@ function typing() {
 
 // ---- Pictures
 
-function upload(file) {
+function upload(file, key = newKey()) {
   if (!file?.type.startsWith("image/")) return;
-  const key = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random().toString(36).slice(2)}`;
   const preview = URL.createObjectURL(file);
   const item = entry({ author: script.me.id, name: script.me.name, picture: preview, at: Date.now() });
   const progress = make("progress", { max: 1, value: 0 }), words = make("span", { textContent: "0 %" });
@@ -264,11 +266,16 @@ function upload(file) {
   empty();
   toEnd();
 
-  const fail = reason => {
-    const again = make("button", { type: "button", textContent: "Dismiss" });
-    again.onclick = () => { item.remove(); empty(); };
+  const fail = (reason, again = false) => {
+    const button = make("button", { type: "button", textContent: again ? "Try again" : "Dismiss" });
+    button.onclick = () => {
+      item.remove();
+      empty();
+      // With the same key: it may have arrived although nobody could say so.
+      if (again) upload(file, key);
+    };
     item.classList.add("failed");
-    bar.replaceChildren(make("span", { textContent: reason }), again);
+    bar.replaceChildren(make("span", { textContent: reason }), button);
     toEnd();
   };
   if (file.size > script.maxSize) return fail(`Pictures may have up to ${script.maxSize >> 20} MiB.`);
@@ -291,7 +298,7 @@ function upload(file) {
     show(request.response);
     toEnd();
   };
-  request.onerror = () => fail("The connection broke.");
+  request.onerror = () => fail("The connection broke.", true);
   request.send(body);
 }
 
