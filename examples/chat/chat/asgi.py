@@ -1,0 +1,43 @@
+"""The chat as one ASGI application: who answers what.
+
+Requests go to Django, but for the feed; WebSockets to a consumer, from this site's own pages alone; what is sent to the
+channel ``robot`` to the robot, in whichever process that is; and the lifespan keeps what has to run beside them.
+"""
+
+from __future__ import annotations
+
+import os
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "chat.settings")
+django = get_asgi_application()
+
+# What follows needs Django to be set up.
+from channels.auth import AuthMiddlewareStack  # noqa: E402
+from channels.routing import ChannelNameRouter, ProtocolTypeRouter, URLRouter  # noqa: E402
+from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler  # noqa: E402
+from django.urls import path, re_path  # noqa: E402
+from rooms.consumers import FeedConsumer, RoomConsumer  # noqa: E402
+from rooms.robot import RobotConsumer  # noqa: E402
+
+from .lifespan import Lifespan  # noqa: E402
+
+channels = ChannelNameRouter({"robot": RobotConsumer.as_asgi()})
+
+application = ProtocolTypeRouter(
+    {
+        "http": URLRouter(
+            [
+                path("feed/", AuthMiddlewareStack(FeedConsumer.as_asgi())),
+                re_path("", ASGIStaticFilesHandler(django)),
+            ]
+        ),
+        "websocket": AllowedHostsOriginValidator(
+            AuthMiddlewareStack(URLRouter([path("ws/rooms/<slug:slug>/", RoomConsumer.as_asgi())]))
+        ),
+        "channel": channels,
+        "lifespan": Lifespan(channels),
+    }
+)
