@@ -105,6 +105,9 @@ class DenialBody(NamedTuple):
 _Start = TypeVar("_Start", ResponseStart, DenialStart)
 _Body = TypeVar("_Body", ResponseBody, DenialBody)
 
+#: Makes a named tuple without the function that ``NamedTuple`` writes for it, which takes three times as long.
+_tuple = tuple.__new__
+
 _NOT_TOKEN = bytes(set(range(256)) - set(TCHAR))
 _LOWER = bytes(range(256)).lower()
 
@@ -113,6 +116,12 @@ _CR, _LF, _NUL = b"\r\n\0"
 
 #: RFC 9110 §7.6.1: these speak of one connection, which is the wire's.
 CONNECTION_SPECIFIC = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+
+_SPECIAL = CONNECTION_SPECIFIC | {b"content-length"}
+
+#: Names that were checked, with what they are in lower case: an application sends the same few again and again.
+_NAMES: dict[bytes, bytes] = {}
+_MOST_NAMES = 500
 
 #: Enough for any length of 64 bits; ``int()`` of thousands of digits is slow, and an error beyond 4300 of them.
 _LENGTH_DIGITS = 20
@@ -132,7 +141,7 @@ def parse_http(message: Any) -> ResponseStart | ResponseBody:
     if kind == "http.response.body":
         body = message.get("body", b"")
         if type(body) is bytes:
-            return ResponseBody(body, bool(message.get("more_body", False)))
+            return _tuple(ResponseBody, (body, bool(message.get("more_body", False))))
         reply = _body(message, ResponseBody)
     elif kind == "http.response.start":
         reply = _start(message, ResponseStart)
@@ -231,7 +240,7 @@ def _start(message: Mapping[str, Any], kind: type[_Start]) -> _Start:
         hint = "; an informational response is no response (RFC 9110 §15.2)" if 100 <= status < 200 else ""
         _fail(message, f'"status" must be 200 to 999, got {_shown(status)}{hint}')
     headers, length, close = _fields(message)
-    return kind(status, headers, length, close, bool(message.get("trailers", False)))
+    return _tuple(kind, (status, headers, length, close, bool(message.get("trailers", False))))
 
 
 def _body(message: Mapping[str, Any], kind: type[_Body]) -> _Body:
@@ -265,14 +274,14 @@ def _fields(message: Mapping[str, Any]) -> tuple[Fields, int | None, bool]:
             _fail(message, f'each of "headers" must be a pair of name and value, got {_shown(item)}')
         if not isinstance(name, bytes) or not isinstance(value, bytes):
             _wrong_field(message, name, value)
-        lowered = name.translate(_LOWER, _NOT_TOKEN)
-        if len(lowered) != len(name) or not name or _CR in value or _LF in value or _NUL in value:
+        lowered = _NAMES.get(name) or _lowered(name)
+        if not lowered or _CR in value or _LF in value or _NUL in value:
             _wrong_field(message, name, value)
         value = value.strip(b" \t")
-        if lowered in CONNECTION_SPECIFIC:
-            close = close or lowered == b"connection" and _has_close(value)
-            continue
-        if lowered == b"content-length":
+        if lowered in _SPECIAL:
+            if lowered != b"content-length":
+                close = close or lowered == b"connection" and _has_close(value)
+                continue
             previous, length = length, _content_length(message, value)
             if previous is not None:
                 if previous != length:
@@ -280,6 +289,16 @@ def _fields(message: Mapping[str, Any]) -> tuple[Fields, int | None, bool]:
                 continue
         fields.append((lowered, value))
     return fields, length, close
+
+
+def _lowered(name: bytes) -> bytes:
+    """A field's name in lower case; empty when it is no token."""
+    lowered = name.translate(_LOWER, _NOT_TOKEN)
+    if len(lowered) != len(name):
+        return b""
+    if len(_NAMES) < _MOST_NAMES and type(name) is bytes:
+        _NAMES[name] = lowered
+    return lowered
 
 
 def _iterable(message: Mapping[str, Any], headers: Any) -> Iterable[Any]:
