@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from typing import Any
 
@@ -10,6 +11,7 @@ from ..settings import Settings
 from .deadlines import Deadline
 from .default_fields import DefaultFields
 from .exchange import Exchange, State, logged_request, unexpected
+from .files import FilePart, SendFile, SendPath, file_part, open_path
 from .interfaces import Clock, Hub, Message, Scope, Stream
 from .messages import ResponseBody, ResponseStart, parse_http
 from .response import Response
@@ -41,7 +43,8 @@ class HTTPExchange(Exchange):
     ) -> None:
         super().__init__(scope, stream, hub, settings, clock)
         self._response = Response(stream, fields, scope["method"])
-        self._body: deque[bytes] = deque()
+        # Made when it is needed: an empty one takes 760 bytes, and few requests have a body.
+        self._body: deque[bytes] | None = None
         self._buffered = 0
         self._ended = False
         self._delivered = False
@@ -59,6 +62,8 @@ class HTTPExchange(Exchange):
         if self.finished:
             return
         size = self.settings.request_buffer_size
+        if self._body is None:
+            self._body = deque()
         if len(data) <= size:
             self._body.append(data)
         else:
@@ -102,14 +107,22 @@ class HTTPExchange(Exchange):
 
     # The reply half.
 
-    def handle_reply(self, reply: ResponseStart | ResponseBody) -> None:
-        """Take a parsed message of the application (ASGI HTTP, "Response Start" and "Response Body")."""
+    def handle_reply(self, reply: ResponseStart | ResponseBody | SendPath | SendFile) -> None:
+        """Take a parsed message of the application (ASGI HTTP, "Response Start" and "Response Body"; extensions)."""
         match self.state, reply:
             case State.WAITING, ResponseStart():
                 self._response.start(reply)
                 self.state = State.STARTED
             case (State.STARTED | State.STREAMING), ResponseBody():
                 self._send_body(reply.body, reply.more_body)
+            case State.STARTED, SendPath(path):
+                part = open_path(path)
+                try:
+                    self._send_file(part, more_body=False)
+                finally:
+                    os.close(part.descriptor)
+            case (State.STARTED | State.STREAMING), SendFile():
+                self._send_file(file_part(reply), reply.more_body)
             case _:
                 raise unexpected(self.state, reply)
 
@@ -126,6 +139,21 @@ class HTTPExchange(Exchange):
         else:
             self._complete(State.COMPLETE)
 
+    def _send_file(self, part: FilePart, more_body: bool) -> None:
+        """Begin to send a file; its last byte is what ends the response, and that may take long."""
+        state, self.state = self.state, State.STREAMING
+        try:
+            self._response.file(part, more_body, self._file_sent)
+        except MessageError:
+            self.state = state
+            if not more_body:
+                self._abort_response()
+            raise
+
+    def _file_sent(self, more_body: bool) -> None:
+        if not more_body and not self.finished:
+            self._complete(State.COMPLETE)
+
     def application_done(self, failed: bool) -> None:
         """Answer 500 when the application left nothing, cut off what it left unfinished."""
         if self.state in (State.WAITING, State.STARTED):
@@ -136,7 +164,7 @@ class HTTPExchange(Exchange):
 
     def request_failed(self, error: RequestError) -> None:
         """Answer ``error`` and close, or abort a response that has begun (RFC 9112 §9.6)."""
-        self._body.clear()
+        self._body = None
         self._ended = False
         if self.state in (State.WAITING, State.STARTED):
             self._response.answer(error, close=True)
@@ -148,7 +176,7 @@ class HTTPExchange(Exchange):
         """The peer has left: an incomplete body is of no use, a complete one may still be read."""
         if not self.finished:
             if not self._ended:
-                self._body.clear()
+                self._body = None
             self._complete(State.GONE)
 
     def _abort_response(self) -> None:

@@ -103,6 +103,18 @@ class Stream(Protocol):
     def send_data(self, data: bytes, *, last: bool = False) -> None:
         """Send body bytes (or, after :meth:`switch`, opaque bytes); ``last`` ends the response as :meth:`end` does."""
 
+    def send_file(
+        self, descriptor: int, offset: int, count: int, *, last: bool, sent: Callable[[], None]
+    ) -> None:
+        """Send ``count`` bytes of a regular file from ``offset`` on; ``last`` ends the response behind them.
+
+        Until ``sent`` is called :attr:`slow` is true, and no other method may be called but :meth:`drain` and
+        :meth:`abort`. ``sent`` is called once all was written, and not at all when the connection is lost before.
+
+        :param descriptor: may be closed as soon as this returns.
+        :param count: at least 1.
+        """
+
     def end(self) -> None:
         """End the response cleanly."""
 

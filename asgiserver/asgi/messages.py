@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from ..errors import MessageError
+from .files import SendFile, SendPath, parse_file, parse_path
 from .interfaces import TCHAR, is_close_code
 
 __all__ = [
@@ -130,12 +131,12 @@ _LENGTH_DIGITS = 20
 _REASON_SIZE = 123
 
 
-def parse_http(message: Any) -> ResponseStart | ResponseBody:
+def parse_http(message: Any) -> ResponseStart | ResponseBody | SendPath | SendFile:
     """Check a message sent in an ``http`` scope.
 
     :raises MessageError: names the message's type and key, what was expected, and what came.
     """
-    reply: ResponseStart | ResponseBody
+    reply: ResponseStart | ResponseBody | SendPath | SendFile
     # A dict with a known type is all that a sane application sends; message_type() says what is wrong with the rest.
     kind = message["type"] if type(message) is dict and "type" in message else None
     if kind == "http.response.body":
@@ -360,6 +361,8 @@ def _shown(value: Any) -> str:
 
 
 _HTTP: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "http.response.pathsend": parse_path,
+    "http.response.zerocopysend": parse_file,
     "http.response.start": partial(_start, kind=ResponseStart),
     "http.response.body": partial(_body, kind=ResponseBody),
 }
@@ -373,6 +376,7 @@ _WEBSOCKET: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 #: The message that each reply was.
 TYPES = {
     ResponseStart: "http.response.start", ResponseBody: "http.response.body", Accept: "websocket.accept",
+    SendPath: "http.response.pathsend", SendFile: "http.response.zerocopysend",
     SendText: "websocket.send", SendBytes: "websocket.send", Close: "websocket.close",
     DenialStart: "websocket.http.response.start", DenialBody: "websocket.http.response.body",
 }  # fmt: skip

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from ..errors import MessageError, RequestError
 from .default_fields import DefaultFields
+from .files import FilePart
 from .interfaces import Stream
 from .messages import ResponseStart
 
@@ -62,6 +66,29 @@ class Response:
         self.sent += len(data)
         self._stream.send_data(data, last=not more_body)
 
+    def file(self, part: FilePart, more_body: bool, sent: Callable[[bool], None]) -> None:
+        """Send a part of a file as :meth:`body` sends bytes; ``sent(more_body)`` is called when it was written.
+
+        :raises MessageError: as of :meth:`body`.
+        """
+        start = self._start
+        assert start is not None
+        if self._method == "HEAD" or start.status in (204, 205, 304) or not part.size:
+            if part.size and self._remaining is None and not more_body and self.status == CLIENT_CLOSED_REQUEST:
+                self._start = _with_length(start, part.size)
+            self.body(b"", more_body)
+            sent(more_body)
+            return
+        if self._remaining is not None:
+            self._count(part.size, more_body, self._remaining)
+        if self.status == CLIENT_CLOSED_REQUEST:
+            if start.content_length is None and not more_body:
+                # The file is the whole body, so its length can be told.
+                start = _with_length(start, part.size)
+            self._send_head(start, has_body=True)
+        self.sent += part.size
+        self._stream.send_file(*part, last=not more_body, sent=partial(sent, more_body))
+
     def answer(self, error: RequestError, *, close: bool) -> None:
         """Send a whole response in the application's place."""
         fields, body = plain(error)
@@ -87,3 +114,7 @@ class Response:
         if not more_body and size < remaining:
             raise MessageError(f'"body" ends {remaining - size} bytes short of the response\'s content-length')
         self._remaining = remaining - size
+
+
+def _with_length(start: ResponseStart, length: int) -> ResponseStart:
+    return start._replace(headers=[*start.headers, (b"content-length", b"%d" % length)], content_length=length)

@@ -72,7 +72,7 @@ class ScopeBuilder:
         scope = self._common(request, addresses)
         scope["type"] = "http"
         scope["method"] = request.method
-        scope["extensions"] = {}
+        scope["extensions"] = {"http.response.pathsend": {}, "http.response.zerocopysend": {}}
         return scope
 
     def websocket(self, request: Request, addresses: Addresses, subprotocols: list[str]) -> Scope:

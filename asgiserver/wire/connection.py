@@ -1,20 +1,12 @@
-"""The per-connection Twisted protocol and its factory: bytes, time, and pressure; no HTTP.
-
-Writes are tried at once: ``transport.write`` never sends but arms the reactor's writer, which costs two system calls
-and another turn of the loop, so data goes to ``writeSomeData`` first while nothing is buffered, and only the rest to
-``write``. Transports that wrap another (TLS, PROXY protocol) keep ``write``.
-"""
+"""The per-connection Twisted protocol and its factory: bytes, time, and pressure; no HTTP."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import socket
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from twisted.internet import tcp
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import (
     IAddress,
@@ -24,7 +16,6 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.internet.protocol import Factory, connectionDone
-from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -38,17 +29,11 @@ from ..settings import Settings
 from .http1 import HTTP1
 from .reader import Reader
 from .response import refusal
+from .writing import WritingProtocol
 
 __all__ = ["HTTPConnection", "HTTPFactory", "WireHub"]
 
 logger = logging.getLogger("asgiserver.wire")
-
-_T = TypeVar("_T")
-
-#: An application that sends without ever waiting lets the others run after this many bytes.
-_BURST = 262144
-#: Up to here a copy costs less than what it saves; bytes.
-_JOIN = 16384
 
 
 class WireHub(Protocol):
@@ -99,30 +84,21 @@ class HTTPFactory(Factory):
 
 
 @implementer(IPushProducer)
-class HTTPConnection(TwistedProtocol):
+class HTTPConnection(WritingProtocol):
     """One connection.
 
-    :ivar slow: True while the transport's buffer is full.
-    :ivar congested: True when whoever sends has to await :meth:`drain` next.
     :ivar deadlines: what is awaited of the peer.
     """
 
-    transport: Any
-
     def __init__(self, hub: WireHub) -> None:
+        super().__init__(hub.clock)
         self.hub = hub
-        self.slow = False
-        self.congested = False
         self.deadlines = Deadlines(hub.clock)
         self._wire: HTTP1 | None = None
         self._addresses: Addresses | None = None
-        self._waiters: list[asyncio.Future[None]] = []
         self._reading = True
         self._closing = False
         self._unread = False
-        self._direct = False
-        self._socket: socket.socket | None = None
-        self._unyielded = 0
         self._buffered_before = 0
 
     @property
@@ -141,10 +117,7 @@ class HTTPConnection(TwistedProtocol):
     def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
         """The connection stands; TLS may still have to shake hands."""
         transport = self.transport
-        self._direct = isinstance(transport, FileDescriptor)
-        if getattr(type(transport), "writeSomeData", None) is tcp.Connection.writeSomeData:
-            # A socket of TCP with nothing in between.
-            self._socket = transport.getHandle()
+        self._begin_writing()
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
@@ -166,10 +139,8 @@ class HTTPConnection(TwistedProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
         """The connection is no more, by whosever doing."""
         self._closing = True
-        self.slow = self.congested = False
-        self._socket = None
         self.deadlines.stop()
-        self._wake()
+        self._end_writing()
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.connection_lost()
@@ -177,14 +148,18 @@ class HTTPConnection(TwistedProtocol):
 
     def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
         """The transport's buffer is full."""
-        self.slow = self.congested = True
+        self.slow = self.congested = self._paused = True
         self._buffered_before = self._buffered()
         self.deadlines.set(Deadline.WRITE, self.hub.settings.write_timeout, self._write_late)
 
     def resumeProducing(self) -> None:  # noqa: N802 - Twisted's name
         """The transport's buffer is empty again."""
-        self.slow = self.congested = False
+        self._paused = False
         self.deadlines.clear(Deadline.WRITE)
+        if self._file is not None:
+            self._push_file()
+            return
+        self.slow = self.congested = False
         self._wake()
         if self._closing:
             self._linger()
@@ -195,62 +170,6 @@ class HTTPConnection(TwistedProtocol):
         """The transport is gone; connectionLost says so too."""
 
     # What the wire calls.
-
-    def write(self, data: bytes) -> None:
-        """Send ``data`` now as far as the peer takes it, the rest when it does."""
-        self._unyielded += len(data)
-        if self._unyielded > _BURST:
-            self.congested = True
-        transport = self.transport
-        if self._direct and not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
-            sock = self._socket
-            data = self._write_now(data) if sock is None else data[_sent(sock.send, data) :]
-        if data:
-            transport.write(data)
-
-    def write_all(self, parts: list[bytes]) -> None:
-        """As :meth:`write` of all ``parts`` joined, in one system call, but what is large is not copied."""
-        size = sum(map(len, parts))
-        if size <= _JOIN:
-            self.write(b"".join(parts))
-            return
-        transport, sock = self.transport, self._socket
-        if sock is None:
-            for part in parts:
-                self.write(part)
-            return
-        self._unyielded += size
-        if self._unyielded > _BURST:
-            self.congested = True
-        if not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
-            parts = _rest(parts, _sent(sock.sendmsg, parts))
-        for part in parts:
-            transport.write(part)
-
-    def _write_now(self, data: bytes) -> bytes:
-        """Send to the socket without the reactor; what it did not take."""
-        offset, size = 0, len(data)
-        while offset < size and self.transport.connected:
-            sent = self.transport.writeSomeData(memoryview(data)[offset:] if offset else data)
-            # An error is an exception here; the reactor's own attempt will meet it again and end the connection.
-            if isinstance(sent, BaseException) or sent <= 0:
-                break
-            offset += sent
-        return data[offset:] if offset else data
-
-    async def drain(self) -> None:
-        """Return when the peer takes more, or is gone."""
-        if self.slow:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            try:
-                await waiter
-            finally:
-                self._waiters.remove(waiter)
-        elif self.congested:
-            self.congested = False
-            self._unyielded = 0
-            await asyncio.sleep(0)
 
     def pause_reading(self) -> None:
         """Read no more from the peer: TCP makes it wait."""
@@ -300,6 +219,7 @@ class HTTPConnection(TwistedProtocol):
         """Drop the connection, and with it what was not sent yet."""
         self._closing = True
         self.deadlines.stop()
+        self._drop_file()
         self.transport.abortConnection()
 
     # What the server calls.
@@ -368,36 +288,12 @@ class HTTPConnection(TwistedProtocol):
             return
         self._late(Deadline.CLOSE, self.hub.settings.close_timeout, self._close_late)
 
-    def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
     def _refuse(self) -> None:
         """Turn a connection away that is one too many."""
         error = RequestError(503, "There are too many connections.", ((b"retry-after", b"1"),))
         self.write(refusal(error, self.hub.fields))
         logger.debug("Turned %s away: %s", self.addresses.client, error.reason)
         self.close()
-
-
-def _sent(send: Callable[[_T], int], data: _T) -> int:
-    """How many bytes a socket's ``send`` takes at once."""
-    try:
-        return send(data)
-    except OSError:
-        # It is full, or broken: then the reactor's own attempt will meet the error again and end the connection.
-        return 0
-
-
-def _rest(parts: list[bytes], sent: int) -> list[bytes]:
-    """What is left of ``parts`` behind the first ``sent`` bytes."""
-    rest: list[bytes] = []
-    for part in parts:
-        if sent < len(part):
-            rest.append(part[sent:])
-        sent = max(0, sent - len(part))
-    return rest
 
 
 def _address(address: Any) -> tuple[str, int | None] | None:

@@ -8,7 +8,10 @@ answers are in order by construction (RFC 9112 §9.3.2). What was received of it
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Callable
 from enum import Enum, auto
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..asgi.deadlines import Deadline
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["HTTP1"]
 
 logger = logging.getLogger("asgiserver.wire")
+
+
+#: A file up to this size is read whole rather than sent by the kernel; bytes.
+_SMALL_FILE = 32768
 
 
 class _State(Enum):
@@ -280,6 +287,38 @@ class HTTP1:
             parts = framed(data, self._framing, last=last)
             self._connection.write_all(parts if start is None else [start, *parts])
         if last:
+            self._complete()
+
+    def send_file(
+        self, descriptor: int, offset: int, count: int, *, last: bool, sent: Callable[[], None]
+    ) -> None:
+        """See ``Stream``; a small file is read, to be one write with the head."""
+        if self._state is _State.CLOSED:
+            return
+        if count <= _SMALL_FILE:
+            data = os.pread(descriptor, count, offset)
+            if len(data) < count:
+                # It has become shorter since it was looked at, and its length may have been told.
+                self._connection.abort()
+                return
+            self.send_data(data, last=last)
+            sent()
+            return
+        parts = [] if self._head is None else [self._head]
+        self._head = None
+        end = b""
+        if self._framing is _CHUNKED:
+            parts.append(b"%x\r\n" % count)
+            end = b"\r\n0\r\n\r\n" if last else b"\r\n"
+        if parts:
+            self._connection.write(b"".join(parts))
+        self._connection.send_file(descriptor, offset, count, partial(self._file_sent, end, last, sent))
+
+    def _file_sent(self, end: bytes, last: bool, sent: Callable[[], None]) -> None:
+        if end:
+            self._connection.write(end)
+        sent()
+        if last and self._state is not _State.CLOSED:
             self._complete()
 
     def end(self) -> None:

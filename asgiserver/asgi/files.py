@@ -1,0 +1,128 @@
+"""Files in a response's place (ASGI extensions ``http.response.pathsend`` and ``http.response.zerocopysend``).
+
+Only regular files are sent: of anything else nobody knows how long it is, or how long reading it would take.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from typing import Any, NamedTuple, NoReturn
+
+from ..errors import MessageError
+
+__all__ = ["FilePart", "SendFile", "SendPath", "file_part", "open_path", "parse_file", "parse_path"]
+
+
+class SendPath(NamedTuple):
+    """``http.response.pathsend``: a whole file is the whole body."""
+
+    path: str
+
+
+class SendFile(NamedTuple):
+    """``http.response.zerocopysend``.
+
+    :param file: an open file of the application's, which has a descriptor.
+    :param offset: where to begin, None for where the file stands.
+    :param size: how many bytes, None for all that follow.
+    """
+
+    file: Any
+    offset: int | None
+    size: int | None
+    more_body: bool
+
+
+class FilePart(NamedTuple):
+    """A part of a regular file that is there: ``offset + size`` is not behind its end."""
+
+    descriptor: int
+    offset: int
+    size: int
+
+
+def parse_path(message: Mapping[str, Any]) -> SendPath:
+    """Check an ``http.response.pathsend``; raises MessageError."""
+    path = message.get("path")
+    if not isinstance(path, str | os.PathLike):
+        _fail(message["type"], f'"path" must be a str, got {type(path).__name__}')
+    path = os.fspath(path)
+    if not isinstance(path, str) or not os.path.isabs(path) or "\0" in path:
+        _fail(message["type"], f'"path" must be an absolute path, got {path!r}')
+    return SendPath(path)
+
+
+def parse_file(message: Mapping[str, Any]) -> SendFile:
+    """Check an ``http.response.zerocopysend``; raises MessageError."""
+    file = message.get("file")
+    if not hasattr(file, "fileno"):
+        _fail(message["type"], f'"file" must be an open file, got {type(file).__name__}')
+    offset, size = message.get("offset"), message.get("count")
+    for name, number in (("offset", offset), ("count", size)):
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
+            _fail(message["type"], f'"{name}" must be an int of at least 0, got {number!r}')
+    return SendFile(file, offset, size, bool(message.get("more_body", False)))
+
+
+def open_path(path: str) -> FilePart:
+    """Open the file of a :class:`SendPath`; who calls closes its descriptor.
+
+    :raises MessageError: there is no such file, or it is no regular one.
+    """
+    try:
+        # Not to wait for the other end of a named pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        _fail("http.response.pathsend", f"cannot open {path!r}: {error.strerror or error}")
+    try:
+        return FilePart(descriptor, 0, _size(descriptor, "http.response.pathsend"))
+    except MessageError:
+        os.close(descriptor)
+        raise
+
+
+def file_part(reply: SendFile) -> FilePart:
+    """The part that ``reply`` means; without an offset the file is moved to its end, as reading it would.
+
+    :raises MessageError: the file is closed, no regular one, or has not as much.
+    """
+    kind, file = "http.response.zerocopysend", reply.file
+    try:
+        descriptor = file.fileno()
+        end = _size(descriptor, kind)
+        # The file's own position: a buffered one has read more from its descriptor than it has given out.
+        offset = _position(file) if reply.offset is None else reply.offset
+        size = max(0, end - offset) if reply.size is None else reply.size
+        if offset + size > end:
+            _fail(kind, f"the file has {end} bytes, but {size} from {offset} on are to be sent")
+        if reply.offset is None:
+            _move(file, offset + size)
+    except (OSError, ValueError) as error:
+        if isinstance(error, MessageError):
+            raise
+        _fail(kind, f'"file" cannot be sent: {error}')
+    return FilePart(descriptor, offset, size)
+
+
+def _position(file: Any) -> int:
+    return int(file.tell()) if hasattr(file, "tell") else os.lseek(file.fileno(), 0, os.SEEK_CUR)
+
+
+def _move(file: Any, offset: int) -> None:
+    if hasattr(file, "seek"):
+        file.seek(offset)
+    else:
+        os.lseek(file.fileno(), offset, os.SEEK_SET)
+
+
+def _size(descriptor: int, kind: str) -> int:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        _fail(kind, "only regular files can be sent")
+    return status.st_size
+
+
+def _fail(kind: str, text: str) -> NoReturn:
+    raise MessageError(f"{kind}: {text}") from None

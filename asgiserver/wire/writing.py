@@ -1,0 +1,239 @@
+"""How a connection writes: at once, without copies of what is large, files by the kernel, and never more than is taken.
+
+``transport.write`` never sends but arms the reactor's writer, which costs two system calls and another turn of the
+loop. So while nothing is buffered data goes to the socket first, and only what that does not take to ``write``.
+Transports that wrap another (PROXY protocol, Twisted's TLS) keep ``write``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twisted.internet import tcp
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.protocol import Protocol as TwistedProtocol
+
+from ..asgi.interfaces import Clock
+
+__all__ = ["WritingProtocol"]
+
+_T = TypeVar("_T")
+
+#: An application that sends without ever waiting lets the others run after this many bytes.
+_BURST = 262144
+#: Up to here a copy costs less than what it saves; bytes.
+_JOIN = 16384
+#: How much of a file is sent before the others have a turn; bytes.
+_FILE_BURST = 1048576
+#: How much of a file is read at once where the kernel cannot send it by itself; bytes.
+_FILE_PIECE = 65536
+
+
+class _File:
+    """A file that is being sent, by a descriptor of our own.
+
+    :param sent: called when all of it was written.
+    """
+
+    __slots__ = ("descriptor", "offset", "remaining", "sent")
+
+    def __init__(self, descriptor: int, offset: int, count: int, sent: Callable[[], None]) -> None:
+        self.descriptor = os.dup(descriptor)
+        self.offset = offset
+        self.remaining = count
+        self.sent = sent
+
+
+class WritingProtocol(TwistedProtocol):
+    """The writing half of a connection.
+
+    :ivar slow: True while the transport's buffer is full, or a file is being sent.
+    :ivar congested: True when whoever sends has to await :meth:`drain` next.
+    """
+
+    transport: Any
+
+    def __init__(self, clock: Clock) -> None:
+        self.slow = False
+        self.congested = False
+        self._clock = clock
+        self._waiters: list[asyncio.Future[None]] = []
+        self._direct = False
+        self._socket: socket.socket | None = None
+        self._file: _File | None = None
+        self._paused = False
+        self._unyielded = 0
+
+    def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
+        """The transport's buffer is full."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Drop the connection, and with it what was not sent yet."""
+        raise NotImplementedError
+
+    def _begin_writing(self) -> None:
+        """The transport is there."""
+        transport = self.transport
+        self._direct = isinstance(transport, FileDescriptor)
+        if getattr(type(transport), "writeSomeData", None) is tcp.Connection.writeSomeData:
+            # A socket of TCP with nothing in between.
+            self._socket = transport.getHandle()
+
+    def _end_writing(self) -> None:
+        """The transport is gone, and whoever waits for it waits in vain."""
+        self.slow = self.congested = False
+        self._socket = None
+        self._drop_file()
+        self._wake()
+
+    def write(self, data: bytes) -> None:
+        """Send ``data`` now as far as the peer takes it, the rest when it does."""
+        self._unyielded += len(data)
+        if self._unyielded > _BURST:
+            self.congested = True
+        transport = self.transport
+        if self._direct and not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
+            sock = self._socket
+            data = self._write_now(data) if sock is None else data[_sent(sock.send, data) :]
+        if data:
+            transport.write(data)
+
+    def write_all(self, parts: list[bytes]) -> None:
+        """As :meth:`write` of all ``parts`` joined, in one system call, but what is large is not copied."""
+        size = sum(map(len, parts))
+        if size <= _JOIN:
+            self.write(b"".join(parts))
+            return
+        transport, sock = self.transport, self._socket
+        if sock is None:
+            for part in parts:
+                self.write(part)
+            return
+        self._unyielded += size
+        if self._unyielded > _BURST:
+            self.congested = True
+        if not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
+            parts = _rest(parts, _sent(sock.sendmsg, parts))
+        for part in parts:
+            transport.write(part)
+
+    def _write_now(self, data: bytes) -> bytes:
+        """Send to the socket without the reactor; what it did not take."""
+        offset, size = 0, len(data)
+        while offset < size and self.transport.connected:
+            sent = self.transport.writeSomeData(memoryview(data)[offset:] if offset else data)
+            # An error is an exception here; the reactor's own attempt will meet it again and end the connection.
+            if isinstance(sent, BaseException) or sent <= 0:
+                break
+            offset += sent
+        return data[offset:] if offset else data
+
+    def send_file(self, descriptor: int, offset: int, count: int, sent: Callable[[], None]) -> None:
+        """Send part of a regular file; until ``sent`` is called nothing else may be written.
+
+        A file that turns out to be shorter ends the connection, as its promised end cannot come.
+
+        :param descriptor: may be closed as soon as this returns.
+        :param count: at least 1 byte.
+        """
+        self._file = _File(descriptor, offset, count, sent)
+        self.slow = self.congested = True
+        self._push_file()
+
+    def _push_file(self) -> None:
+        """Send as much of the file as the peer takes, within a turn's bounds."""
+        file, transport = self._file, self.transport
+        budget = _FILE_BURST
+        while file is not None and file.remaining and budget > 0 and not self._is_full():
+            size = min(file.remaining, budget)
+            taken = self._push_piece(file, size)
+            if taken < 0:
+                break
+            file.offset += taken
+            file.remaining -= taken
+            budget -= taken
+        if file is None or file is not self._file:
+            return
+        if not file.remaining:
+            self._drop_file()
+            self.slow = self.congested = self._is_full()
+            file.sent()
+            if not self.slow:
+                self._wake()
+        elif self._direct:
+            # Twisted calls resumeProducing when there is room, even if it has nothing of its own to write.
+            self.pauseProducing()
+            transport.producerPaused = True
+            transport.startWriting()
+        elif not self._is_full():
+            self._clock.callLater(0, self._push_file)
+
+    def _push_piece(self, file: _File, size: int) -> int:
+        """Send a piece of the file; how much of it, or -1 when the peer takes none or the connection is lost."""
+        if self._socket is not None:
+            try:
+                taken = os.sendfile(self._socket.fileno(), file.descriptor, file.offset, size)
+            except OSError:
+                # Full, or broken: then the reactor's own attempt will meet the error again and end the connection.
+                return -1
+        else:
+            data = os.pread(file.descriptor, min(size, _FILE_PIECE), file.offset)
+            taken = len(data)
+            self.write(data)
+        if not taken:
+            self.abort()
+            return -1
+        return taken
+
+    def _is_full(self) -> bool:
+        """True when the transport has something to write, or one that hides its buffer has said that it is full."""
+        transport = self.transport
+        return bool(transport.dataBuffer or transport._tempDataBuffer) if self._direct else self._paused
+
+    def _drop_file(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file.descriptor)
+
+    async def drain(self) -> None:
+        """Return when the peer takes more, or is gone."""
+        if self.slow:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.remove(waiter)
+        elif self.congested:
+            self.congested = False
+            self._unyielded = 0
+            await asyncio.sleep(0)
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+def _sent(send: Callable[[_T], int], data: _T) -> int:
+    """How many bytes a socket's ``send`` takes at once."""
+    try:
+        return send(data)
+    except OSError:
+        # It is full, or broken: then the reactor's own attempt will meet the error again and end the connection.
+        return 0
+
+
+def _rest(parts: list[bytes], sent: int) -> list[bytes]:
+    """What is left of ``parts`` behind the first ``sent`` bytes."""
+    rest: list[bytes] = []
+    for part in parts:
+        if sent < len(part):
+            rest.append(part[sent:])
+        sent = max(0, sent - len(part))
+    return rest
