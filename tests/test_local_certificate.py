@@ -67,9 +67,12 @@ class TestMaking:
             local_certificate("a" * 64 + ".example", tmp_path)
         assert everything(tmp_path) == {}
 
-    def test_without_trustme(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "trustme", None)
-        with pytest.raises(SettingsError, match=r"^--tls needs trustme: install asgiserver\[runserver\]$"):
+    @pytest.mark.parametrize("missing", ["trustme", "cryptography.x509", "OpenSSL.SSL"])
+    def test_without_what_it_needs(self, tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delitem(sys.modules, "asgiserver.process.certificates")
+        monkeypatch.delattr("asgiserver.process.certificates")
+        monkeypatch.setitem(sys.modules, missing, None)
+        with pytest.raises(SettingsError, match=rf"^--tls needs {missing}: install asgiserver\[runserver\]$"):
             local_certificate(cache=tmp_path)
 
     def test_where_nothing_can_be_written(self, tmp_path: Path) -> None:

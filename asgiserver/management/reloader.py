@@ -36,7 +36,8 @@ def in_second() -> bool:
 def enter_first() -> None:
     """Prepare the first process: the second is to know it, and to have time at Ctrl-C."""
     os.environ[_FIRST] = str(os.getpid())
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # On Windows os.kill() would not interrupt this process but end it.
+    if os.name == "posix" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupted)
 
 

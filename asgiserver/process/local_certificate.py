@@ -58,14 +58,20 @@ def local_certificate(host: str = "", cache: Path | None = None) -> LocalCertifi
 
     :param host: an address or a name; nothing, an address of all interfaces or a loopback name adds nothing.
     :param cache: the folder that asgiserver's own is in; the user's cache folder when None.
-    :raises SettingsError: trustme is not installed, ``host`` cannot be in a certificate, or nothing can be written.
+    :raises SettingsError: trustme or what it needs is not installed, ``host`` cannot be in a certificate, or nothing
+        can be written.
     """
     known = host in LOOPBACK or host in _ANY
     try:
+        # What the server will need for it, so that it is missed now.
+        from . import certificates  # noqa: F401
+
         folder = (cache_folder() if cache is None else cache) / "asgiserver"
         place = folder / ("tls-localhost" if known else "tls-" + host.lower().replace(":", "-"))
         if not _is_good(place):
             _make(place, LOOPBACK if known else (*LOOPBACK, host))
+    except ImportError as error:
+        raise SettingsError(f"--tls needs {error.name or 'trustme'}: install asgiserver[runserver]") from None
     except (OSError, RuntimeError) as error:
         # RuntimeError: there is no home folder.
         raise SettingsError(f"--tls: cannot keep a certificate: {error}") from error
@@ -91,10 +97,8 @@ def _is_good(place: Path) -> bool:
 
 def _make(place: Path, names: tuple[str, ...]) -> None:
     """Put files for ``names`` into the new folder ``place``, all of them at once."""
-    try:
-        from trustme import CA
-    except ImportError:
-        raise SettingsError("--tls needs trustme: install asgiserver[runserver]") from None
+    from trustme import CA
+
     authority = CA(organization_name="asgiserver", organization_unit_name=f"development on {names[-1]}")
     try:
         leaf = authority.issue_cert(*names, not_after=datetime.now(UTC) + _LIFETIME)

@@ -53,6 +53,7 @@ URLS = """
 
     from django.http import HttpResponse
     from django.urls import path, reverse
+    from twisted.internet import reactor
 
     VERSION = 0
 
@@ -62,6 +63,9 @@ URLS = """
     def about(request):
         words = request.scheme, reverse("about"), type(request).__name__, threading.current_thread().name
         return HttpResponse(" ".join(words))
+
+    def reactor_in_use(request):
+        return HttpResponse(f"{type(reactor).__name__} {reactor.running}")
 
     def visits(request):
         request.session["visits"] = request.session.get("visits", 0) + 1
@@ -77,6 +81,7 @@ URLS = """
     urlpatterns = [
         path("version", version),
         path("about", about, name="about"),
+        path("reactor", reactor_in_use),
         path("visits", visits),
         path("fail", fail),
         path("sleep", sleep),

@@ -90,6 +90,10 @@ class TestServing:
     def test_the_projects_asgi_application_is_served(self, server: RunServer) -> None:
         assert get(server, "about").text.startswith("http /about ASGIRequest")
 
+    def test_a_view_that_imports_the_reactor_gets_the_one_that_runs(self, server: RunServer) -> None:
+        """T239: the reloader imports the URLs in its own thread, perhaps before the server's has begun."""
+        assert get(server, "reactor").text in ("UvloopReactor True", "AsyncioSelectorReactor True")
+
     def test_static_files_too(self, server: RunServer) -> None:
         response = get(server, "static/style.css")
         assert (response.status_code, response.text) == (200, "body { color: teal }")
