@@ -7,11 +7,10 @@ import re
 import signal
 import sys
 import textwrap
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-
-import httpx
 
 from .server import DEADLINE, ServerProcess, wait_for
 
@@ -198,6 +197,9 @@ class RunServer(ServerProcess):
     def serves(self, path: str, text: str) -> bool:
         """Whether ``path`` of its last address begins with ``text``; False while it does not answer."""
         try:
-            return httpx.get(f"{self.urls[-1]}/{path}").text.startswith(text)
-        except httpx.TransportError:
+            # httpx would make a TLS context each time.
+            with urllib.request.urlopen(f"{self.urls[-1]}/{path}", timeout=DEADLINE) as response:
+                body: bytes = response.read()
+        except OSError:
             return False
+        return body.startswith(text.encode())
