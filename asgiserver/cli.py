@@ -13,8 +13,6 @@ import importlib
 import logging
 import os
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from .asgi.interfaces import Application
 from .errors import ASGIServerError, LifespanError, SettingsError
 from .process import logs
 from .process.reactor import install_reactor
+from .process.running import abandon_threads
 from .server import Server
 from .settings import Info, Settings, information, parse
 
@@ -159,16 +158,8 @@ def script() -> NoReturn:
         status = error.code
         raise
     finally:
-        number = status if isinstance(status, int) else int(status is not None)
-        threading.Thread(target=_abandon_threads, args=(number,), daemon=True).start()
+        abandon_threads(status, _THREAD_TIMEOUT)
     sys.exit(status)
-
-
-def _abandon_threads(status: int) -> None:
-    time.sleep(_THREAD_TIMEOUT)
-    logger.warning("Threads of the application did not end in %g seconds and are abandoned", _THREAD_TIMEOUT)
-    logging.shutdown()
-    os._exit(status)
 
 
 def _hold_standard_descriptors() -> None:

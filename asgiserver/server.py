@@ -30,6 +30,9 @@ logger = logging.getLogger("asgiserver")
 #: How long cancelled applications, and peers that owe a close frame, are waited for at the very end; seconds.
 _LAST_WAIT = 0.5
 
+#: How long before that they have to end by themselves once their clients are gone; seconds.
+_TOLD_WAIT = 0.1
+
 
 class Server(Hub):
     """Serves one application on any number of endpoints.
@@ -230,10 +233,16 @@ class Server(Hub):
     async def _cancel_applications(self) -> None:
         timeout = self.settings.graceful_timeout or 0
         logger.warning("%d applications did not end in %g seconds and are cancelled", len(self._tasks), timeout)
-        for exchange, task in list(self._tasks.items()):
+        now = asyncio.get_running_loop().time
+        for exchange in list(self._tasks):
             exchange.request_failed(RequestError(503, "The server is stopping."))
+        # A framework that listens ends its view in order then. Cancelled itself, Django leaves the task behind in which
+        # it listens, and asyncio logs that task's exception as one that nobody has looked at.
+        await self._wait_until(lambda: not self._tasks, now() + _TOLD_WAIT)
+        for task in list(self._tasks.values()):
             task.cancel()
-        await self._wait_until(lambda: not self._tasks, asyncio.get_running_loop().time() + _LAST_WAIT)
+        # Whoever gives requests less time than that means the end to be near.
+        await self._wait_until(lambda: not self._tasks, now() + min(_LAST_WAIT, max(timeout, _TOLD_WAIT)))
         for exchange in self._tasks:
             logger.error("The application for %s did not end when it was cancelled", exchange)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,7 +19,9 @@ from .reactor import install_reactor, loop_of
 if TYPE_CHECKING:
     from ..server import Server
 
-__all__ = ["run"]
+__all__ = ["abandon_threads", "run"]
+
+logger = logging.getLogger("asgiserver")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -143,3 +147,20 @@ def _as_current(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         yield
     finally:
         asyncio.set_event_loop(None)
+
+
+def abandon_threads(status: object, seconds: float) -> None:
+    """See to it that the process ends, with ``status`` as ``sys.exit`` takes it, within ``seconds`` from now.
+
+    For the very end of a program of its own: Python then waits for every thread of an executor, and one that is stuck
+    in a query would keep the process after a stop signal until somebody kills it.
+    """
+    number = status if isinstance(status, int) else int(status is not None)
+    threading.Thread(target=_abandon_threads, args=(number, seconds), daemon=True).start()
+
+
+def _abandon_threads(status: int, seconds: float) -> None:
+    time.sleep(seconds)
+    logger.warning("Threads of the application did not end in %g seconds and are abandoned", seconds)
+    logging.shutdown()
+    os._exit(status)

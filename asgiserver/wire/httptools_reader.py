@@ -59,23 +59,37 @@ class HttptoolsReader(Reader):
             from .h11_reader import parse
 
             return parse(head)
-        into = self._head
-        headers: list[tuple[bytes, bytes]] = []
-        into.headers = headers
-        upgrade = False
-        try:
-            self._parser.feed_data(head)
-        except HttpParserUpgrade:
-            upgrade = True
-        except HttpParserError as error:
-            check_framing(head)
-            raise RequestError(400, "The request's head is malformed.") from error
+        headers = self._feed(head)
         check_lines(head, headers)
-        read = request(method, into.target, headers, known)
+        read = request(method, self._head.target, headers, known)
         if read.body_size == CHUNKED:
             # As h11 gives it; case means nothing here (RFC 9112 §7).
             headers[:] = [field if field[0] != b"transfer-encoding" else (field[0], b"chunked") for field in headers]
-        if read.body_size or upgrade or not read.keep_alive:
-            # The parser waits for the body, which it will not see, or for nothing any more.
-            self._parser = HttpRequestParser(into)
+        if read.body_size:
+            # The parser waits for the body, which it will not see.
+            self._parser = HttpRequestParser(self._head)
         return read
+
+    def _feed(self, head: bytes) -> list[tuple[bytes, bytes]]:
+        """Let llhttp read a head; its field lines.
+
+        :raises RequestError: it is malformed.
+        """
+        into = self._head
+        into.headers = []
+        try:
+            self._parser.feed_data(head)
+        except HttpParserUpgrade:
+            self._parser = HttpRequestParser(into)
+        except HttpParserError:
+            # Perhaps only because of the request before, after which llhttp has seen no reason for another one.
+            self._parser = HttpRequestParser(into)
+            into.headers = []
+            try:
+                self._parser.feed_data(head)
+            except HttpParserUpgrade:
+                self._parser = HttpRequestParser(into)
+            except HttpParserError as error:
+                check_framing(head)
+                raise RequestError(400, "The request's head is malformed.") from error
+        return into.headers

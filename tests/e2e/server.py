@@ -86,7 +86,11 @@ class ServerProcess:
     :param listeners: how many ``Listening on`` lines to wait for.
     :param pass_fds: file descriptors that the child keeps.
     :param command: what is run instead of ``python -m asgiserver``.
+    :param new_session: give it a process group of its own, as a terminal does.
     """
+
+    #: How it says where it listens.
+    listening = _LISTENING
 
     def __init__(
         self,
@@ -96,12 +100,14 @@ class ServerProcess:
         listeners: int = 1,
         pass_fds: Sequence[int] = (),
         command: Sequence[str] = (sys.executable, "-m", "asgiserver"),
+        new_session: bool = False,
     ) -> None:
         self.args = [*command, *args]
         self.cwd = cwd
         self.env = environment(env)
         self.listeners = listeners
         self.pass_fds = tuple(pass_fds)
+        self.new_session = new_session
         self.returncode: int | None = None
         self._lines: list[str] = []
 
@@ -109,6 +115,7 @@ class ServerProcess:
         self.process = subprocess.Popen(
             self.args, cwd=self.cwd, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, errors="replace", pass_fds=self.pass_fds,
+            start_new_session=self.new_session,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -133,7 +140,7 @@ class ServerProcess:
     @property
     def urls(self) -> list[str]:
         """The addresses it listens on, in the order logged: ``http://…``, ``https://…``, ``unix:PATH``."""
-        return [match["url"] for match in map(_LISTENING.search, list(self._lines)) if match]
+        return [match["url"] for match in map(self.listening.search, list(self._lines)) if match]
 
     @property
     def url(self) -> str:
@@ -143,7 +150,7 @@ class ServerProcess:
     @property
     def port(self) -> int:
         """The port of the first address that has one."""
-        ports = [match["port"] for match in map(_LISTENING.search, list(self._lines)) if match and match["port"]]
+        ports = [match["port"] for match in map(self.listening.search, list(self._lines)) if match and match["port"]]
         return int(ports[0])
 
     def output(self) -> str:

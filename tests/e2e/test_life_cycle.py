@@ -77,6 +77,12 @@ async def events(receive, send):
         pass
     say(event["type"])
 
+async def polite(receive, send):
+    await start(send, b"first")
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    await asyncio.sleep(0.01)
+
 async def sleeper(receive, send):
     sleeping = asyncio.get_running_loop().run_in_executor(None, time.sleep, 3)
     asyncio.get_running_loop().run_in_executor(None, say, "next job")
@@ -211,6 +217,14 @@ class TestSignals:
         assert words.index("cancelled /endless") < words.index("closing down")
         assert "1 applications did not end in 0.5 seconds" in words
         assert is_orderly(words)
+
+    def test_who_listens_may_end_by_itself_before_it_is_cancelled(self, folder: Path) -> None:
+        with serving(folder, "--graceful-timeout", "0.2") as server, open_connection(server) as peer:
+            peer.sendall(b"GET /polite HTTP/1.1\r\nHost: a\r\n\r\n")
+            read_until(peer, b"5\r\nfirst\r\n")
+            assert server.stop() == 0
+        assert "done /polite" in server.output()
+        assert "cancelled /polite" not in server.output()
 
     @pytest.mark.parametrize("loop", COMMANDS)
     def test_a_thread_that_still_works_is_no_error(self, folder: Path, loop: str) -> None:

@@ -1,0 +1,22 @@
+"""asgiserver as a Django application: it brings ``runserver`` and the checks that it needs."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.core import checks
+
+from .checks import check_order, check_settings
+
+__all__ = ["ASGIServerConfig"]
+
+
+class ASGIServerConfig(AppConfig):  # type: ignore[misc]
+    """What ``"asgiserver"`` in ``INSTALLED_APPS`` stands for."""
+
+    name = "asgiserver"
+    verbose_name = "ASGI server"
+
+    def ready(self) -> None:
+        """Register the system checks; those of the order are found by ``check --tag staticfiles`` too."""
+        checks.register(check_order, checks.Tags.staticfiles)
+        checks.register(check_settings)
