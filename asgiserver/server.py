@@ -17,7 +17,7 @@ from .hub import Hub
 from .loading import as_asgi3
 from .process.endpoints import Listener, listen
 from .process.logs import ActionLogger
-from .process.reactor import install_reactor
+from .process.reactor import Reactor, install_reactor
 from .settings import Settings
 from .wire.connection import HTTPFactory
 
@@ -164,7 +164,7 @@ class Server(Hub):
         await self._stop_event.wait()
 
     async def _start(self) -> None:
-        reactor = install_reactor()
+        reactor = self._reactor()
         self.clock = reactor
         self._lifespan = Lifespan(self.application, self.settings, logger)
         await self._lifespan.startup()
@@ -176,6 +176,9 @@ class Server(Hub):
         self._warn_of_untrusted_proxy()
         if self.ready_callable is not None:
             self.ready_callable()
+
+    def _reactor(self) -> Reactor:
+        return install_reactor()
 
     def _warn_of_untrusted_proxy(self) -> None:
         """Daphne trusts whoever connects to its unix socket; here that has to be said."""
