@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -136,6 +137,22 @@ class LiveServer:
             place.collect()
         return place.capture.exceptions
 
+    def drop_clients(self, timeout: float = 1.0) -> bool:
+        """Let requests be answered, cut off all clients, WebSockets too, and wait for their applications' end; blocks.
+
+        For a server in a thread, between two tests that share it: nothing of the first runs on into the second.
+
+        :param timeout: seconds for requests to be answered, and as many for applications to end.
+        :returns: False when they do not end in time.
+        """
+        place = self._started()
+        if not isinstance(place, InThread) or place.server is None:
+            raise RuntimeError("only the clients of a server in a thread can be dropped")
+        server = place.server
+        _wait_until(lambda: server.idle, timeout)
+        server.drop_clients()
+        return _wait_until(lambda: server.alone, timeout)
+
     # Its life.
 
     def __enter__(self) -> Self:
@@ -236,3 +253,12 @@ async def _in_thread(function: Callable[..., None], *args: object) -> None:
     except asyncio.CancelledError:
         await asyncio.wait({future})
         raise
+
+
+def _wait_until(condition: Callable[[], bool], timeout: float) -> bool:
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.002)
+    return True

@@ -52,6 +52,10 @@ class Capture:
         copied.run(_here.set, self)
         return copied
 
+    def is_here(self) -> bool:
+        """Whether this is called by the server, or by what runs for it."""
+        return _here.get() is self
+
     def keep(self, record: logging.LogRecord) -> None:
         """Add a record to the log."""
         try:
@@ -60,8 +64,9 @@ class Capture:
             self._lines.append(f"{record.levelname} {record.name}: {record.msg!r} ({error})")
 
     def failed(self, error: BaseException) -> None:
-        """Add an exception of the application."""
-        if len(self.exceptions) < _MOST_EXCEPTIONS:
+        """Add an exception of the application, once."""
+        known = any(each is error for each in self.exceptions)
+        if not known and len(self.exceptions) < _MOST_EXCEPTIONS:
             self.exceptions.append(error)
 
     @contextmanager

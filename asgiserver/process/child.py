@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import pickle
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -27,6 +30,21 @@ _MOST_OF_AN_ERROR = 16384
 #: What the child is given by the test, and what cannot be pickled when the start method needs that.
 _GIVEN = ("get_application", "kwargs", "setup", "teardown")
 _CALLED = {"get_application": "the application, or get_application,"}
+
+#: What else is not the test's, besides what multiprocessing.Process keeps itself.
+_PLAIN = {"host", "port", "ready", "errors", "_failure", "_told", "_packed"}
+
+
+@dataclass
+class _Packed:
+    """What a process that is started without a fork is to become.
+
+    ``allowed_hosts`` are Django's, to which the test has added its own; None where Django is not set up.
+    """
+
+    allowed_hosts: list[str] | None
+    further: bytes
+    given: bytes
 
 
 class ServerProcess(multiprocessing.Process):
@@ -76,7 +94,7 @@ class ServerProcess(multiprocessing.Process):
         self.errors = context.Queue()
         self._failure = context.RawArray("c", _MOST_OF_AN_ERROR)
         self._told = False
-        self._pickled = b""
+        self._packed: _Packed | None = None
 
     # In the parent.
 
@@ -111,36 +129,29 @@ class ServerProcess(multiprocessing.Process):
         context: Any = multiprocessing.get_context(process_obj.start_method)
         return context.Process._Popen(process_obj)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Unpickled by run() only, where a module that cannot be imported is reported like any other error.
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What belongs to the test is unpickled by run() only, where a module that cannot be imported is reported like
+        # any other error. The class may be the test's too.
         state = dict(self.__dict__)
-        given = {name: state.pop(name) for name in _GIVEN}
-        for name, value in given.items():
-            try:
-                ForkingPickler.dumps(value)
-            except Exception as error:
-                method = multiprocessing.get_start_method() if self.start_method is None else self.start_method
-                raise TypeError(
-                    f"{_CALLED.get(name, name)} cannot be pickled, as the start method {method!r} of multiprocessing needs it: give a "
-                    f"function of a module, or a functools.partial of one ({error})"
-                ) from error
-        state["_pickled"] = bytes(ForkingPickler.dumps(given))
-        return state
+        given = _pickled({name: state.pop(name) for name in _GIVEN}, self)
+        plain = vars(multiprocessing.Process()).keys() | _PLAIN
+        further = {name: state.pop(name) for name in [*state] if name not in plain}
+        state["_packed"] = _Packed(_allowed_hosts(), _pickled({"class": type(self), **further}, self), given)
+        return _unpickled, (state,)
 
     # In the child.
 
     def run(self) -> None:
         """Serve; called by :mod:`multiprocessing` in the child. Exits with status 1 after an error."""
-        try:
-            self._serve()
-        except KeyboardInterrupt:
-            # The terminal has sent it to the parent too, which says what there is to say.
-            sys.exit(128 + signal.SIGINT)
-        except BaseException as error:
-            if isinstance(error, SystemExit) and self.ready.is_set():
-                raise
-            self._report(error)
-            sys.exit(1)
+        packed = self._packed
+        if packed is not None and packed.further:
+            with self._reporting():
+                self._unpack(packed)
+            # That of a subclass, perhaps.
+            self.run()
+        else:
+            with self._reporting():
+                self._serve()
 
     def make_server(self, application: Any, **keywords: Any) -> Server:
         """The server that the child runs."""
@@ -152,10 +163,37 @@ class ServerProcess(multiprocessing.Process):
         if not any(map(_is_seen, [*root.handlers, *logging.getLogger("asgiserver").handlers])):
             root.addHandler(logging.StreamHandler(sys.stderr))
 
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            # The terminal has sent it to the parent too, which says what there is to say.
+            sys.exit(128 + signal.SIGINT)
+        except BaseException as error:
+            if isinstance(error, SystemExit) and self.ready.is_set():
+                raise
+            self._report(error)
+            sys.exit(1)
+
+    def _unpack(self, packed: _Packed) -> None:
+        """Become what the parent has made."""
+        if packed.allowed_hosts is not None:
+            import django
+            from django.conf import settings
+
+            # Test modules import models.
+            django.setup()
+            settings.ALLOWED_HOSTS = packed.allowed_hosts
+        further = pickle.loads(packed.further)
+        packed.further = b""
+        self.__class__ = further.pop("class")
+        self.__dict__.update(further)
+
     def _serve(self) -> None:
         _leave_parent()
-        if self._pickled:
-            self.__dict__.update(pickle.loads(self._pickled))
+        if self._packed is not None:
+            self.__dict__.update(pickle.loads(self._packed.given))
         keywords = {"host": self.host, "port": self.port.value, "graceful_timeout": 1, **self.kwargs}
         application = self.get_application()
         logs.enable()
@@ -194,6 +232,35 @@ def portable(error: BaseException) -> BaseException:
     except Exception:  # noqa: BLE001 - whatever the error's own class does in there: it is not portable
         pass
     return RuntimeError(f"{type(error).__name__}: {error}"[: _MOST_OF_AN_ERROR // 4])
+
+
+def _pickled(values: dict[str, Any], process: ServerProcess) -> bytes:
+    for name, value in values.items():
+        try:
+            ForkingPickler.dumps(value)
+        except Exception as error:
+            method = process.start_method or multiprocessing.get_start_method()
+            raise TypeError(
+                f"{_CALLED.get(name, name)} cannot be pickled, as the start method {method!r} of multiprocessing "
+                f"needs it: give a function of a module, or a functools.partial of one ({error})"
+            ) from error
+    return bytes(ForkingPickler.dumps(values))
+
+
+def _unpickled(state: dict[str, Any]) -> ServerProcess:
+    process = ServerProcess.__new__(ServerProcess)
+    process.__dict__.update(state)
+    return process
+
+
+def _allowed_hosts() -> list[str] | None:
+    """Django's, if it is set up by settings that a new process finds too."""
+    registry = sys.modules.get("django.apps")
+    if "DJANGO_SETTINGS_MODULE" not in os.environ or registry is None or not registry.apps.ready:
+        return None
+    from django.conf import settings
+
+    return [*settings.ALLOWED_HOSTS]
 
 
 def _leave_parent() -> None:

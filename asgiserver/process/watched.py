@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..asgi.exchange import Exchange
+from ..asgi.websocket import WebSocketExchange
 from ..errors import ApplicationError, LifespanError
 from ..server import Server
 from .reactor import Reactor
@@ -36,6 +37,25 @@ class WatchedServer(Server):
         # What the stop has cut off is nobody's fault.
         if error is not None or not self.stop_requested:
             self._failed(ApplicationError(message % exchange) if error is None else error)
+
+    @property
+    def idle(self) -> bool:
+        """No application runs but for WebSockets that are open; from any thread."""
+        return all(isinstance(each, WebSocketExchange) and not each.finished for each in list(self._tasks))
+
+    @property
+    def alone(self) -> bool:
+        """No application runs, and nobody is connected; from any thread."""
+        return not self._tasks and not self.connections
+
+    def drop_clients(self) -> None:
+        """Cut off all connections, soon; from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._abort_all)
+
+    def _abort_all(self) -> None:
+        for connection in list(self.connections):
+            connection.abort()
 
     async def _close(self) -> None:
         await super()._close()
