@@ -22,7 +22,7 @@ from ..server import Server
 from . import logs
 from .reactor import forget_reactor
 
-__all__ = ["ServerProcess"]
+__all__ = ["ServerProcess", "is_file", "portable"]
 
 #: How much of an error is handed to the parent, bytes. A queue that nobody reads takes 64 KiB before it blocks.
 _MOST_OF_AN_ERROR = 16384
@@ -271,11 +271,14 @@ def _leave_parent() -> None:
     forget_reactor()
 
 
+def is_file(handler: logging.Handler) -> bool:
+    """Whether it writes into a file; pytest has one that writes into none."""
+    return isinstance(handler, logging.FileHandler) and handler.baseFilename != os.devnull
+
+
 def _is_seen(handler: logging.Handler) -> bool:
     stream = getattr(handler, "stream", None)
-    return stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__) or isinstance(
-        handler, logging.FileHandler
-    )
+    return is_file(handler) or stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
 
 
 def _stop_with_parent(server: Server) -> None:

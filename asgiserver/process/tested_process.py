@@ -19,7 +19,7 @@ from ..loading import load_application
 from ..server import Server
 from ..settings import Settings
 from .capture import Capture
-from .child import ServerProcess, portable
+from .child import ServerProcess, is_file, portable
 from .tested import LAST_WAIT, Place
 from .watched import WatchedServer
 
@@ -158,7 +158,7 @@ class _Process(ServerProcess):
     def set_up_logging(self) -> None:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-        kept = [each for each in logging.getLogger().handlers if isinstance(each, logging.FileHandler)]
+        kept = [each for each in logging.getLogger().handlers if is_file(each)]
         logging.getLogger().handlers[:] = [*kept, handler]
         logging.getLogger("asgiserver").setLevel(logging.INFO)
 
