@@ -7,7 +7,7 @@ It is switched on in ``conftest.py``::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +18,31 @@ if TYPE_CHECKING:
 
 __all__ = ["asgi_server"]
 
+_servers = pytest.StashKey[list["LiveServer"]]()
+
 
 @pytest.fixture
-def asgi_server() -> Iterator[Callable[..., LiveServer]]:
+def asgi_server(request: pytest.FixtureRequest) -> Iterator[Callable[..., LiveServer]]:
     """Starts servers for the length of a test: ``asgi_server(application, **options)`` gives a running one.
 
-    It takes the arguments of :class:`asgiserver.testing.LiveServer`. What an application raised is raised at the end of
-    the test, by the fixture.
+    It takes the arguments of :class:`asgiserver.testing.LiveServer`. What an application raised fails the test.
     """
     from .testing import LiveServer
 
-    with ExitStack() as servers:
+    servers = request.node.stash[_servers] = []
+    with ExitStack() as running:
 
         def start(application: Any, **options: Any) -> LiveServer:
-            return servers.enter_context(LiveServer(application, **options))
+            servers.append(running.enter_context(LiveServer(application, **options)))
+            return servers[-1]
 
         yield start
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Raise in the test, not in the fixture's end, which would be an error of a test that has passed."""
+    result = yield
+    for server in item.stash.get(_servers, []):
+        server.check()
+    return result

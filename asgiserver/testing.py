@@ -122,6 +122,7 @@ class LiveServer:
     def logs(self) -> str:
         """What the server has logged so far, requests and tracebacks among it, also after the block.
 
+        The line of a request may follow its response by a moment.
         With ``process`` all that the process has written to its standard output and error.
         """
         return self._started().log()
@@ -136,6 +137,10 @@ class LiveServer:
         if self._running:
             place.collect()
         return place.capture.exceptions
+
+    def check(self) -> None:
+        """Raise what the application raised so far, as the end of the block does, and forget it."""
+        self._raise(None)
 
     def drop_clients(self, timeout: float = 1.0) -> bool:
         """Let requests be answered, cut off all clients, WebSockets too, and wait for their applications' end; blocks.
@@ -228,8 +233,11 @@ class LiveServer:
         return InProcess(self.application, self._settings, Capture(), method)
 
     def _ended(self, error: BaseException | None) -> None:
-        """Raise what the application raised, or add it to the ``error`` of the block."""
         self._running = False
+        self._raise(error)
+
+    def _raise(self, error: BaseException | None) -> None:
+        """Raise what the application raised, or add it to the ``error`` of the block."""
         exceptions = self.exceptions
         if not self.raise_exceptions or not exceptions:
             return

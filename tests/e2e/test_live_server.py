@@ -6,6 +6,7 @@ import asyncio
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from websockets.sync.client import connect
 
 from asgiserver.errors import ApplicationError, LifespanError, ListenError, SettingsError, StartupError
 from asgiserver.testing import LiveServer
+
+from tests.test_readme import README
 
 from . import live_applications as applications
 from .live import in_loop
@@ -426,6 +429,21 @@ class TestProcess:
     def test_an_unknown_way_to_start_one(self) -> None:
         with pytest.raises(ValueError, match="cannot find context for 'thread'"):
             LiveServer(application, process="thread").__enter__()
+
+
+class TestReadme:
+    def example(self, name: str) -> str:
+        found = re.search(rf"<!-- run: {name} -->\n```python\n(.*?)```\n", README.read_text("utf-8"), re.DOTALL)
+        assert found
+        return found[1]
+
+    def test_its_block_serves(self) -> None:
+        assert status_of(self.example("testing")) == 0
+
+    def test_its_fixture_serves(self, tmp_path: Path) -> None:
+        (tmp_path / "conftest.py").write_text('pytest_plugins = ["asgiserver.pytest_plugin"]\n')
+        (tmp_path / "test_hello.py").write_text(self.example("fixture"))
+        assert status_of(f"import sys, pytest; sys.exit(pytest.main(['-p', 'no:cacheprovider', {str(tmp_path)!r}]))") == 0
 
 
 class TestArguments:

@@ -19,6 +19,7 @@ from websockets.sync.client import connect
 from asgiserver.testing import ASGILiveServerTestCase
 
 # Imported early, as many a test module does, so that the server's host is not allowed yet.
+from ..server import wait_for
 from .asgi import application  # noqa: F401
 from .models import Line
 
@@ -91,7 +92,8 @@ class RequestTests(ASGILiveServerTestCase):
         self.assertEqual(httpx.get(f"{self.live_server_url}/failing/").status_code, 500)
         error = self.live_server.exceptions.pop()
         self.assertIsInstance(error, LookupError)
-        self.assertIn("GET /failing/", self.live_server.logs)
+        # A request's line follows its response.
+        wait_for(lambda: "GET /failing/" in self.live_server.logs)
 
 
 class FailingTests(ASGILiveServerTestCase):
