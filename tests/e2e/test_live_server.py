@@ -6,7 +6,6 @@ import asyncio
 import logging
 import multiprocessing
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -25,8 +24,7 @@ from websockets.sync.client import connect
 
 from asgiserver.errors import ApplicationError, LifespanError, ListenError, SettingsError, StartupError
 from asgiserver.testing import LiveServer
-
-from tests.test_readme import README
+from tests.test_readme import example
 
 from . import live_applications as applications
 from .live import in_loop
@@ -432,18 +430,14 @@ class TestProcess:
 
 
 class TestReadme:
-    def example(self, name: str) -> str:
-        found = re.search(rf"<!-- run: {name} -->\n```python\n(.*?)```\n", README.read_text("utf-8"), re.DOTALL)
-        assert found
-        return found[1]
-
     def test_its_block_serves(self) -> None:
-        assert status_of(self.example("testing")) == 0
+        assert status_of(example("testing")) == 0
 
     def test_its_fixture_serves(self, tmp_path: Path) -> None:
         (tmp_path / "conftest.py").write_text('pytest_plugins = ["asgiserver.pytest_plugin"]\n')
-        (tmp_path / "test_hello.py").write_text(self.example("fixture"))
-        assert status_of(f"import sys, pytest; sys.exit(pytest.main(['-p', 'no:cacheprovider', {str(tmp_path)!r}]))") == 0
+        (tmp_path / "test_hello.py").write_text(example("fixture"))
+        arguments = ["-p", "no:cacheprovider", str(tmp_path)]
+        assert status_of(f"import sys, pytest; sys.exit(pytest.main({arguments}))") == 0
 
 
 class TestArguments:

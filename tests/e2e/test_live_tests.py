@@ -10,11 +10,15 @@ from pathlib import Path
 import pytest
 
 from tests.programs import require
+from tests.test_readme import example
 
 from .server import ROOT, environment
 
 #: Seconds for a browser and a few servers to start on a busy machine.
 DEADLINE = 90.0
+
+#: Twisted keeps one descriptor in reserve, for when there are no more, and never closes it.
+STRICT = ("-W", "error", "-W", "ignore:unclosed file:ResourceWarning")
 
 MANAGE = """
 import os, sys
@@ -22,7 +26,7 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "tests.e2e.live_project.settings"
 for name in os.environ.get("LIVE_WITHOUT", "").split():
     sys.modules[name] = None
 from django.core.management import execute_from_command_line
-execute_from_command_line(["manage.py", "test", "--noinput", "-v", "2", *sys.argv[1:]])
+execute_from_command_line(["manage.py", "test", "--noinput", *sys.argv[1:]])
 """
 
 
@@ -34,7 +38,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def manage_test(*labels: str, tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """``manage.py test``, with warnings as errors."""
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", MANAGE, *(f"tests.e2e.live_project.{label}" for label in labels)],
+        [sys.executable, *STRICT, "-c", MANAGE, *(f"tests.e2e.live_project.{label}" for label in labels)],
         cwd=ROOT, env=environment({"LIVE_MEDIA": str(tmp_path), **env}), capture_output=True, text=True,
         timeout=DEADLINE, check=False,
     )  # fmt: skip
@@ -67,6 +71,15 @@ class TestASGILiveServerTestCase:
         assert "FAILED (errors=2)" in done.stderr
         assert "LookupError: the view fails" in done.stderr
         assert "LookupError: the consumer fails" in done.stderr
+
+    def test_the_readmes_cases(self, tmp_path: Path) -> None:
+        (tmp_path / "readme_cases.py").write_text(example("channels") + example("django"))
+        program = MANAGE.replace("import os, sys", f"import os, sys; sys.path.insert(0, {str(tmp_path)!r})")
+        done = subprocess.run(
+            [sys.executable, *STRICT, "-c", program, "readme_cases"],
+            cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=DEADLINE, check=False,
+        )  # fmt: skip
+        passed(done, 2)
 
     def test_under_pytest(self, tmp_path: Path) -> None:
         """Whose unittest support calls the same hooks."""
