@@ -196,6 +196,10 @@ def serve_twice(kind: Callable[..., ServerProcess]) -> None:
     first, second = (kind("127.0.0.1", applications.get_application) for _ in range(2))
     with running(first) as one, running(second) as two:
         pids = {httpx.get(f"http://127.0.0.1:{each.port.value}/").text.split()[0] for each in (one, two)}
+        for each in (one, two):
+            each.terminate()
+            each.join(DEADLINE)
+            assert each.exitcode == 0
     assert pids == {str(one.pid), str(two.pid)}
 
 
@@ -209,14 +213,20 @@ class TestParent:
             from asgiserver import Server
 
             loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGTERM, signals.append, signal.SIGTERM)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, signals.append, number)
             async with Server(applications.application, port=0, lifespan="off") as server:
                 serve_twice(Forked)
                 host, port = server.listening_addresses[0]
                 # By a thread, so that the loop has to wake up for it.
                 response = await loop.run_in_executor(None, httpx.get, f"http://{host}:{port}/")
                 assert response.text.split()[0] == str(os.getpid())
-            loop.remove_signal_handler(signal.SIGTERM)
+                interrupted = Forked("127.0.0.1", partial(signal.raise_signal, signal.SIGINT))
+                interrupted.start()
+                interrupted.join(DEADLINE)
+                assert interrupted.exitcode == 130
+                await asyncio.sleep(0)
+                assert (await loop.run_in_executor(None, httpx.get, f"http://{host}:{port}/")).status_code == 200
 
         parent()
         assert signals == []
