@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -175,13 +175,11 @@ class LiveServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         place = self._place
-        try:
+        with self._ending(error):
             if isinstance(place, InThread):
                 place.stop_thread()
             elif isinstance(place, InProcess):
                 place.stop()
-        finally:
-            self._ended(error)
 
     async def __aenter__(self) -> Self:
         if self._process:
@@ -201,13 +199,11 @@ class LiveServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         place = self._place
-        try:
+        with self._ending(error):
             if isinstance(place, InProcess):
                 await _in_thread(place.stop)
             elif place is not None:
                 await place.stop()
-        finally:
-            self._ended(error)
 
     def surroundings(self) -> AbstractAsyncContextManager[object]:
         """For subclasses: what the server runs inside of, its applications' tasks too; not with ``process``."""
@@ -232,9 +228,18 @@ class LiveServer:
         method = self._process if isinstance(self._process, str) else None
         return InProcess(self.application, self._settings, Capture(), method)
 
-    def _ended(self, error: BaseException | None) -> None:
-        self._running = False
-        self._raise(error)
+    @contextmanager
+    def _ending(self, error: BaseException | None) -> Iterator[None]:
+        """What goes wrong at the end may not take the place of the ``error`` of the block."""
+        try:
+            yield
+        except RuntimeError as problem:
+            if error is None:
+                raise
+            error.add_note(str(problem))
+        finally:
+            self._running = False
+            self._raise(error)
 
     def _raise(self, error: BaseException | None) -> None:
         """Raise what the application raised, or add it to the ``error`` of the block."""

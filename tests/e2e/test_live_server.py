@@ -424,6 +424,18 @@ class TestProcess:
         ):
             make_it_exit(server)
 
+    def test_one_that_the_terminal_has_interrupted_too_hides_no_interrupt(self) -> None:
+        def interrupt(server: LiveServer) -> None:
+            (process,) = multiprocessing.active_children()
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGINT)
+            wait_for(lambda: not multiprocessing.active_children())
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt) as caught, LiveServer(application, process=FORK) as server:
+            interrupt(server)
+        assert "ended by itself with exit code 0" in caught.value.__notes__[0]
+
     def test_an_unknown_way_to_start_one(self) -> None:
         with pytest.raises(ValueError, match="cannot find context for 'thread'"):
             LiveServer(application, process="thread").__enter__()
