@@ -28,6 +28,7 @@ Surroundings = Callable[[], AbstractAsyncContextManager[object]]
 #: Seconds for the threads of a server to end, or for an ended process to hand over its error.
 LAST_WAIT = 5.0
 
+
 class Place:
     """Where a server runs.
 
@@ -140,8 +141,8 @@ class InThread(InTask):
 
     def start_thread(self, timeout: float) -> None:
         """As :meth:`start`, for a caller that is no coroutine; blocks."""
-        self._thread.start()
         try:
+            self._thread.start()
             started = self._settled.wait(timeout)
             if self._error is not None:
                 raise self.not_started(self._error) from self._error
@@ -149,7 +150,8 @@ class InThread(InTask):
                 raise self.not_started(f"it took longer than {timeout:g} s")
         except BaseException:
             self.ask_to_stop()
-            self._thread.join(self.stop_timeout)
+            if self._thread.ident is not None:
+                self._thread.join(self.stop_timeout)
             raise
 
     def stop_thread(self) -> None:

@@ -366,12 +366,13 @@ class TestThread:
         assert not connects(server.port)
 
     def test_an_interrupt_while_it_starts(self) -> None:
-        main = threading.main_thread().ident
-        assert main is not None
-        threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT)).start()
-        with pytest.raises(KeyboardInterrupt), LiveServer(applications.slow_start):
+        async def interrupting(scope: Any, receive: Any, send: Any) -> None:
+            signal.pthread_kill(main, signal.SIGINT)
+            await asyncio.Event().wait()
+
+        main = threading.get_ident()
+        with pytest.raises(KeyboardInterrupt), LiveServer(interrupting):
             pass
-        wait_for(lambda: not any(isinstance(each, threading.Timer) for each in threading.enumerate()))
 
     def test_clients_can_be_dropped(self) -> None:
         with LiveServer(application) as server:
