@@ -7,6 +7,7 @@
     ├── ReactorError (RuntimeError)         another reactor or loop is in the way
     ├── ListenError (OSError)               an address could not be listened on; exit status 1
     ├── LifespanError                       start-up failed or timed out; exit status 3
+    ├── StartupError (RuntimeError)         a server under test did not start; its log is in the message
     ├── RequestError                        the peer broke HTTP or a limit
     └── ApplicationError                    raised inside the application's own ``await send()``
         ├── MessageError (ValueError)       a malformed message
@@ -28,6 +29,7 @@ __all__ = [
     "ReactorError",
     "RequestError",
     "SettingsError",
+    "StartupError",
     "UnexpectedMessage",
 ]
 
@@ -50,6 +52,10 @@ class ListenError(ASGIServerError, OSError):
 
 class LifespanError(ASGIServerError):
     """The application's lifespan start-up failed, or did not end in time."""
+
+
+class StartupError(ASGIServerError, RuntimeError):
+    """A server of :mod:`asgiserver.testing` did not start. The message says why, and ends with its log so far."""
 
 
 class RequestError(ASGIServerError):

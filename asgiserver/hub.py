@@ -200,13 +200,17 @@ class Hub:
         error = None if task.cancelled() else task.exception()
         failed = task.cancelled() or error is not None
         if error is not None and not (exchange.gone and _is_disconnect(error)):
-            logger.error("Exception in the application for %s", exchange, exc_info=error)
+            self.application_failed("Exception in the application for %s", exchange, error)
         elif not failed and not exchange.answered:
-            logger.error("The application for %s returned without a complete response", exchange)
+            self.application_failed("The application for %s returned without a complete response", exchange)
         elif task.cancelled() and not exchange.finished:
-            logger.error("The application for %s was cancelled without a complete response", exchange)
+            self.application_failed("The application for %s was cancelled without a complete response", exchange)
         exchange.application_done(failed)
         exchange.release()
+
+    def application_failed(self, message: str, exchange: Exchange, error: BaseException | None = None) -> None:
+        """Log a failure of the application's, once; ``message`` has one ``%s``, for the exchange."""
+        logger.error(message, exchange, exc_info=error)
 
     def exchange_gone(self, exchange: Exchange) -> None:
         """The peer has left: the application may run on for ``application_close_timeout``."""

@@ -18,7 +18,7 @@ from .loading import as_asgi3
 from .process.clock import LoopClock
 from .process.endpoints import Listener, listen
 from .process.logs import ActionLogger
-from .process.reactor import install_reactor
+from .process.reactor import Reactor, install_reactor
 from .settings import Settings
 from .wire.connection import HTTPFactory
 from .wire.reader import reader_class
@@ -169,7 +169,7 @@ class Server(Hub):
         await self._stop_event.wait()
 
     async def _start(self) -> None:
-        reactor = install_reactor()
+        reactor = self._reactor()
         self.clock = LoopClock(asyncio.get_running_loop())
         self.reader = reader_class(self.settings.http)
         self._lifespan = Lifespan(self.application, self.settings, logger)
@@ -182,6 +182,9 @@ class Server(Hub):
         self._warn_of_untrusted_proxy()
         if self.ready_callable is not None:
             self.ready_callable()
+
+    def _reactor(self) -> Reactor:
+        return install_reactor()
 
     def _warn_of_untrusted_proxy(self) -> None:
         """Daphne trusts whoever connects to its unix socket; here that has to be said."""

@@ -14,6 +14,7 @@ TREE = [
     (errors.ReactorError, ASGIServerError, RuntimeError),
     (errors.ListenError, ASGIServerError, OSError),
     (errors.LifespanError, ASGIServerError, Exception),
+    (errors.StartupError, ASGIServerError, RuntimeError),
     (errors.RequestError, ASGIServerError, Exception),
     (errors.ApplicationError, ASGIServerError, Exception),
     (errors.MessageError, ApplicationError, ValueError),

@@ -515,6 +515,31 @@ class TestPressure:
         assert stream.data == b""
 
 
+class TestFailure:
+    def test_a_subclass_may_hear_of_each_failure_of_the_application(self) -> None:
+        class Listening(Hub):
+            def application_failed(self, message: str, exchange: Exchange, error: BaseException | None = None) -> None:
+                heard.append((message % exchange, error))
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["path"] == "/page":
+                raise failure
+
+        async def main() -> None:
+            hub = Listening(application, Settings(), lambda *_: None)
+            hub.clock = Clock()
+            for request in (GET, Request("GET", b"/other", [])):
+                hub.open_exchange(request, FakeStream(), ADDRESSES)
+                await settle()
+
+        heard, failure = list[tuple[str, BaseException | None]](), KeyError("bug")
+        asyncio.run(main())
+        assert heard == [
+            ("Exception in the application for GET '/page'", failure),
+            ("The application for GET '/other' returned without a complete response", None),
+        ]
+
+
 class TestDisconnect:
     """An application is told once that its peer has left, in the way it listens."""
 

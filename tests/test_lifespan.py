@@ -404,6 +404,7 @@ class TestEndWhileServing:
             await asyncio.wait([task for task in asyncio.all_tasks() if task is not asyncio.current_task()])
             await lifespan.shutdown()
             assert lifespan.failed
+            assert str(lifespan.error) == "the background broke"
 
         run(main())
         [record] = caplog.records

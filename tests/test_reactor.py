@@ -393,6 +393,76 @@ def test_call_from_thread_runs_on_the_loop() -> str:
     """
 
 
+@case
+def test_a_private_reactor_works_and_is_not_installed() -> str:
+    return """
+        from asgiserver.process.reactor import private_reactor
+        import os
+        descriptors = lambda: len(os.listdir("/proc/self/fd"))
+        async def main():
+            before = descriptors()
+            with private_reactor() as one, private_reactor() as two:
+                assert loop_of(one) is loop_of(two) is asyncio.get_running_loop() and one is not two
+                await tick(one)
+                await tick(two)
+                late = one.callLater(60, print, "called")
+                heard = asyncio.get_running_loop().create_future()
+                await asyncio.to_thread(two.callFromThread, heard.set_result, None)
+                await asyncio.wait_for(heard, 10)
+            assert not late.active() and installed() is None
+            assert descriptors() == before, descriptors()
+        asyncio.run(main())
+    """
+
+
+@case
+def test_a_private_reactor_leaves_the_installed_one_alone() -> str:
+    return """
+        from asgiserver.process.reactor import private_reactor
+        async def private():
+            with private_reactor() as reactor:
+                await tick(reactor)
+        async def main():
+            reactor = install_reactor()
+            await private()
+            await asyncio.to_thread(in_thread, lambda: asyncio.run(private()))
+            assert installed() is reactor
+            await tick(reactor)
+        asyncio.run(main())
+    """
+
+
+@case
+def test_a_forked_process_forgets_its_parents_reactor_and_does_it_no_harm() -> str:
+    return """
+        import gc, os
+        from asgiserver.process.reactor import forget_reactor
+        async def main():
+            reactor = install_reactor()
+            child = os.fork()
+            if not child:
+                forget_reactor()
+                del reactor
+                gc.collect()
+                os._exit(0 if installed() is None and asyncio.new_event_loop().run_until_complete(ask()) else 1)
+            assert os.waitpid(child, 0)[1] == 0
+            # Both wake the loop up through descriptors that the child has shared.
+            heard = asyncio.get_running_loop().create_future()
+            await asyncio.to_thread(reactor.callFromThread, heard.set_result, "heard")
+            assert await asyncio.wait_for(heard, 10) == "heard"
+        asyncio.run(main())
+    """
+
+
+@case
+def test_without_a_reactor_there_is_nothing_to_forget() -> str:
+    return """
+        from asgiserver.process.reactor import forget_reactor
+        forget_reactor()
+        assert installed() is None
+    """
+
+
 def test_what_is_not_an_asyncio_reactor_has_no_loop() -> None:
     with pytest.raises(ReactorError, match="Clock is installed"):
         loop_of(Clock())  # type: ignore[arg-type]

@@ -90,6 +90,13 @@ def command(name: str) -> str:
     return found[1]
 
 
+def example(name: str) -> str:
+    """The Python under the marker ``<!-- run: NAME -->``."""
+    found = re.search(rf"<!-- run: {name} -->\n```python\n(.*?)```\n", README.read_text("utf-8"), re.DOTALL)
+    assert found, f"README.md has no example called {name}"
+    return found[1]
+
+
 class TestSettings:
     def test_the_tables_are_those_of_the_settings(self) -> None:
         text = README.read_text("utf-8")

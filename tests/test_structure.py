@@ -34,9 +34,15 @@ TESTED_IN = {
     "asgiserver/__main__.py": "tests/e2e/test_command_line.py",
     "asgiserver/server.py": "tests/e2e/test_life_cycle.py",
     "asgiserver/wire/h11_reader.py": "tests/test_reader.py",
+    "asgiserver/django_testing.py": "tests/e2e/test_live_tests.py",
+    "asgiserver/testing.py": "tests/e2e/test_live_server.py",
     "asgiserver/asgi/interfaces.py": "tests/test_frames.py",
     "asgiserver/asgi/response.py": "tests/test_asgi_response.py",
+    "asgiserver/process/child.py": "tests/e2e/test_server_process.py",
     "asgiserver/process/running.py": "tests/e2e/test_life_cycle.py",
+    "asgiserver/process/tested.py": "tests/e2e/test_live_server.py",
+    "asgiserver/process/tested_process.py": "tests/e2e/test_live_server.py",
+    "asgiserver/process/watched.py": "tests/e2e/test_live_server.py",
 }
 
 MOST_LINES = 350

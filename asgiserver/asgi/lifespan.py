@@ -63,6 +63,8 @@ class Lifespan:
         self.supported = False
         #: The application raised after its start-up, or its shutdown failed or was not done in time.
         self.failed = False
+        #: What it raised then, if it raised.
+        self.error: BaseException | None = None
         self._application = application
         self._settings = settings
         self._logger = logger or logging.getLogger("asgiserver")
@@ -185,7 +187,7 @@ class Lifespan:
             self._phase = _Phase.ENDED
         # An application often raises what it has just reported as its failure; that is not said twice.
         if error is not None and phase in (_Phase.RUNNING, _Phase.STOPPING, _Phase.STOPPED):
-            self.failed = True
+            self.failed, self.error = True, error
             self._logger.error("The application's lifespan raised an exception", exc_info=error)
 
     # The server's side.

@@ -19,6 +19,9 @@ an idle asyncio reactor, and no loop runs here              use it
 Replacing matters because a reactor cannot run twice, but a process may call ``asyncio.run()`` twice, and because
 ``import daphne.server`` leaves an idle reactor behind. A module that has said ``from twisted.internet import reactor``
 before keeps the old one; asgiserver hands its reactor on as an argument for that reason.
+
+Servers under test get :func:`private_reactor`, which is installed nowhere, so that any number of them can run beside
+each other and beside whatever is installed.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 import twisted.internet
@@ -36,12 +40,14 @@ from twisted.internet.main import installReactor
 from ..asgi.interfaces import Clock
 from ..errors import ReactorError, SettingsError
 
-__all__ = ["Reactor", "install_reactor", "loop_of"]
+__all__ = ["Reactor", "forget_reactor", "install_reactor", "loop_of", "new_loop", "private_reactor"]
 
 _MODULE = "twisted.internet.reactor"
 
 #: Loops that nobody else closes: those that install_reactor has made itself.
 _own_loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+#: Reactors of the process that this one was forked from; kept so that no destructor touches what is shared with it.
+_inherited: list[object] = []
 
 
 class Reactor(Clock, Protocol):
@@ -89,7 +95,7 @@ def install_reactor(loop: str = "auto") -> Reactor:
         here = None
     installed: Any = sys.modules.get(_MODULE)
     if installed is None:
-        return _install(here or _new_loop(loop))
+        return _install(here or _own_loop(loop))
     _check_class(installed)
     if not _ended(installed):
         its = loop_of(installed)
@@ -97,7 +103,35 @@ def install_reactor(loop: str = "auto") -> Reactor:
             return cast(Reactor, installed)
         _check_idle(installed)
     _remove(installed)
-    return _install(here or _new_loop(loop))
+    return _install(here or _own_loop(loop))
+
+
+@contextmanager
+def private_reactor() -> Iterator[Reactor]:
+    """A reactor on the running loop that is not ``twisted.internet.reactor`` and ends with the block.
+
+    Only what is handed it as an argument uses it: an application that imports Twisted's reactor itself does not.
+    """
+    reactor = _made(asyncio.get_running_loop())
+    try:
+        yield cast(Reactor, reactor)
+    finally:
+        for call in reactor.getDelayedCalls():
+            call.cancel()
+        reactor.removeReader(reactor.waker)
+        _close_waker(reactor)
+
+
+def forget_reactor() -> None:
+    """In a forked process: let go of the reactor that came with it.
+
+    Nothing of it is closed or stopped, because a forked epoll is the parent's: what were removed from it here would
+    be removed there.
+    """
+    installed = sys.modules.pop(_MODULE, None)
+    if installed is not None:
+        _inherited.append(installed)
+        del twisted.internet.reactor
 
 
 def loop_of(reactor: Reactor) -> asyncio.AbstractEventLoop:
@@ -133,14 +167,17 @@ def _ended(reactor: Any) -> bool:
 
 
 def _install(loop: asyncio.AbstractEventLoop) -> Reactor:
+    reactor = _made(loop)
+    installReactor(reactor)  # type: ignore[no-untyped-call]
+    return cast(Reactor, reactor)
+
+
+def _made(loop: asyncio.AbstractEventLoop) -> Any:
     if type(loop).__module__.partition(".")[0] == "uvloop":
         from .uvloop_reactor import UvloopReactor
 
-        reactor: AsyncioSelectorReactor = UvloopReactor(loop)
-    else:
-        reactor = AsyncioSelectorReactor(loop)
-    installReactor(reactor)  # type: ignore[no-untyped-call]
-    return cast(Reactor, reactor)
+        return UvloopReactor(loop)
+    return AsyncioSelectorReactor(loop)
 
 
 def _remove(reactor: Any) -> None:
@@ -153,14 +190,28 @@ def _remove(reactor: Any) -> None:
         return
     if not loop.is_closed():
         reactor.removeReader(reactor.waker)
-    # Its pipe is two bare descriptors, which no garbage collection closes: one pair for each asyncio.run().
-    reactor.waker.connectionLost(None)
-    reactor.waker = None
+    _close_waker(reactor)
     if loop in _own_loops:
         loop.close()
 
 
-def _new_loop(kind: str) -> asyncio.AbstractEventLoop:
+def _close_waker(reactor: Any) -> None:
+    """Close its pipe: two bare descriptors, which no garbage collection closes."""
+    reactor.waker.connectionLost(None)
+    reactor.waker = None
+
+
+def _own_loop(kind: str) -> asyncio.AbstractEventLoop:
+    loop = new_loop(kind)
+    _own_loops.add(loop)
+    return loop
+
+
+def new_loop(kind: str = "auto") -> asyncio.AbstractEventLoop:
+    """A new event loop, as the setting ``loop`` says; the caller closes it.
+
+    :raises SettingsError: uvloop was asked for and is not installed.
+    """
     loop: asyncio.AbstractEventLoop
     try:
         if kind == "asyncio":
@@ -172,5 +223,4 @@ def _new_loop(kind: str) -> asyncio.AbstractEventLoop:
         if kind == "uvloop":
             raise SettingsError("loop: uvloop is not installed: install asgiserver[standard]") from None
         loop = asyncio.SelectorEventLoop()
-    _own_loops.add(loop)
     return loop

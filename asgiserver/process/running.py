@@ -19,7 +19,7 @@ from .reactor import install_reactor, loop_of
 if TYPE_CHECKING:
     from ..server import Server
 
-__all__ = ["abandon_threads", "run"]
+__all__ = ["abandon_threads", "run", "tear_down"]
 
 logger = logging.getLogger("asgiserver")
 
@@ -56,7 +56,7 @@ def run(server: Server) -> None:
     finally:
         main.restore_signals()
         main.reactor_left = True
-        _tear_down(loop, executor)
+        tear_down(loop, executor)
     if main.error is not None:
         raise main.error
 
@@ -122,7 +122,7 @@ def _set_up(loop: asyncio.AbstractEventLoop, verbosity: int) -> ThreadPoolExecut
     return executor
 
 
-def _tear_down(loop: asyncio.AbstractEventLoop, executor: ThreadPoolExecutor) -> None:
+def tear_down(loop: asyncio.AbstractEventLoop, executor: ThreadPoolExecutor) -> None:
     """Leave no task or generator behind; a reactor does not run twice, so its loop is done with.
 
     A thread that still works for the application cannot be ended; it is not waited for here.

@@ -1,0 +1,185 @@
+"""Where a server under test runs: on the running loop, or in a thread with a loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, nullcontext
+from contextvars import Context
+from functools import partial
+from typing import Any
+
+from ..errors import StartupError
+from ..settings import Settings
+from . import logs
+from .capture import Capture
+from .reactor import new_loop, private_reactor
+from .running import tear_down
+from .watched import WatchedServer
+
+__all__ = ["LAST_WAIT", "InTask", "InThread", "Place", "Surroundings"]
+
+#: Makes what the server of a thread or task runs inside of, application's tasks included.
+Surroundings = Callable[[], AbstractAsyncContextManager[object]]
+
+#: Seconds for the threads of a server to end, or for an ended process to hand over its error.
+LAST_WAIT = 5.0
+
+
+class Place:
+    """Where a server runs.
+
+    :ivar address: host and port, once it has started.
+    """
+
+    address: tuple[str, int]
+
+    def __init__(self, application: Any, settings: Settings, capture: Capture) -> None:
+        self.application = application
+        self.settings = settings
+        self.capture = capture
+
+    @property
+    def stop_timeout(self) -> float:
+        """Seconds for a server to end after it was asked to."""
+        times = (self.settings.graceful_timeout, self.settings.lifespan_shutdown_timeout)
+        return sum(60 if each is None else each for each in times) + LAST_WAIT
+
+    def log(self) -> str:
+        """What was logged so far."""
+        return self.capture.text
+
+    def collect(self) -> None:
+        """Bring ``capture.exceptions`` up to date."""
+
+    def not_started(self, reason: object) -> StartupError:
+        return StartupError(f"the server did not start: {reason}\n{self.log()}".rstrip())
+
+
+class InTask(Place):
+    """On the running loop."""
+
+    def __init__(
+        self, application: Any, settings: Settings, capture: Capture, surroundings: Surroundings = nullcontext
+    ) -> None:
+        super().__init__(application, settings, capture)
+        self.server: WatchedServer | None = None
+        self.contained: tuple[type[BaseException], ...] = (SystemExit,)
+        self._surroundings = surroundings
+        self._stopping = False
+
+    async def start(self, timeout: float) -> None:
+        """Start the server; on any error it has been stopped again.
+
+        :raises StartupError: it did not start, or not within ``timeout`` seconds.
+        """
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+        self._task = loop.create_task(self.serve(partial(ready.set_result, None)), context=self.capture.context())
+        try:
+            await asyncio.wait({self._task, ready}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if self._task.done():
+                self._task.result()
+            if not ready.done():
+                raise TimeoutError(f"it took longer than {timeout:g} s")
+        except Exception as error:
+            await self._end()
+            raise self.not_started(error) from error
+        except BaseException:
+            await self._end()
+            raise
+
+    async def stop(self) -> None:
+        """Stop the server and wait for its end."""
+        self.ask_to_stop()
+        await self._task
+
+    async def _end(self) -> None:
+        self.ask_to_stop()
+        await asyncio.wait({self._task})
+
+    def ask_to_stop(self) -> None:
+        """From any thread."""
+        self._stopping = True
+        if self.server is not None:
+            self.server.stop()
+
+    async def serve(self, ready: Callable[[], object]) -> None:
+        """Serve on the running loop; call ``ready`` when the server listens."""
+        logs.enable()
+        with self.capture.open(), private_reactor() as reactor:
+            async with self._surroundings():
+                server = WatchedServer(
+                    self.application, settings=self.settings, failed=self.capture.failed, private=reactor,
+                    ready_callable=partial(self._listening, ready),
+                )  # fmt: skip
+                server.contained = self.contained
+                self.server = server
+                if self._stopping:
+                    server.stop()
+                await server.serve()
+
+    def _listening(self, ready: Callable[[], object]) -> None:
+        assert self.server is not None
+        self.address = self.server.listening_addresses[0]
+        ready()
+
+
+class InThread(InTask):
+    """On a loop of its own in a thread of its own."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        # Ctrl-C is the main thread's: here it can only be the application that raises it.
+        self.contained = (SystemExit, KeyboardInterrupt)
+        self._settled = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="asgiserver", daemon=True)
+
+    def start_thread(self, timeout: float) -> None:
+        """As :meth:`start`, for a caller that is no coroutine; blocks."""
+        try:
+            self._thread.start()
+            started = self._settled.wait(timeout)
+            if self._error is not None:
+                raise self.not_started(self._error) from self._error
+            if not started:
+                raise self.not_started(f"it took longer than {timeout:g} s")
+        except BaseException:
+            self.ask_to_stop()
+            if self._thread.ident is not None:
+                self._thread.join(self.stop_timeout)
+            raise
+
+    def stop_thread(self) -> None:
+        """As :meth:`stop`, for a caller that is no coroutine; blocks.
+
+        :raises RuntimeError: it does not end: the application blocks the loop, perhaps.
+        """
+        self.ask_to_stop()
+        self._thread.join(self.stop_timeout)
+        if self._thread.is_alive():
+            raise RuntimeError(f"the server does not end; does the application block its loop?\n{self.log()}")
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        loop = new_loop()
+        workers = f"asgiserver-{id(self)}"
+        executor = ThreadPoolExecutor(thread_name_prefix=workers)
+        loop.set_default_executor(executor)
+        try:
+            # Not in a copy of the test's context, in which asgiref may keep a thread that waits for this one.
+            self.capture.context(Context()).run(loop.run_until_complete, self.serve(self._settled.set))
+        except BaseException as error:  # noqa: BLE001 - raised in the thread of the test
+            self._error = error
+        finally:
+            tear_down(loop, executor)
+            deadline = time.monotonic() + LAST_WAIT
+            for thread in threading.enumerate():
+                if thread.name.startswith(workers):
+                    thread.join(max(0, deadline - time.monotonic()))
+            self._settled.set()
