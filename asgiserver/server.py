@@ -15,6 +15,7 @@ from .asgi.scope import ScopeBuilder
 from .errors import RequestError
 from .hub import Hub
 from .loading import as_asgi3
+from .process.clock import LoopClock
 from .process.endpoints import Listener, listen
 from .process.logs import ActionLogger
 from .process.reactor import install_reactor
@@ -165,7 +166,7 @@ class Server(Hub):
 
     async def _start(self) -> None:
         reactor = install_reactor()
-        self.clock = reactor
+        self.clock = LoopClock(asyncio.get_running_loop())
         self._lifespan = Lifespan(self.application, self.settings, logger)
         await self._lifespan.startup()
         state = self._lifespan.state if self._lifespan.supported else None
