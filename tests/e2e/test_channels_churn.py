@@ -88,9 +88,15 @@ def messages(number: int) -> list[Echo]:
 
 
 async def visit(port: int, number: int) -> None:
-    """Connect, have each message echoed, and leave: each tenth visitor by a reset, each hundredth within a frame."""
+    """Connect, have each message echoed, and leave.
+
+    Each tenth visitor leaves by a reset, some of them within a frame, or before they are accepted.
+    """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(HANDSHAKE)
+    if number % 100 == 57:
+        reset(writer)
+        return
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
     for each in messages(number):
         writer.write(each.frame)
@@ -99,13 +105,17 @@ async def visit(port: int, number: int) -> None:
     if number % 10 == 7:
         if number % 100 == 7:
             writer.write(MIDDLING[0].frame[:-1])
-        sock = writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
+        reset(writer)
         return
     writer.write(CLOSE.frame)
     assert await reader.read() == CLOSE.answer
     writer.close()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 async def visit_with_library(port: int, number: int) -> None:
