@@ -743,16 +743,37 @@ class TestDisconnect:
         asyncio.run(main())
         assert done == ["websocket.disconnect"]
 
-    @pytest.mark.parametrize("accepts", [True, False])
-    def test_websocket_that_only_sends_gets_an_oserror(self, accepts: bool, caplog: pytest.LogCaptureFixture) -> None:
+    def test_websocket_that_accepts_too_late_is_told_by_receive(self, caplog: pytest.LogCaptureFixture) -> None:
+        """T307: as a Channels consumer is, whose disconnect() would not run after an exception from its accept."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await left.wait()
+            await send(ACCEPT)
+            await send(TEXT)
+            events.append(await receive())
+
+        async def main() -> None:
+            nonlocal left
+            left = asyncio.Event()
+            await self.lost(application, UPGRADE)
+            left.set()
+            await settle()
+
+        left: asyncio.Event
+        events: list[Any] = []
+        asyncio.run(main())
+        assert events == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
+        assert caplog.records == []
+
+    def test_websocket_that_only_sends_gets_an_oserror(self, caplog: pytest.LogCaptureFixture) -> None:
         """T178."""
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             await receive()
-            if accepts:
-                await send(ACCEPT)
+            await send(ACCEPT)
             await left.wait()
-            await send(TEXT if accepts else ACCEPT)
+            await send(TEXT)
 
         async def main() -> None:
             nonlocal left

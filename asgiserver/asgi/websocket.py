@@ -74,8 +74,7 @@ class WebSocketExchange(Exchange):
         self.full = False
         self._connected = False
         self._close: tuple[int, str] | None = None
-        self._received = 0
-        self._sent = 0
+        self._received = self._sent = 0
         self._began = self._heard_at = clock.seconds()
         self._pinged_at: float | None = None
         self.deadlines.set(Deadline.ACCEPT, settings.websocket_connect_timeout, self._not_accepted)
@@ -330,6 +329,8 @@ class WebSocketExchange(Exchange):
 
     def _leave(self, code: int, reason: str, *, logged: bool = False) -> None:
         """The application's view ends here."""
+        # An exception from its accept would keep a Channels consumer from disconnect(), where it leaves its groups.
+        self._told = self._told or self.state is State.WAITING
         self._close = (code, reason)
         self.state = State.GONE
         for kind in (Deadline.ACCEPT, Deadline.PING, Deadline.PONG, Deadline.LIFETIME):

@@ -8,13 +8,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ReactorError, SettingsError
-from .reactor import install_reactor, loop_of
+from .reactor import Reactor, install_reactor, loop_of
 
 if TYPE_CHECKING:
     from ..server import Server
@@ -52,13 +53,39 @@ def run(server: Server) -> None:
             main.keep_signals()
             # So no KeyboardInterrupt is the user's: it is the application's, like its SystemExit.
             server.contained = (SystemExit, KeyboardInterrupt)
-        reactor.run(installSignalHandlers=takes_signals)
+        _run_reactor(reactor, takes_signals, _contained(takes_signals))
     finally:
         main.restore_signals()
         main.reactor_left = True
         tear_down(loop, executor)
     if main.error is not None:
         raise main.error
+
+
+def _contained(takes_signals: bool) -> tuple[type[BaseException], ...]:
+    """What may come out of the loop only because of the application: nobody's signal handler has raised it."""
+    if takes_signals:
+        return SystemExit, KeyboardInterrupt
+    return () if threading.current_thread() is threading.main_thread() else (SystemExit,)
+
+
+def _run_reactor(reactor: Reactor, takes_signals: bool, contained: tuple[type[BaseException], ...]) -> None:
+    """Run ``reactor`` to its end, whatever tasks of the application's own raise, such as those of a Django view.
+
+    asyncio lets a task's SystemExit end the loop, besides giving it to who awaits the task. One view that calls
+    ``sys.exit()`` would cut off everybody else's requests.
+    """
+    run_loop: Callable[[], object] = partial(reactor.run, installSignalHandlers=takes_signals)
+    while True:
+        try:
+            run_loop()
+            return
+        except contained as error:
+            if not reactor.running:
+                raise
+            logger.error("The application raised %r, which does not end the server", error)
+            # The reactor itself still runs; what the loop has not done yet of this turn is done in the next.
+            run_loop = loop_of(reactor).run_forever
 
 
 class _Main:

@@ -270,7 +270,8 @@ class WebSocketProtocol(FrameParser):
             return
         if not self._isMessageCompressed:
             self._message_size += length
-        if length > self._max_frame_size:
+        # Clients compress what does not shrink too: zlib makes it longer by five bytes for each of its blocks.
+        if length > self._max_frame_size + (self._max_frame_size // 64 + 64) * self._isMessageCompressed:
             self._fail_connection(_TOO_BIG, f"a frame has more than {self._max_frame_size} bytes")
         elif self._message_size > self._max_message_size:
             self._max_message_size_exceeded()

@@ -89,6 +89,19 @@ class Ticker(AsyncWebsocketConsumer):
         say("ticker", "disconnect", code)
 
 
+class Slow(AsyncWebsocketConsumer):
+    """Takes its time to accept, and says something at once."""
+
+    async def connect(self) -> None:
+        say("slow", "connect")
+        await asyncio.sleep(0.2)
+        await self.accept()
+        await self.send(text_data="welcome")
+
+    async def disconnect(self, code: int) -> None:
+        say("slow", "disconnect", code)
+
+
 class Refusing(AsyncWebsocketConsumer):
     async def connect(self) -> None:
         await self.close()
@@ -122,6 +135,7 @@ application = ProtocolTypeRouter(
                         path("sync", Sync.as_asgi()),
                         path("chat", Chat.as_asgi()),
                         path("ticker", Ticker.as_asgi()),
+                        path("slow", Slow.as_asgi()),
                         path("refusing", Refusing.as_asgi()),
                         path("session", Session.as_asgi()),
                     ]

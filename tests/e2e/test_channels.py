@@ -90,6 +90,24 @@ async def test_disconnect_runs_although_the_consumer_sends_all_the_time(server: 
 
 
 @in_loop
+async def test_disconnect_runs_when_the_client_leaves_before_it_is_accepted(server: ServerProcess) -> None:
+    """T307: it is there that a consumer leaves the groups that it joined before it accepted."""
+    fields = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    handshake = f"GET /slow HTTP/1.1\r\nHost: h\r\n{fields}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    for _ in range(5):
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(handshake.encode())
+        await until(lambda: said_last(server) == "consumer slow connect")
+        writer.transport.abort()
+        await until(lambda: said_last(server) == "consumer slow disconnect 1006")
+
+
+def said_last(server: ServerProcess) -> str:
+    """The last line that a consumer has said."""
+    return next((line for line in reversed(server.output().splitlines()) if line.startswith("consumer ")), "")
+
+
+@in_loop
 async def test_consumer_that_refuses_is_a_403(server: ServerProcess) -> None:
     """T141."""
     with pytest.raises(InvalidStatus) as caught:

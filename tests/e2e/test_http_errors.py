@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,8 +14,9 @@ import pytest
 
 from asgiserver.errors import MessageError, UnexpectedMessage
 
-from .live import Receive, Send, answer, connect, in_loop, receive_body, serve, until, url
+from .live import DEADLINE, Receive, Send, answer, connect, in_loop, receive_body, serve, until, url
 from .server import ServerProcess
+from .test_resets import COMMANDS
 from .websocket import handshake, refused
 
 Application = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
@@ -149,6 +152,46 @@ class TestAnApplicationThatFails:
                 assert httpx.get(server.url).status_code == 500
             assert "KeyboardInterrupt()" in server.output()
         assert server.returncode == 0
+
+    @pytest.mark.parametrize("loop", COMMANDS)
+    @pytest.mark.parametrize("error", ["SystemExit(7)", "KeyboardInterrupt()"])
+    def test_by_exiting_in_a_task_of_its_own_disturbs_nobody(self, error: str, loop: str, tmp_path: Path) -> None:
+        # T111: Django, among others, runs its views in such tasks.
+        (tmp_path / "exits.py").write_text(
+            f"""
+import asyncio
+
+waiting = asyncio.Event()
+
+async def leave():
+    raise {error}
+
+async def application(scope, receive, send):
+    if scope["path"] == "/wait":
+        await waiting.wait()
+    else:
+        # Both in one turn: neither may cost the other its turn, nor anybody else.
+        tasks = [asyncio.ensure_future(leave()) for _ in range(2)]
+        asyncio.get_running_loop().call_soon(waiting.set)
+        await asyncio.wait(tasks)
+        for task in tasks:
+            assert repr(task.exception()) == "{error}"
+    await send({{"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}})
+    await send({{"type": "http.response.body"}})
+"""
+        )
+        options = ["-p", "0", "--app-dir", str(tmp_path), "--lifespan", "off", "exits"]
+        with (
+            ServerProcess(*options, command=COMMANDS[loop]) as server,
+            ThreadPoolExecutor() as others,
+        ):
+            other = others.submit(httpx.get, f"{server.url}/wait", timeout=DEADLINE)
+            for _ in range(3):
+                assert httpx.get(server.url, timeout=DEADLINE).status_code == 200
+            assert other.result().status_code == 200
+        assert server.returncode == 0
+        assert server.output().count(f"The application raised {error}") >= 3
+        assert "Traceback" not in server.output()
 
 
 class TestAMessageThatIsWrong:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import os
 import select
@@ -11,10 +13,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from twisted.internet.base import DelayedCall
 
+from .live import answer, connect, serve, until
 from .server import DEADLINE, ServerProcess, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -282,3 +287,24 @@ class TestAbortedConnections:
                 wait_for(lambda: census() == before)
             assert memory(server) - warm < 2 * MIB
         assert "Traceback" not in server.output()
+
+
+def on_uvloop(test: Any) -> Any:
+    return pytest.importorskip("uvloop").run(test)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, on_uvloop])
+def test_connections_that_came_and_went_leave_no_delayed_calls(run: Any) -> None:
+    """Twisted's asyncio reactor keeps those that are cancelled until the next one is due, in 20 seconds here."""
+
+    async def test() -> None:
+        async with serve(lambda scope, receive, send: answer(send), interface="asgi3") as server:
+            for _ in range(300):
+                async with connect(server) as peer:
+                    await peer.request("GET", "/")
+            await until(lambda: not server.connections)
+            kept = [each for each in gc.get_objects() if isinstance(each, asyncio.TimerHandle | DelayedCall)]
+            # asyncio lets a hundred cancelled calls lie.
+            assert len(kept) <= 110
+
+    run(test())

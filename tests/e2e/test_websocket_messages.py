@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import tracemalloc
 from typing import Any
 
@@ -119,6 +120,16 @@ async def test_message_at_the_limit_passes_and_a_byte_more_is_a_1009(
         await until(lambda: application.closed)
         assert application.closed == (1009, reason)
         assert [event["type"] for event in application.events].count("websocket.receive") == 1
+
+
+@in_loop
+async def test_message_at_the_limit_passes_although_compression_makes_it_larger() -> None:
+    """T156: a picture as large as a message may be, with the limits that a server has by default."""
+    async with serve(Echo()) as server, client(url(server, "ws"), max_size=None) as websocket:
+        assert [each.name for each in websocket.protocol.extensions] == ["permessage-deflate"]
+        picture = random.Random(1).randbytes(1_048_576)
+        await websocket.send(picture)
+        assert await websocket.recv() == picture
 
 
 @in_loop
