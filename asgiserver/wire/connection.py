@@ -2,7 +2,7 @@
 
 Writes are tried at once: ``transport.write`` never sends but arms the reactor's writer, which costs two system calls
 and another turn of the loop, so data goes to ``writeSomeData`` first while nothing is buffered, and only the rest to
-``write``. Transports that wrap another (TLS, PROXY protocol) keep ``write``.
+``write``. Transports that wrap another (PROXY protocol, Twisted's TLS) keep ``write``.
 """
 
 from __future__ import annotations
@@ -230,8 +230,8 @@ class HTTPConnection(TwistedProtocol):
 
         A socket that is closed with unread input resets the connection, and the peer may lose what it was sent
         (RFC 9112 §9.6). So first only our direction is closed, and input is thrown away until the peer closes too
-        or ``close_timeout`` has passed. TLS has its own closing handshake for that. While much is still to be sent,
-        ``write_timeout`` says how long that may take.
+        or ``close_timeout`` has passed. Twisted's TLS has its own closing handshake for that. While much is still to be
+        sent, ``write_timeout`` says how long that may take.
 
         :param unread: the peer is known to be still sending.
         """
@@ -252,7 +252,7 @@ class HTTPConnection(TwistedProtocol):
         self.transport.unregisterProducer()
         bottom = self._bottom()
         # The PROXY protocol's wrapper knows no half-close, but there is nothing of its own that it would send.
-        if bottom is None or ISSLTransport.providedBy(self.transport):
+        if bottom is None or (bottom is not self.transport and ISSLTransport.providedBy(self.transport)):
             self.transport.loseConnection()
         else:
             bottom.loseWriteConnection()
