@@ -314,19 +314,19 @@ class TestWriting:
     def test_large_data_is_encrypted_little_by_little(self, connection: Connection) -> None:
         body = memoryview(random.Random(2).randbytes(MEBIBYTE))
         sent = connection.transport.writeSomeData(body)
-        assert sent == 65536
+        assert sent == 131072
         assert connection.take() == body[:sent]
 
     def test_a_full_socket_has_sent_nothing_until_the_piece_is_gone(self, connection: Connection) -> None:
-        body = random.Random(3).randbytes(200000)
+        body = random.Random(3).randbytes(300000)
         connection.socket.room = 1000
         assert connection.transport.writeSomeData(body) == 0
         assert connection.writing
         assert connection.transport.writeSomeData(body) == 0
         connection.socket.room = 1 << 30
         # The rest of the first piece, and the second.
-        assert connection.transport.writeSomeData(body) == 2 * 65536
-        assert connection.take() == body[: 2 * 65536]
+        assert connection.transport.writeSomeData(body) == 2 * 131072
+        assert connection.take() == body[: 2 * 131072]
 
     def test_whatever_the_socket_takes_arrives_once_and_in_order(self) -> None:
         chance = random.Random(4)

@@ -33,10 +33,10 @@ _RECORD = 16384
 
 #: Read from the socket, and encrypted for it, at a time; bytes.
 _READ = 131072
-_WRITE = 65536
+_WRITE = 131072
 
 #: OpenSSL's own messages to a peer that takes none of them; bytes. There is no honest way to be that many.
-_MOST_SEALED = 4 * _WRITE
+_MOST_SEALED = 2 * _WRITE
 
 
 class _State(Enum):
@@ -53,14 +53,14 @@ class TLSTransport(tcp.Server):
     What is written before the end of the handshake waits for it. ``writeSomeData`` may have encrypted more than it says
     it has sent; so whoever calls it has to ``write`` the rest before anything else.
 
-    :ivar _sealed: what OpenSSL has made and the socket has not taken.
-    :ivar _claimed: how much of the data, in plain, is in ``_sealed`` and not told of yet; bytes.
+    :ivar sealed: what OpenSSL has made and the socket has not taken.
+    :ivar _claimed: how much of the data, in plain, is in ``sealed`` and not told of yet; bytes.
     """
 
     protocol: Any
     server: TLSPort
 
-    _sealed: bytes | memoryview = b""
+    sealed: bytes | memoryview = b""
     _claimed = 0
     _hello = b""
     _state = _State.HELLO
@@ -175,9 +175,9 @@ class TLSTransport(tcp.Server):
         if self._state is not _State.OPEN:
             # Nothing may follow close_notify.
             return len(data) if self._state is _State.CLOSED else 0
-        if self._sealed:
+        if self.sealed:
             lost = self._send_sealed()
-            if lost is not None or self._sealed:
+            if lost is not None or self.sealed:
                 return lost or 0
         done, self._claimed = self._claimed, 0
         piece = memoryview(data)[done : done + _WRITE] if done or len(data) > _WRITE else data
@@ -191,16 +191,16 @@ class TLSTransport(tcp.Server):
             return main.CONNECTION_LOST
         if not self._flush():
             return main.CONNECTION_LOST
-        if self._sealed:
+        if self.sealed:
             self._claimed = len(piece)
             return done
         return done + len(piece)
 
     def doWrite(self) -> Any:  # noqa: N802 - Twisted's name
         """Send what waits, and close when that is asked for."""
-        if self._sealed:
+        if self.sealed:
             lost = self._send_sealed()
-            if lost is not None or self._sealed:
+            if lost is not None or self.sealed:
                 return lost
         if self._held():
             self.stopWriting()  # type: ignore[no-untyped-call]
@@ -209,7 +209,7 @@ class TLSTransport(tcp.Server):
 
     def startWriting(self) -> None:  # noqa: N802 - Twisted's name
         """Ask for ``doWrite``, unless it could do nothing."""
-        if self._sealed or not self._held():
+        if self.sealed or not self._held():
             super().startWriting()  # type: ignore[no-untyped-call]
 
     def _waiting(self) -> bool:
@@ -222,25 +222,25 @@ class TLSTransport(tcp.Server):
     def _flush(self) -> bool:
         """Send what OpenSSL has made, or keep it for when the socket takes more; False when that is pointless."""
         made = self._outgoing.read()
-        if self._sealed:
-            self._sealed = b"".join((self._sealed, made))
-            return len(self._sealed) <= _MOST_SEALED
-        self._sealed = made
+        if self.sealed:
+            self.sealed = b"".join((self.sealed, made))
+            return len(self.sealed) <= _MOST_SEALED
+        self.sealed = made
         if self._send_sealed() is not None:
             return False
-        if self._sealed:
+        if self.sealed:
             self.startWriting()
         return True
 
     def _send_sealed(self) -> Any:
-        sealed = self._sealed
+        sealed = self.sealed
         try:
             sent = self.socket.send(sealed)
         except BlockingIOError:
             return None
         except OSError:
             return main.CONNECTION_LOST
-        self._sealed = memoryview(sealed)[sent:] if sent < len(sealed) else b""
+        self.sealed = memoryview(sealed)[sent:] if sent < len(sealed) else b""
         return None
 
     # Closing.
@@ -271,14 +271,14 @@ class TLSTransport(tcp.Server):
                 self._tls.unwrap()
             except ssl.SSLError:
                 pass  # as a rule because the peer has not closed its direction yet
-            return not (self._outgoing.pending and self._flush() and self._sealed)
-        return not self._sealed
+            return not (self._outgoing.pending and self._flush() and self.sealed)
+        return not self.sealed
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
         """Let go of OpenSSL's part."""
         super().connectionLost(reason)
         self._tls = None
-        self._sealed = b""
+        self.sealed = b""
 
 
 class TLSPort(tcp.Port):

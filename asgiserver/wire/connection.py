@@ -301,7 +301,9 @@ class HTTPConnection(TwistedProtocol):
     def _buffered(self) -> int:
         """Bytes that wait in the transport at the bottom."""
         bottom = self._bottom()
-        return 0 if bottom is None else len(bottom.dataBuffer) - bottom.offset + bottom._tempDataLen
+        # TLS tells of what it has encrypted only when all of it is sent.
+        sealed = len(getattr(bottom, "sealed", b""))
+        return 0 if bottom is None else len(bottom.dataBuffer) - bottom.offset + bottom._tempDataLen + sealed
 
     def _late(self, kind: Deadline, seconds: float | None, expired: Callable[[], None]) -> None:
         """Drop a peer that has taken nothing since the last look."""
