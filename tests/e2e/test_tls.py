@@ -529,6 +529,20 @@ class TestClients:
         assert "Traceback" not in server.output()
 
     @in_loop
+    async def test_come_by_ipv6_too(self, certificate: Certificate) -> None:
+        recorder = Recorder()
+
+        def visit(server: Server) -> bytes:
+            with shake_hands(server, certificate.client()) as sock:
+                sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                return read_to_the_end(sock)
+
+        async with serve(recorder, host="::1", **certificate.settings()) as server:
+            assert (await asyncio.to_thread(visit, server)).startswith(b"HTTP/1.1 200 ")
+        assert recorder.scopes[0]["client"][0] == "::1"
+        assert tuple(recorder.scopes[0]["server"]) == ("::1", server.listening_addresses[0][1])
+
+    @in_loop
     async def test_are_told_that_nothing_follows_and_say_so_too(self, certificate: Certificate) -> None:
         def visit(server: Server) -> socket.socket:
             sock = shake_hands(server, certificate.client())
