@@ -11,6 +11,7 @@ each record that it reads, and one for each that it writes.
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import ssl
@@ -236,10 +237,9 @@ class TLSTransport(tcp.Server):
         sealed = self.sealed
         try:
             sent = self.socket.send(sealed)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return main.CONNECTION_LOST
+        except OSError as error:
+            # ENOBUFS is a full kernel, as Twisted has it.
+            return None if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS) else main.CONNECTION_LOST
         self.sealed = memoryview(sealed)[sent:] if sent < len(sealed) else b""
         return None
 
@@ -253,18 +253,14 @@ class TLSTransport(tcp.Server):
             self.startReading()  # type: ignore[no-untyped-call]
 
     def _postLoseConnection(self) -> Any:  # noqa: N802 - Twisted's name
-        if self._close_tls():
-            return main.CONNECTION_DONE
-        return self.startWriting()
+        return main.CONNECTION_DONE if self._close_tls() else None
 
     def _closeWriteConnection(self) -> None:  # noqa: N802 - Twisted's name
         if self._close_tls():
             super()._closeWriteConnection()
-        else:
-            self.startWriting()
 
     def _close_tls(self) -> bool:
-        """Say that nothing follows, once; True when nothing is left to be sent of it."""
+        """Say that nothing follows, once; False while that is not sent, after which ``doWrite`` asks again."""
         if self._state is _State.OPEN:
             self._state = _State.CLOSED
             try:
