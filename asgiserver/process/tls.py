@@ -190,12 +190,16 @@ class TLSTransport(tcp.Server):
             self._log(error)
             self._outgoing.read()
             return main.CONNECTION_LOST
-        if not self._flush():
+        sealed = self._outgoing.read()
+        sent = self._send(sealed)
+        if sent == len(sealed):
+            return done + len(piece)
+        if sent < 0:
             return main.CONNECTION_LOST
-        if self.sealed:
-            self._claimed = len(piece)
-            return done
-        return done + len(piece)
+        self.sealed = memoryview(sealed)[sent:]
+        self._claimed = len(piece)
+        self.startWriting()
+        return done
 
     def doWrite(self) -> Any:  # noqa: N802 - Twisted's name
         """Send what waits, and close when that is asked for."""
@@ -235,13 +239,19 @@ class TLSTransport(tcp.Server):
 
     def _send_sealed(self) -> Any:
         sealed = self.sealed
-        try:
-            sent = self.socket.send(sealed)
-        except OSError as error:
-            # ENOBUFS is a full kernel, as Twisted has it.
-            return None if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS) else main.CONNECTION_LOST
+        sent = self._send(sealed)
+        if sent < 0:
+            return main.CONNECTION_LOST
         self.sealed = memoryview(sealed)[sent:] if sent < len(sealed) else b""
         return None
+
+    def _send(self, sealed: bytes | memoryview) -> int:
+        """Bytes that the socket takes; -1 when the connection is lost."""
+        try:
+            return self.socket.send(sealed)
+        except OSError as error:
+            # ENOBUFS is a full kernel, as Twisted has it.
+            return 0 if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS) else -1
 
     # Closing.
 
