@@ -283,6 +283,7 @@ class FakeSocket(FileDescriptor):
         self.room = room
         self.broken = False
         self.sent = b""
+        self.sealed = b""
         self.writes: list[int] = []
         self.half_closed = False
         self.aborted = False

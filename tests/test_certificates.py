@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import datetime as dt
+import ssl
 from pathlib import Path
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
+    NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
-from OpenSSL import SSL
 
 from asgiserver.errors import SettingsError
 from asgiserver.process.certificates import load
@@ -21,7 +26,7 @@ class Files:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        authority = trustme.CA()
+        self.authority = authority = trustme.CA()
         self.issued = authority.create_child_ca().issue_cert("localhost")
         self.chain = b"".join(blob.bytes() for blob in self.issued.cert_chain_pems)
         self.key = self.issued.private_key_pem.bytes()
@@ -46,29 +51,57 @@ def refusal(certfile: str, keyfile: str | None) -> str:
     return message
 
 
+def shake_hands(server: ssl.SSLContext, authority: trustme.CA) -> str | None:
+    """The version of TLS that a client which trusts ``authority`` speaks with ``server``."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(client)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [client.wrap_bio(back, there, server_hostname="localhost"), server.wrap_bio(there, back, server_side=True)]
+    for end in (ends[0], ends[1], ends[0], ends[1]):
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+    return ends[1].version()
+
+
 class TestLoad:
     def test_chain_and_key_in_two_files(self, files: Files) -> None:
-        context = load(files.write("chain.pem", files.chain), files.write("key.pem", files.key)).getContext()
-        assert isinstance(context, SSL.Context)
-
-    def test_the_certificates_after_the_first_are_sent_along(self, files: Files) -> None:
-        options = load(files.write("chain.pem", files.chain), files.write("key.pem", files.key))
+        """The certificates after the first are sent along: this client knows only the root."""
+        context = load(files.write("chain.pem", files.chain), files.write("key.pem", files.key))
         assert files.chain.count(b"BEGIN CERTIFICATE") == 2
-        assert len(options.extraCertChain) == 1
+        assert shake_hands(context, files.authority) == "TLSv1.3"
 
     @pytest.mark.parametrize("key_first", [True, False])
     def test_chain_and_key_in_one_file(self, files: Files, key_first: bool) -> None:
         content = files.key + files.chain if key_first else files.chain + files.key
-        assert load(files.write("both.pem", content), None).getContext()
+        context = load(files.write("both.pem", content), None)
+        assert shake_hands(context, files.authority) == "TLSv1.3"
+
+    def test_what_is_not_ascii_beside_them_does_no_harm(self, files: Files) -> None:
+        content = "# Ærø\n".encode() + files.chain + files.key
+        assert shake_hands(load(files.write("both.pem", content), None), files.authority) == "TLSv1.3"
 
     def test_nothing_older_than_tls_1_2(self, files: Files) -> None:
-        context = load(files.write("both.pem", files.chain + files.key), None).getContext()
-        # Setting no further option returns those that are set.
-        options = context.set_options(0)
-        assert options & SSL.OP_NO_TLSv1
-        assert options & SSL.OP_NO_TLSv1_1
-        assert not options & SSL.OP_NO_TLSv1_2
-        assert not options & SSL.OP_NO_TLSv1_3
+        context = load(files.write("both.pem", files.chain + files.key), None)
+        assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+    def test_hands_are_shaken_once(self, files: Files) -> None:
+        context = load(files.write("both.pem", files.chain + files.key), None)
+        assert context.options & ssl.OP_NO_RENEGOTIATION
+
+    def test_every_cipher_has_forward_secrecy_and_none_is_weak(self, files: Files) -> None:
+        context = load(files.write("both.pem", files.chain + files.key), None)
+        for cipher in context.get_ciphers():
+            assert cipher["kea"] in ("kx-ecdhe", "kx-any"), cipher
+            assert cipher["strength_bits"] >= 128, cipher
+
+    def test_no_key_is_written_where_the_environment_says(
+        self, files: Files, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+        shake_hands(load(files.write("both.pem", files.chain + files.key), None), files.authority)
+        assert not (tmp_path / "keys").exists()
 
 
 class TestRefusals:
@@ -103,6 +136,21 @@ class TestRefusals:
     def test_the_key_of_another_certificate(self, files: Files) -> None:
         chain, key = files.write("chain.pem", files.chain), files.write("other.pem", files.other_key)
         assert refusal(chain, key) == f"ssl_keyfile: the key in {key} does not belong to the certificate in {chain}"
+
+    def test_the_key_of_another_kind(self, files: Files) -> None:
+        key = rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        chain, path = files.write("chain.pem", files.chain), files.write("rsa.pem", key)
+        assert refusal(chain, path) == f"ssl_keyfile: the key in {path} does not belong to the certificate in {chain}"
+
+    def test_a_certificate_that_openssl_takes_for_insecure(self, files: Files) -> None:
+        key, name = rsa.generate_private_key(65537, 1024), x509.Name([])
+        now = dt.datetime.now(dt.UTC)
+        builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + dt.timedelta(1))
+        content = builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
+        content += key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        path = files.write("small.pem", content)
+        message = refusal(path, None)
+        assert message == f"ssl_certfile: OpenSSL takes the certificate in {path} for insecure: EE_KEY_TOO_SMALL"
 
     def test_an_encrypted_key_is_not_asked_about_on_the_terminal(self, files: Files) -> None:
         key = load_pem_private_key(files.key, None)

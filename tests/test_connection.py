@@ -216,6 +216,18 @@ class TestPressure:
         hub.clock.advance(5)
         assert transport.aborted
 
+    def test_peer_that_takes_little_of_what_is_encrypted_is_not(self) -> None:
+        """A TLS transport says only of a whole piece that it is sent."""
+        hub, connection, transport = connected(room=0, write_timeout=5)
+        transport.sealed = b"*" * 10
+        connection.write(b"*" * (BUFFER + 10))
+        for size in (8, 3):
+            transport.sealed = b"*" * size
+            hub.clock.advance(5)
+        assert not transport.aborted
+        hub.clock.advance(5)
+        assert transport.aborted
+
     def test_peer_that_has_taken_all_has_no_deadline(self) -> None:
         hub, connection, transport = connected(room=0, write_timeout=5, first_byte_timeout=0)
         connection.write(b"*" * (BUFFER + 1))

@@ -215,10 +215,6 @@ class TestWithoutPyOpenSSL:
     def _without(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "OpenSSL.SSL", None)
         monkeypatch.setitem(sys.modules, "twisted.internet.ssl", None)
-        monkeypatch.delitem(sys.modules, "asgiserver.process.certificates", raising=False)
-
-    def test_the_setting_names_the_extra(self) -> None:
-        assert refusal(port=0, ssl_certfile="x.pem") == "ssl_certfile: TLS needs pyOpenSSL: install asgiserver[tls]"
 
     @pytest.mark.parametrize("text", ["ssl:8443:privateKey=x.pem", "tls:/certificates:8443", "haproxy:ssl:8443"])
     def test_the_description_names_the_extra(self, text: str) -> None:

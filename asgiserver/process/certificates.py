@@ -1,60 +1,69 @@
-"""The server's certificate and key, from PEM files to what Twisted makes TLS connections with.
-
-Imported only when TLS is wanted: it needs pyOpenSSL, which an installation may be without.
-"""
+"""The server's certificate and key, from PEM files to the context that TLS connections are made with."""
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
-from typing import Any
-
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from cryptography.x509 import Certificate, load_pem_x509_certificates
-from OpenSSL.SSL import Error
-from twisted.internet.ssl import CertificateOptions
 
 from ..errors import SettingsError
 
 __all__ = ["load"]
 
 
-def load(certfile: str, keyfile: str | None) -> Any:
-    """TLS 1.2 and later with Twisted's choice of ciphers.
+#: For TLS 1.2; what Python takes by default differs between systems. TLS 1.3 has no bad ones.
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:!aNULL:!PSK:!SHA1:!AESCCM"
+
+
+class _EncryptedKey(Exception):
+    """OpenSSL has asked for a password."""
+
+
+def load(certfile: str, keyfile: str | None) -> ssl.SSLContext:
+    """TLS 1.2 and later, with forward secrecy.
 
     :param certfile: the server's certificate in PEM, then those that lead to the root, if any.
     :param keyfile: the private key in PEM, not encrypted; looked for in ``certfile`` when None.
-    :return: a connection creator for ``TLSMemoryBIOFactory``.
     :raises SettingsError: when a file cannot be read, or the key does not belong to the certificate.
     """
-    chain = _certificates(certfile)
     setting, path = ("ssl_certfile", certfile) if keyfile is None else ("ssl_keyfile", keyfile)
-    key = _private_key(setting, path)
+    _check_certificate(certfile)
+    _read(setting, path)
+    # Not create_default_context: it takes the path of a log of keys from the environment.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    # A client of TLS 1.2 could make the server shake hands over and over.
+    context.options |= ssl.OP_NO_RENEGOTIATION
     try:
-        options = CertificateOptions(privateKey=key, certificate=chain[0], extraCertChain=chain[1:])
-        # Made now rather than for the first connection, so that a key that does not fit is found.
-        options.getContext()
-    except Error as error:
-        raise SettingsError(f"{setting}: the key in {path} does not belong to the certificate in {certfile}") from error
-    return options
+        context.load_cert_chain(certfile, keyfile, password=_no_password)
+    except _EncryptedKey as error:
+        raise SettingsError(f"{setting}: the key in {path} is encrypted; give one that is not") from error
+    except ssl.SSLError as error:
+        raise SettingsError(_complaint(error.reason or "", certfile, setting, path)) from error
+    return context
 
 
-def _certificates(path: str) -> list[Certificate]:
+def _check_certificate(path: str) -> None:
+    """Find a certificate that is none before its key is looked for: OpenSSL says the same of both."""
     data = _read("ssl_certfile", path)
     try:
-        return load_pem_x509_certificates(data)
-    except ValueError as error:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=data.decode("ascii", "ignore"))
+    except (ssl.SSLError, ValueError) as error:
         raise SettingsError(f"ssl_certfile: no certificate in PEM in {path}") from error
 
 
-def _private_key(setting: str, path: str) -> Any:
-    data = _read(setting, path)
-    try:
-        return load_pem_private_key(data, None)
-    except TypeError as error:
-        raise SettingsError(f"{setting}: the key in {path} is encrypted; give one that is not") from error
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise SettingsError(f"{setting}: no private key in PEM in {path}") from error
+def _no_password() -> str:
+    # Without this OpenSSL would ask the terminal.
+    raise _EncryptedKey
+
+
+def _complaint(reason: str, certfile: str, setting: str, keyfile: str) -> str:
+    # The second one means that there is no certificate for this kind of key.
+    if reason.endswith("_MISMATCH") or reason == "NO_CERTIFICATE_ASSIGNED":
+        return f"{setting}: the key in {keyfile} does not belong to the certificate in {certfile}"
+    if reason.endswith(("_TOO_SMALL", "_TOO_WEAK")):
+        return f"ssl_certfile: OpenSSL takes the certificate in {certfile} for insecure: {reason}"
+    return f"{setting}: no private key in PEM in {keyfile}"
 
 
 def _read(setting: str, path: str) -> bytes:

@@ -12,6 +12,7 @@ import asyncio
 import os
 import re
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -114,25 +115,19 @@ class _Opening:
         host = "127.0.0.1" if host is None else host.removeprefix("[").removesuffix("]")
         port = 8000 if port is None else port
         certificate = self.settings.ssl_certfile
-        factory = self.factory if certificate is None else self.secured(certificate)
+        context = None if certificate is None else self.secured(certificate)
         with sockets.listening(_host_and_port(host, port)):
             try:
                 addresses = sockets.resolve(host, port, numeric=True)
             except socket.gaierror:
                 loop = asyncio.get_running_loop()
                 addresses = await loop.run_in_executor(None, sockets.resolve, host, port)
-            self.adopt(sockets.bind_tcp(addresses, self.settings.backlog), factory, secure=certificate is not None)
+            self.adopt(sockets.bind_tcp(addresses, self.settings.backlog), self.factory, context=context)
 
-    def secured(self, certificate: str) -> Any:
-        try:
-            from twisted.protocols.tls import TLSMemoryBIOFactory
+    def secured(self, certificate: str) -> ssl.SSLContext:
+        from .certificates import load
 
-            from .certificates import load
-        except ImportError:
-            raise SettingsError(f"ssl_certfile: {_NO_TLS}") from None
-        options = load(certificate, self.settings.ssl_keyfile)
-        clock: Any = self.reactor
-        return TLSMemoryBIOFactory(options, False, self.factory, clock=clock)
+        return load(certificate, self.settings.ssl_keyfile)
 
     def unix(self, path: str, mode: int, backlog: int, factory: Any) -> None:
         with sockets.listening(f"unix:{path}"):
@@ -143,15 +138,21 @@ class _Opening:
         with sockets.listening(f"file descriptor {number}"):
             self.adopt(sock, factory)
 
-    def adopt(self, sock: socket.socket, factory: Any, *, secure: bool = False, path: str | None = None) -> None:
+    def adopt(
+        self, sock: socket.socket, factory: Any, *, context: ssl.SSLContext | None = None, path: str | None = None
+    ) -> None:
         """Let Twisted accept on a listening socket; it works on a copy, and this one is closed."""
         with sock:
-            if sock.family == socket.AF_UNIX:
-                port: Any = _UNIXPort(sock.dup(), factory, self.reactor)
+            if context is not None:
+                from .tls import TLSPort
+
+                port: Any = TLSPort.adopt(sock, factory, self.reactor, context)
+            elif sock.family == socket.AF_UNIX:
+                port = _UNIXPort(sock.dup(), factory, self.reactor)
                 port.startListening()
             else:
                 port = self.reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
-        self.listeners.append(Listener(port, secure=secure, path=path))
+        self.listeners.append(Listener(port, secure=context is not None, path=path))
 
     async def endpoint(self, text: str, whole: str, factory: Any) -> None:
         """Listen as a description says.

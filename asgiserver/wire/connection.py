@@ -188,8 +188,8 @@ class HTTPConnection(WritingProtocol):
 
         A socket that is closed with unread input resets the connection, and the peer may lose what it was sent
         (RFC 9112 §9.6). So first only our direction is closed, and input is thrown away until the peer closes too
-        or ``close_timeout`` has passed. TLS has its own closing handshake for that. While much is still to be sent,
-        ``write_timeout`` says how long that may take.
+        or ``close_timeout`` has passed. Twisted's TLS has its own closing handshake for that. While much is still to be
+        sent, ``write_timeout`` says how long that may take.
 
         :param unread: the peer is known to be still sending.
         """
@@ -210,7 +210,7 @@ class HTTPConnection(WritingProtocol):
         self.transport.unregisterProducer()
         bottom = self._bottom()
         # The PROXY protocol's wrapper knows no half-close, but there is nothing of its own that it would send.
-        if bottom is None or ISSLTransport.providedBy(self.transport):
+        if bottom is None or (bottom is not self.transport and ISSLTransport.providedBy(self.transport)):
             self.transport.loseConnection()
         else:
             bottom.loseWriteConnection()
@@ -260,7 +260,9 @@ class HTTPConnection(WritingProtocol):
     def _buffered(self) -> int:
         """Bytes that wait in the transport at the bottom."""
         bottom = self._bottom()
-        return 0 if bottom is None else len(bottom.dataBuffer) - bottom.offset + bottom._tempDataLen
+        # TLS tells of what it has encrypted only when all of it is sent.
+        sealed = len(getattr(bottom, "sealed", b""))
+        return 0 if bottom is None else len(bottom.dataBuffer) - bottom.offset + bottom._tempDataLen + sealed
 
     def _late(self, kind: Deadline, seconds: float | None, expired: Callable[[], None]) -> None:
         """Drop a peer that has taken nothing since the last look."""

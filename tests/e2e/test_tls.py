@@ -23,6 +23,7 @@ from websockets.asyncio.client import connect as connect_websocket
 from asgiserver import Server
 from tests.e2e.live import DEADLINE, Peer, answer, in_loop, receive_body, serve, until, url
 from tests.e2e.server import ROOT, ServerProcess, environment, wait_for
+from tests.programs import require
 
 MEBIBYTE = 1 << 20
 
@@ -150,7 +151,7 @@ class TestServing:
         """RFC 7301 §3.2: by a fatal alert, not by speaking what it did not offer."""
         with twisted_log() as events:
             async with serve(Recorder(), **settings) as server:
-                with pytest.raises(ssl.SSLError, match="ALERT"):
+                with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
                     async with connect(server, certificate.client("h2")):
                         pass
                 await until(lambda: not server.connections)
@@ -474,16 +475,253 @@ def wait_until_still(server: ServerProcess) -> None:
     wait_for(still)
 
 
-def test_an_installation_without_pyopenssl_says_what_is_missing(certificate: Certificate, tmp_path: Path) -> None:
-    # An import of what is None in sys.modules fails as that of a module that is not installed.
-    (tmp_path / "script.py").write_text(
-        "import sys\nsys.modules['OpenSSL'] = None\nfrom asgiserver.cli import main\n"
-        f"main(['-p', '0', '--ssl-certfile', {str(certificate.chain)!r}, 'examples.hello:application'])\n",
-        "utf-8",
-    )
-    result = subprocess.run(
-        [sys.executable, str(tmp_path / "script.py")], cwd=ROOT, env=environment(), capture_output=True, text=True,
-        timeout=DEADLINE, check=False,
-    )  # fmt: skip
-    assert result.returncode == 2
-    assert result.stderr == "asgiserver: error: ssl_certfile: TLS needs pyOpenSSL: install asgiserver[tls]\n"
+class TestClients:
+    """Whoever speaks TLS 1.2 or later."""
+
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    @in_loop
+    async def test_resume_their_session(self, certificate: Certificate, version: ssl.TLSVersion) -> None:
+        context = certificate.client()
+        context.minimum_version = context.maximum_version = version
+
+        def visit(server: Server, session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool]:
+            plain = socket.create_connection(server.listening_addresses[0], timeout=DEADLINE)
+            with context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as sock:
+                sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\nHello")
+                assert read_to_the_end(sock).endswith(b"\r\n\r\nHello")
+                assert sock.version() == {"TLSv1_2": "TLSv1.2", "TLSv1_3": "TLSv1.3"}[version.name]
+                return sock.session, bool(sock.session_reused)
+
+        async with serve(Recorder(), **certificate.settings()) as server:
+            session, reused = await asyncio.to_thread(visit, server, None)
+            assert not reused
+            _, reused = await asyncio.to_thread(visit, server, session)
+            assert reused
+
+    @pytest.mark.parametrize(("command", "option"), [("K", "-tls1_3"), ("k", "-tls1_3"), ("R", "-tls1_2")])
+    def test_change_their_keys(self, certificate: Certificate, tmp_path: Path, command: str, option: str) -> None:
+        """RFC 8446 §4.6.3: with K the server has to change its own too. To shake hands again (R) is refused."""
+        args = ("--ssl-certfile", str(certificate.chain), "--ssl-keyfile", str(certificate.key))
+        request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        with ServerProcess("-b", "127.0.0.1", "-p", "0", *args, "examples.hello:application") as server:
+            program = [require("openssl"), "s_client", "-connect", f"127.0.0.1:{server.port}", option]
+            log = tmp_path / "log"
+            with (
+                log.open("wb") as file,
+                subprocess.Popen(
+                    program, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT, bufsize=0
+                ) as client,
+            ):
+                try:
+                    assert client.stdin is not None
+                    for count in (1, 2, 3):
+                        client.stdin.write(request)
+                        wait_for(lambda count=count: log.read_bytes().count(b"Hello, world!") == count)
+                        client.stdin.write(command.encode() + b"\n")
+                        said = b"RENEGOTIATING" if command == "R" else b"KEYUPDATE"
+                        wait_for(lambda count=count, said=said: log.read_bytes().count(said) == count)
+                        if command == "R":
+                            assert client.wait(DEADLINE) != 0
+                            break
+                finally:
+                    client.kill()
+            assert httpx.get(server.url, verify=certificate.client()).text == "Hello, world!\n"
+        assert "Traceback" not in server.output()
+
+    @in_loop
+    async def test_come_by_ipv6_too(self, certificate: Certificate) -> None:
+        recorder = Recorder()
+
+        def visit(server: Server) -> bytes:
+            with shake_hands(server, certificate.client()) as sock:
+                sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                return read_to_the_end(sock)
+
+        async with serve(recorder, host="::1", **certificate.settings()) as server:
+            assert (await asyncio.to_thread(visit, server)).startswith(b"HTTP/1.1 200 ")
+        assert recorder.scopes[0]["client"][0] == "::1"
+        assert tuple(recorder.scopes[0]["server"]) == ("::1", server.listening_addresses[0][1])
+
+    @in_loop
+    async def test_are_told_that_nothing_follows_and_say_so_too(self, certificate: Certificate) -> None:
+        def visit(server: Server) -> socket.socket:
+            sock = shake_hands(server, certificate.client())
+            sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\nHello")
+            assert read_to_the_end(sock).endswith(b"Hello")
+            return sock.unwrap()
+
+        async with serve(Recorder(), **certificate.settings()) as server:
+            plain = await asyncio.to_thread(visit, server)
+            # And below TLS the connection has ended as well, though this end of it is still open.
+            assert await asyncio.to_thread(plain.recv, 1) == b""
+            plain.close()
+            await until(lambda: not server.connections)
+
+    @in_loop
+    async def test_send_and_receive_much_at_the_same_time(self, certificate: Certificate) -> None:
+        size = 50 * MEBIBYTE
+        piece = bytes(range(256)) * 4096
+
+        async def echo(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
+            event = {"more_body": True}
+            while event["more_body"]:
+                event = await receive()
+                await send({"type": "http.response.body", "body": event["body"], "more_body": event["more_body"]})
+
+        async def upload(peer: Peer) -> None:
+            await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+            for _ in range(size // len(piece)):
+                await peer.send(piece)
+
+        async with (
+            serve(echo, **certificate.settings()) as server,
+            connect(server, certificate.client()) as peer,
+            asyncio.TaskGroup() as tasks,
+        ):
+            tasks.create_task(upload(peer))
+            await peer.read_until(b"\r\n\r\n")
+            for _ in range(size // len(piece)):
+                assert await peer.read(len(piece)) == piece
+
+    @in_loop
+    async def test_send_large_messages_over_a_websocket(self, certificate: Certificate) -> None:
+        message = bytes(range(256)) * 4096
+        settings = {**certificate.settings(), "websocket_max_message_size": 2 * MEBIBYTE}
+        async with (
+            serve(Recorder(), **settings) as server,
+            connect_websocket(url(server, "wss"), ssl=certificate.client(), max_size=None) as websocket,
+        ):
+            for _ in range(5):
+                await websocket.send(message)
+            for _ in range(5):
+                assert await websocket.recv() == message
+
+    @in_loop
+    async def test_that_shake_hands_slowly_keep_nobody_waiting(self, certificate: Certificate) -> None:
+        context = certificate.client()
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+        with pytest.raises(ssl.SSLWantReadError):
+            client.do_handshake()
+        hello = outgoing.read()
+        async with serve(Recorder(), **certificate.settings()) as server:
+            slow = []
+            for number in range(200):
+                reader, writer = await asyncio.open_connection(*server.listening_addresses[0])
+                # Some in the middle of the first message, some before the last.
+                writer.write(hello[: len(hello) - number % 3])
+                slow.append((reader, writer))
+            await until(lambda: len(server.connections) == 200)
+            for _ in range(10):
+                async with connect(server, context) as peer:
+                    assert (await peer.request("POST", "/", body=b"body")).body == b"body"
+            for number, (reader, writer) in enumerate(slow):
+                if number % 3 == 0:
+                    assert (await reader.read(1)) == b"\x16"
+                writer.transport.abort()
+            await until(lambda: not server.connections)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux how large a process is")
+class TestWhatConnectionsLeaveBehind:
+    @pytest.fixture
+    def server(self, certificate: Certificate, tmp_path: Path) -> Iterator[ServerProcess]:
+        (tmp_path / "app.py").write_text(BODY_SIZE, "utf-8")
+        args = ("--ssl-certfile", str(certificate.chain), "--ssl-keyfile", str(certificate.key), "--lifespan", "off")
+        with ServerProcess("--app-dir", str(tmp_path), "-b", "127.0.0.1", "-p", "0", *args, "app") as server:
+            yield server
+        assert "Traceback" not in server.output()
+
+    def test_at_rest_they_keep_no_buffers(self, certificate: Certificate, server: ServerProcess) -> None:
+        size = 256 * 1024
+        upload = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
+
+        def use(sock: ssl.SSLSocket) -> None:
+            sock.sendall(upload)
+            answer = sock.recv(MEBIBYTE)
+            while not answer.endswith(b"." * size):
+                answer += sock.recv(MEBIBYTE)
+
+        context = certificate.client()
+        connections = []
+        try:
+            for number in range(120):
+                if number == 20:
+                    before = resident(server.pid)
+                plain = socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE)
+                connections.append(context.wrap_socket(plain, server_hostname="127.0.0.1"))
+                use(connections[-1])
+            # Either way 256 KiB went through each of a hundred connections.
+            assert resident(server.pid) - before < 100 * 64 * 1024
+        finally:
+            for sock in connections:
+                sock.close()
+
+    def test_aborted_ones_leave_nothing(self, certificate: Certificate, server: ServerProcess) -> None:
+        def census() -> int:
+            return len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
+
+        def abort(number: int) -> None:
+            plain = socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE)
+            sock: socket.socket = plain
+            if number % 4 == 1:
+                plain.sendall(b"\x16\x03\x01\x02\x00\x01")
+            elif number % 4 > 1:
+                sock = context.wrap_socket(plain, server_hostname="127.0.0.1")
+                length = 1000 if number % 4 == 2 else 1
+                sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\nx" % length)
+            if number % 3:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            sock.close()
+
+        context = certificate.client()
+        before = census()
+        for round_number in range(3):
+            for number in range(240):
+                abort(number)
+            wait_for(lambda: census() == before)
+            if round_number == 0:
+                warm = resident(server.pid)
+        assert resident(server.pid) - warm < 2 * MEBIBYTE
+
+
+#: Answers with as many dots as the body had bytes.
+BODY_SIZE = """
+async def application(scope, receive, send):
+    size, event = 0, {"more_body": True}
+    while event.get("more_body"):
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            return
+        size += len(event["body"])
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
+    await send({"type": "http.response.body", "body": b"." * size})
+"""
+
+WITHOUT_PYOPENSSL = """
+import sys
+# An import of what is None in sys.modules fails as that of a module that is not installed.
+sys.modules["OpenSSL"] = sys.modules["cryptography"] = sys.modules["service_identity"] = None
+from asgiserver.cli import main
+main(sys.argv[1:])
+"""
+
+
+class TestWithoutPyOpenSSL:
+    """The extra ``tls`` is for descriptions alone."""
+
+    COMMAND = (sys.executable, "-c", WITHOUT_PYOPENSSL)
+
+    def test_a_certificate_is_enough(self, certificate: Certificate) -> None:
+        args = ("--ssl-certfile", str(certificate.chain), "--ssl-keyfile", str(certificate.key))
+        with ServerProcess("-p", "0", *args, "examples.hello:application", command=self.COMMAND) as server:
+            assert httpx.get(server.url, verify=certificate.client()).text == "Hello, world!\n"
+
+    def test_a_description_says_what_is_missing(self, certificate: Certificate) -> None:
+        command = [*self.COMMAND, "-e", f"ssl:0:privateKey={certificate.key}", "examples.hello:application"]
+        result = subprocess.run(
+            command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=DEADLINE, check=False
+        )
+        assert result.returncode == 2
+        assert result.stderr.endswith(": TLS needs pyOpenSSL: install asgiserver[tls]\n")

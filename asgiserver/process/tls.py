@@ -1,0 +1,329 @@
+"""TLS connections: Twisted's TCP transport with OpenSSL between the socket and the protocol.
+
+Twisted's own TLS wraps one transport in another and goes through pyOpenSSL, which costs some thirty microseconds for
+each request. Here Python's ``ssl`` does the same in four, and nothing has to be installed for it.
+
+OpenSSL works in memory, and this memory belongs to the port, not to the connection: whatever is received is decrypted
+whole, whatever is encrypted is taken out at once, so that it is empty between two calls, and a connection at rest keeps
+none. That needs one system call to read and one to write, where OpenSSL with the socket in its own hands makes two for
+each record that it reads, and one for each that it writes.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import ssl
+from enum import Enum, auto
+from typing import Any, Self
+
+from twisted.internet import main, tcp
+from twisted.internet.interfaces import INegotiated, IProtocolNegotiationFactory, ISSLTransport
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .client_hello import NO_APPLICATION_PROTOCOL, IncompleteHello, offered_protocols
+
+__all__ = ["TLSPort", "TLSTransport"]
+
+logger = logging.getLogger("asgiserver.wire")
+
+#: What a record holds at most (RFC 8446 §5.1); bytes.
+_RECORD = 16384
+
+#: Read from the socket, and encrypted for it, at a time; bytes.
+_READ = 131072
+_WRITE = 131072
+
+#: OpenSSL's own messages to a peer that takes none of them; bytes. There is no honest way to be that many.
+_MOST_SEALED = 2 * _WRITE
+
+
+class _State(Enum):
+    HELLO = auto()  # the client's first message is not there yet
+    SHAKING = auto()
+    OPEN = auto()
+    CLOSED = auto()  # close_notify is sent, or will be with what is left of it
+
+
+@implementer(ISSLTransport, INegotiated)
+class TLSTransport(tcp.Server):
+    """One connection, from the client's first byte on: ``connectionMade`` comes before the handshake.
+
+    What is written before the end of the handshake waits for it. ``writeSomeData`` may have encrypted more than it says
+    it has sent; so whoever calls it has to ``write`` the rest before anything else.
+
+    :ivar sealed: what OpenSSL has made and the socket has not taken.
+    :ivar _claimed: how much of the data, in plain, is in ``sealed`` and not told of yet; bytes.
+    """
+
+    protocol: Any
+    server: TLSPort
+
+    sealed: bytes | memoryview = b""
+    _claimed = 0
+    _hello = b""
+    _state = _State.HELLO
+
+    def __init__(
+        self,
+        skt: socket.socket,
+        protocol: Any,
+        client: tuple[object, ...],
+        server: TLSPort,
+        sessionno: int,
+        reactor: Any,
+    ) -> None:
+        super().__init__(skt, protocol, client, server, sessionno, reactor)
+        self._received, self._incoming, self._outgoing = server.received, server.incoming, server.outgoing
+        self._tls: Any = server.context.wrap_bio(server.incoming, server.outgoing, server_side=True)
+
+    @property
+    def negotiatedProtocol(self) -> bytes | None:  # noqa: N802 - Twisted's name
+        """What ALPN has chosen; None without it, and before the handshake."""
+        name = None if self._tls is None else self._tls.selected_alpn_protocol()
+        return None if name is None else name.encode("ascii")
+
+    def getPeerCertificate(self) -> bytes | None:  # noqa: N802 - Twisted's name
+        """The client's certificate in DER; none is asked for in this version."""
+        return None
+
+    # Reading.
+
+    def doRead(self) -> Any:  # noqa: N802 - Twisted's name
+        """Decrypt what the socket has, and hand it on in one piece."""
+        try:
+            size = self.socket.recv_into(self._received)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return main.CONNECTION_LOST
+        if not size:
+            return main.CONNECTION_DONE
+        if self._state is _State.HELLO:
+            return self._read_hello(bytes(self._received[:size]))
+        self._incoming.write(self._received[:size])
+        return self._unseal()
+
+    def _read_hello(self, data: bytes) -> Any:
+        self._hello += data
+        ours = self.server.protocols
+        try:
+            offered = offered_protocols(self._hello) if ours else None
+        except IncompleteHello:
+            return None
+        if offered is not None and ours.isdisjoint(offered):
+            logger.info("TLS handshake with %s failed: it speaks none of our protocols", self.client[0])
+            self._outgoing.write(NO_APPLICATION_PROTOCOL)
+            self._flush()
+            return main.CONNECTION_DONE
+        self._incoming.write(self._hello)
+        del self._hello
+        self._state = _State.SHAKING
+        return self._unseal()
+
+    def _unseal(self) -> Any:
+        """Take what OpenSSL makes of its input, hand it on, and answer what OpenSSL has to answer."""
+        done: Any = None
+        pieces: list[bytes] = []
+        try:
+            if self._state is _State.SHAKING:
+                self._tls.do_handshake()
+                self._shaken()
+            while self._incoming.pending:
+                piece = self._tls.read(_RECORD)
+                if not piece:
+                    raise ssl.SSLZeroReturnError
+                pieces.append(piece)
+        except ssl.SSLWantReadError:
+            pass  # the rest of the record, or of the handshake, is still to come
+        except ssl.SSLZeroReturnError:
+            done = main.CONNECTION_DONE
+        except ssl.SSLError as error:
+            self._log(error)
+            done = main.CONNECTION_LOST
+        finally:
+            if self._incoming.pending:
+                self._incoming.read()
+        # Of the handshake, an alert, or an answer to a new key.
+        if self._outgoing.pending and not self._flush():
+            done = done or main.CONNECTION_LOST
+        if pieces:
+            self.protocol.dataReceived(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if done is None or not self.connected:
+            return None
+        # The peer's close_notify is the end, as a FIN is without TLS; ours is owed to it.
+        self._close_tls()
+        return done
+
+    def _shaken(self) -> None:
+        self._state = _State.OPEN
+        if self._waiting():
+            self.startWriting()
+
+    def _log(self, error: ssl.SSLError) -> None:
+        what = "handshake" if self._state is _State.SHAKING else "connection"
+        logger.info("TLS %s with %s failed: %s", what, self.client[0], error.reason or error)
+
+    # Writing.
+
+    def writeSomeData(self, data: bytes | memoryview) -> Any:  # noqa: N802 - Twisted's name
+        """Encrypt and send the beginning of ``data``.
+
+        :return: how much of it has been sent, bytes, or the error that ends the connection.
+        """
+        if self._state is not _State.OPEN:
+            # Nothing may follow close_notify.
+            return len(data) if self._state is _State.CLOSED else 0
+        if self.sealed:
+            lost = self._send_sealed()
+            if lost is not None or self.sealed:
+                return lost or 0
+        done, self._claimed = self._claimed, 0
+        piece = memoryview(data)[done : done + _WRITE] if done or len(data) > _WRITE else data
+        if not piece:
+            return done
+        try:
+            self._tls.write(piece)
+        except ssl.SSLError as error:
+            self._log(error)
+            self._outgoing.read()
+            return main.CONNECTION_LOST
+        sealed = self._outgoing.read()
+        sent = self._send(sealed)
+        if sent == len(sealed):
+            return done + len(piece)
+        if sent < 0:
+            return main.CONNECTION_LOST
+        self.sealed = memoryview(sealed)[sent:]
+        self._claimed = len(piece)
+        self.startWriting()
+        return done
+
+    def doWrite(self) -> Any:  # noqa: N802 - Twisted's name
+        """Send what waits, and close when that is asked for."""
+        if self.sealed:
+            lost = self._send_sealed()
+            if lost is not None or self.sealed:
+                return lost
+        if self._held():
+            self.stopWriting()  # type: ignore[no-untyped-call]
+            return None
+        return super().doWrite()  # type: ignore[no-untyped-call]
+
+    def startWriting(self) -> None:  # noqa: N802 - Twisted's name
+        """Ask for ``doWrite``, unless it could do nothing."""
+        if self.sealed or not self._held():
+            super().startWriting()  # type: ignore[no-untyped-call]
+
+    def _waiting(self) -> bool:
+        return bool(self._tempDataLen or len(self.dataBuffer) > self.offset)
+
+    def _held(self) -> bool:
+        """True when there is something to write, but the handshake comes first."""
+        return self._state in (_State.HELLO, _State.SHAKING) and self._waiting()
+
+    def _flush(self) -> bool:
+        """Send what OpenSSL has made, or keep it for when the socket takes more; False when that is pointless."""
+        made = self._outgoing.read()
+        if self.sealed:
+            self.sealed = b"".join((self.sealed, made))
+            return len(self.sealed) <= _MOST_SEALED
+        self.sealed = made
+        if self._send_sealed() is not None:
+            return False
+        if self.sealed:
+            self.startWriting()
+        return True
+
+    def _send_sealed(self) -> Any:
+        sealed = self.sealed
+        sent = self._send(sealed)
+        if sent < 0:
+            return main.CONNECTION_LOST
+        self.sealed = memoryview(sealed)[sent:] if sent < len(sealed) else b""
+        return None
+
+    def _send(self, sealed: bytes | memoryview) -> int:
+        """Bytes that the socket takes; -1 when the connection is lost."""
+        try:
+            return self.socket.send(sealed)
+        except OSError as error:
+            # ENOBUFS is a full kernel, as Twisted has it.
+            return 0 if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS) else -1
+
+    # Closing.
+
+    def loseConnection(self) -> None:  # noqa: N802 - Twisted's name
+        """Close when what was written has been sent, and close_notify after it."""
+        super().loseConnection()  # type: ignore[no-untyped-call]
+        if self.connected and self._held():
+            # Else the handshake would never end.
+            self.startReading()  # type: ignore[no-untyped-call]
+
+    def _postLoseConnection(self) -> Any:  # noqa: N802 - Twisted's name
+        return main.CONNECTION_DONE if self._close_tls() else None
+
+    def _closeWriteConnection(self) -> None:  # noqa: N802 - Twisted's name
+        if self._close_tls():
+            super()._closeWriteConnection()
+
+    def _close_tls(self) -> bool:
+        """Say that nothing follows, once; False while that is not sent, after which ``doWrite`` asks again."""
+        if self._state is _State.OPEN:
+            self._state = _State.CLOSED
+            try:
+                self._tls.unwrap()
+            except ssl.SSLError:
+                pass  # as a rule because the peer has not closed its direction yet
+            return not (self._outgoing.pending and self._flush() and self.sealed)
+        return not self.sealed
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
+        """Let go of OpenSSL's part."""
+        super().connectionLost(reason)
+        self._tls = None
+        self.sealed = b""
+
+
+class TLSPort(tcp.Port):
+    """A listening TCP socket whose connections are TLS.
+
+    :ivar protocols: what may be spoken, as ALPN names it; empty for a factory that does not say.
+    :ivar received: what was read from a socket.
+    :ivar incoming: OpenSSL's input.
+    :ivar outgoing: OpenSSL's output.
+    """
+
+    transport = TLSTransport  # type: ignore[assignment]
+    _type = "TLS"
+
+    context: ssl.SSLContext
+    protocols: frozenset[bytes] = frozenset()
+    received: memoryview
+    incoming: ssl.MemoryBIO
+    outgoing: ssl.MemoryBIO
+
+    @classmethod
+    def adopt(cls, sock: socket.socket, factory: Any, reactor: Any, context: ssl.SSLContext) -> Self:
+        """Accept on a copy of a socket that listens already.
+
+        :param factory: an ``IProtocolFactory``; an ``IProtocolNegotiationFactory`` is asked for the protocols of ALPN.
+        """
+        port = cls._fromListeningDescriptor(reactor, sock.fileno(), sock.family, factory)  # type: ignore[no-untyped-call]
+        assert isinstance(port, cls)
+        port.secure(context)
+        port.startListening()
+        return port
+
+    def secure(self, context: ssl.SSLContext) -> None:
+        """Prepare for connections."""
+        factory: Any = self.factory
+        if IProtocolNegotiationFactory.providedBy(factory):
+            names = factory.acceptableProtocols()
+            context.set_alpn_protocols([name.decode("ascii") for name in names])
+            self.protocols = frozenset(names)
+        self.context = context
+        self.received = memoryview(bytearray(_READ))
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
