@@ -43,7 +43,7 @@ class Hub:
     """
 
     clock: Clock
-    reader: Callable[[Settings], Reader]
+    reader: Callable[[], Reader]
 
     def __init__(self, application: Application, settings: Settings, action_logger: ActionLogger | None) -> None:
         self.application = application

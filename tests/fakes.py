@@ -24,7 +24,7 @@ from asgiserver.asgi.websocket import WebSocketExchange
 from asgiserver.errors import RequestError
 from asgiserver.settings import Settings
 from asgiserver.wire.connection import HTTPConnection
-from asgiserver.wire.reader import reader_class
+from asgiserver.wire.reader import readers
 
 T = TypeVar("T")
 
@@ -197,7 +197,7 @@ class WireHub:
         self.settings = Settings(**settings)
         self.clock = Clock()
         self.fields = fields()
-        self.reader = reader_class(self.settings.http)
+        self.reader = readers(self.settings)
         self.stopping = False
         self.accepting = True
         self.refusal: RequestError | None = None

@@ -21,7 +21,8 @@ class Request(NamedTuple):
 
     :param method: an RFC 9110 §9 token, upper case.
     :param target: the origin-form of the target, or ``*`` (RFC 9112 §3.2); no fragment.
-    :param headers: field lines in order, names in lower case, values stripped, duplicates kept.
+    :param headers: field lines in order, names in lower case and without underscores, values stripped, duplicates
+        kept; the application may change the list.
     :param http_version: ``"1.0"`` or ``"1.1"``; ``"2"`` from HTTP/2.
     :param body_size: bytes of the body, 0 for none, :data:`CHUNKED` when only its end will tell.
     :param keep_alive: the peer is ready to use the connection again (RFC 9112 §9.3).
@@ -103,9 +104,7 @@ class ScopeBuilder:
             "raw_path": raw_path,
             "query_string": query_string,
             "root_path": self._root_path,
-            # CGI and WSGI map "-" and "_" to the same variable, so a client could pass off x_real_ip for the x-real-ip
-            # that a proxy sets (CVE-2015-0219); Daphne drops such fields too.
-            "headers": [field for field in headers if b"_" not in field[0]],
+            "headers": headers,
             "client": None if client is None else list(client),
             "server": None if server is None else list(server),
         }

@@ -44,7 +44,7 @@ class WireHub(Protocol):
     fields: DefaultFields
     stopping: bool
     #: Makes the reader of requests of a connection.
-    reader: Callable[[Settings], Reader]
+    reader: Callable[[], Reader]
 
     def connection_made(self, connection: HTTPConnection) -> bool:
         """Count a connection; False when it is one too many."""

@@ -14,7 +14,7 @@ from ..asgi.scope import CHUNKED, Request, replace_host
 from ..errors import RequestError
 from .handshake import is_upgrade
 
-__all__ = ["check_fields", "check_framing", "check_head", "check_lines", "request", "tokens"]
+__all__ = ["METHODS", "check_fields", "check_framing", "check_head", "check_lines", "request", "tokens"]
 
 # What may stand in a head: printable ASCII, HTAB, CR, LF, and obs-text (RFC 9110 §5.5) without 0x85, which is a line
 # end to Unicode-minded parsers behind us (CVE-2026-44546).
@@ -36,7 +36,7 @@ _tuple = tuple.__new__
 #: The fields that say what a server has to do with a request.
 _KNOWN = frozenset([b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade"])
 #: The methods of RFC 9110 §9 and RFC 5789, which need no checks; CONNECT is not among them.
-_METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH")}
+METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH")}
 
 
 def check_fields(block: bytes) -> None:
@@ -115,15 +115,22 @@ def request(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], ht
     :raises RequestError: 400, 417 or 501.
     """
     known: dict[bytes, bytes] = {}
+    underscores = False
     for name, value in headers:
-        if name in _KNOWN:
+        if b"_" in name:
+            underscores = True
+        elif name in _KNOWN:
             if name in known:
                 # No Host has a space in it, which tells several from one.
                 value = known[name] + (b" " if name == b"host" else b",") + value
             known[name] = value
+    if underscores:
+        # CGI and WSGI map "-" and "_" to the same variable, so a client could pass off x_real_ip for the x-real-ip that
+        # a proxy sets (CVE-2015-0219); Daphne drops such fields too.
+        headers = [field for field in headers if b"_" not in field[0]]
     # First, as an answer to it must not depend on what else is wrong, and on which parser has found that.
     body_size = _body_size(known, http_version)
-    text = _METHODS.get(method)
+    text = METHODS.get(method)
     if text is None:
         text = _method(method)
     host = _host(known, http_version)

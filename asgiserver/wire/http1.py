@@ -57,7 +57,7 @@ class HTTP1:
 
     def __init__(self, connection: HTTPConnection) -> None:
         self._connection = connection
-        self._reader = connection.hub.reader(connection.hub.settings)
+        self._reader = connection.hub.reader()
         self._state = _State.IDLE
         self._exchange: Exchange | None = None
         self._request: Request | None = None

@@ -12,7 +12,7 @@ from ..asgi.scope import CHUNKED, Request
 from ..errors import RequestError
 from ..settings import Settings
 from .head import check_framing, check_head, check_lines, request
-from .reader import Reader
+from .reader import Fields, Reader
 
 __all__ = ["HttptoolsReader"]
 
@@ -47,8 +47,8 @@ class HttptoolsReader(Reader):
 
     __slots__ = ("_head", "_parser")
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: Settings, fields: Fields | None = None) -> None:
+        super().__init__(settings, fields)
         self._head = _Head()
         self._parser = HttpRequestParser(self._head)
 

@@ -9,13 +9,39 @@ are framed by :mod:`.body` whichever parser has read the head.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 from ..asgi.interfaces import TCHAR
 from ..asgi.scope import CHUNKED, Request
 from ..errors import RequestError, SettingsError
 from ..settings import Settings
 from .body import Body, ChunkedBody, Event, LengthBody
+from .head import METHODS
 
-__all__ = ["Reader", "reader_class"]
+__all__ = ["Fields", "Reader", "reader_class", "readers"]
+
+#: A request line but for its version, which then is one without any question; the target has no fragment.
+_is_plain_line = re.compile(rb'([A-Z]{1,20}) (/[!"$-~]*)').fullmatch
+#: `` HTTP/1.1``: what of the request line belongs to the fields, as it says how they are meant.
+_VERSION_SIZE = 9
+
+#: Most bytes of fields that are remembered, and most of such.
+_MOST_BYTES, _MOST = 2048, 256
+
+#: The fields of heads as they were sent, behind their version, and what was read there: the field lines, the version,
+#: and whether the connection can be used again.
+Fields = dict[bytes, tuple[list[tuple[bytes, bytes]], str, bool]]
+
+
+def readers(settings: Settings) -> Callable[[], Reader]:
+    """Makes the readers of a server's connections, which share what they have read.
+
+    :raises SettingsError: as of :func:`reader_class`.
+    """
+    kind = reader_class(settings.http)
+    fields: Fields = {}
+    return lambda: kind(settings, fields)
 
 
 def reader_class(name: str) -> type[Reader]:
@@ -39,13 +65,18 @@ def reader_class(name: str) -> type[Reader]:
 class Reader:
     """Reads the requests of one connection, one after the other.
 
+    A client that keeps its connection sends the same fields with one target after the other. So those of a request
+    that has no body and asks for nothing special are remembered, and the parser is not asked about the same bytes again.
+
     :param settings: for the limits of a head.
+    :param fields: what was read by others, and may be read by them next.
     """
 
-    __slots__ = ("_at", "_body", "_data", "_least_limit", "_scanned", "_settings")
+    __slots__ = ("_at", "_body", "_data", "_fields", "_least_limit", "_scanned", "_settings")
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, fields: Fields | None = None) -> None:
         self._settings = settings
+        self._fields: Fields = {} if fields is None else fields
         # What is shorter can break neither limit.
         self._least_limit = min(settings.limit_target_size, settings.limit_head_size)
         # What was fed, and how much of it was taken: a read that holds exactly one request is never copied.
@@ -79,13 +110,7 @@ class Reader:
         """
         body = self._body
         if body is None:
-            head = self._take_head()
-            if head is None:
-                return Event.NEED_DATA
-            read = self._parse(head)
-            if read.body_size:
-                self._begin_body(read.body_size)
-            return read
+            return self._next_request()
         event, self._at = body.take(self._data, self._at)
         if event is Event.END:
             self._body = None
@@ -104,6 +129,44 @@ class Reader:
         """
         raise NotImplementedError
 
+    def _next_request(self) -> Request | Event:
+        data, at = self._data, self._at
+        end = data.find(b"\r\n\r\n", at + self._scanned) + 4
+        if end < 4 or data.startswith(b"\r\n", at):
+            return self._next_head()
+        behind = data.find(b"\r", at) - _VERSION_SIZE
+        line = _is_plain_line(data, at, behind)
+        if line is None or line[1] not in METHODS or end - at > self._least_limit:
+            return self._next_head()
+        fields = data[behind:end]
+        known = self._fields.get(fields)
+        if known is None:
+            return self._remember(fields, self._next_head())
+        self._scanned, self._at = 0, end
+        headers, version, keep_alive = known
+        # Without the function that NamedTuple writes for it, which takes three times as long.
+        return tuple.__new__(
+            Request, (METHODS[line[1]], line[2], headers.copy(), version, 0, keep_alive, False, False)
+        )
+
+    def _remember(self, fields: bytes, read: Request | Event) -> Request | Event:
+        """Remember what was read in ``fields`` behind a plain line, unless they ask for something special."""
+        known = self._fields
+        if isinstance(read, Request) and not (read.body_size or read.upgrade) and len(fields) <= _MOST_BYTES:
+            if len(known) >= _MOST:
+                del known[next(iter(known))]
+            known[fields] = read.headers.copy(), read.http_version, read.keep_alive
+        return read
+
+    def _next_head(self) -> Request | Event:
+        head = self._take_head()
+        if head is None:
+            return Event.NEED_DATA
+        read = self._parse(head)
+        if read.body_size:
+            self._begin_body(read.body_size)
+        return read
+
     def _begin_body(self, size: int) -> None:
         if size == CHUNKED:
             self._body = ChunkedBody(self._settings.limit_head_size, self._settings.limit_head_count)
@@ -121,7 +184,7 @@ class Reader:
             while data.startswith(b"\r\n", at):
                 at += 2
             self._at = at
-        end = data.find(b"\r\n\r\n", at + max(0, self._scanned - 3))
+        end = data.find(b"\r\n\r\n", at + self._scanned)
         if end < 0:
             self._check_beginning(data, at)
             return None
@@ -145,7 +208,7 @@ class Reader:
         seen = self._scanned
         if beginning.count(b"\n", seen) != beginning.count(b"\r\n", max(0, seen - 1)):
             raise RequestError(400, "The request's lines must end in CRLF.")
-        self._scanned = started
+        self._scanned = max(0, started - 3)
 
     def _check_size(self, head: bytes, size: int) -> None:
         settings = self._settings

@@ -34,14 +34,14 @@ def head(status: int, headers: Headers, *, chunked: bool = False, connection: by
     :param chunked: say that the body is chunked.
     :param connection: value of the Connection field; none when empty.
     """
-    lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status]
-    lines += [b"%b: %b\r\n" % field for field in headers]
+    lines = [b": ".join(field) for field in headers]
     if chunked:
-        lines.append(b"transfer-encoding: chunked\r\n")
+        lines.append(b"transfer-encoding: chunked")
     if connection:
-        lines.append(b"connection: %b\r\n" % connection)
+        lines.append(b"connection: %b" % connection)
+    # Formatting and joining cost least when they are few: this is done for each response.
     lines.append(b"\r\n")
-    return b"".join(lines)
+    return (_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status) + b"\r\n".join(lines)
 
 
 def framed(data: bytes, framing: Framing, *, last: bool) -> list[bytes]:
