@@ -34,6 +34,8 @@ def load(certfile: str, keyfile: str | None) -> ssl.SSLContext:
     context.set_ciphers(_CIPHERS)
     # A client of TLS 1.2 could make the server shake hands over and over.
     context.options |= ssl.OP_NO_RENEGOTIATION
+    # One is enough to come back with; the second that OpenSSL makes costs every handshake of TLS 1.3.
+    context.num_tickets = 1
     try:
         context.load_cert_chain(certfile, keyfile, password=_no_password)
     except _EncryptedKey as error:

@@ -22,13 +22,13 @@ import pytest
 import trustme
 from twisted.internet.interfaces import IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asgiserver.errors import ListenError
 from asgiserver.process.endpoints import Listener, listen
 from asgiserver.process.reactor import install_reactor
+from asgiserver.process.tls import TLSPort
 from asgiserver.settings import Settings
 
 DEADLINE = 20.0
@@ -658,7 +658,7 @@ class TestTLS:
 
         run(main())
 
-    def test_time_is_the_given_reactors_and_not_the_global_ones(self, certificate: Certificate) -> None:
+    def test_the_reactor_is_the_given_one_and_not_the_global_one(self, certificate: Certificate) -> None:
         class Given:
             def __getattr__(self, name: str) -> Any:
                 return getattr(install_reactor(), name)
@@ -667,9 +667,11 @@ class TestTLS:
             given: Any = Given()
             settings = Settings(port=0, ssl_certfile=str(certificate.both))
             (listener,) = await listen(settings, EchoFactory(), given)
-            assert isinstance(listener._port.factory, TLSMemoryBIOFactory)
-            assert listener._port.factory._clock is given
-            await listener.close()
+            try:
+                assert isinstance(listener._port, TLSPort)
+                assert listener._port.reactor is given
+            finally:
+                await listener.close()
 
         run(main())
 
