@@ -110,11 +110,11 @@ class HTTPExchange(Exchange):
     def handle_reply(self, reply: ResponseStart | ResponseBody | SendPath | SendFile) -> None:
         """Take a parsed message of the application (ASGI HTTP, "Response Start" and "Response Body"; extensions)."""
         match self.state, reply:
+            case State.STARTED | State.STREAMING, ResponseBody(body, more_body):
+                self._send_body(body, more_body)
             case State.WAITING, ResponseStart():
                 self._response.start(reply)
                 self.state = State.STARTED
-            case (State.STARTED | State.STREAMING), ResponseBody():
-                self._send_body(reply.body, reply.more_body)
             case State.STARTED, SendPath(path):
                 part = open_path(path)
                 try:

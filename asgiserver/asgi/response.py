@@ -57,14 +57,17 @@ class Response:
         """
         start = self._start
         assert start is not None
-        has_body = self._method != "HEAD" and start.status not in (204, 205, 304)
-        if has_body and self._remaining is not None:
-            self._count(len(body), more_body, self._remaining)
+        if self._method == "HEAD" or start.status in (204, 205, 304):
+            body = b""
+            has_body = False
+        else:
+            has_body = True
+            if self._remaining is not None:
+                self._count(len(body), more_body, self._remaining)
         if self.status == CLIENT_CLOSED_REQUEST:
             self._send_head(start, has_body)
-        data = body if has_body else b""
-        self.sent += len(data)
-        self._stream.send_data(data, last=not more_body)
+        self.sent += len(body)
+        self._stream.send_data(body, last=not more_body)
 
     def file(self, part: FilePart, more_body: bool, sent: Callable[[bool], None]) -> None:
         """Send a part of a file as :meth:`body` sends bytes; ``sent(more_body)`` is called when it was written.
@@ -96,17 +99,15 @@ class Response:
         self.body(body, more_body=False)
 
     def _send_head(self, start: ResponseStart, has_body: bool) -> None:
-        self.status = start.status
-        headers = self._fields.complete(start.headers)
-        length = start.content_length
-        if start.status in (204, 205):
+        status, headers, length, close, _ = start
+        self.status = status
+        headers = self._fields.complete(headers)
+        if status == 204 or status == 205:
             # RFC 9110 §8.6: a server MUST NOT send Content-Length in a 204; §15.3.6: a 205 says that there is nothing.
             headers = [field for field in headers if field[0] != b"content-length"]
-            length = None if start.status == 204 else 0
-            headers += [(b"content-length", b"0")] if start.status == 205 else []
-        self._stream.send_headers(
-            start.status, headers, content_length=length, has_body=has_body, close=start.close
-        )
+            length = None if status == 204 else 0
+            headers += [(b"content-length", b"0")] if status == 205 else []
+        self._stream.send_headers(status, headers, content_length=length, has_body=has_body, close=close)
 
     def _count(self, size: int, more_body: bool, remaining: int) -> None:
         if size > remaining:

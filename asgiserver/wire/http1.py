@@ -30,6 +30,9 @@ __all__ = ["HTTP1"]
 logger = logging.getLogger("asgiserver.wire")
 
 
+#: Data up to this size is joined with its head by a copy; bytes.
+_SHORT = 16384
+
 #: A file up to this size is read whole rather than sent by the kernel; bytes.
 _SMALL_FILE = 32768
 
@@ -277,10 +280,13 @@ class HTTP1:
         """See ``Stream``."""
         if self._state is _State.CLOSED:
             return
-        start, self._head = self._head, None
-        if self._state is _State.SWITCHED or self._framing is _PLAIN:
+        start = self._head
+        self._head = None
+        if self._framing is _PLAIN or self._state is _State.SWITCHED:
             if start is None:
                 self._connection.write(data)
+            elif len(data) <= _SHORT:
+                self._connection.write(start + data)
             else:
                 self._connection.write_all([start, data])
         else:

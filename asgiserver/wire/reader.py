@@ -66,7 +66,7 @@ class Reader:
     """Reads the requests of one connection, one after the other.
 
     A client that keeps its connection sends the same fields with one target after the other. So those of a request
-    that has no body and asks for nothing special are remembered, and the parser is not asked about the same bytes again.
+    that has no body and asks for nothing special are remembered, and the parser is not asked about these bytes again.
 
     :param settings: for the limits of a head.
     :param fields: what was read by others, and may be read by them next.
@@ -111,10 +111,18 @@ class Reader:
         body = self._body
         if body is None:
             return self._next_request()
-        event, self._at = body.take(self._data, self._at)
+        event, at = body.take(self._data, self._at)
+        self._take(at)
         if event is Event.END:
             self._body = None
         return event
+
+    def _take(self, at: int) -> None:
+        """All before ``at`` is taken; an idle connection is not to keep what it has read last."""
+        if at == len(self._data):
+            self._data, self._at = b"", 0
+        else:
+            self._at = at
 
     def take_rest(self) -> bytes:
         """All bytes that were fed and not taken; the reader is done."""
@@ -142,7 +150,8 @@ class Reader:
         known = self._fields.get(fields)
         if known is None:
             return self._remember(fields, self._next_head())
-        self._scanned, self._at = 0, end
+        self._scanned = 0
+        self._take(end)
         headers, version, keep_alive = known
         # Without the function that NamedTuple writes for it, which takes three times as long.
         return tuple.__new__(
@@ -189,7 +198,7 @@ class Reader:
             self._check_beginning(data, at)
             return None
         self._scanned = 0
-        self._at = end + 4
+        self._take(end + 4)
         head = data[at : end + 4]
         if len(head) > self._least_limit:
             self._check_size(head, len(head))

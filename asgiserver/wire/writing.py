@@ -11,7 +11,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.abstract import FileDescriptor
@@ -21,12 +21,11 @@ from ..asgi.interfaces import Clock
 
 __all__ = ["WritingProtocol"]
 
-_T = TypeVar("_T")
-
 #: An application that sends without ever waiting lets the others run after this many bytes.
 _BURST = 262144
 #: Up to here a copy costs less than what it saves; bytes.
 _JOIN = 16384
+_JOIN_WRAPPED = 131072
 #: How much of a file is sent before the others have a turn; bytes.
 _FILE_BURST = 1048576
 #: How much of a file is read at once where the kernel cannot send it by itself; bytes.
@@ -98,8 +97,13 @@ class WritingProtocol(TwistedProtocol):
             self.congested = True
         transport = self.transport
         if self._direct and not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
-            sock = self._socket
-            data = self._write_now(data) if sock is None else data[_sent(sock.send, data) :]
+            if self._socket is None:
+                data = self._write_now(data)
+            else:
+                try:
+                    data = data[self._socket.send(data) :]
+                except OSError:
+                    pass  # it is full, or broken: then the reactor's own attempt will meet the error again
         if data:
             transport.write(data)
 
@@ -111,14 +115,15 @@ class WritingProtocol(TwistedProtocol):
             return
         transport, sock = self.transport, self._socket
         if sock is None:
-            for part in parts:
+            # To TLS each write is a record or more, and what wraps a transport has its own overhead for each.
+            for part in [b"".join(parts)] if size <= _JOIN_WRAPPED else parts:
                 self.write(part)
             return
         self._unyielded += size
         if self._unyielded > _BURST:
             self.congested = True
         if not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
-            parts = _rest(parts, _sent(sock.sendmsg, parts))
+            parts = _rest(parts, _sent(sock, parts))
         for part in parts:
             transport.write(part)
 
@@ -220,10 +225,10 @@ class WritingProtocol(TwistedProtocol):
                 waiter.set_result(None)
 
 
-def _sent(send: Callable[[_T], int], data: _T) -> int:
-    """How many bytes a socket's ``send`` takes at once."""
+def _sent(sock: socket.socket, parts: list[bytes]) -> int:
+    """How many bytes of ``parts`` the socket takes at once."""
     try:
-        return send(data)
+        return sock.sendmsg(parts)
     except OSError:
         # It is full, or broken: then the reactor's own attempt will meet the error again and end the connection.
         return 0
