@@ -46,7 +46,9 @@ class _State(Enum):
     CLOSED = auto()  # nothing is read any more
 
 
+#: An enum's members take several times as long to look up.
 _IDLE, _BODY, _ANSWERING, _DRAINING = _State.IDLE, _State.BODY, _State.ANSWERING, _State.DRAINING
+_SWITCHED, _CLOSED = _State.SWITCHED, _State.CLOSED
 _UNKNOWN, _NONE, _PLAIN, _CHUNKED = Framing.UNKNOWN, Framing.NONE, Framing.PLAIN, Framing.CHUNKED
 
 
@@ -76,10 +78,21 @@ class HTTP1:
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the peer."""
-        if self._state is _State.SWITCHED:
+        state = self._state
+        if state is _IDLE and not self._connection.slow:
+            request = self._reader.take_whole(data)
+            if request is not None:
+                # Nothing more can be wanted before the answer is complete.
+                try:
+                    self._begin(request)
+                except RequestError as error:
+                    self._fail(error)
+                return
+        elif state is _SWITCHED:
             assert self._exchange is not None
             self._exchange.body_received(data)
-        elif self._state is not _State.CLOSED:
+            return
+        if state is not _CLOSED:
             self._reader.feed(data)
             self._read()
 
