@@ -12,16 +12,19 @@ from asgiserver.asgi.scope import Request
 from asgiserver.errors import RequestError
 from asgiserver.settings import Settings
 from asgiserver.wire.body import Event
-from asgiserver.wire.reader import Reader, reader_class
+from asgiserver.wire.reader import Fields, Reader, reader_class
 
 pytest.importorskip("httptools")
 
 Outcome = list[object]
 
 
-def outcome(name: str, data: bytes) -> Outcome:
+LIMITS = Settings(limit_head_size=4096, limit_head_count=20, limit_target_size=512)
+
+
+def outcome(name: str, data: bytes, fields: Fields) -> Outcome:
     """Every request and body in ``data`` and where each ends, and at last NEED_DATA or the status of a refusal."""
-    reader: Reader = reader_class(name)(Settings(limit_head_size=4096, limit_head_count=20, limit_target_size=512))
+    reader: Reader = reader_class(name)(LIMITS, fields)
     reader.feed(data)
     found: Outcome = []
     while True:
@@ -35,9 +38,13 @@ def outcome(name: str, data: bytes) -> Outcome:
 
 
 def same(data: bytes) -> Outcome:
-    by_h11, by_httptools = outcome("h11", data), outcome("httptools", data)
-    assert by_httptools == by_h11
-    return by_h11
+    """What both readers make of ``data``, the first time and when they remember its fields."""
+    expected = outcome("h11", data, {})
+    for name in ("h11", "httptools"):
+        fields: Fields = {}
+        assert outcome(name, data, fields) == expected
+        assert outcome(name, data, fields) == expected
+    return expected
 
 
 HOST = b"Host: example.com\r\n"
@@ -146,6 +153,17 @@ HOSTILE = st.one_of(
 )
 CHANGE = st.tuples(st.sampled_from([replaced, swapped]), st.integers(0, 200), st.integers(0, 4), HOSTILE)
 Change = tuple[Callable[[bytes, int, int, bytes], bytes], int, int, bytes]
+
+
+@given(st.sampled_from(LINES), st.sampled_from(LINES), st.sampled_from(FIELDS))
+@settings(max_examples=400, deadline=None)
+def test_what_is_remembered_is_right_behind_any_line(first: bytes, second: bytes, field: bytes) -> None:
+    head = b"%b\r\n" + HOST + field + b"\r\n\r\n"
+    expected = outcome("h11", head % second, {})
+    for name in ("h11", "httptools"):
+        fields: Fields = {}
+        outcome(name, head % first, fields)
+        assert outcome(name, head % second, fields) == expected
 
 
 REQUEST = st.sampled_from([GET, POST, CHUNKED, UPGRADE, OLD])

@@ -12,7 +12,7 @@ from asgiserver.asgi.scope import CHUNKED, Request
 from asgiserver.errors import RequestError
 from asgiserver.settings import Settings
 from asgiserver.wire.body import Event
-from asgiserver.wire.reader import Reader, reader_class
+from asgiserver.wire.reader import Fields, Reader, reader_class, readers
 
 GET = b"GET /a?b HTTP/1.1\r\nHost: example.com\r\nX-Note:  caf\xe9 \t\r\nX-note: 2\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello"
@@ -30,7 +30,7 @@ def made(request: pytest.FixtureRequest) -> Reader:
     return reader_class(request.param)(Settings())
 
 
-def readers(**settings: int) -> list[Reader]:
+def both(**settings: int) -> list[Reader]:
     return [reader_class(name)(Settings(**settings)) for name in READERS]
 
 
@@ -47,7 +47,7 @@ def drained(made: Reader) -> list[Read]:
 
 def read(*pieces: bytes, **settings: int) -> list[Read]:
     """What comes of ``pieces``, looked at after each; of every reader the same."""
-    one, *others = [read_by(made, pieces) for made in readers(**settings)]
+    one, *others = [read_by(made, pieces) for made in both(**settings)]
     assert all(other == one for other in others)
     if isinstance(one, RequestError):
         raise one
@@ -296,7 +296,7 @@ class TestLimits:
 
     def test_head_without_an_end_is_refused_at_the_limit(self) -> None:
         """T114."""
-        for made in readers(limit_head_size=1000):
+        for made in both(limit_head_size=1000):
             made.feed(b"GET / HTTP/1.1\r\nx: " + b"*" * 980)
             assert made.next_event() is Event.NEED_DATA
             made.feed(b"**")
@@ -334,3 +334,62 @@ class TestLimits:
         assert status(CHUNKS[:-2] + line + b"\r\n", limit_head_size=256) == 200
         assert status(CHUNKS[:-2] + line * 3 + b"\r\n", limit_head_size=256) == 431
         assert status(CHUNKS[:-2] + b"a:b\r\n" * 10 + b"\r\n", limit_head_count=10) == 431
+
+
+class TestMemory:
+    """What is remembered of requests, and shared by a server's connections."""
+
+    @pytest.mark.parametrize("name", READERS)
+    def test_known_fields_are_not_parsed_again(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        make = readers(Settings(http=name))
+        first, second = make(), make()
+        first.feed(GET)
+        assert first.next_event() == READ
+        monkeypatch.setattr(type(second), "_parse", None)
+        second.feed(GET.replace(b"/a?b", b"/other") * 2)
+        for _ in range(2):
+            assert second.next_event() == READ._replace(target=b"/other")
+        assert second.next_event() is Event.NEED_DATA
+
+    def test_what_an_application_does_to_its_headers_is_not_remembered(self) -> None:
+        make = readers(Settings())
+        for _ in range(3):
+            made = make()
+            made.feed(GET)
+            request = made.next_event()
+            assert request == READ
+            assert isinstance(request, Request)
+            request.headers.clear()
+
+    def test_other_limits_are_another_server(self) -> None:
+        make, strict = readers(Settings()), readers(Settings(limit_head_count=2))
+        made, other = make(), strict()
+        made.feed(GET)
+        made.next_event()
+        other.feed(GET)
+        with pytest.raises(RequestError):
+            other.next_event()
+
+    @pytest.mark.parametrize("head", [POST, CHUNKS, b"GET / HTTP/1.1\r\nhost: x\r\nx: %b\r\n\r\n" % (b"*" * 3000)])
+    def test_bodies_and_long_fields_are_not_remembered(self, head: bytes) -> None:
+        fields: Fields = {}
+        made = reader_class("h11")(Settings(), fields)
+        made.feed(head)
+        made.next_event()
+        assert fields == {}
+
+    def test_a_client_with_ever_other_fields_takes_no_more_memory(self) -> None:
+        fields: Fields = {}
+        made = reader_class("h11")(Settings(), fields)
+        for number in range(1000):
+            made.feed(b"GET / HTTP/1.1\r\nhost: x\r\nx: %d\r\n\r\n" % number)
+            made.next_event()
+        assert len(fields) == 256
+        assert next(iter(fields.values()))[0][1] == (b"x", b"744")
+
+    def test_nothing_of_a_read_is_kept_that_was_taken(self, made: Reader) -> None:
+        made.feed(POST)
+        while made.next_event() is not Event.END:
+            pass
+        assert made.buffered == 0
+        assert made._data == b""

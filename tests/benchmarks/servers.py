@@ -133,8 +133,7 @@ SERVERS = {
         ),
         ServerKind(
             "asgiserver-h11", ("asgiserver", "h11"),
-            # Before there were such flags, h11 was the only reader.
-            _asgiserver(*(["--http", "h11", "--loop", "asyncio"] if "--http" in _known_flags("asgiserver") else [])),
+            _asgiserver("--http", "h11", "--loop", "asyncio"), ("--http", "--loop"),
         ),
         ServerKind("uvicorn", ("uvicorn", "httptools", "uvloop", "websockets"), _uvicorn()),
         ServerKind("uvicorn-h11", ("uvicorn", "h11", "websockets"), _uvicorn("--http", "h11", "--loop", "asyncio")),

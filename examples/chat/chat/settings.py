@@ -26,6 +26,7 @@ SECRET_KEY = os.environ.get("CHAT_SECRET_KEY") or kept_key(DATA_DIR / "secret.ke
 ASGI_APPLICATION = "chat.asgi.application"
 ROOT_URLCONF = "chat.urls"
 INSTALLED_APPS = [
+    "asgiserver",  # for manage.py runserver; before staticfiles, which has one too
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
