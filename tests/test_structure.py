@@ -34,6 +34,7 @@ TESTED_IN = {
     "asgiserver/__main__.py": "tests/e2e/test_command_line.py",
     "asgiserver/server.py": "tests/e2e/test_life_cycle.py",
     "asgiserver/wire/h11_reader.py": "tests/test_reader.py",
+    "asgiserver/wire/http1_stream.py": "tests/test_http1.py",
     "asgiserver/django_testing.py": "tests/e2e/test_live_tests.py",
     "asgiserver/testing.py": "tests/e2e/test_live_server.py",
     "asgiserver/asgi/interfaces.py": "tests/test_frames.py",

@@ -32,6 +32,10 @@ class State(Enum):
     GONE = auto()  # the peer left, or was made to
 
 
+#: An enum's members take several times as long to look up.
+_WAITING, _COMPLETE, _GONE = State.WAITING, State.COMPLETE, State.GONE
+
+
 class Exchange:
     """What HTTP and WebSocket exchanges share.
 
@@ -47,10 +51,10 @@ class Exchange:
         self.stream = stream
         self.settings = settings
         self.clock = clock
-        self.state = State.WAITING
+        self.state = _WAITING
         self._hub = hub
         self._told = False
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[asyncio.Future[None]] | None = None
         self._deadlines: Deadlines | None = None
 
     def __str__(self) -> str:
@@ -59,12 +63,12 @@ class Exchange:
     @property
     def gone(self) -> bool:
         """The peer cannot be reached any more."""
-        return self.state is State.GONE
+        return self.state is _GONE
 
     @property
     def finished(self) -> bool:
         """Nothing more will be sent: an application that still runs does so in the background."""
-        return self.state is State.COMPLETE or self.state is State.GONE
+        return self.state is _COMPLETE or self.state is _GONE
 
     @property
     def answered(self) -> bool:
@@ -93,6 +97,8 @@ class Exchange:
             await asyncio.sleep(0)
         while (event := self._next_event()) is None:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            if self._waiters is None:
+                self._waiters = []
             self._waiters.append(waiter)
             try:
                 await waiter
@@ -104,7 +110,7 @@ class Exchange:
         raise NotImplementedError
 
     def _wake(self) -> None:
-        for waiter in self._waiters:
+        for waiter in self._waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
 

@@ -6,7 +6,10 @@ Everything here is a ``typing.Protocol`` or an alias, so that ``asgi/`` never im
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from .default_fields import Defaults
 
 __all__ = [
     "TCHAR",
@@ -89,12 +92,20 @@ class Stream(Protocol):
         """True when :meth:`drain` has to be awaited before more is sent: the peer is slow, or others want a turn."""
 
     def send_headers(
-        self, status: int, headers: Headers, *, content_length: int | None, has_body: bool, close: bool
+        self,
+        status: int,
+        headers: Headers,
+        defaults: Defaults,
+        *,
+        content_length: int | None,
+        has_body: bool,
+        close: bool,
     ) -> None:
         """Begin the final response. May be held back until the first :meth:`send_data` or :meth:`end`.
 
         :param status: 200 to 999.
         :param headers: checked and in lower case, without connection-specific fields; the wire adds framing.
+        :param defaults: further fields that the exchange wants sent, behind the others.
         :param content_length: what ``headers`` say of the body's size in bytes, None when nothing.
         :param has_body: False for HEAD, 204 and 304: no body follows, whatever the fields say (RFC 9112 §6.3).
         :param close: the application asked for the connection to be closed afterwards.

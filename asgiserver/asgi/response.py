@@ -101,13 +101,13 @@ class Response:
     def _send_head(self, start: ResponseStart, has_body: bool) -> None:
         status, headers, length, close, _ = start
         self.status = status
-        headers = self._fields.complete(headers)
+        defaults = self._fields.lacking(headers)
         if status == 204 or status == 205:
             # RFC 9110 §8.6: a server MUST NOT send Content-Length in a 204; §15.3.6: a 205 says that there is nothing.
             headers = [field for field in headers if field[0] != b"content-length"]
             length = None if status == 204 else 0
             headers += [(b"content-length", b"0")] if status == 205 else []
-        self._stream.send_headers(status, headers, content_length=length, has_body=has_body, close=close)
+        self._stream.send_headers(status, headers, defaults, content_length=length, has_body=has_body, close=close)
 
     def _count(self, size: int, more_body: bool, remaining: int) -> None:
         if size > remaining:

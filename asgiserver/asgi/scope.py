@@ -72,7 +72,7 @@ class ScopeBuilder:
         """The scope of an HTTP request."""
         scope = self._common(request, addresses)
         scope["type"] = "http"
-        scope["method"] = request.method
+        scope["method"] = request[0]
         scope["extensions"] = {"http.response.pathsend": {}, "http.response.zerocopysend": {}}
         return scope
 
@@ -86,27 +86,27 @@ class ScopeBuilder:
         return scope
 
     def _common(self, request: Request, addresses: Addresses) -> dict[str, Any]:
-        raw_path, _, query_string = request.target.partition(b"?")
+        _, target, headers, http_version, _, _, _, _ = request
+        raw_path, _, query_string = target.partition(b"?")
         # Bad UTF-8 becomes U+FFFD; raw_path has the bytes as they were sent.
         path = raw_path.decode("ascii")
         client, server, secure = addresses
         scheme = "https" if secure else "http"
-        headers: Headers = request.headers
         if self._forwarding is not None:
             client, scheme, host = self._forwarding.resolve(headers, client, scheme)
             if host is not None:
                 headers = replace_host(headers, host)
         scope: dict[str, Any] = {
             "asgi": _ASGI.copy(),
-            "http_version": request.http_version,
+            "http_version": http_version,
             "scheme": scheme,
             "path": unquote(path) if "%" in path else path,
             "raw_path": raw_path,
             "query_string": query_string,
             "root_path": self._root_path,
             "headers": headers,
-            "client": None if client is None else list(client),
-            "server": None if server is None else list(server),
+            "client": None if client is None else [*client],
+            "server": None if server is None else [*server],
         }
         if self._state is not None:
             scope["state"] = self._state.copy()
