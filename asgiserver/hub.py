@@ -41,12 +41,12 @@ async def _handle_reply(exchange: Exchange, message: Message) -> None:
     :raises ApplicationError: the message is malformed or does not fit; nothing of it was sent.
     :raises ClientDisconnected: the peer has left, and the application does not listen for that.
     """
-    stream = exchange.stream
-    if exchange.state is _GONE or stream.congested:
+    if exchange.state is _GONE or exchange.stream.congested:
         await _handle_late_reply(exchange, message)
         return
     # By far the most: nothing is to be waited for before.
     exchange.handle_reply(exchange.parse(message))
+    stream = exchange.stream
     if stream.congested:
         await stream.drain()
 
@@ -249,7 +249,7 @@ class Hub:
     def logs_actions(self) -> bool:
         """False when nobody wants to know."""
         log = self.action_logger
-        return type(log) is not AccessLog or log.enabled
+        return type(log) is not AccessLog or log.logger.isEnabledFor(logging.INFO)
 
     def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
         """Tell ``action_logger`` what has happened, as Daphne does; it can do no harm to the exchange."""

@@ -14,8 +14,10 @@ from typing import Any
 from ..errors import RequestError, UnexpectedMessage
 from ..settings import Settings
 from .deadlines import Deadline, Deadlines
+from .default_fields import DefaultFields
 from .interfaces import Clock, Hub, Message, Scope, Stream
 from .messages import TYPES
+from .response import Response
 
 __all__ = ["Exchange", "State"]
 
@@ -36,19 +38,22 @@ class State(Enum):
 _WAITING, _COMPLETE, _GONE = State.WAITING, State.COMPLETE, State.GONE
 
 
-class Exchange:
+class Exchange(Response):
     """What HTTP and WebSocket exchanges share.
 
     :param scope: the application's scope.
     :param stream: where this exchange writes.
     :param hub: told when the peer is gone and what to log.
+    :param fields: the default fields of a response.
     """
 
-    __slots__ = ("_deadlines", "_hub", "_told", "_waiters", "clock", "scope", "settings", "state", "stream")
+    __slots__ = ("_deadlines", "_hub", "_told", "_waiters", "clock", "scope", "settings", "state")
 
-    def __init__(self, scope: Scope, stream: Stream, hub: Hub, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self, scope: Scope, stream: Stream, hub: Hub, settings: Settings, clock: Clock, fields: DefaultFields
+    ) -> None:
+        super().__init__(stream, fields, scope.get("method", "GET"))
         self.scope = scope
-        self.stream = stream
         self.settings = settings
         self.clock = clock
         self.state = _WAITING

@@ -14,7 +14,7 @@ from .exchange import Exchange, State, logged_request, unexpected
 from .files import FilePart, SendFile, SendPath, file_part, open_path
 from .interfaces import Clock, Hub, Message, Scope, Stream
 from .messages import ResponseBody, ResponseStart, parse_http
-from .response import Response
+from .response import CLIENT_CLOSED_REQUEST
 
 __all__ = ["HTTPExchange"]
 
@@ -37,7 +37,6 @@ class HTTPExchange(Exchange):
         "_ended",
         "_paused",
         "_received",
-        "_response",
     )
 
     parse = staticmethod(parse_http)
@@ -45,15 +44,26 @@ class HTTPExchange(Exchange):
     def __init__(
         self, scope: Scope, stream: Stream, hub: Hub, settings: Settings, clock: Clock, fields: DefaultFields
     ) -> None:
-        super().__init__(scope, stream, hub, settings, clock)
-        self._response = Response(stream, fields, scope["method"])
+        # All that Exchange and Response would set, without the two calls: this is done for each request.
+        self.scope = scope
+        self.stream = stream
+        self.settings = settings
+        self.clock = clock
+        self.state = _WAITING
+        self._hub = hub
+        self._told = False
+        self._waiters = None
+        self._deadlines = None
+        self._fields = fields
+        self._method = scope["method"]
+        self._start = None
+        self._remaining = None
+        self.status = CLIENT_CLOSED_REQUEST
+        self.sent = 0
         # Made when it is needed: an empty one takes 760 bytes, and few requests have a body.
         self._body: deque[bytes] | None = None
-        self._buffered = 0
-        self._ended = False
-        self._delivered = False
-        self._paused = False
-        self._received = 0
+        self._buffered = self._received = 0
+        self._ended = self._delivered = self._paused = False
         # Nobody asks for the time that nobody logs.
         self._began = clock.seconds() if hub.logs_actions else None
         if settings.http_timeout is not None:
@@ -114,13 +124,14 @@ class HTTPExchange(Exchange):
 
     def handle_reply(self, reply: ResponseStart | ResponseBody | SendPath | SendFile) -> None:
         """Take a parsed message of the application (ASGI HTTP, "Response Start" and "Response Body"; extensions)."""
-        state, kind = self.state, type(reply)
+        state = self.state
         # The two pairs of every request; a match takes five times as long to find them.
-        if kind is ResponseBody and (state is _STARTED or state is _STREAMING):
+        if type(reply) is ResponseBody and (state is _STARTED or state is _STREAMING):
             self._send_body(*reply)
             return
-        if kind is ResponseStart and state is _WAITING:
-            self._response.start(reply)
+        if type(reply) is ResponseStart and state is _WAITING:
+            self._start = reply
+            self._remaining = reply[2]
             self.state = _STARTED
             return
         match state, reply:
@@ -137,7 +148,7 @@ class HTTPExchange(Exchange):
 
     def _send_body(self, body: bytes, more_body: bool) -> None:
         try:
-            self._response.body(body, more_body)
+            self.body(body, more_body)
         except MessageError:
             if not more_body:
                 # The last message is wrong, so the response can have no clean end any more.
@@ -152,7 +163,7 @@ class HTTPExchange(Exchange):
         """Begin to send a file; its last byte is what ends the response, and that may take long."""
         state, self.state = self.state, State.STREAMING
         try:
-            self._response.file(part, more_body, self._file_sent)
+            self.file(part, more_body, self._file_sent)
         except MessageError:
             self.state = state
             if not more_body:
@@ -166,7 +177,7 @@ class HTTPExchange(Exchange):
     def application_done(self, failed: bool) -> None:
         """Answer 500 when the application left nothing, cut off what it left unfinished."""
         if self.state in (State.WAITING, State.STARTED):
-            self._response.answer(RequestError(500, "Internal Server Error"), close=False)
+            self.answer(RequestError(500, "Internal Server Error"), close=False)
             self._complete(State.COMPLETE)
         else:
             self._abort_response()
@@ -176,7 +187,7 @@ class HTTPExchange(Exchange):
         self._body = None
         self._ended = False
         if self.state in (State.WAITING, State.STARTED):
-            self._response.answer(error, close=True)
+            self.answer(error, close=True)
             self._complete(State.GONE)
         else:
             self._abort_response()
@@ -212,9 +223,9 @@ class HTTPExchange(Exchange):
     def _details(self, began: float) -> dict[str, Any]:
         return {
             **logged_request(self.scope),
-            "status": self._response.status,
+            "status": self.status,
             "method": self.scope["method"],
             "time_taken": self.clock.seconds() - began,
-            "size": self._response.sent,
+            "size": self.sent,
             "request_size": self._received,
         }

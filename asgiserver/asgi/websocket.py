@@ -22,7 +22,6 @@ from .default_fields import DefaultFields
 from .exchange import Exchange, State, logged_request, unexpected
 from .interfaces import Clock, Frames, Headers, Hub, Message, Scope, Stream
 from .messages import Accept, Close, DenialBody, DenialStart, ResponseStart, SendBytes, SendText, parse_websocket
-from .response import Response
 
 __all__ = ["Answer", "WebSocketExchange"]
 
@@ -46,8 +45,8 @@ class WebSocketExchange(Exchange):
     """
 
     __slots__ = (
-        "_answer", "_began", "_buffered", "_close", "_connected", "_engine", "_fields", "_frames", "_heard_at",
-        "_inbox", "_pinged_at", "_received", "_response", "_sent", "full",
+        "_answer", "_began", "_buffered", "_close", "_connected", "_engine", "_frames", "_heard_at",
+        "_inbox", "_pinged_at", "_received", "_sent", "full",
     )
 
     parse = staticmethod(parse_websocket)
@@ -63,12 +62,10 @@ class WebSocketExchange(Exchange):
         answer: Answer,
         frames: Callable[[WebSocketExchange], Frames],
     ) -> None:
-        super().__init__(scope, stream, hub, settings, clock)
+        super().__init__(scope, stream, hub, settings, clock, fields)
         self._answer = answer
         self._frames = frames
-        self._fields = fields
         self._engine: Frames | None = None
-        self._response = Response(stream, fields, "GET")
         self._inbox: deque[str | bytes] = deque()
         self._buffered = 0
         self.full = False
@@ -128,7 +125,7 @@ class WebSocketExchange(Exchange):
     def request_failed(self, error: RequestError) -> None:
         """The handshake's deadline has passed, or the wire cannot go on with it."""
         if self.state in (State.WAITING, State.STARTED):
-            self._response.answer(error, close=True)
+            self.answer(error, close=True)
             self._rejected()
             self._leave(ABNORMAL_CLOSURE, "", logged=True)
         elif not self.finished:
@@ -211,10 +208,10 @@ class WebSocketExchange(Exchange):
             case State.WAITING, Accept(subprotocol, headers):
                 self._accept(subprotocol, headers)
             case State.WAITING, Close():
-                self._response.answer(RequestError(403, "Forbidden"), close=False)
+                self.answer(RequestError(403, "Forbidden"), close=False)
                 self._deny()
             case State.WAITING, DenialStart():
-                self._response.start(ResponseStart(*reply))
+                self.start(ResponseStart(*reply))
                 self.state = State.STARTED
             case (State.STARTED | State.STREAMING), DenialBody(body, more_body):
                 self._send_denial(body, more_body)
@@ -252,7 +249,7 @@ class WebSocketExchange(Exchange):
 
     def _send_denial(self, body: bytes, more_body: bool) -> None:
         try:
-            self._response.body(body, more_body)
+            self.body(body, more_body)
         except MessageError:
             if not more_body and self.state is State.STREAMING:
                 self._cut_off()
@@ -273,7 +270,7 @@ class WebSocketExchange(Exchange):
         """500 before it accepted, 1011 when it failed afterwards, 1000 when it returned."""
         match self.state:
             case State.WAITING | State.STARTED:
-                self._response.answer(RequestError(500, "Internal Server Error"), close=False)
+                self.answer(RequestError(500, "Internal Server Error"), close=False)
                 self._deny()
             case State.STREAMING:
                 self._cut_off()
@@ -343,7 +340,7 @@ class WebSocketExchange(Exchange):
 
     def _rejected(self) -> None:
         self.deadlines.clear(Deadline.ACCEPT)
-        self._log("rejected", status=self._response.status)
+        self._log("rejected", status=self.status)
 
     def _log(self, action: str, **details: Any) -> None:
         if self._hub.logs_actions:

@@ -58,7 +58,7 @@ class _Watch:
                 try:
                     reader.protocol.dataReceived(data)
                     return
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, as Twisted has it
                     why = error
                     self.reactor._log.failure(_FAILED)
             else:

@@ -225,11 +225,11 @@ class HTTP1(HTTP1Stream):
         if self._close:
             self.close()
             return
-        self._exchange = None
         if self._paused:
             self._paused = False
             self._connection.resume_reading()
         if self._state is _BODY:
+            self._exchange = None
             self._state = _DRAINING
             self._drained = 0
             self._read()
@@ -240,8 +240,7 @@ class HTTP1(HTTP1Stream):
 
     def _next_request(self) -> None:
         self._state = _IDLE
-        self._request = None
-        self._exchange = None
+        self._request = self._exchange = None
         connection = self._connection
         if not connection.reading:
             connection.resume_reading()
