@@ -38,6 +38,7 @@ TESTED_IN = {
     "asgiserver/django_testing.py": "tests/e2e/test_live_tests.py",
     "asgiserver/testing.py": "tests/e2e/test_live_server.py",
     "asgiserver/asgi/interfaces.py": "tests/test_frames.py",
+    "asgiserver/asgi/response_fields.py": "tests/test_messages.py",
     "asgiserver/asgi/response.py": "tests/test_asgi_response.py",
     "asgiserver/process/child.py": "tests/e2e/test_server_process.py",
     "asgiserver/process/running.py": "tests/e2e/test_life_cycle.py",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..errors import SettingsError
 from .interfaces import TCHAR, Headers
-from .messages import CONNECTION_SPECIFIC
+from .response_fields import CONNECTION_SPECIFIC
 
 __all__ = ["NO_DEFAULTS", "DefaultFields", "Defaults"]
 
