@@ -361,10 +361,10 @@ def _shown(value: Any) -> str:
 
 
 _HTTP: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-    "http.response.pathsend": parse_path,
-    "http.response.zerocopysend": parse_file,
     "http.response.start": partial(_start, kind=ResponseStart),
     "http.response.body": partial(_body, kind=ResponseBody),
+    "http.response.pathsend": parse_path,
+    "http.response.zerocopysend": parse_file,
 }
 _WEBSOCKET: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "websocket.accept": _accept,
