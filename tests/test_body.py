@@ -93,7 +93,7 @@ class TestChunks:
         chunk = b"400\r\n" + b"*" * 1024 + b"\r\n"
         piece, at = chunked().take(chunk * 200, 0)
         assert piece == b"*" * 65536
-        assert at == 64 * len(chunk) - len(b"\r\n")
+        assert 64 * len(chunk) <= at < 65 * len(chunk)
 
     def test_empty_body(self) -> None:
         assert read(chunked(), b"0\r\n\r\nGET") == (b"", True, b"GET")

@@ -27,6 +27,8 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "ssl_certfile": ("c.pem", "c.pem"),
     "ssl_keyfile": ("k.pem", "k.pem"),
     "interface": ("wsgi", "wsgi"),
+    "http": ("h11", "h11"),
+    "loop": ("asyncio", "asyncio"),
     "factory": (None, True),
     "app_dir": ("site", "site"),
     "lifespan": ("off", "off"),

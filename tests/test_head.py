@@ -302,6 +302,14 @@ class TestUpgrade:
         assert made(headers).upgrade is upgrade
 
 
+def test_names_with_an_underscore_are_dropped_and_their_twins_stay() -> None:
+    """T013."""
+    headers = [(b"x_real_ip", b"1"), (b"x-real-ip", b"2"), (b"_", b"3"), (b"x-note", b"a_b")]
+    assert made(headers).headers == [HOST, (b"x-real-ip", b"2"), (b"x-note", b"a_b")]
+    # Nor is it taken for the field that it would be to CGI.
+    assert made([(b"content_length", b"3")]).body_size == 0
+
+
 def test_request_carries_what_was_read() -> None:
     read = request(b"POST", b"/a?b", [HOST, (b"content-length", b"3"), (b"x", b"1"), (b"x", b"2")], "1.1")
     headers = [HOST, (b"content-length", b"3"), (b"x", b"1"), (b"x", b"2")]

@@ -72,7 +72,10 @@ class HTTPExchange(Exchange):
     # The request half.
 
     def body_received(self, data: bytes) -> None:
-        """Keep a piece of the body; from ``request_buffer_size`` bytes on the wire is paused."""
+        """Keep a piece of the body; the wire is paused from ``request_buffer_size`` bytes on.
+
+        While the application waits for a piece, it is from twice as many on.
+        """
         self._received += len(data)
         if self.finished:
             return
@@ -84,7 +87,8 @@ class HTTPExchange(Exchange):
         else:
             self._body.extend(data[start : start + size] for start in range(0, len(data), size))
         self._buffered += len(data)
-        if self._buffered >= size and not self._paused:
+        # To stop and start the peer for each piece that somebody waits for would cost more than to read it.
+        if self._buffered >= (2 * size if self._waiters else size) and not self._paused:
             self._paused = True
             self.stream.pause_reading()
         self._wake()

@@ -172,7 +172,9 @@ class WebSocketExchange(Exchange):
             return
         self._inbox.append(payload)
         self._buffered += len(payload) + MESSAGE_OVERHEAD
-        if self._buffered >= self.settings.request_buffer_size and not self.full:
+        size = self.settings.request_buffer_size
+        # To stop and start the peer for each message that somebody waits for would cost more than to read it.
+        if self._buffered >= (2 * size if self._waiters else size) and not self.full:
             self.full = True
             self.stream.pause_reading()
         self._wake()

@@ -63,9 +63,6 @@ def local_certificate(host: str = "", cache: Path | None = None) -> LocalCertifi
     """
     known = host in LOOPBACK or host in _ANY
     try:
-        # What the server will need for it, so that it is missed now.
-        from . import certificates  # noqa: F401
-
         folder = (cache_folder() if cache is None else cache) / "asgiserver"
         place = folder / ("tls-localhost" if known else "tls-" + host.lower().replace(":", "-"))
         if not _is_good(place):

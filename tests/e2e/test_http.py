@@ -77,7 +77,7 @@ class TestScope:
             "root_path": "",
             "client": [client[0], client[1]],
             "server": [address[0], address[1]],
-            "extensions": {},
+            "extensions": {"http.response.pathsend": {}, "http.response.zerocopysend": {}},
         }
         assert type(scope["client"][1]) is int
         assert type(scope["server"][1]) is int
