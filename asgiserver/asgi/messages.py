@@ -139,6 +139,9 @@ def parse_websocket(message: Any) -> Accept | SendText | SendBytes | Close | Den
     :raises MessageError: names the message's type and key, what was expected, and what came.
     """
     reply: Accept | SendText | SendBytes | Close | DenialStart | DenialBody
+    if type(message) is dict and message.get("type") == "websocket.send":
+        # As in parse_http.
+        return _send(message)
     reply = _WEBSOCKET[message_type(message, _WEBSOCKET)](message)
     return reply
 
@@ -177,6 +180,10 @@ def _accept(message: Mapping[str, Any]) -> Accept:
 def _send(message: Mapping[str, Any]) -> SendText | SendBytes:
     data = message.get("bytes")
     text = message.get("text")
+    if data is None and type(text) is str and text.isascii():
+        return _tuple(SendText, (text,))
+    if text is None and type(data) is bytes:
+        return _tuple(SendBytes, (data,))
     if data is None and text is None:
         fail(message, 'one of "bytes" and "text" must be given')
     if data is None:

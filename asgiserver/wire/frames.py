@@ -31,6 +31,7 @@ from .frame_parser import FrameParser, unmasked
 
 __all__ = ["Channel", "WebSocketProtocol", "negotiate_deflate"]
 
+_OPEN = FrameParser.STATE_OPEN
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
 #: The first reserved bit: the message is compressed (RFC 7692 §7.2.3.1).
 _COMPRESSED = 0x40
@@ -122,9 +123,23 @@ class WebSocketProtocol(FrameParser):
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the peer. What the channel has no room for is kept until :meth:`resume`."""
+        if self._is_one_short_frame(data) and self._parse_whole_frame(data, 0):
+            return
         if self.state != self.STATE_CLOSED:
             self._kept = self._kept + data if self._kept else data
             self._parse()
+
+    def _is_one_short_frame(self, data: bytes) -> bool:
+        """True when ``data`` is as long as the frame that it begins with, and nothing is under way or in the way."""
+        size = len(data) - 6
+        return (
+            0 <= size < 126
+            and size == data[1] - 0x80
+            and self.state == _OPEN
+            and self.short_cuts
+            and not (self._kept or self._parsing or self.data or self.inside_message or self._channel.full)
+            and self.current_frame is None
+        )
 
     def resume(self) -> None:
         """The channel is no longer full, or the peer no longer slow: answer the last ping, parse what was kept."""
@@ -217,7 +232,7 @@ class WebSocketProtocol(FrameParser):
         if self.current_frame is not None:
             end: int = at + self.current_frame.length - self.current_frame_masker.pointer()
         else:
-            if self.short_cuts and not self.data and not self.inside_message and self.state == self.STATE_OPEN:
+            if self.short_cuts and not self.data and not self.inside_message and self.state == _OPEN:
                 end = self._parse_whole_frame(data, at)
                 if end:
                     return end
@@ -230,9 +245,11 @@ class WebSocketProtocol(FrameParser):
 
         :returns: where it ends, 0 when there is none such: Autobahn finds out what is there, or wrong.
         """
-        head = data[at : at + 2]
-        first, size = head[0], head[-1] & 0x7F
-        if first not in (_TEXT, _BINARY) or head[-1] < 0x80:
+        available = len(data)
+        if available < at + 6:
+            return 0
+        first, size = data[at], data[at + 1] - 0x80
+        if first != _TEXT and first != _BINARY or size < 0:
             return 0
         start = at + 6
         if size > 125:
@@ -243,9 +260,13 @@ class WebSocketProtocol(FrameParser):
                 return 0
             size = extended
         end = start + size
-        if end > len(data) or size > self._max_frame_size or size > self._max_message_size:
+        if end > available or size > self._max_frame_size or size > self._max_message_size:
             return 0
-        self._deliver(unmasked(data[start - 4 : start], data[start:end]), text=first == _TEXT)
+        payload = unmasked(data[start - 4 : start], data[start:end])
+        if first == _TEXT:
+            self._deliver(payload, text=True)
+        else:
+            self._channel.message_received(payload)
         return end
 
     def _deliver(self, payload: bytes | bytearray, *, text: bool) -> None:
