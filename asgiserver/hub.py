@@ -122,7 +122,8 @@ class Hub:
         """
         if self.refusing:
             raise RequestError(503, "The server is stopping.")
-        limit = self.settings.limit_concurrency
+        settings = self.settings
+        limit = settings.limit_concurrency
         if limit is not None and len(self._tasks) >= limit:
             raise RequestError(503, "The server is busy.", ((b"retry-after", b"1"),))
         if request.upgrade:
@@ -130,7 +131,7 @@ class Hub:
                 raise RequestError(503, "The server is stopping.")
             return self._open_websocket(request, stream, addresses)
         scope = self._scopes.http(request, addresses)
-        exchange = HTTPExchange(scope, stream, self, self.settings, self.clock, self.fields)
+        exchange = HTTPExchange(scope, stream, self, settings, self.clock, self.fields)
         self.create_application(exchange, scope)
         return exchange
 

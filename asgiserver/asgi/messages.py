@@ -115,18 +115,15 @@ def parse_http(message: Any) -> ResponseStart | ResponseBody | SendPath | SendFi
 
     :raises MessageError: names the message's type and key, what was expected, and what came.
     """
-    reply: ResponseStart | ResponseBody | SendPath | SendFile
     # A dict with a known type is all that a sane application sends; message_type() says what is wrong with the rest.
-    kind = message["type"] if type(message) is dict and "type" in message else None
+    kind = message.get("type") if type(message) is dict else None
     if kind == "http.response.body":
         body = message.get("body", b"")
         if type(body) is bytes:
-            return _tuple(ResponseBody, (body, bool(message.get("more_body", False))))
-        reply = _body(message, ResponseBody)
+            return _tuple(ResponseBody, (body, bool(message.get("more_body"))))
     elif kind == "http.response.start":
-        reply = _start(message, ResponseStart)
-    else:
-        reply = _HTTP[message_type(message, _HTTP)](message)
+        return _start(message, ResponseStart)
+    reply: ResponseStart | ResponseBody | SendPath | SendFile = _HTTP[message_type(message, _HTTP)](message)
     return reply
 
 
@@ -227,7 +224,7 @@ def _start(message: Mapping[str, Any], kind: type[_Start]) -> _Start:
         hint = "; an informational response is no response (RFC 9110 §15.2)" if 100 <= status < 200 else ""
         fail(message, f'"status" must be 200 to 999, got {shown(status)}{hint}')
     headers, length, close = parse_fields(message)
-    return _tuple(kind, (status, headers, length, close, bool(message.get("trailers", False))))
+    return _tuple(kind, (status, headers, length, close, bool(message.get("trailers"))))
 
 
 def _body(message: Mapping[str, Any], kind: type[_Body]) -> _Body:

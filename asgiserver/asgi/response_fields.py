@@ -27,14 +27,15 @@ _SPECIAL = CONNECTION_SPECIFIC | {b"content-length"}
 _NAMES: dict[bytes, bytes] = {}
 _MOST_NAMES = 500
 
-#: Fields that were checked, with what they are then; of those that have few values, none of them a secret.
-_PAIRS: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = {}
-_MOST_PAIRS, _MOST_OF_VALUE = 500, 128
+#: Fields that were checked, with what they are then, and the length that a content-length says. Of those that have few
+#: values, none of them a secret, and of short lengths.
+_PAIRS: dict[tuple[bytes, bytes], tuple[tuple[bytes, bytes], int | None]] = {}
+_MOST_PAIRS, _MOST_OF_VALUE, _MOST_DIGITS = 1500, 128, 3
 _REPEATED = frozenset(
     b"accept-ranges access-control-allow-credentials access-control-allow-headers access-control-allow-methods "
     b"access-control-allow-origin allow cache-control content-encoding content-language content-security-policy "
-    b"content-type cross-origin-opener-policy permissions-policy referrer-policy strict-transport-security vary "
-    b"x-content-type-options x-frame-options".split()
+    b"content-length content-type cross-origin-opener-policy permissions-policy referrer-policy "
+    b"strict-transport-security vary x-content-type-options x-frame-options".split()
 )
 
 #: Enough for any length of 64 bits; ``int()`` of thousands of digits is slow, and an error beyond 4300 of them.
@@ -50,21 +51,15 @@ def parse_fields(message: Mapping[str, Any]) -> tuple[Fields, int | None, bool]:
     for item in headers if isinstance(headers, (list, tuple)) else _iterable(message, headers):
         try:
             known = _PAIRS.get(item)
-            if known is not None:
-                fields.append(known)
-                continue
         except TypeError:
-            pass  # a list, or something wrong
-        try:
-            name, value = item
-        except (TypeError, ValueError):
-            fail(message, f'each of "headers" must be a pair of name and value, got {shown(item)}')
-        if not isinstance(name, bytes) or not isinstance(value, bytes):
-            _wrong_field(message, name, value)
-        lowered = _NAMES.get(name) or _lowered(name)
-        if not lowered or _CR in value or _LF in value or _NUL in value:
-            _wrong_field(message, name, value)
-        value = value.strip(b" \t")
+            known = None  # a list, or something wrong
+        if known is not None:
+            pair, size = known
+            if size is None or length is None:
+                fields.append(pair)
+                length = length if size is None else size
+                continue
+        pair = lowered, value = _checked(message, item)
         if lowered in _SPECIAL:
             if lowered != b"content-length":
                 close = close or lowered == b"connection" and _has_close(value)
@@ -74,17 +69,31 @@ def parse_fields(message: Mapping[str, Any]) -> tuple[Fields, int | None, bool]:
                 if previous != length:
                     fail(message, f"more than one content-length: {previous} and {length}")
                 continue
-        pair = lowered, value
         fields.append(pair)
         if lowered in _REPEATED:
-            _remember(item, pair)
+            _remember(item, pair, length if lowered == b"content-length" else None)
     return fields, length, close
 
 
-def _remember(item: Any, pair: tuple[bytes, bytes]) -> None:
+def _checked(message: Mapping[str, Any], item: Any) -> tuple[bytes, bytes]:
+    """A field with its name in lower case, checked to be one line of a head."""
+    try:
+        name, value = item
+    except (TypeError, ValueError):
+        fail(message, f'each of "headers" must be a pair of name and value, got {shown(item)}')
+    if not isinstance(name, bytes) or not isinstance(value, bytes):
+        _wrong_field(message, name, value)
+    lowered = _NAMES.get(name) or _lowered(name)
+    if not lowered or _CR in value or _LF in value or _NUL in value:
+        _wrong_field(message, name, value)
+    return lowered, value.strip(b" \t")
+
+
+def _remember(item: Any, pair: tuple[bytes, bytes], length: int | None) -> None:
     plain = type(item) is tuple and type(item[0]) is bytes and type(item[1]) is bytes
-    if plain and len(_PAIRS) < _MOST_PAIRS and len(item[1]) <= _MOST_OF_VALUE:
-        _PAIRS[item] = pair
+    most = _MOST_OF_VALUE if length is None else _MOST_DIGITS
+    if plain and len(_PAIRS) < _MOST_PAIRS and len(item[1]) <= most:
+        _PAIRS[item] = pair, length
 
 
 def _lowered(name: bytes) -> bytes:

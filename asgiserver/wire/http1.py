@@ -242,17 +242,18 @@ class HTTP1(HTTP1Stream):
         self._state = _IDLE
         self._request = self._exchange = None
         connection = self._connection
+        hub = connection.hub
         if not connection.reading:
             connection.resume_reading()
         if self._reader.buffered or self.slow:
             # A peer that still takes the last response is not idle, nor is one that has begun its next request.
             connection.deadlines.clear(Deadline.KEEP_ALIVE)
-            if connection.hub.stopping and not self._reader.buffered:
+            if hub.stopping and not self._reader.buffered:
                 self.close()
-        elif connection.hub.stopping:
+        elif hub.stopping:
             self.close()
         elif self._idle_since > 0 and _KEEP_ALIVE in connection.deadlines.due:
             # It looks at this when it rings: to set it each time would cost three times as much.
-            self._idle_since = connection.hub.clock.seconds()
+            self._idle_since = hub.clock.seconds()
         else:
             self._set_keep_alive()
