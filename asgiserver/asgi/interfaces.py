@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TCHAR",
     "Application",
+    "Channel",
     "Clock",
     "DelayedCall",
     "Frames",
@@ -168,3 +169,30 @@ class Frames(Protocol):
 
     def abandon(self) -> None:
         """The connection is lost: nothing may be called back any more."""
+
+
+class Channel(Protocol):
+    """Where the messages of the peer go, and the bytes for it: what owns a frame engine."""
+
+    @property
+    def full(self) -> bool:
+        """True while no more messages are wanted; :meth:`Frames.resume` is called when that changes."""
+
+    @property
+    def slow(self) -> bool:
+        """True while the peer takes less than is sent; :meth:`Frames.resume` is called when that changes."""
+
+    def message_received(self, payload: str | bytes) -> None:
+        """A whole message, maybe empty."""
+
+    def pong_received(self, payload: bytes) -> None:
+        """A pong, asked for or not."""
+
+    def close_received(self, code: int, reason: str) -> None:
+        """The peer's close frame, answered by ours; 1005 for one without a code. Nothing follows."""
+
+    def failed(self, code: int, reason: str) -> None:
+        """The peer broke the protocol or a limit: 1002, 1007 or 1009, sent unless we had closed. Nothing follows."""
+
+    def write(self, data: bytes) -> None:
+        """Bytes for the peer, at least one whole frame."""

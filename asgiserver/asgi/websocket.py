@@ -31,8 +31,6 @@ logger = logging.getLogger("asgiserver.wire")
 MESSAGE_OVERHEAD = 64
 
 ABNORMAL_CLOSURE = 1006
-
-#: An enum's members take several times as long to look up.
 _WAITING, _OPEN = State.WAITING, State.OPEN
 
 #: Makes the fields of the answer that accepts the handshake, from the chosen subprotocol.
@@ -180,8 +178,7 @@ class WebSocketExchange(Exchange):
         if self._buffered >= (2 * size if self._waiters else size) and not self.full:
             self.full = True
             self.stream.pause_reading()
-        if self._waiters:
-            self._wake()
+        self._wake()
 
     def pong_received(self, payload: bytes) -> None:
         """Any byte shows that the peer is alive, so there is nothing to do for a pong of its own."""
@@ -201,14 +198,13 @@ class WebSocketExchange(Exchange):
 
     def handle_reply(self, reply: Any) -> None:
         """Take a parsed message of the application (ASGI WebSocket)."""
-        state = self.state
-        if state is _OPEN and (type(reply) is SendText or type(reply) is SendBytes):
+        if self.state is _OPEN and (type(reply) is SendText or type(reply) is SendBytes):
             # By far the most; a match takes several times as long to find them.
             assert self._engine is not None
             data = reply[0]
             self._engine.send_message(data.encode() if isinstance(data, str) else data, text=isinstance(data, str))
             return
-        match state, reply:
+        match self.state, reply:
             case State.OPEN, Close(code, reason):
                 self.state = State.CLOSING
                 self._send_close(code, reason)
