@@ -131,7 +131,7 @@ class HTTPExchange(Exchange):
         state = self.state
         # The two pairs of every request; a match takes five times as long to find them.
         if type(reply) is ResponseBody and (state is _STARTED or state is _STREAMING):
-            self._send_body(*reply)
+            self._send_body(reply[0], reply[1])
             return
         if type(reply) is ResponseStart and state is _WAITING:
             self._start = reply

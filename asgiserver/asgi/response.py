@@ -65,7 +65,7 @@ class Response:
         has_body = self._method != "HEAD" and start[0] not in {204, 205, 304}
         if not has_body:
             body = b""
-        elif self._remaining is not None:
+        elif self._remaining is not None and (more_body or len(body) != self._remaining):
             self._count(len(body), more_body, self._remaining)
         if self.status == CLIENT_CLOSED_REQUEST:
             self._send_head(start, has_body)

@@ -122,20 +122,22 @@ class HTTP1(HTTP1Stream):
                 self._exchange.body_ended()
 
     def _begin(self, request: Request) -> None:
-        _, _, _, _, size, keep_alive, expects_continue, _ = self._request = request
-        self._close = not keep_alive
+        self._request = request
+        self._close = not request.keep_alive
         self._framing = _UNKNOWN
         hub = self._connection.hub
         addresses = self._addresses
         if addresses is None:
             addresses = self._addresses = self._connection.addresses
+        size = request.body_size
         if not size:
             self._state = _ANSWERING
+            self._expects_continue = False
             self._exchange = exchange = hub.open_exchange(request, self, addresses)
             exchange.body_ended()
             return
         self._state = _BODY
-        self._expects_continue = expects_continue
+        self._expects_continue = request.expects_continue
         self._body_read = 0
         limit = hub.settings.limit_body_size
         if limit is not None and size > limit:

@@ -105,7 +105,7 @@ class HTTP1Stream:
             self._close = True
         version_1_0 = request.http_version == "1.0"
         # RFC 9112 §6.1: a 1.0 client knows no chunks; its body ends with the connection.
-        chunked = content_length is None and status not in (204, 304) and not version_1_0
+        chunked = content_length is None and not version_1_0 and status not in (204, 304)
         if not has_body:
             self._framing = _NONE
         elif chunked:

@@ -121,7 +121,7 @@ class Reader:
         if read is None:
             return None
         headers, version, keep_alive = known
-        return _tuple(Request, (*read, headers.copy(), version, 0, keep_alive, False, False))
+        return _tuple(Request, (read[0], read[1], headers.copy(), version, 0, keep_alive, False, False))
 
     def next_event(self) -> Request | bytes | Event:
         """A request, a piece of its body, END after its last piece, or NEED_DATA.
