@@ -55,9 +55,12 @@ def parse_fields(message: Mapping[str, Any]) -> tuple[Fields, int | None, bool]:
             known = None  # a list, or something wrong
         if known is not None:
             pair, size = known
-            if size is None or length is None:
+            if size is None:
                 fields.append(pair)
-                length = length if size is None else size
+                continue
+            if length is None:
+                fields.append(pair)
+                length = size
                 continue
         pair = lowered, value = _checked(message, item)
         if lowered in _SPECIAL:
