@@ -86,3 +86,10 @@ def test_control_characters_are_refused(text: str) -> None:
 def test_what_latin_1_lacks_is_refused() -> None:
     with pytest.raises(SettingsError, match="server_name: only Latin-1"):
         fields("\u2603")
+
+
+def test_what_is_lacking_is_there_as_lines_too() -> None:
+    made = fields("asgiserver", "X-One: 1")
+    assert made.lacking([(b"a", b"b")]).lines == b"date: %b\r\nserver: asgiserver\r\nx-one: 1" % DATE
+    assert made.lacking([(b"server", b"b")]).lines == b"date: %b\r\nx-one: 1" % DATE
+    assert fields("").lacking([(b"date", b"x")]).lines == b""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from email.utils import formatdate
-from typing import NamedTuple
 
 from ..errors import SettingsError
 from .interfaces import TCHAR, Headers
@@ -14,18 +13,25 @@ from .response_fields import CONNECTION_SPECIFIC
 __all__ = ["NO_DEFAULTS", "DefaultFields", "Defaults"]
 
 
-class Defaults(NamedTuple):
-    """Fields that a response gets besides its own; made once a second.
+class Defaults:
+    """Fields that a response gets besides its own. Not to be kept: they change with the time.
 
     :param fields: the fields.
-    :param lines: the same as they stand in the head of an HTTP/1 message, without the last line's end.
+    :ivar lines: the same as they stand in the head of an HTTP/1 message, without the last line's end.
     """
 
-    fields: list[tuple[bytes, bytes]]
-    lines: bytes
+    __slots__ = ("fields", "lines")
+
+    def __init__(self, fields: list[tuple[bytes, bytes]]) -> None:
+        self.set(fields)
+
+    def set(self, fields: list[tuple[bytes, bytes]]) -> None:
+        """Hold other fields."""
+        self.fields = fields
+        self.lines = b"\r\n".join(map(b": ".join, fields))
 
 
-NO_DEFAULTS = Defaults([], b"")
+NO_DEFAULTS = Defaults([])
 
 
 class DefaultFields:
@@ -52,7 +58,7 @@ class DefaultFields:
         self._names = frozenset(name for name, _ in self._fixed) | {b"date"}
         self._now = now
         self._second = -1
-        self._all = NO_DEFAULTS
+        self._all = Defaults([])
 
     def complete(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         """``headers`` and, behind them, the default fields that they lack."""
@@ -66,17 +72,13 @@ class DefaultFields:
         for name, _ in headers:
             if name in names:
                 given = {name for name, _ in headers}
-                return _defaults([field for field in self._all.fields if field[0] not in given])
+                return Defaults([field for field in self._all.fields if field[0] not in given])
         return self._all
 
     def _begin_second(self) -> None:
         self._second = int(self._now())
         date = formatdate(self._second, usegmt=True).encode("ascii")
-        self._all = _defaults([(b"date", date), *self._fixed])
-
-
-def _defaults(fields: list[tuple[bytes, bytes]]) -> Defaults:
-    return Defaults(fields, b"\r\n".join(map(b": ".join, fields)))
+        self._all.set([(b"date", date), *self._fixed])
 
 
 def encoded(setting: str, text: str) -> bytes:
