@@ -22,12 +22,12 @@ from ..asgi.interfaces import Clock
 __all__ = ["WritingProtocol"]
 
 #: An application that sends without ever waiting lets the others run after this many bytes.
-_BURST = 262144
+_BURST = 1048576
 #: Up to here a copy costs less than what it saves; bytes.
 _JOIN = 16384
 _JOIN_WRAPPED = 131072
 #: How much of a file is sent before the others have a turn; bytes.
-_FILE_BURST = 1048576
+_FILE_BURST = _BURST
 #: How much of a file is read at once where the kernel cannot send it by itself; bytes.
 _FILE_PIECE = 65536
 
