@@ -25,6 +25,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from django.core.management.commands.runserver import Command as RunserverCommand
 from django.db import connections
+from django.urls import set_script_prefix
 from django.utils import autoreload
 
 from ... import __version__
@@ -198,6 +199,8 @@ class Command(RunserverCommand):  # type: ignore[misc]
             return
         try:
             autoreload.raise_last_exception()
+            # As Django's start has done for the main thread: a relative STATIC_URL is read once, below this.
+            set_script_prefix(settings.FORCE_SCRIPT_NAME or "/")
             self._check_project(options)
             self._serve(options)
         except KeyboardInterrupt:
