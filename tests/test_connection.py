@@ -18,6 +18,7 @@ from zope.interface import directlyProvides
 from asgiserver.asgi.messages import ResponseBody, ResponseStart
 from asgiserver.asgi.scope import Addresses
 from asgiserver.wire.connection import HTTPConnection, HTTPFactory
+from asgiserver.wire.writing import WritingProtocol
 
 from .fakes import CLIENT, SERVER, FakeSocket, FakeTransport, WireHub, settle
 
@@ -410,7 +411,8 @@ class TestTwisted:
         """The attributes that a connection reads of its transport."""
         return {
             node.attr
-            for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(HTTPConnection))))
+            for part in (HTTPConnection, WritingProtocol)
+            for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(part))))
             if isinstance(node, ast.Attribute)
             and ast.unparse(node.value) in ("transport", "self.transport", "bottom")
             # Asked for when the transport says that it is TCP's, and of one that wraps another.

@@ -111,6 +111,11 @@ def test_field_lines(line: bytes, field: bytes) -> None:
     same(line + b"\r\n" + HOST + field + b"\r\n\r\n" + b"3\r\nabc\r\n0\r\n\r\n" + GET)
 
 
+@pytest.mark.parametrize("line", [b"POST / HTTP/1.1\r\nx_y: z", b"POST http://h/ HTTP/1.1"])
+def test_a_coding_in_capitals_beside_fields_that_are_changed(line: bytes) -> None:
+    same(line + b"\r\n" + HOST + b"Transfer-Encoding: Chunked\r\n\r\n0\r\n\r\n")
+
+
 @pytest.mark.parametrize("first", [GET, POST, CHUNKED, UPGRADE, OLD])
 @pytest.mark.parametrize("second", [GET, POST, CHUNKED, UPGRADE, OLD])
 def test_one_request_leaves_nothing_to_the_next(first: bytes, second: bytes) -> None:

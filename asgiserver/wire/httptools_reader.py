@@ -64,6 +64,7 @@ class HttptoolsReader(Reader):
         read = request(method, self._head.target, headers, known)
         if read.body_size == CHUNKED:
             # As h11 gives it; case means nothing here (RFC 9112 §7).
+            headers = read.headers
             headers[:] = [field if field[0] != b"transfer-encoding" else (field[0], b"chunked") for field in headers]
         if read.body_size:
             # The parser waits for the body, which it will not see.
