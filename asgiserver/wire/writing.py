@@ -8,6 +8,7 @@ Transports that wrap another (PROXY protocol, Twisted's TLS) keep ``write``.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from ..asgi.interfaces import Clock
 
 __all__ = ["WritingProtocol"]
+
+logger = logging.getLogger("asgiserver")
 
 #: An application that sends without ever waiting lets the others run after this many bytes.
 _BURST = 1048576
@@ -141,7 +144,7 @@ class WritingProtocol(TwistedProtocol):
     def send_file(self, descriptor: int, offset: int, count: int, sent: Callable[[], None]) -> None:
         """Send part of a regular file; until ``sent`` is called nothing else may be written.
 
-        A file that turns out to be shorter ends the connection, as its promised end cannot come.
+        A file that turns out to be shorter, or cannot be read, ends the connection, as its promised end cannot come.
 
         :param descriptor: may be closed as soon as this returns.
         :param count: at least 1 byte.
@@ -166,7 +169,10 @@ class WritingProtocol(TwistedProtocol):
             return
         if not file.remaining:
             self._drop_file()
-            self.slow = self.congested = self._is_full()
+            # Not _is_full: of an end that is too short to have paused us no resumeProducing would tell.
+            self.slow = self._paused
+            # However fast the peer is, who sends one file after the other lets the others have a turn.
+            self.congested = True
             file.sent()
             if not self.slow:
                 self._wake()
@@ -180,16 +186,20 @@ class WritingProtocol(TwistedProtocol):
 
     def _push_piece(self, file: _File, size: int) -> int:
         """Send a piece of the file; how much of it, or -1 when the peer takes none or the connection is lost."""
-        if self._socket is not None:
-            try:
+        try:
+            if self._socket is not None:
                 taken = os.sendfile(self._socket.fileno(), file.descriptor, file.offset, size)
-            except OSError:
-                # Full, or broken: then the reactor's own attempt will meet the error again and end the connection.
-                return -1
-        else:
-            data = os.pread(file.descriptor, min(size, _FILE_PIECE), file.offset)
-            taken = len(data)
-            self.write(data)
+            else:
+                data = os.pread(file.descriptor, min(size, _FILE_PIECE), file.offset)
+                taken = len(data)
+                self.write(data)
+        except (BlockingIOError, ConnectionError):
+            # Full, or broken: then the reactor's own attempt will meet the error again and end the connection.
+            return -1
+        except OSError as error:
+            # Not so one of the file: to wait until the peer takes more would be to try again for ever.
+            logger.error("A file that is being sent cannot be read: %s", error)
+            taken = 0
         if not taken:
             self.abort()
             return -1
