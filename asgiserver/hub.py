@@ -7,6 +7,7 @@ import contextvars
 import logging
 from collections.abc import Callable
 from functools import partial
+from types import MethodType
 from typing import Any
 
 from .asgi.deadlines import Deadline
@@ -27,8 +28,43 @@ __all__ = ["Hub"]
 
 logger = logging.getLogger("asgiserver")
 
+#: An enum's members take several times as long to look up.
+_COMPLETE, _GONE = State.COMPLETE, State.GONE
+
 #: How much of a refused request's target is worth a place in the log; bytes.
 _SHOWN = 200
+
+
+async def _handle_reply(exchange: Exchange, message: Message) -> None:
+    """Route a message of the application to the wire, and wait while the peer is slow: ASGI ``send``.
+
+    :raises ApplicationError: the message is malformed or does not fit; nothing of it was sent.
+    :raises ClientDisconnected: the peer has left, and the application does not listen for that.
+    """
+    if exchange.state is _GONE or exchange.stream.congested:
+        await _handle_late_reply(exchange, message)
+        return
+    # By far the most: nothing is to be waited for before.
+    exchange.handle_reply(exchange.parse(message))
+    stream = exchange.stream
+    if stream.congested:
+        await stream.drain()
+
+
+async def _handle_late_reply(exchange: Exchange, message: Message) -> None:
+    reply = None if exchange.gone else exchange.parse(message)
+    while exchange.stream.slow and not exchange.gone:
+        # Several tasks may send, or one that gives up waiting: each adds nothing before there is room.
+        await exchange.stream.drain()
+    if not exchange.gone:
+        exchange.handle_reply(reply)
+        await exchange.stream.drain()
+    else:
+        # A loop that sends to nobody must not keep others from running: neither its own receive(), nor the deadline
+        # that cancels it when it ignores the error too.
+        await asyncio.sleep(0)
+        if not exchange.listening:
+            raise ClientDisconnected("the client has left")
 
 
 class Hub:
@@ -56,6 +92,7 @@ class Hub:
         self.refusing = False
         self.contained: tuple[type[BaseException], ...] = (SystemExit,)
         self._tasks: dict[Exchange, asyncio.Task[None]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._scopes = ScopeBuilder(settings.root_path, None, None)
         self._context = contextvars.copy_context()
         self._changed: asyncio.Event | None = None
@@ -85,7 +122,8 @@ class Hub:
         """
         if self.refusing:
             raise RequestError(503, "The server is stopping.")
-        limit = self.settings.limit_concurrency
+        settings = self.settings
+        limit = settings.limit_concurrency
         if limit is not None and len(self._tasks) >= limit:
             raise RequestError(503, "The server is busy.", ((b"retry-after", b"1"),))
         if request.upgrade:
@@ -93,7 +131,7 @@ class Hub:
                 raise RequestError(503, "The server is stopping.")
             return self._open_websocket(request, stream, addresses)
         scope = self._scopes.http(request, addresses)
-        exchange = HTTPExchange(scope, stream, self, self.settings, self.clock, self.fields)
+        exchange = HTTPExchange(scope, stream, self, settings, self.clock, self.fields)
         self.create_application(exchange, scope)
         return exchange
 
@@ -144,51 +182,28 @@ class Hub:
         Without that, a pipelined request would inherit the context variables of the application before it.
         """
         # Not create_task: under an eager task factory the application would answer before the wire knows its exchange.
-        task = asyncio.Task(self._run_application(exchange, scope), context=self._context.copy())
-        self._tasks[exchange] = task
-        task.add_done_callback(partial(self.application_done, exchange), context=self._context)
+        # Named by its path: a name of asyncio's own making takes longer, and says less.
+        context = self._context
+        self._tasks[exchange] = task = asyncio.Task(
+            self._run_application(exchange, scope), loop=self._loop, name=scope["path"], context=context.copy()
+        )
+        task.add_done_callback(partial(self.application_done, exchange), context=context)
 
     async def _run_application(self, exchange: Exchange, scope: Scope) -> None:
         try:
-            await self.application(scope, exchange.receive, partial(self.handle_reply, exchange))
+            # A method of the exchange, as far as calling it goes: that is what takes the least time.
+            await self.application(scope, exchange.receive, MethodType(_handle_reply, exchange))
         except self.contained as error:
             # Out of a task it would end the loop, and with it everybody else's request.
             raise RuntimeError(f"the application raised {error!r}") from error
 
-    async def handle_reply(self, exchange: Exchange, message: Message) -> None:
-        """Route a message of the application to the wire, and wait while the peer is slow: ASGI ``send``.
-
-        :raises ApplicationError: the message is malformed or does not fit; nothing of it was sent.
-        :raises ClientDisconnected: the peer has left, and the application does not listen for that.
-        """
-        reply = None if exchange.gone else exchange.parse(message)
-        if exchange.stream.congested or reply is None:
-            await self._handle_late_reply(exchange, reply)
-            return
-        # By far the most: nothing is to be waited for before.
-        exchange.handle_reply(reply)
-        stream = exchange.stream
-        if stream.congested:
-            await stream.drain()
-
-    async def _handle_late_reply(self, exchange: Exchange, reply: Any) -> None:
-        while exchange.stream.slow and not exchange.gone:
-            # Several tasks may send, or one that gives up waiting: each adds nothing before there is room.
-            await exchange.stream.drain()
-        if not exchange.gone:
-            exchange.handle_reply(reply)
-            await exchange.stream.drain()
-        else:
-            # A loop that sends to nobody must not keep others from running: neither its own receive(), nor the deadline
-            # that cancels it when it ignores the error too.
-            await asyncio.sleep(0)
-            if not exchange.listening:
-                raise ClientDisconnected("the client has left")
+    #: The one way out: an application's ``send`` is this with its exchange.
+    handle_reply = staticmethod(_handle_reply)
 
     def application_done(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
         """An application has ended: log its failure, and end what it left open. The only place that does."""
         del self._tasks[exchange]
-        if exchange.state is State.COMPLETE and not task.cancelled() and task.exception() is None:
+        if exchange.state is _COMPLETE and not task.cancelled() and task.exception() is None:
             # By far the most: there is nothing to log or to end.
             exchange.release()
         else:
@@ -235,7 +250,7 @@ class Hub:
     def logs_actions(self) -> bool:
         """False when nobody wants to know."""
         log = self.action_logger
-        return type(log) is not AccessLog or log.enabled
+        return type(log) is not AccessLog or log.logger.isEnabledFor(logging.INFO)
 
     def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
         """Tell ``action_logger`` what has happened, as Daphne does; it can do no harm to the exchange."""

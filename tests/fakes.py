@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from asgiserver.asgi.default_fields import DefaultFields
+from asgiserver.asgi.default_fields import DefaultFields, Defaults
 from asgiserver.asgi.exchange import Exchange
 from asgiserver.asgi.http import HTTPExchange
 from asgiserver.asgi.interfaces import Headers, Stream
@@ -101,11 +101,18 @@ class FakeStream:
         self.calls.append(name)
 
     def send_headers(
-        self, status: int, headers: Headers, *, content_length: int | None, has_body: bool, close: bool
+        self,
+        status: int,
+        headers: Headers,
+        defaults: Defaults,
+        *,
+        content_length: int | None,
+        has_body: bool,
+        close: bool,
     ) -> None:
         self._call("headers")
         self.status = status
-        self.headers = list(headers)
+        self.headers = [*headers, *defaults.fields]
         self.framing = {"content_length": content_length, "has_body": has_body, "close": close}
 
     def send_data(self, data: bytes, *, last: bool = False) -> None:

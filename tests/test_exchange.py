@@ -15,7 +15,7 @@ from asgiserver.asgi.exchange import Exchange, State, logged_request, unexpected
 from asgiserver.asgi.messages import ResponseBody
 from asgiserver.settings import Settings
 
-from .fakes import FakeHub, FakeStream, at_once, settle
+from .fakes import FakeHub, FakeStream, at_once, fields, settle
 
 
 class Letterbox(Exchange):
@@ -25,7 +25,7 @@ class Letterbox(Exchange):
 
     def __init__(self, clock: Clock | None = None) -> None:
         scope = {"type": "http", "method": "GET", "path": "/\u2603"}
-        super().__init__(scope, FakeStream(), FakeHub(), Settings(), clock or Clock())
+        super().__init__(scope, FakeStream(), FakeHub(), Settings(), clock or Clock(), fields())
         self.letters: list[dict[str, Any]] = []
 
     def _next_event(self) -> dict[str, Any] | None:
@@ -187,7 +187,7 @@ class TestNames:
 
 
 def test_what_each_kind_must_say_itself_is_not_silently_left_out() -> None:
-    bare = Exchange({"path": "/"}, FakeStream(), FakeHub(), Settings(), Clock())
+    bare = Exchange({"path": "/"}, FakeStream(), FakeHub(), Settings(), Clock(), fields())
     with pytest.raises(NotImplementedError):
         at_once(bare.receive())
     with pytest.raises(NotImplementedError):

@@ -651,6 +651,26 @@ class TestDeadlines:
         wire.advance(0.1)
         assert wire.transport.take().startswith(b"HTTP/1.1 408 ")
 
+    def test_empty_line_in_two_reads_is_no_request_that_is_late(self) -> None:
+        wire = Wire(b"\r", head_timeout=5, keep_alive_timeout=10)
+        wire.feed(b"\n")
+        wire.advance(9.9)
+        assert (wire.closed, wire.transport.take()) == (False, b"")
+        wire.advance(0.1)
+        assert (wire.closed, wire.transport.take()) == (True, b"")
+
+    def test_each_request_moves_the_end(self) -> None:
+        wire = Wire(GET % 1, keep_alive_timeout=10, first_byte_timeout=100)
+        wire.answer(length=2)
+        for number in range(2, 6):
+            wire.advance(7)
+            wire.feed(GET % number)
+            wire.answer(length=2)
+        wire.advance(9.9)
+        assert not wire.closed
+        wire.advance(0.2)
+        assert wire.closed
+
     def test_idle_connection_is_closed_quietly(self) -> None:
         """T121."""
         wire = Wire(GET % 1, keep_alive_timeout=5)

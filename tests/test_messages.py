@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asgiserver.asgi import response_fields
 from asgiserver.asgi.messages import (
     Accept,
     Close,
@@ -422,3 +423,44 @@ class TestDenial:
     def test_its_errors_carry_its_own_type(self) -> None:
         text = websocket_error(type="websocket.http.response.body", body="no")
         assert text == 'websocket.http.response.body: "body" must be bytes, got str'
+
+
+class TestRememberedFields:
+    """What was checked once is not checked again, and comes to the same."""
+
+    @pytest.mark.parametrize("value", [b"text/plain", b" text/plain\t"])
+    @pytest.mark.parametrize("kind", [tuple, list])
+    def test_the_second_time_gives_what_the_first_gave(self, value: bytes, kind: type[Any]) -> None:
+        message = {"type": "http.response.start", "status": 200, "headers": [kind((b"Content-Type", value))]}
+        assert [parse_http(message).headers for _ in range(3)] == [[(b"content-type", b"text/plain")]] * 3
+
+    def test_lengths_are_told_each_time(self) -> None:
+        for length in (13, 7, 13, 7, 123456, 123456):
+            message = {
+                "type": "http.response.start", "status": 200,
+                "headers": [(b"content-length", b"%d" % length), (b"vary", b"*"), (b"content-length", b"%d" % length)],
+            }  # fmt: skip
+            made = parse_http(message)
+            assert made.content_length == length
+            assert made.headers == [(b"content-length", b"%d" % length), (b"vary", b"*")]
+
+    def test_two_lengths_that_were_both_seen_are_refused(self) -> None:
+        for value in (b"21", b"22"):
+            parse_http({"type": "http.response.start", "status": 200, "headers": [(b"content-length", value)]})
+        assert "more than one" in http_error(
+            type="http.response.start", status=200, headers=[(b"content-length", b"21"), (b"content-length", b"22")]
+        )
+
+    def test_what_is_kept_is_bounded_and_no_secret(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(response_fields, "_PAIRS", {})
+        for number in range(2 * response_fields._MOST_PAIRS):
+            fields = [
+                (b"vary", b"%d" % number), (b"set-cookie", b"%d" % number), (b"location", b"/%d" % number),
+                (b"content-type", b"x" * 200), (b"content-length", b"1000000"), (b"ETag", b"1"),
+            ]  # fmt: skip
+            parse_http({"type": "http.response.start", "status": 200, "headers": fields})
+        kept = response_fields._PAIRS
+        assert len(kept) == response_fields._MOST_PAIRS
+        assert max(len(value) for _, value in kept) <= response_fields._MOST_OF_VALUE
+        assert {name for name, _ in kept} == {b"vary"}
+        assert (b"content-length", b"1000000") not in kept

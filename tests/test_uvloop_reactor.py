@@ -7,6 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.tcp import Connection
+from twisted.logger import LogEvent, globalLogPublisher
+from twisted.python.failure import Failure
 
 from asgiserver.process.uvloop_reactor import UvloopReactor
 
@@ -170,6 +174,96 @@ class TestReading:
         loop.readable(7)
         assert len(reader.lost) == 1
         assert (loop.readers, loop.turn()) == ({}, 0)
+
+
+class PlainSocket(Connection):
+    """Twisted's transport of a TCP socket, and the socket and the protocol as well."""
+
+    def __init__(self, *reads: bytes | BaseException) -> None:
+        self.reads = [*reads]
+        self.socket = self  # type: ignore[assignment]
+        self.protocol = self  # type: ignore[assignment]
+        self.sizes: list[int] = []
+        self.received: list[bytes] = []
+        self.lost: list[type[BaseException]] = []
+        self.failure: Exception | None = None
+
+    def fileno(self) -> int:  # type: ignore[override]
+        return 7
+
+    def recv(self, size: int) -> bytes:
+        self.sizes.append(size)
+        read = self.reads.pop(0)
+        if isinstance(read, BaseException):
+            raise read
+        return read
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received.append(data)
+        if self.failure is not None:
+            raise self.failure
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        assert reason.type is not None
+        self.lost.append(reason.type)
+
+    readConnectionLost = connectionLost  # noqa: N815 - Twisted's name
+
+
+class TestPlainSocket:
+    """What is read without Twisted's doRead, and ends as there."""
+
+    def read(self, reactor: Any, loop: FakeLoop, *reads: bytes | BaseException) -> PlainSocket:
+        reader = PlainSocket(*reads)
+        reactor.addReader(reader)
+        for _ in reads:
+            loop.readable(7)
+        return reader
+
+    def test_data_goes_to_the_protocol(self, reactor: Any, loop: FakeLoop) -> None:
+        reader = self.read(reactor, loop, b"a", b"bc")
+        assert (reader.received, reader.lost) == ([b"a", b"bc"], [])
+        assert reader.sizes == [PlainSocket.bufferSize] * 2
+
+    def test_nothing_to_read_is_no_error(self, reactor: Any, loop: FakeLoop) -> None:
+        reader = self.read(reactor, loop, BlockingIOError(11, "try again"), b"a")
+        assert (reader.received, reader.lost) == ([b"a"], [])
+
+    @pytest.mark.parametrize(
+        ("read", "lost"), [(b"", ConnectionDone), (ConnectionResetError(104, "reset"), ConnectionLost)]
+    )
+    def test_the_end_is_told_as_twisted_tells_it(
+        self, reactor: Any, loop: FakeLoop, read: bytes | OSError, lost: type[Exception]
+    ) -> None:
+        reader = self.read(reactor, loop, b"a", read)
+        assert (reader.received, reader.lost) == ([b"a"], [lost])
+        assert (loop.readers, loop.turn()) == ({}, 0)
+
+    def test_a_protocol_that_fails_loses_its_connection_and_is_logged(self, reactor: Any, loop: FakeLoop) -> None:
+        events: list[LogEvent] = []
+        globalLogPublisher.addObserver(events.append)
+        try:
+            reader = PlainSocket(b"a")
+            reader.failure = ValueError("oh")
+            reactor.addReader(reader)
+            loop.readable(7)
+        finally:
+            globalLogPublisher.removeObserver(events.append)
+        assert reader.lost == [ValueError]
+        assert [event["log_failure"].type for event in events] == [ValueError]
+        assert loop.readers == {}
+
+    def test_whoever_reads_in_another_way_is_asked_to(self, reactor: Any, loop: FakeLoop) -> None:
+        class Other(PlainSocket):
+            asked = 0
+
+            def doRead(self) -> None:  # type: ignore[override]
+                self.asked += 1
+
+        reader = Other()
+        reactor.addReader(reader)
+        loop.readable(7)
+        assert (reader.asked, reader.sizes) == (1, [])
 
 
 class TestReset:

@@ -5,12 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from email.utils import formatdate
+from typing import NamedTuple
 
 from ..errors import SettingsError
 from .interfaces import TCHAR, Headers
-from .messages import CONNECTION_SPECIFIC
+from .response_fields import CONNECTION_SPECIFIC
 
-__all__ = ["DefaultFields"]
+__all__ = ["NO_DEFAULTS", "DefaultFields", "Defaults"]
+
+
+class Defaults(NamedTuple):
+    """Fields that a response gets besides its own; made once a second.
+
+    :param fields: the fields.
+    :param lines: the same as they stand in the head of an HTTP/1 message, without the last line's end.
+    """
+
+    fields: list[tuple[bytes, bytes]]
+    lines: bytes
+
+
+NO_DEFAULTS = Defaults([], b"")
 
 
 class DefaultFields:
@@ -22,7 +37,7 @@ class DefaultFields:
     :raises SettingsError: a line is no field line.
     """
 
-    __slots__ = ("_date", "_fixed", "_names", "_now", "_second")
+    __slots__ = ("_all", "_fixed", "_names", "_now", "_second")
 
     def __init__(self, server_name: str, lines: tuple[str, ...] = (), now: Callable[[], float] = time.time) -> None:
         self._fixed = [(b"server", encoded("server_name", server_name))] if server_name else []
@@ -37,23 +52,31 @@ class DefaultFields:
         self._names = frozenset(name for name, _ in self._fixed) | {b"date"}
         self._now = now
         self._second = -1
-        self._date = (b"date", b"")
+        self._all = NO_DEFAULTS
 
     def complete(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         """``headers`` and, behind them, the default fields that they lack."""
-        second = int(self._now())
-        if second != self._second:
-            self._second = second
-            self._date = (b"date", formatdate(second, usegmt=True).encode("ascii"))
+        return [*headers, *self.lacking(headers).fields]
+
+    def lacking(self, headers: Headers) -> Defaults:
+        """The default fields that ``headers`` lack."""
+        if not 0 <= self._now() - self._second < 1:
+            self._begin_second()
         names = self._names
         for name, _ in headers:
             if name in names:
-                break
-        else:
-            return [*headers, self._date, *self._fixed]
-        given = {name for name, _ in headers}
-        missing = [field for field in (self._date, *self._fixed) if field[0] not in given]
-        return [*headers, *missing]
+                given = {name for name, _ in headers}
+                return _defaults([field for field in self._all.fields if field[0] not in given])
+        return self._all
+
+    def _begin_second(self) -> None:
+        self._second = int(self._now())
+        date = formatdate(self._second, usegmt=True).encode("ascii")
+        self._all = _defaults([(b"date", date), *self._fixed])
+
+
+def _defaults(fields: list[tuple[bytes, bytes]]) -> Defaults:
+    return Defaults(fields, b"\r\n".join(map(b": ".join, fields)))
 
 
 def encoded(setting: str, text: str) -> bytes:

@@ -14,8 +14,10 @@ from typing import Any
 from ..errors import RequestError, UnexpectedMessage
 from ..settings import Settings
 from .deadlines import Deadline, Deadlines
+from .default_fields import DefaultFields
 from .interfaces import Clock, Hub, Message, Scope, Stream
 from .messages import TYPES
+from .response import Response
 
 __all__ = ["Exchange", "State"]
 
@@ -32,25 +34,32 @@ class State(Enum):
     GONE = auto()  # the peer left, or was made to
 
 
-class Exchange:
+#: An enum's members take several times as long to look up.
+_WAITING, _COMPLETE, _GONE = State.WAITING, State.COMPLETE, State.GONE
+
+
+class Exchange(Response):
     """What HTTP and WebSocket exchanges share.
 
     :param scope: the application's scope.
     :param stream: where this exchange writes.
     :param hub: told when the peer is gone and what to log.
+    :param fields: the default fields of a response.
     """
 
-    __slots__ = ("_deadlines", "_hub", "_told", "_waiters", "clock", "scope", "settings", "state", "stream")
+    __slots__ = ("_deadlines", "_hub", "_told", "_waiters", "clock", "scope", "settings", "state")
 
-    def __init__(self, scope: Scope, stream: Stream, hub: Hub, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self, scope: Scope, stream: Stream, hub: Hub, settings: Settings, clock: Clock, fields: DefaultFields
+    ) -> None:
+        super().__init__(stream, fields, scope.get("method", "GET"))
         self.scope = scope
-        self.stream = stream
         self.settings = settings
         self.clock = clock
-        self.state = State.WAITING
+        self.state = _WAITING
         self._hub = hub
         self._told = False
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[asyncio.Future[None]] | None = None
         self._deadlines: Deadlines | None = None
 
     def __str__(self) -> str:
@@ -59,12 +68,12 @@ class Exchange:
     @property
     def gone(self) -> bool:
         """The peer cannot be reached any more."""
-        return self.state is State.GONE
+        return self.state is _GONE
 
     @property
     def finished(self) -> bool:
         """Nothing more will be sent: an application that still runs does so in the background."""
-        return self.state is State.COMPLETE or self.state is State.GONE
+        return self.state is _COMPLETE or self.state is _GONE
 
     @property
     def answered(self) -> bool:
@@ -93,6 +102,8 @@ class Exchange:
             await asyncio.sleep(0)
         while (event := self._next_event()) is None:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            if self._waiters is None:
+                self._waiters = []
             self._waiters.append(waiter)
             try:
                 await waiter
@@ -104,7 +115,7 @@ class Exchange:
         raise NotImplementedError
 
     def _wake(self) -> None:
-        for waiter in self._waiters:
+        for waiter in self._waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
 

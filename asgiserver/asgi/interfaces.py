@@ -6,11 +6,15 @@ Everything here is a ``typing.Protocol`` or an alias, so that ``asgi/`` never im
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from .default_fields import Defaults
 
 __all__ = [
     "TCHAR",
     "Application",
+    "Channel",
     "Clock",
     "DelayedCall",
     "Frames",
@@ -89,12 +93,20 @@ class Stream(Protocol):
         """True when :meth:`drain` has to be awaited before more is sent: the peer is slow, or others want a turn."""
 
     def send_headers(
-        self, status: int, headers: Headers, *, content_length: int | None, has_body: bool, close: bool
+        self,
+        status: int,
+        headers: Headers,
+        defaults: Defaults,
+        *,
+        content_length: int | None,
+        has_body: bool,
+        close: bool,
     ) -> None:
         """Begin the final response. May be held back until the first :meth:`send_data` or :meth:`end`.
 
         :param status: 200 to 999.
         :param headers: checked and in lower case, without connection-specific fields; the wire adds framing.
+        :param defaults: further fields that the exchange wants sent, behind the others.
         :param content_length: what ``headers`` say of the body's size in bytes, None when nothing.
         :param has_body: False for HEAD, 204 and 304: no body follows, whatever the fields say (RFC 9112 §6.3).
         :param close: the application asked for the connection to be closed afterwards.
@@ -157,3 +169,30 @@ class Frames(Protocol):
 
     def abandon(self) -> None:
         """The connection is lost: nothing may be called back any more."""
+
+
+class Channel(Protocol):
+    """Where the messages of the peer go, and the bytes for it: what owns a frame engine."""
+
+    @property
+    def full(self) -> bool:
+        """True while no more messages are wanted; :meth:`Frames.resume` is called when that changes."""
+
+    @property
+    def slow(self) -> bool:
+        """True while the peer takes less than is sent; :meth:`Frames.resume` is called when that changes."""
+
+    def message_received(self, payload: str | bytes) -> None:
+        """A whole message, maybe empty."""
+
+    def pong_received(self, payload: bytes) -> None:
+        """A pong, asked for or not."""
+
+    def close_received(self, code: int, reason: str) -> None:
+        """The peer's close frame, answered by ours; 1005 for one without a code. Nothing follows."""
+
+    def failed(self, code: int, reason: str) -> None:
+        """The peer broke the protocol or a limit: 1002, 1007 or 1009, sent unless we had closed. Nothing follows."""
+
+    def write(self, data: bytes) -> None:
+        """Bytes for the peer, at least one whole frame."""

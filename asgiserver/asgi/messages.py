@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import MessageError
 from .files import SendFile, SendPath, parse_file, parse_path
 from .interfaces import TCHAR, is_close_code
+from .response_fields import LOWER, Fields, fail, kind_of, parse_fields, shown, wrong
 
 __all__ = [
-    "CONNECTION_SPECIFIC",
     "TYPES",
     "Accept",
     "Close",
@@ -32,9 +32,6 @@ __all__ = [
     "parse_http",
     "parse_websocket",
 ]
-
-Fields = list[tuple[bytes, bytes]]
-
 
 class ResponseStart(NamedTuple):
     """``http.response.start``.
@@ -109,24 +106,6 @@ _Body = TypeVar("_Body", ResponseBody, DenialBody)
 #: Makes a named tuple without the function that ``NamedTuple`` writes for it, which takes three times as long.
 _tuple = tuple.__new__
 
-_NOT_TOKEN = bytes(set(range(256)) - set(TCHAR))
-_LOWER = bytes(range(256)).lower()
-
-#: As numbers, which are looked for in bytes eight times as fast as bytes are.
-_CR, _LF, _NUL = b"\r\n\0"
-
-#: RFC 9110 §7.6.1: these speak of one connection, which is the wire's.
-CONNECTION_SPECIFIC = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
-
-_SPECIAL = CONNECTION_SPECIFIC | {b"content-length"}
-
-#: Names that were checked, with what they are in lower case: an application sends the same few again and again.
-_NAMES: dict[bytes, bytes] = {}
-_MOST_NAMES = 500
-
-#: Enough for any length of 64 bits; ``int()`` of thousands of digits is slow, and an error beyond 4300 of them.
-_LENGTH_DIGITS = 20
-
 #: RFC 6455 §5.5: a control frame carries 125 bytes at most, and two are the code's.
 _REASON_SIZE = 123
 
@@ -136,18 +115,15 @@ def parse_http(message: Any) -> ResponseStart | ResponseBody | SendPath | SendFi
 
     :raises MessageError: names the message's type and key, what was expected, and what came.
     """
-    reply: ResponseStart | ResponseBody | SendPath | SendFile
     # A dict with a known type is all that a sane application sends; message_type() says what is wrong with the rest.
-    kind = message["type"] if type(message) is dict and "type" in message else None
+    kind = message.get("type") if type(message) is dict else None
     if kind == "http.response.body":
         body = message.get("body", b"")
         if type(body) is bytes:
-            return _tuple(ResponseBody, (body, bool(message.get("more_body", False))))
-        reply = _body(message, ResponseBody)
+            return _tuple(ResponseBody, (body, bool(message.get("more_body"))))
     elif kind == "http.response.start":
-        reply = _start(message, ResponseStart)
-    else:
-        reply = _HTTP[message_type(message, _HTTP)](message)
+        return _start(message, ResponseStart)
+    reply: ResponseStart | ResponseBody | SendPath | SendFile = _HTTP[message_type(message, _HTTP)](message)
     return reply
 
 
@@ -160,6 +136,9 @@ def parse_websocket(message: Any) -> Accept | SendText | SendBytes | Close | Den
     :raises MessageError: names the message's type and key, what was expected, and what came.
     """
     reply: Accept | SendText | SendBytes | Close | DenialStart | DenialBody
+    if type(message) is dict and message.get("type") == "websocket.send":
+        # As in parse_http.
+        return _send(message)
     reply = _WEBSOCKET[message_type(message, _WEBSOCKET)](message)
     return reply
 
@@ -170,44 +149,48 @@ def message_type(message: Any, allowed: Iterable[str]) -> str:
     :raises MessageError: ``message`` is no mapping, or its type is another one.
     """
     if not isinstance(message, (dict, Mapping)):
-        raise MessageError(f"a message must be a dict, got {_kind(message)}")
+        raise MessageError(f"a message must be a dict, got {kind_of(message)}")
     kind = message.get("type")
     if isinstance(kind, str) and kind in allowed:
         return kind
     expected = ", ".join(allowed)
     if "type" not in message:
         raise MessageError(f'a message must have a "type", one of {expected}')
-    raise MessageError(f'"type" of a message must be one of {expected}; got {_shown(kind)}')
+    raise MessageError(f'"type" of a message must be one of {expected}; got {shown(kind)}')
 
 
 def _accept(message: Mapping[str, Any]) -> Accept:
     subprotocol = message.get("subprotocol")
     if subprotocol is not None:
         if not isinstance(subprotocol, str):
-            _wrong(message, "subprotocol", "a str or None", subprotocol)
-        if not (subprotocol and subprotocol.isascii() and not subprotocol.encode().translate(_LOWER, TCHAR)):
-            _fail(message, f'"subprotocol" must be a token (RFC 9110 §5.6.2), got {_shown(subprotocol)}')
-    headers, _, _ = _fields(message)
+            wrong(message, "subprotocol", "a str or None", subprotocol)
+        if not (subprotocol and subprotocol.isascii() and not subprotocol.encode().translate(LOWER, TCHAR)):
+            fail(message, f'"subprotocol" must be a token (RFC 9110 §5.6.2), got {shown(subprotocol)}')
+    headers, _, _ = parse_fields(message)
     for name, _ in headers:
         # RFC 6455 §4.2.2 leaves these to the handshake, RFC 9110 §8.6 forbids a length in a 101.
         if name.startswith(b"sec-websocket-") or name == b"content-length":
-            _fail(message, f"header {_shown(name)} belongs to the server, not to the application")
+            fail(message, f"header {shown(name)} belongs to the server, not to the application")
     return Accept(subprotocol, headers)
 
 
 def _send(message: Mapping[str, Any]) -> SendText | SendBytes:
     data = message.get("bytes")
     text = message.get("text")
+    if data is None and type(text) is str and text.isascii():
+        return _tuple(SendText, (text,))
+    if text is None and type(data) is bytes:
+        return _tuple(SendBytes, (data,))
     if data is None and text is None:
-        _fail(message, 'one of "bytes" and "text" must be given')
+        fail(message, 'one of "bytes" and "text" must be given')
     if data is None:
         if not isinstance(text, str):
-            _wrong(message, "text", "a str", text)
+            wrong(message, "text", "a str", text)
         if not text.isascii():
             _encoded(message, "text", text)
         return SendText(text)
     if text is not None:
-        _fail(message, 'only one of "bytes" and "text" may be given, got both')
+        fail(message, 'only one of "bytes" and "text" may be given, got both')
     return SendBytes(data if isinstance(data, bytes) else _as_bytes(message, "bytes", data))
 
 
@@ -216,15 +199,15 @@ def _close(message: Mapping[str, Any]) -> Close:
     if code is None:
         code = 1000
     elif not isinstance(code, int) or isinstance(code, bool):
-        _wrong(message, "code", "an int", code)
+        wrong(message, "code", "an int", code)
     # RFC 6455 §7.4: 1004, 1005, 1006 and 1015 are never sent, what lies between has no meaning.
     elif not is_close_code(code):
-        _fail(message, f'"code" must be 1000 to 1003, 1007 to 1014, or 3000 to 4999; got {_shown(code)}')
+        fail(message, f'"code" must be 1000 to 1003, 1007 to 1014, or 3000 to 4999; got {shown(code)}')
     reason = message.get("reason")
     if reason is None:
         reason = ""
     elif not isinstance(reason, str):
-        _wrong(message, "reason", "a str", reason)
+        wrong(message, "reason", "a str", reason)
     encoded = _encoded(message, "reason", reason)
     if len(encoded) > _REASON_SIZE:
         reason = encoded[:_REASON_SIZE].decode("utf-8", "ignore")
@@ -235,13 +218,13 @@ def _start(message: Mapping[str, Any], kind: type[_Start]) -> _Start:
     status = message.get("status")
     if type(status) is not int:
         if not isinstance(status, int) or isinstance(status, bool):
-            _wrong(message, "status", "an int", status)
+            wrong(message, "status", "an int", status)
         status = int(status)
     if not 200 <= status <= 999:
         hint = "; an informational response is no response (RFC 9110 §15.2)" if 100 <= status < 200 else ""
-        _fail(message, f'"status" must be 200 to 999, got {_shown(status)}{hint}')
-    headers, length, close = _fields(message)
-    return _tuple(kind, (status, headers, length, close, bool(message.get("trailers", False))))
+        fail(message, f'"status" must be 200 to 999, got {shown(status)}{hint}')
+    headers, length, close = parse_fields(message)
+    return _tuple(kind, (status, headers, length, close, bool(message.get("trailers"))))
 
 
 def _body(message: Mapping[str, Any], kind: type[_Body]) -> _Body:
@@ -254,110 +237,19 @@ def _body(message: Mapping[str, Any], kind: type[_Body]) -> _Body:
 def _as_bytes(message: Mapping[str, Any], key: str, value: Any) -> bytes:
     """A copy of a buffer, as the application may change it after its ``send()`` has returned."""
     if not isinstance(value, (bytearray, memoryview)):
-        _wrong(message, key, "bytes", value)
+        wrong(message, key, "bytes", value)
     try:
         return bytes(value)
     except ValueError as error:
         # A memoryview that was released.
-        _fail(message, f'"{key}" cannot be read: {error}')
-
-
-def _fields(message: Mapping[str, Any]) -> tuple[Fields, int | None, bool]:
-    """The headers in lower case, the content-length, and whether the connection is to be closed."""
-    headers = message.get("headers")
-    fields: Fields = []
-    length: int | None = None
-    close = False
-    for item in headers if isinstance(headers, (list, tuple)) else _iterable(message, headers):
-        try:
-            name, value = item
-        except (TypeError, ValueError):
-            _fail(message, f'each of "headers" must be a pair of name and value, got {_shown(item)}')
-        if not isinstance(name, bytes) or not isinstance(value, bytes):
-            _wrong_field(message, name, value)
-        lowered = _NAMES.get(name) or _lowered(name)
-        if not lowered or _CR in value or _LF in value or _NUL in value:
-            _wrong_field(message, name, value)
-        value = value.strip(b" \t")
-        if lowered in _SPECIAL:
-            if lowered != b"content-length":
-                close = close or lowered == b"connection" and _has_close(value)
-                continue
-            previous, length = length, _content_length(message, value)
-            if previous is not None:
-                if previous != length:
-                    _fail(message, f"more than one content-length: {previous} and {length}")
-                continue
-        fields.append((lowered, value))
-    return fields, length, close
-
-
-def _lowered(name: bytes) -> bytes:
-    """A field's name in lower case; empty when it is no token."""
-    lowered = name.translate(_LOWER, _NOT_TOKEN)
-    if len(lowered) != len(name):
-        return b""
-    if len(_NAMES) < _MOST_NAMES and type(name) is bytes:
-        _NAMES[name] = lowered
-    return lowered
-
-
-def _iterable(message: Mapping[str, Any], headers: Any) -> Iterable[Any]:
-    if headers is None:
-        return ()
-    if isinstance(headers, (str, bytes, Mapping)) or not isinstance(headers, Iterable):
-        _wrong(message, "headers", "an iterable of pairs of bytes", headers)
-    return headers
-
-
-def _wrong_field(message: Mapping[str, Any], name: Any, value: Any) -> NoReturn:
-    shown = _shown(name)
-    if not isinstance(name, bytes):
-        _fail(message, f"the name of header {shown} must be bytes, got {_kind(name)}")
-    if not name or name.translate(None, TCHAR):
-        # A pseudo-header's colon is no token character either (RFC 9113 §8.3).
-        _fail(message, f"the name of a header must be a token (RFC 9110 §5.1), got {shown}")
-    if not isinstance(value, bytes):
-        _fail(message, f"the value of header {shown} must be bytes, got {_kind(value)}")
-    _fail(message, f"the value of header {shown} must not hold CR, LF or NUL (RFC 9110 §5.5), got {_shown(value)}")
-
-
-def _content_length(message: Mapping[str, Any], value: bytes) -> int:
-    if not value.isdigit() or len(value) > _LENGTH_DIGITS:
-        _fail(message, f"the value of header b'content-length' must be a decimal number, got {_shown(value)}")
-    return int(value)
-
-
-def _has_close(value: bytes) -> bool:
-    return b"close" in (option.strip(b" \t") for option in value.lower().split(b","))
+        fail(message, f'"{key}" cannot be read: {error}')
 
 
 def _encoded(message: Mapping[str, Any], key: str, text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        _fail(message, f'"{key}" cannot be encoded as UTF-8: {error.reason} at character {error.start}')
-
-
-def _wrong(message: Mapping[str, Any], key: str, expected: str, value: Any) -> NoReturn:
-    if key not in message:
-        _fail(message, f'"{key}" is missing, {expected} is needed')
-    _fail(message, f'"{key}" must be {expected}, got {_kind(value)}')
-
-
-def _fail(message: Mapping[str, Any], text: str) -> NoReturn:
-    # The cause, where there is one, says nothing that the text does not.
-    raise MessageError(f"{message['type']}: {text}") from None
-
-
-def _kind(value: Any) -> str:
-    return "None" if value is None else type(value).__name__
-
-
-def _shown(value: Any) -> str:
-    """``value`` for an error message: its beginning only, as an application's values may be large or private."""
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+        fail(message, f'"{key}" cannot be encoded as UTF-8: {error.reason} at character {error.start}')
 
 
 _HTTP: dict[str, Callable[[Mapping[str, Any]], Any]] = {

@@ -31,13 +31,18 @@ def plain(error: RequestError) -> tuple[list[tuple[bytes, bytes]], bytes]:
 class Response:
     """Holds a response to its own Content-Length and to what its method and status allow (RFC 9110 §8.6, §9.3.2).
 
+    An exchange is its own response: one object less for each request.
+
+    :param fields: the default fields.
     :param method: the request's; HEAD has no body in its response.
+    :ivar status: what was sent, :data:`CLIENT_CLOSED_REQUEST` before.
+    :ivar sent: bytes of the body that were sent.
     """
 
-    __slots__ = ("_fields", "_method", "_remaining", "_start", "_stream", "sent", "status")
+    __slots__ = ("_fields", "_method", "_remaining", "_start", "sent", "status", "stream")
 
     def __init__(self, stream: Stream, fields: DefaultFields, method: str) -> None:
-        self._stream = stream
+        self.stream = stream
         self._fields = fields
         self._method = method
         self._start: ResponseStart | None = None
@@ -57,17 +62,15 @@ class Response:
         """
         start = self._start
         assert start is not None
-        if self._method == "HEAD" or start.status in (204, 205, 304):
+        has_body = self._method != "HEAD" and start[0] not in {204, 205, 304}
+        if not has_body:
             body = b""
-            has_body = False
-        else:
-            has_body = True
-            if self._remaining is not None:
-                self._count(len(body), more_body, self._remaining)
+        elif self._remaining is not None and (more_body or len(body) != self._remaining):
+            self._count(len(body), more_body, self._remaining)
         if self.status == CLIENT_CLOSED_REQUEST:
             self._send_head(start, has_body)
         self.sent += len(body)
-        self._stream.send_data(body, last=not more_body)
+        self.stream.send_data(body, last=not more_body)
 
     def file(self, part: FilePart, more_body: bool, sent: Callable[[bool], None]) -> None:
         """Send a part of a file as :meth:`body` sends bytes; ``sent(more_body)`` is called when it was written.
@@ -90,7 +93,7 @@ class Response:
                 start = _with_length(start, part.size)
             self._send_head(start, has_body=True)
         self.sent += part.size
-        self._stream.send_file(*part, last=not more_body, sent=partial(sent, more_body))
+        self.stream.send_file(*part, last=not more_body, sent=partial(sent, more_body))
 
     def answer(self, error: RequestError, *, close: bool) -> None:
         """Send a whole response in the application's place."""
@@ -101,13 +104,13 @@ class Response:
     def _send_head(self, start: ResponseStart, has_body: bool) -> None:
         status, headers, length, close, _ = start
         self.status = status
-        headers = self._fields.complete(headers)
+        defaults = self._fields.lacking(headers)
         if status == 204 or status == 205:
             # RFC 9110 §8.6: a server MUST NOT send Content-Length in a 204; §15.3.6: a 205 says that there is nothing.
             headers = [field for field in headers if field[0] != b"content-length"]
             length = None if status == 204 else 0
             headers += [(b"content-length", b"0")] if status == 205 else []
-        self._stream.send_headers(status, headers, content_length=length, has_body=has_body, close=close)
+        self.stream.send_headers(status, headers, defaults, content_length=length, has_body=has_body, close=close)
 
     def _count(self, size: int, more_body: bool, remaining: int) -> None:
         if size > remaining:

@@ -70,46 +70,43 @@ class ScopeBuilder:
 
     def http(self, request: Request, addresses: Addresses) -> Scope:
         """The scope of an HTTP request."""
-        scope = self._common(request, addresses)
-        scope["type"] = "http"
-        scope["method"] = request.method
-        scope["extensions"] = {"http.response.pathsend": {}, "http.response.zerocopysend": {}}
-        return scope
-
-    def websocket(self, request: Request, addresses: Addresses, subprotocols: list[str]) -> Scope:
-        """The scope of a WebSocket handshake that was checked already."""
-        scope = self._common(request, addresses)
-        scope["type"] = "websocket"
-        scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
-        scope["subprotocols"] = subprotocols
-        scope["extensions"] = {"websocket.http.response": {}}
-        return scope
-
-    def _common(self, request: Request, addresses: Addresses) -> dict[str, Any]:
-        raw_path, _, query_string = request.target.partition(b"?")
+        method, target, headers, http_version, _, _, _, _ = request
+        raw_path, _, query_string = target.partition(b"?")
         # Bad UTF-8 becomes U+FFFD; raw_path has the bytes as they were sent.
         path = raw_path.decode("ascii")
         client, server, secure = addresses
         scheme = "https" if secure else "http"
-        headers: Headers = request.headers
         if self._forwarding is not None:
             client, scheme, host = self._forwarding.resolve(headers, client, scheme)
             if host is not None:
                 headers = replace_host(headers, host)
         scope: dict[str, Any] = {
+            "type": "http",
             "asgi": _ASGI.copy(),
-            "http_version": request.http_version,
+            "http_version": http_version,
+            "method": method,
             "scheme": scheme,
             "path": unquote(path) if "%" in path else path,
             "raw_path": raw_path,
             "query_string": query_string,
             "root_path": self._root_path,
             "headers": headers,
-            "client": None if client is None else list(client),
-            "server": None if server is None else list(server),
+            "client": None if client is None else [*client],
+            "server": None if server is None else [*server],
+            "extensions": {"http.response.pathsend": {}, "http.response.zerocopysend": {}},
         }
         if self._state is not None:
             scope["state"] = self._state.copy()
+        return scope
+
+    def websocket(self, request: Request, addresses: Addresses, subprotocols: list[str]) -> Scope:
+        """The scope of a WebSocket handshake that was checked already."""
+        scope = self.http(request, addresses)
+        del scope["method"]
+        scope["type"] = "websocket"
+        scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
+        scope["subprotocols"] = subprotocols
+        scope["extensions"] = {"websocket.http.response": {}}
         return scope
 
 

@@ -165,7 +165,7 @@ class AccessLog:
         logger: logging.Logger | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._logger = logging.getLogger(ACCESS) if logger is None else logger
+        self.logger = logging.getLogger(ACCESS) if logger is None else logger
         self._now = now
         self._json = format == "json"
         self._http = ("", ()) if self._json else _line(FORMATS.get(format, format))
@@ -175,10 +175,10 @@ class AccessLog:
     @property
     def enabled(self) -> bool:
         """False when a line would go nowhere."""
-        return self._logger.isEnabledFor(logging.INFO)
+        return self.logger.isEnabledFor(logging.INFO)
 
     def __call__(self, protocol: str, action: str, details: dict[str, Any]) -> None:
-        if not self._logger.isEnabledFor(logging.INFO):
+        if not self.logger.isEnabledFor(logging.INFO):
             return
         entry = Entry(protocol, action, details, self._now())
         if self._json:
@@ -186,7 +186,7 @@ class AccessLog:
         else:
             pattern, names = self._websocket if protocol == "websocket" else self._http
             line = pattern % {name: entry.text(name) for name in names}
-        self._logger.info(line, extra={"status": entry.value("status"), "event": action})
+        self.logger.info(line, extra={"status": entry.value("status"), "event": action})
 
 
 _NAME = re.compile(r"%(?:%|\((\w+)\)[-#0 +]*\d*(?:\.\d+)?s)")

@@ -8,6 +8,8 @@ whoever happens to write.
 
 So a reader that was dropped is added again, until its own ``doRead`` meets the error. That it was dropped shows when
 uvloop lets go of the callback, which therefore must have no other owner.
+
+That callback reads a plain TCP socket by itself, as Twisted's ``doRead`` does, in four calls less.
 """
 
 from __future__ import annotations
@@ -16,22 +18,52 @@ from asyncio import AbstractEventLoop
 from typing import Any
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.tcp import Connection
 
 __all__ = ["UvloopReactor"]
+
+_PLAIN = Connection.doRead, Connection._dataReceived
+_FAILED = "A connection's protocol has failed"
 
 
 class _Watch:
     """The callback of a reader, owned by uvloop alone."""
 
-    __slots__ = ("reactor", "reader")
+    __slots__ = ("reactor", "reader", "receive")
 
     def __init__(self, reactor: UvloopReactor, reader: Any) -> None:
         self.reactor = reactor
         self.reader = reader
+        kind = type(reader)
+        plain = isinstance(reader, Connection) and (kind.doRead, kind._dataReceived) == _PLAIN
+        #: Reads from a TCP socket with nothing in between; None for whatever else there may be to read.
+        self.receive = reader.socket.recv if plain else None
 
     def __call__(self) -> None:
         # Without Twisted's logging context, which takes longer than many a read, and which nothing here asks for.
-        self.reactor._readOrWrite(self.reader, True)  # type: ignore[no-untyped-call]
+        if self.receive is None:
+            self.reactor._readOrWrite(self.reader, True)  # type: ignore[no-untyped-call]
+            return
+        reader = self.reader
+        why: Exception
+        try:
+            data = self.receive(reader.bufferSize)
+        except BlockingIOError:
+            return
+        except OSError:
+            why = CONNECTION_LOST
+        else:
+            if data:
+                try:
+                    reader.protocol.dataReceived(data)
+                    return
+                except Exception as error:  # noqa: BLE001 - whatever it is, as Twisted has it
+                    why = error
+                    self.reactor._log.failure(_FAILED)
+            else:
+                why = CONNECTION_DONE
+        self.reactor._disconnectSelectable(reader, why, True)  # type: ignore[no-untyped-call]
 
     def __del__(self) -> None:
         self.reactor._dropped(self.reader)

@@ -88,6 +88,7 @@ class HTTPConnection(WritingProtocol):
     """One connection.
 
     :ivar deadlines: what is awaited of the peer.
+    :ivar reading: False while the peer is made to wait.
     """
 
     def __init__(self, hub: WireHub) -> None:
@@ -96,7 +97,7 @@ class HTTPConnection(WritingProtocol):
         self.deadlines = Deadlines(hub.clock)
         self._wire: HTTP1 | None = None
         self._addresses: Addresses | None = None
-        self._reading = True
+        self.reading = True
         self._closing = False
         self._unread = False
         self._buffered_before = 0
@@ -134,6 +135,7 @@ class HTTPConnection(WritingProtocol):
         wire = self._wire
         if wire is None:
             wire = self._wire = HTTP1(self)
+            self._press(self.slow, self.congested)
         wire.data_received(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
@@ -148,7 +150,8 @@ class HTTPConnection(WritingProtocol):
 
     def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
         """The transport's buffer is full."""
-        self.slow = self.congested = self._paused = True
+        self._paused = True
+        self._press(True, True)
         self._buffered_before = self._buffered()
         self.deadlines.set(Deadline.WRITE, self.hub.settings.write_timeout, self._write_late)
 
@@ -159,7 +162,7 @@ class HTTPConnection(WritingProtocol):
         if self._file is not None:
             self._push_file()
             return
-        self.slow = self.congested = False
+        self._press(False, False)
         self._wake()
         if self._closing:
             self._linger()
@@ -173,14 +176,14 @@ class HTTPConnection(WritingProtocol):
 
     def pause_reading(self) -> None:
         """Read no more from the peer: TCP makes it wait."""
-        if self._reading:
-            self._reading = False
+        if self.reading:
+            self.reading = False
             self.transport.pauseProducing()
 
     def resume_reading(self) -> None:
         """Read from the peer again."""
-        if not self._reading:
-            self._reading = True
+        if not self.reading:
+            self.reading = True
             self.transport.resumeProducing()
 
     def close(self, *, unread: bool = False) -> None:
@@ -207,6 +210,7 @@ class HTTPConnection(WritingProtocol):
     def _linger(self) -> None:
         self._buffered_before = self._buffered()
         self.deadlines.set(Deadline.CLOSE, self.hub.settings.close_timeout, self._close_late)
+        self._send = None
         self.transport.unregisterProducer()
         bottom = self._bottom()
         # The PROXY protocol's wrapper knows no half-close, but there is nothing of its own that it would send.
@@ -219,6 +223,7 @@ class HTTPConnection(WritingProtocol):
         """Drop the connection, and with it what was not sent yet."""
         self._closing = True
         self.deadlines.stop()
+        self._send = None
         self._drop_file()
         self.transport.abortConnection()
 
@@ -238,6 +243,7 @@ class HTTPConnection(WritingProtocol):
         if not self.deadlines.pending(Deadline.CLOSE):
             self._buffered_before = self._buffered()
             self.deadlines.set(Deadline.CLOSE, self.hub.settings.close_timeout, self._close_late)
+        self._send = None
         self.transport.unregisterProducer()
         self.transport.loseConnection()
         bottom = self._bottom()
@@ -273,6 +279,12 @@ class HTTPConnection(WritingProtocol):
         else:
             logger.info("Dropped %s, which took nothing for %g seconds", self.addresses.client, seconds)
             self.abort()
+
+    def _press(self, slow: bool, congested: bool) -> None:
+        """The wire keeps what it is asked for after each message at hand."""
+        self.slow, self.congested = slow, congested
+        if self._wire is not None:
+            self._wire.slow, self._wire.congested = slow, congested
 
     def _silent_too_long(self) -> None:
         if self._wire is None:

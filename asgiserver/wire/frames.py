@@ -21,17 +21,18 @@ import codecs
 import struct
 import sys
 from collections.abc import Callable
-from typing import Protocol
 
 from autobahn.websocket.compress_deflate import PerMessageDeflateOfferAccept
 
-from ..asgi.interfaces import is_close_code
+from ..asgi.interfaces import Channel, is_close_code
 from .deflate import Deflate, negotiate_deflate
 from .frame_parser import FrameParser, unmasked
 
 __all__ = ["Channel", "WebSocketProtocol", "negotiate_deflate"]
 
+_OPEN = FrameParser.STATE_OPEN
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
+_DATA = frozenset((_TEXT, _BINARY))
 #: The first reserved bit: the message is compressed (RFC 7692 §7.2.3.1).
 _COMPRESSED = 0x40
 
@@ -45,33 +46,6 @@ _MAX_REASON = 123
 _MIN_COMPRESSED = 16
 
 _make_decoder = codecs.getincrementaldecoder("utf-8")
-
-
-class Channel(Protocol):
-    """Where the messages of the peer go, and the bytes for it: what the owner of a :class:`WebSocketProtocol` is."""
-
-    @property
-    def full(self) -> bool:
-        """True while no more messages are wanted; :meth:`WebSocketProtocol.resume` is called when that changes."""
-
-    @property
-    def slow(self) -> bool:
-        """True while the peer takes less than is sent; :meth:`WebSocketProtocol.resume` is called when that changes."""
-
-    def message_received(self, payload: str | bytes) -> None:
-        """A whole message, maybe empty."""
-
-    def pong_received(self, payload: bytes) -> None:
-        """A pong, asked for or not."""
-
-    def close_received(self, code: int, reason: str) -> None:
-        """The peer's close frame, answered by ours; 1005 for one without a code. Nothing follows."""
-
-    def failed(self, code: int, reason: str) -> None:
-        """The peer broke the protocol or a limit: 1002, 1007 or 1009, sent unless we had closed. Nothing follows."""
-
-    def write(self, data: bytes) -> None:
-        """Bytes for the peer, at least one whole frame."""
 
 
 def _at_once(call: Callable[[], None]) -> None:
@@ -108,6 +82,8 @@ class WebSocketProtocol(FrameParser):
         self._max_frame_size = max_frame_size or sys.maxsize
         if deflate is not None:
             self._perMessageCompress = Deflate.create_from_offer_accept(True, deflate)
+        #: The longest frame whose head has two bytes and that no limit forbids.
+        self._short = min(125, self._max_message_size, self._max_frame_size)
         self._kept = b""
         self._parsing = False
         self._close_sent = False
@@ -122,6 +98,8 @@ class WebSocketProtocol(FrameParser):
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the peer. What the channel has no room for is kept until :meth:`resume`."""
+        if self._take_short_frame(data):
+            return
         if self.state != self.STATE_CLOSED:
             self._kept = self._kept + data if self._kept else data
             self._parse()
@@ -217,7 +195,7 @@ class WebSocketProtocol(FrameParser):
         if self.current_frame is not None:
             end: int = at + self.current_frame.length - self.current_frame_masker.pointer()
         else:
-            if self.short_cuts and not self.data and not self.inside_message and self.state == self.STATE_OPEN:
+            if self.short_cuts and not self.data and not self.inside_message and self.state == _OPEN:
                 end = self._parse_whole_frame(data, at)
                 if end:
                     return end
@@ -225,14 +203,32 @@ class WebSocketProtocol(FrameParser):
         self.parse(data[at:end])
         return min(end, len(data))
 
+    def _take_short_frame(self, data: bytes) -> bool:
+        """Take ``data`` when it is one short frame of that kind and nothing is under way or in the way."""
+        size = len(data) - 6
+        if not 0 <= size <= self._short or size != data[1] - 0x80 or data[0] not in _DATA or self.state != _OPEN:
+            return False
+        if self._kept or self._parsing or self.data or self.inside_message or self.current_frame is not None:
+            return False
+        if self._channel.full or not self.short_cuts:
+            return False
+        payload = unmasked(data[2:6], data[6:])
+        if data[0] == _BINARY:
+            self._channel.message_received(payload)
+        else:
+            self._deliver(payload, text=True)
+        return True
+
     def _parse_whole_frame(self, data: bytes, at: int) -> int:
         """Take the complete, unfragmented, uncompressed, masked data frame at ``at``.
 
         :returns: where it ends, 0 when there is none such: Autobahn finds out what is there, or wrong.
         """
-        head = data[at : at + 2]
-        first, size = head[0], head[-1] & 0x7F
-        if first not in (_TEXT, _BINARY) or head[-1] < 0x80:
+        available = len(data)
+        if available < at + 6:
+            return 0
+        first, size = data[at], data[at + 1] - 0x80
+        if first != _TEXT and first != _BINARY or size < 0:
             return 0
         start = at + 6
         if size > 125:
@@ -243,7 +239,7 @@ class WebSocketProtocol(FrameParser):
                 return 0
             size = extended
         end = start + size
-        if end > len(data) or size > self._max_frame_size or size > self._max_message_size:
+        if end > available or size > self._max_frame_size or size > self._max_message_size:
             return 0
         self._deliver(unmasked(data[start - 4 : start], data[start:end]), text=first == _TEXT)
         return end

@@ -23,14 +23,23 @@ __all__ = ["Fields", "Reader", "reader_class", "readers"]
 
 #: A request line but for its version, which then is one without any question; the target has no fragment.
 _is_plain_line = re.compile(rb'([A-Z]{1,20}) (/[!"$-~]*)').fullmatch
-#: `` HTTP/1.1``: what of the request line belongs to the fields, as it says how they are meant.
-_VERSION_SIZE = 9
+#: Between such a line and the fields, to which the rest of the version belongs: it says how they are meant.
+_VERSION = b" HTTP/1."
 
 #: Most bytes of fields that are remembered, and most of such.
 _MOST_BYTES, _MOST = 2048, 256
 
-#: The fields of heads as they were sent, behind their version, and what was read there: the field lines, the version,
-#: and whether the connection can be used again.
+#: Most bytes of a request line that is remembered, and most of such.
+_MOST_OF_LINE, _MOST_LINES = 256, 256
+
+#: Request lines without their version, and what was read there.
+_LINES: dict[bytes, tuple[str, bytes]] = {}
+
+#: Makes a named tuple without the function that ``NamedTuple`` writes for it, which takes three times as long.
+_tuple = tuple.__new__
+
+#: The fields of heads as they were sent, behind the last digit of the version, and what was read there: the field
+#: lines, the version, and whether the connection can be used again.
 Fields = dict[bytes, tuple[list[tuple[bytes, bytes]], str, bool]]
 
 
@@ -72,7 +81,7 @@ class Reader:
     :param fields: what was read by others, and may be read by them next.
     """
 
-    __slots__ = ("_at", "_body", "_data", "_fields", "_least_limit", "_scanned", "_settings")
+    __slots__ = ("_at", "_body", "_data", "_fields", "_least_limit", "_scanned", "_settings", "buffered")
 
     def __init__(self, settings: Settings, fields: Fields | None = None) -> None:
         self._settings = settings
@@ -84,11 +93,8 @@ class Reader:
         self._at = 0
         self._scanned = 0
         self._body: Body | None = None
-
-    @property
-    def buffered(self) -> int:
-        """Bytes that were fed and not taken yet."""
-        return len(self._data) - self._at
+        #: Bytes that were fed and not taken yet.
+        self.buffered = 0
 
     @property
     def remaining(self) -> int | None:
@@ -97,8 +103,25 @@ class Reader:
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the peer; nothing is parsed yet."""
-        self._data = data if self._at == len(self._data) else self._data[self._at :] + data
-        self._at = 0
+        if self.buffered:
+            data = self._data[self._at :] + data
+        self._data, self._at, self.buffered = data, 0, len(data)
+
+    def take_whole(self, data: bytes) -> Request | None:
+        """The request that all of ``data`` is, when its like was read before; otherwise :meth:`feed` it.
+
+        The usual read, and the short way for it: nothing is looked for twice, and nothing is kept.
+        """
+        line, _, fields = data.partition(_VERSION)
+        known = self._fields.get(fields)
+        # These end with the only empty line, as they did when they were remembered, so nothing follows the request.
+        if known is None or self.buffered or self._body is not None or len(data) > self._least_limit:
+            return None
+        read = _LINES.get(line) or _plain_line(line)
+        if read is None:
+            return None
+        headers, version, keep_alive = known
+        return _tuple(Request, (read[0], read[1], headers.copy(), version, 0, keep_alive, False, False))
 
     def next_event(self) -> Request | bytes | Event:
         """A request, a piece of its body, END after its last piece, or NEED_DATA.
@@ -119,15 +142,16 @@ class Reader:
 
     def _take(self, at: int) -> None:
         """All before ``at`` is taken; an idle connection is not to keep what it has read last."""
-        if at == len(self._data):
-            self._data, self._at = b"", 0
-        else:
+        self.buffered = len(self._data) - at
+        if self.buffered:
             self._at = at
+        else:
+            self._data, self._at = b"", 0
 
     def take_rest(self) -> bytes:
         """All bytes that were fed and not taken; the reader is done."""
         rest = self._data[self._at :]
-        self._data, self._at = b"", 0
+        self._data, self._at, self.buffered = b"", 0, 0
         return rest
 
     def _parse(self, head: bytes) -> Request:
@@ -142,21 +166,18 @@ class Reader:
         end = data.find(b"\r\n\r\n", at + self._scanned) + 4
         if end < 4 or data.startswith(b"\r\n", at):
             return self._next_head()
-        behind = data.find(b"\r", at) - _VERSION_SIZE
-        line = _is_plain_line(data, at, behind)
-        if line is None or line[1] not in METHODS or end - at > self._least_limit:
+        behind = data.find(_VERSION, at, end)
+        read = None if behind < 0 or end - at > self._least_limit else _plain_line(data[at:behind])
+        if read is None:
             return self._next_head()
-        fields = data[behind:end]
+        fields = data[behind + len(_VERSION) : end]
         known = self._fields.get(fields)
         if known is None:
             return self._remember(fields, self._next_head())
         self._scanned = 0
         self._take(end)
         headers, version, keep_alive = known
-        # Without the function that NamedTuple writes for it, which takes three times as long.
-        return tuple.__new__(
-            Request, (METHODS[line[1]], line[2], headers.copy(), version, 0, keep_alive, False, False)
-        )
+        return _tuple(Request, (*read, headers.copy(), version, 0, keep_alive, False, False))
 
     def _remember(self, fields: bytes, read: Request | Event) -> Request | Event:
         """Remember what was read in ``fields`` behind a plain line, unless they ask for something special."""
@@ -193,6 +214,7 @@ class Reader:
             while data.startswith(b"\r\n", at):
                 at += 2
             self._at = at
+            self.buffered = len(data) - at
         end = data.find(b"\r\n\r\n", at + self._scanned)
         if end < 0:
             self._check_beginning(data, at)
@@ -228,3 +250,16 @@ class Reader:
             raise RequestError(414, f"The request's target is longer than {settings.limit_target_size} bytes.")
         if size > settings.limit_head_size:
             raise RequestError(431, f"The request's head is larger than {settings.limit_head_size} bytes.")
+
+
+def _plain_line(line: bytes) -> tuple[str, bytes] | None:
+    """The method and the target of a request line without its version; None when it is not a plain one."""
+    match = _is_plain_line(line)
+    if match is None or match[1] not in METHODS:
+        return None
+    read = METHODS[match[1]], match[2]
+    if len(line) <= _MOST_OF_LINE:
+        if len(_LINES) >= _MOST_LINES:
+            _LINES.clear()
+        _LINES[line] = read
+    return read

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from http import HTTPStatus
 
-from ..asgi.default_fields import DefaultFields
+from ..asgi.default_fields import NO_DEFAULTS, DefaultFields, Defaults
 from ..asgi.interfaces import Headers
 from ..asgi.response import plain
 from ..errors import RequestError
@@ -14,7 +14,9 @@ __all__ = ["CONTINUE", "Framing", "framed", "head", "refusal"]
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
+#: Given a field's name and value.
+_field_line = b": ".join
 
 
 class Framing(Enum):
@@ -26,22 +28,28 @@ class Framing(Enum):
     CHUNKED = auto()
 
 
-def head(status: int, headers: Headers, *, chunked: bool = False, connection: bytes = b"") -> bytes:
+def head(
+    status: int, headers: Headers, chunked: bool = False, connection: bytes = b"", defaults: Defaults = NO_DEFAULTS
+) -> bytes:
     """A response's head, from the status line to the empty line.
 
     :param status: 101 or 200 to 999.
     :param headers: checked: no CR, LF or NUL anywhere in them.
     :param chunked: say that the body is chunked.
     :param connection: value of the Connection field; none when empty.
+    :param defaults: further fields, behind the others.
     """
-    lines = [b": ".join(field) for field in headers]
+    # Formatting and joining cost least when they are few: this is done for each response.
+    lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown" % status]
+    lines += map(_field_line, headers)
+    if defaults.lines:
+        lines.append(defaults.lines)
     if chunked:
         lines.append(b"transfer-encoding: chunked")
     if connection:
         lines.append(b"connection: %b" % connection)
-    # Formatting and joining cost least when they are few: this is done for each response.
     lines.append(b"\r\n")
-    return (_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status) + b"\r\n".join(lines)
+    return b"\r\n".join(lines)
 
 
 def framed(data: bytes, framing: Framing, *, last: bool) -> list[bytes]:

@@ -25,12 +25,12 @@ __all__ = ["WritingProtocol"]
 logger = logging.getLogger("asgiserver")
 
 #: An application that sends without ever waiting lets the others run after this many bytes.
-_BURST = 1048576
+_BURST = 262144
 #: Up to here a copy costs less than what it saves; bytes.
 _JOIN = 16384
 _JOIN_WRAPPED = 131072
 #: How much of a file is sent before the others have a turn; bytes.
-_FILE_BURST = _BURST
+_FILE_BURST = 1048576
 #: How much of a file is read at once where the kernel cannot send it by itself; bytes.
 _FILE_PIECE = 65536
 
@@ -54,7 +54,7 @@ class WritingProtocol(TwistedProtocol):
     """The writing half of a connection.
 
     :ivar slow: True while the transport's buffer is full, or a file is being sent.
-    :ivar congested: True when whoever sends has to await :meth:`drain` next.
+    :ivar congested: True when whoever sends has to await :meth:`drain` next. Both change by :meth:`_press` alone.
     """
 
     transport: Any
@@ -66,6 +66,8 @@ class WritingProtocol(TwistedProtocol):
         self._waiters: list[asyncio.Future[None]] = []
         self._direct = False
         self._socket: socket.socket | None = None
+        # Sends to that socket; None while what is written may have to wait for what was written before.
+        self._send: Callable[[bytes], int] | None = None
         self._file: _File | None = None
         self._paused = False
         self._unyielded = 0
@@ -85,11 +87,12 @@ class WritingProtocol(TwistedProtocol):
         if getattr(type(transport), "writeSomeData", None) is tcp.Connection.writeSomeData:
             # A socket of TCP with nothing in between.
             self._socket = transport.getHandle()
+            self._send = self._socket.send
 
     def _end_writing(self) -> None:
         """The transport is gone, and whoever waits for it waits in vain."""
-        self.slow = self.congested = False
-        self._socket = None
+        self._press(False, False)
+        self._socket = self._send = None
         self._drop_file()
         self._wake()
 
@@ -97,16 +100,29 @@ class WritingProtocol(TwistedProtocol):
         """Send ``data`` now as far as the peer takes it, the rest when it does."""
         self._unyielded += len(data)
         if self._unyielded > _BURST:
-            self.congested = True
+            self._press(self.slow, True)
+        if self._send is None:
+            self._write_after_others(data)
+            return
+        try:
+            sent = self._send(data)
+        except OSError:
+            sent = 0  # it is full, or broken: then the reactor's own attempt will meet the error again
+        if sent < len(data):
+            self._send = None
+            self.transport.write(data[sent:])
+
+    def _write_after_others(self, data: bytes) -> None:
+        """Send ``data`` behind what waits in the transport, or at once when nothing does any more."""
         transport = self.transport
         if self._direct and not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
             if self._socket is None:
                 data = self._write_now(data)
             else:
-                try:
-                    data = data[self._socket.send(data) :]
-                except OSError:
-                    pass  # it is full, or broken: then the reactor's own attempt will meet the error again
+                self._send = self._socket.send
+                self._unyielded -= len(data)
+                self.write(data)
+                return
         if data:
             transport.write(data)
 
@@ -124,11 +140,16 @@ class WritingProtocol(TwistedProtocol):
             return
         self._unyielded += size
         if self._unyielded > _BURST:
-            self.congested = True
+            self._press(self.slow, True)
         if not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
             parts = _rest(parts, _sent(sock, parts))
+        if parts:
+            self._send = None
         for part in parts:
             transport.write(part)
+
+    def _press(self, slow: bool, congested: bool) -> None:
+        self.slow, self.congested = slow, congested
 
     def _write_now(self, data: bytes) -> bytes:
         """Send to the socket without the reactor; what it did not take."""
@@ -150,7 +171,7 @@ class WritingProtocol(TwistedProtocol):
         :param count: at least 1 byte.
         """
         self._file = _File(descriptor, offset, count, sent)
-        self.slow = self.congested = True
+        self._press(True, True)
         self._push_file()
 
     def _push_file(self) -> None:
@@ -169,10 +190,9 @@ class WritingProtocol(TwistedProtocol):
             return
         if not file.remaining:
             self._drop_file()
-            # Not _is_full: of an end that is too short to have paused us no resumeProducing would tell.
-            self.slow = self._paused
-            # However fast the peer is, who sends one file after the other lets the others have a turn.
-            self.congested = True
+            # Not _is_full: of an end that is too short to have paused us no resumeProducing would tell. And who sends
+            # one file after the other lets the others have a turn, however fast the peer is.
+            self._press(self._paused, True)
             file.sent()
             if not self.slow:
                 self._wake()
@@ -225,7 +245,7 @@ class WritingProtocol(TwistedProtocol):
             finally:
                 self._waiters.remove(waiter)
         elif self.congested:
-            self.congested = False
+            self._press(False, False)
             self._unyielded = 0
             await asyncio.sleep(0)
 

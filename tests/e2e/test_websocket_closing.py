@@ -193,7 +193,7 @@ async def test_close_is_answered_although_the_application_left_messages_unread()
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await accepted(receive, send)
-        await until(lambda: any(not connection._reading for connection in server.connections))
+        await until(lambda: any(not connection.reading for connection in server.connections))
         await send({"type": "websocket.close", "code": 4000})
 
     async with serve(application, request_buffer_size=1024) as server, raw_websocket(server) as websocket:

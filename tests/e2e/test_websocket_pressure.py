@@ -162,7 +162,7 @@ async def test_small_and_empty_messages_are_bounded_too() -> None:
         tracemalloc.start()
         try:
             sending = asyncio.ensure_future(websocket.send(messages * 100 + close(1000)))
-            await until(lambda: any(not connection._reading for connection in server.connections))
+            await until(lambda: any(not connection.reading for connection in server.connections))
             size, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
