@@ -108,6 +108,10 @@ class TestOpening:
         with pytest.raises(MessageError, match='"file" cannot be sent'):
             file_part(SendFile(io.BytesIO(b"x"), None, None, False))
 
+    def test_a_file_that_is_open_for_writing_alone(self, tmp_path: Path) -> None:
+        with (tmp_path / "new").open("wb") as new, pytest.raises(MessageError, match="for writing alone"):
+            file_part(SendFile(new, 0, 0, False))
+
     def test_a_bare_descriptor_with_a_name(self, file: io.BufferedReader) -> None:
         class Bare:
             def fileno(self) -> int:

@@ -111,12 +111,28 @@ def test_field_lines(line: bytes, field: bytes) -> None:
     same(line + b"\r\n" + HOST + field + b"\r\n\r\n" + b"3\r\nabc\r\n0\r\n\r\n" + GET)
 
 
+@pytest.mark.parametrize("line", [b"POST / HTTP/1.1\r\nx_y: z", b"POST http://h/ HTTP/1.1"])
+def test_a_coding_in_capitals_beside_fields_that_are_changed(line: bytes) -> None:
+    same(line + b"\r\n" + HOST + b"Transfer-Encoding: Chunked\r\n\r\n0\r\n\r\n")
+
+
 @pytest.mark.parametrize("first", [GET, POST, CHUNKED, UPGRADE, OLD])
 @pytest.mark.parametrize("second", [GET, POST, CHUNKED, UPGRADE, OLD])
 def test_one_request_leaves_nothing_to_the_next(first: bytes, second: bytes) -> None:
     found = same(first + second + first)
     assert sum(isinstance(event, Request) for event in found) == 3
     assert found[-2:] == [Event.NEED_DATA, 0]
+
+
+@pytest.mark.parametrize("head", [GET, UPGRADE])
+def test_what_was_read_is_not_kept(head: bytes) -> None:
+    """The requests of all connections that are idle would be in memory, and a target may have 16 KiB."""
+    from asgiserver.wire.httptools_reader import HttptoolsReader
+
+    made = HttptoolsReader(Settings())
+    made.feed(head)
+    assert isinstance(made.next_event(), Request)
+    assert (made._head.target, made._head.headers) == (b"", [])
 
 
 def test_the_two_are_not_the_same_parser() -> None:

@@ -79,7 +79,7 @@ def command(settings: SimpleNamespace, installed: set[str], monkeypatch: pytest.
     monkeypatch.setattr(Command, "check_migrations", lambda *_: None)
     monkeypatch.setattr(runserver, "connections", SimpleNamespace(all=lambda **_: []))
     monkeypatch.setattr(runserver.logs, "bridge_twisted", lambda: None)
-    monkeypatch.setattr(runserver, "install_reactor", lambda: None)
+    monkeypatch.setattr(runserver, "install_reactor", lambda loop: None)
     monkeypatch.delenv(autoreload.DJANGO_AUTORELOAD_ENV, raising=False)
 
     def leave(status: int) -> None:
@@ -313,7 +313,7 @@ class TestFailing:
     def test_another_reactor_is_found_before_anything_runs(
         self, command: Command, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def fail() -> None:
+        def fail(loop: str) -> None:
             raise ReactorError("another reactor")
 
         monkeypatch.setattr(runserver, "install_reactor", fail)
@@ -322,6 +322,18 @@ class TestFailing:
         ):
             command.handle(**options(command, "--noreload"))
         assert not command.server_cls.made
+
+    def test_an_event_loop_that_cannot_be_had(
+        self, command: Command, settings: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(loop: str) -> None:
+            raise SettingsError(f"loop: no {loop}")
+
+        settings.ASGISERVER_LOOP = "uvloop"
+        monkeypatch.setattr(runserver, "install_reactor", fail)
+        with pytest.raises(CommandError, match=r"^loop: no uvloop$") as caught:
+            command.handle(**options(command, "--noreload"))
+        assert caught.value.returncode == 2
 
 
 class TestReloader:

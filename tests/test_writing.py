@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,21 @@ class TestFiles:
         assert said == ["sent"]
         assert transport.sent == large.read_bytes()
 
+    def test_an_end_that_a_slow_peer_does_not_take_at_once_holds_nobody_up(self, large: Path) -> None:
+        """The rest is too little for the transport to pause, so it will not tell when it is gone either."""
+        _, connection, transport = connected(FakeSocket(room=70_000))
+        assert begin(connection, large, 0, 100_000) == ["sent"]
+        assert len(transport.sent) == 70_000
+        assert not connection.slow
+        transport.readable(1 << 30)
+        assert transport.sent == large.read_bytes()[:100_000]
+        assert not connection.slow
+
+    def test_others_have_a_turn_after_a_file_that_went_at_once(self, large: Path) -> None:
+        _, connection, _ = connected(FakeSocket())
+        assert begin(connection, large, 0, 1_000_000) == ["sent"]
+        assert connection.congested
+
     def test_a_peer_that_takes_nothing_is_dropped(self, large: Path) -> None:
         """T128."""
         hub, connection, transport = connected(FakeSocket(room=0))
@@ -138,6 +154,22 @@ class TestFiles:
                 hub.clock.advance(0)
         assert said == []
         assert transport.aborted if kind is FakeSocket else transport.disconnected
+
+    def test_a_file_that_cannot_be_read_ends_the_connection(
+        self, large: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """What the kernel says of the file, or of its disk, stays so however long the peer is waited for."""
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen()
+            with socket.create_connection(listening.getsockname()) as ours, listening.accept()[0]:
+                _, connection, transport = connected(FakeSocket())
+                connection._socket = ours
+                descriptor = os.open(large, os.O_WRONLY)
+                connection.send_file(descriptor, 0, LARGE, lambda: pytest.fail("nothing was sent"))
+                os.close(descriptor)
+        assert transport.aborted
+        assert "Bad file descriptor" in caplog.text
 
     @pytest.mark.parametrize("how", ["lost", "aborted"])
     def test_the_descriptor_goes_with_the_connection(self, large: Path, how: str) -> None:

@@ -5,6 +5,7 @@ Only regular files are sent: of anything else nobody knows how long it is, or ho
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from collections.abc import Mapping
@@ -86,12 +87,14 @@ def open_path(path: str) -> FilePart:
 def file_part(reply: SendFile) -> FilePart:
     """The part that ``reply`` means; without an offset the file is moved to its end, as reading it would.
 
-    :raises MessageError: the file is closed, no regular one, or has not as much.
+    :raises MessageError: the file is closed, not open for reading, no regular one, or has not as much.
     """
     kind, file = "http.response.zerocopysend", reply.file
     try:
         descriptor = file.fileno()
         end = _size(descriptor, kind)
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+            _fail(kind, "the file is open for writing alone")
         # The file's own position: a buffered one has read more from its descriptor than it has given out.
         offset = _position(file) if reply.offset is None else reply.offset
         size = max(0, end - offset) if reply.size is None else reply.size

@@ -167,19 +167,24 @@ class InThread(InTask):
             raise self._error
 
     def _run(self) -> None:
-        loop = new_loop()
+        try:
+            self._serve_on_own_loop()
+        except BaseException as error:  # noqa: BLE001 - raised in the thread of the test
+            self._error = error
+        finally:
+            self._settled.set()
+
+    def _serve_on_own_loop(self) -> None:
+        loop = new_loop(self.settings.loop)
         workers = f"asgiserver-{id(self)}"
         executor = ThreadPoolExecutor(thread_name_prefix=workers)
         loop.set_default_executor(executor)
         try:
             # Not in a copy of the test's context, in which asgiref may keep a thread that waits for this one.
             self.capture.context(Context()).run(loop.run_until_complete, self.serve(self._settled.set))
-        except BaseException as error:  # noqa: BLE001 - raised in the thread of the test
-            self._error = error
         finally:
             tear_down(loop, executor)
             deadline = time.monotonic() + LAST_WAIT
             for thread in threading.enumerate():
                 if thread.name.startswith(workers):
                     thread.join(max(0, deadline - time.monotonic()))
-            self._settled.set()

@@ -59,24 +59,24 @@ class HttptoolsReader(Reader):
             from .h11_reader import parse
 
             return parse(head)
-        headers = self._feed(head)
+        target, headers = self._feed(head)
         check_lines(head, headers)
-        read = request(method, self._head.target, headers, known)
+        read = request(method, target, headers, known)
         if read.body_size == CHUNKED:
             # As h11 gives it; case means nothing here (RFC 9112 §7).
+            headers = read.headers
             headers[:] = [field if field[0] != b"transfer-encoding" else (field[0], b"chunked") for field in headers]
         if read.body_size:
             # The parser waits for the body, which it will not see.
             self._parser = HttpRequestParser(self._head)
         return read
 
-    def _feed(self, head: bytes) -> list[tuple[bytes, bytes]]:
-        """Let llhttp read a head; its field lines.
+    def _feed(self, head: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        """Let llhttp read a head; its target and its field lines, which are not kept while the connection is idle.
 
         :raises RequestError: it is malformed.
         """
         into = self._head
-        into.headers = []
         try:
             self._parser.feed_data(head)
         except HttpParserUpgrade:
@@ -92,4 +92,6 @@ class HttptoolsReader(Reader):
             except HttpParserError as error:
                 check_framing(head)
                 raise RequestError(400, "The request's head is malformed.") from error
-        return into.headers
+        read = into.target, into.headers
+        into.target, into.headers = b"", []
+        return read

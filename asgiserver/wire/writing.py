@@ -8,6 +8,7 @@ Transports that wrap another (PROXY protocol, Twisted's TLS) keep ``write``.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from ..asgi.interfaces import Clock
 
 __all__ = ["WritingProtocol"]
+
+logger = logging.getLogger("asgiserver")
 
 #: An application that sends without ever waiting lets the others run after this many bytes.
 _BURST = 262144
@@ -162,7 +165,7 @@ class WritingProtocol(TwistedProtocol):
     def send_file(self, descriptor: int, offset: int, count: int, sent: Callable[[], None]) -> None:
         """Send part of a regular file; until ``sent`` is called nothing else may be written.
 
-        A file that turns out to be shorter ends the connection, as its promised end cannot come.
+        A file that turns out to be shorter, or cannot be read, ends the connection, as its promised end cannot come.
 
         :param descriptor: may be closed as soon as this returns.
         :param count: at least 1 byte.
@@ -187,8 +190,9 @@ class WritingProtocol(TwistedProtocol):
             return
         if not file.remaining:
             self._drop_file()
-            full = self._is_full()
-            self._press(full, full)
+            # Not _is_full: of an end that is too short to have paused us no resumeProducing would tell. And who sends
+            # one file after the other lets the others have a turn, however fast the peer is.
+            self._press(self._paused, True)
             file.sent()
             if not self.slow:
                 self._wake()
@@ -202,16 +206,20 @@ class WritingProtocol(TwistedProtocol):
 
     def _push_piece(self, file: _File, size: int) -> int:
         """Send a piece of the file; how much of it, or -1 when the peer takes none or the connection is lost."""
-        if self._socket is not None:
-            try:
+        try:
+            if self._socket is not None:
                 taken = os.sendfile(self._socket.fileno(), file.descriptor, file.offset, size)
-            except OSError:
-                # Full, or broken: then the reactor's own attempt will meet the error again and end the connection.
-                return -1
-        else:
-            data = os.pread(file.descriptor, min(size, _FILE_PIECE), file.offset)
-            taken = len(data)
-            self.write(data)
+            else:
+                data = os.pread(file.descriptor, min(size, _FILE_PIECE), file.offset)
+                taken = len(data)
+                self.write(data)
+        except (BlockingIOError, ConnectionError):
+            # Full, or broken: then the reactor's own attempt will meet the error again and end the connection.
+            return -1
+        except OSError as error:
+            # Not so one of the file: to wait until the peer takes more would be to try again for ever.
+            logger.error("A file that is being sent cannot be read: %s", error)
+            taken = 0
         if not taken:
             self.abort()
             return -1

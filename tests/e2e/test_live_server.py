@@ -467,6 +467,22 @@ class TestArguments:
             assert server.url == f"http://localhost:{server.port}"
             assert httpx.get(server.url).headers["server"] == "tested"
 
+    def test_the_event_loop_is_the_one_that_is_asked_for(self) -> None:
+        async def tells_its_loop(scope: Any, receive: Any, send: Any) -> None:
+            name = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": name.encode()})
+
+        pytest.importorskip("uvloop")
+        for loop in ("asyncio", "uvloop"):
+            with LiveServer(tells_its_loop, loop=loop, lifespan="off") as server:
+                assert httpx.get(server.url).text == loop
+
+    def test_an_event_loop_that_is_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "uvloop", None)
+        with pytest.raises(StartupError, match="uvloop is not installed"), LiveServer(application, loop="uvloop"):
+            pass
+
     def test_an_address_of_ipv6_is_bracketed(self) -> None:
         with LiveServer(application, host="::1") as server:
             assert server.url == f"http://[::1]:{server.port}"

@@ -146,6 +146,13 @@ class TestOptions:
             assert get(server, "about").text.startswith("http /below/about ASGIRequest")
             assert get(server, "static/style.css").status_code == 200
 
+    @pytest.mark.parametrize("args", [[], ["--noreload"]])
+    def test_static_files_are_below_the_prefix(self, tmp_path: Path, args: list[str]) -> None:
+        project = write_project(tmp_path, settings="FORCE_SCRIPT_NAME = '/below'\nSTATIC_URL = 'static/'")
+        with RunServer(project, str(free_port()), *args) as server:
+            assert get(server, "below/static/style.css").status_code == 200
+            assert get(server, "static/style.css").status_code == 404
+
     def test_noasgi_is_djangos_own_server_with_static_files(self, project: Path) -> None:
         with RunServer(project, "0", "--noasgi", "--noreload") as server:
             assert get(server, "about").text.startswith("http /about WSGIRequest")

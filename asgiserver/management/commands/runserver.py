@@ -25,6 +25,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from django.core.management.commands.runserver import Command as RunserverCommand
 from django.db import connections
+from django.urls import set_script_prefix
 from django.utils import autoreload
 
 from ... import __version__
@@ -119,14 +120,14 @@ class Command(RunserverCommand):  # type: ignore[misc]
             setattr(self, name, values[name])
         self._settings = {"graceful_timeout": _GRACEFUL_TIMEOUT, **values}
         try:
-            Settings.from_keywords(**self._settings)
+            self._loop = Settings.from_keywords(**self._settings).loop
         except SettingsError as error:
             raise CommandError(str(error), returncode=exit_status(error)) from error
 
     def run(self, **options: Any) -> None:
         """Serve, under the reloader unless ``use_reloader`` is false.
 
-        :raises CommandError: another reactor is in the way, or no certificate can be had.
+        :raises CommandError: another reactor is in the way, or no certificate or event loop can be had.
         """
         if options.get("use_tls"):
             self._certify()
@@ -140,9 +141,11 @@ class Command(RunserverCommand):  # type: ignore[misc]
         try:
             # In this thread, because the reloader is about to import the project's URLs in it, and views may say
             # `from twisted.internet import reactor` while the server's thread has only begun.
-            install_reactor()
+            install_reactor(self._loop)
         except ReactorError as error:
             raise CommandError(f"{error} (in a Django project, at the top of its settings)") from error
+        except SettingsError as error:
+            raise CommandError(str(error), returncode=exit_status(error)) from error
         if options["use_reloader"]:
             watch_first(self._orphaned)
         try:
@@ -196,6 +199,8 @@ class Command(RunserverCommand):  # type: ignore[misc]
             return
         try:
             autoreload.raise_last_exception()
+            # As Django's start has done for the main thread: a relative STATIC_URL is read once, below this.
+            set_script_prefix(settings.FORCE_SCRIPT_NAME or "/")
             self._check_project(options)
             self._serve(options)
         except KeyboardInterrupt:
