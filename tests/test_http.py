@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from asgiserver.asgi.exchange import State
+from asgiserver.asgi.exchange import Exchange, State
 from asgiserver.asgi.http import HTTPExchange
 from asgiserver.asgi.scope import Request, ScopeBuilder
 from asgiserver.errors import MessageError, RequestError, UnexpectedMessage
@@ -55,6 +55,15 @@ class Made:
 
 def request(body: bytes, more_body: bool = False) -> dict[str, Any]:
     return {"type": "http.request", "body": body, "more_body": more_body}
+
+
+def test_every_attribute_of_its_bases_is_set() -> None:
+    """They are set by the class itself, which does not call its bases for that; what they begin with is the same."""
+    made = Made().exchange
+    plain = Exchange(made.scope, made.stream, made._hub, made.settings, made.clock, made._fields)
+    names = {name for kind in Exchange.__mro__ for name in getattr(kind, "__slots__", ())}
+    assert names
+    assert {name: getattr(made, name) for name in names} == {name: getattr(plain, name) for name in names}
 
 
 REACHED: dict[State, Callable[[Made], object]] = {

@@ -22,11 +22,18 @@ Outcome = list[object]
 LIMITS = Settings(limit_head_size=4096, limit_head_count=20, limit_target_size=512)
 
 
-def outcome(name: str, data: bytes, fields: Fields) -> Outcome:
-    """Every request and body in ``data`` and where each ends, and at last NEED_DATA or the status of a refusal."""
+def outcome(name: str, data: bytes, fields: Fields, *, whole: bool = False) -> Outcome:
+    """Every request and body in ``data`` and where each ends, and at last NEED_DATA or the status of a refusal.
+
+    :param whole: try the short way first, as a connection does.
+    """
     reader: Reader = reader_class(name)(LIMITS, fields)
-    reader.feed(data)
+    request = reader.take_whole(data) if whole else None
     found: Outcome = []
+    if request is None:
+        reader.feed(data)
+    else:
+        found = [request, reader.buffered]
     while True:
         try:
             event = reader.next_event()
@@ -44,6 +51,7 @@ def same(data: bytes) -> Outcome:
         fields: Fields = {}
         assert outcome(name, data, fields) == expected
         assert outcome(name, data, fields) == expected
+        assert outcome(name, data, fields, whole=True) == expected
     return expected
 
 
@@ -124,6 +132,19 @@ def test_one_request_leaves_nothing_to_the_next(first: bytes, second: bytes) -> 
     assert found[-2:] == [Event.NEED_DATA, 0]
 
 
+@pytest.mark.parametrize("name", ["h11", "httptools"])
+def test_the_short_way_is_for_one_whole_request_whose_fields_were_read_before(name: str) -> None:
+    fields: Fields = {}
+    made = reader_class(name)(LIMITS, fields)
+    assert made.take_whole(GET) is None
+    outcome(name, GET, fields)
+    assert made.take_whole(GET) == outcome(name, GET, {})[0]
+    for other in (GET + GET, GET[:-1], b"\r\n" + GET, GET.replace(b"1.1", b"1.0"), GET.replace(b"/a", b"/a#")):
+        assert made.take_whole(other) is None
+    made.feed(GET[:5])
+    assert made.take_whole(GET) is None
+
+
 @pytest.mark.parametrize("head", [GET, UPGRADE])
 def test_what_was_read_is_not_kept(head: bytes) -> None:
     """The requests of all connections that are idle would be in memory, and a target may have 16 KiB."""
@@ -179,6 +200,7 @@ def test_what_is_remembered_is_right_behind_any_line(first: bytes, second: bytes
     for name in ("h11", "httptools"):
         fields: Fields = {}
         outcome(name, head % first, fields)
+        assert outcome(name, head % second, fields, whole=True) == expected
         assert outcome(name, head % second, fields) == expected
 
 
