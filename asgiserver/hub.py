@@ -35,38 +35,6 @@ _COMPLETE, _GONE = State.COMPLETE, State.GONE
 _SHOWN = 200
 
 
-async def _handle_reply(exchange: Exchange, message: Message) -> None:
-    """Route a message of the application to the wire, and wait while the peer is slow: ASGI ``send``.
-
-    :raises ApplicationError: the message is malformed or does not fit; nothing of it was sent.
-    :raises ClientDisconnected: the peer has left, and the application does not listen for that.
-    """
-    if exchange.state is _GONE or exchange.stream.congested:
-        await _handle_late_reply(exchange, message)
-        return
-    # By far the most: nothing is to be waited for before.
-    exchange.handle_reply(exchange.parse(message))
-    stream = exchange.stream
-    if stream.congested:
-        await stream.drain()
-
-
-async def _handle_late_reply(exchange: Exchange, message: Message) -> None:
-    reply = None if exchange.gone else exchange.parse(message)
-    while exchange.stream.slow and not exchange.gone:
-        # Several tasks may send, or one that gives up waiting: each adds nothing before there is room.
-        await exchange.stream.drain()
-    if not exchange.gone:
-        exchange.handle_reply(reply)
-        await exchange.stream.drain()
-    else:
-        # A loop that sends to nobody must not keep others from running: neither its own receive(), nor the deadline
-        # that cancels it when it ignores the error too.
-        await asyncio.sleep(0)
-        if not exchange.listening:
-            raise ClientDisconnected("the client has left")
-
-
 class Hub:
     """Keeps the exchanges with their tasks, and the connections.
 
@@ -192,13 +160,42 @@ class Hub:
     async def _run_application(self, exchange: Exchange, scope: Scope) -> None:
         try:
             # A method of the exchange, as far as calling it goes: that is what takes the least time.
-            await self.application(scope, exchange.receive, MethodType(_handle_reply, exchange))
+            await self.application(scope, exchange.receive, MethodType(self.handle_reply, exchange))
         except self.contained as error:
             # Out of a task it would end the loop, and with it everybody else's request.
             raise RuntimeError(f"the application raised {error!r}") from error
 
-    #: The one way out: an application's ``send`` is this with its exchange.
-    handle_reply = staticmethod(_handle_reply)
+    @staticmethod
+    async def handle_reply(exchange: Exchange, message: Message) -> None:
+        """Route a message of the application to the wire, and wait while the peer is slow: an ASGI ``send``.
+
+        :raises ApplicationError: the message is malformed or does not fit; nothing of it was sent.
+        :raises ClientDisconnected: the peer has left, and the application does not listen for that.
+        """
+        if exchange.state is _GONE or exchange.stream.congested:
+            await Hub._handle_late_reply(exchange, message)
+            return
+        # By far the most: nothing is to be waited for before.
+        exchange.handle_reply(exchange.parse(message))
+        stream = exchange.stream
+        if stream.congested:
+            await stream.drain()
+
+    @staticmethod
+    async def _handle_late_reply(exchange: Exchange, message: Message) -> None:
+        reply = None if exchange.gone else exchange.parse(message)
+        while exchange.stream.slow and not exchange.gone:
+            # Several tasks may send, or one that gives up waiting: each adds nothing before there is room.
+            await exchange.stream.drain()
+        if not exchange.gone:
+            exchange.handle_reply(reply)
+            await exchange.stream.drain()
+        else:
+            # A loop that sends to nobody must not keep others from running: neither its own receive(), nor the deadline
+            # that cancels it when it ignores the error too.
+            await asyncio.sleep(0)
+            if not exchange.listening:
+                raise ClientDisconnected("the client has left")
 
     def application_done(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
         """An application has ended: log its failure, and end what it left open. The only place that does."""

@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 
 from asgiserver.asgi.exchange import Exchange, State
 from asgiserver.asgi.http import HTTPExchange
-from asgiserver.asgi.interfaces import Receive, Scope, Send
+from asgiserver.asgi.interfaces import Message, Receive, Scope, Send
 from asgiserver.asgi.scope import Request
 from asgiserver.asgi.websocket import WebSocketExchange
 from asgiserver.errors import ClientDisconnected, MessageError, RequestError, UnexpectedMessage
@@ -105,6 +105,29 @@ class TestApplications:
             assert stream.calls == ["headers", "data", "end"]
             assert served.running == 0
             assert served.clock.getDelayedCalls() == []
+
+        asyncio.run(main())
+
+    def test_all_that_they_send_goes_through_handle_reply(self) -> None:
+        """Also when a subclass has another one."""
+        sent: list[Any] = []
+
+        class Watched(Hub):
+            async def handle_reply(self, exchange: Exchange, message: Message) -> None:  # type: ignore[override]
+                sent.append((exchange, message["type"]))
+                await super().handle_reply(exchange, message)
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            await send(LAST)
+
+        async def main() -> None:
+            served = Served(application)
+            served.hub = Watched(application, Settings(), lambda *_: None)
+            served.hub.clock = served.clock
+            exchange, stream = await served.open()
+            assert sent == [(exchange, "http.response.start"), (exchange, "http.response.body")]
+            assert stream.over
 
         asyncio.run(main())
 

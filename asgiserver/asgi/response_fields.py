@@ -95,7 +95,10 @@ def _checked(message: Mapping[str, Any], item: Any) -> tuple[bytes, bytes]:
 def _remember(item: Any, pair: tuple[bytes, bytes], length: int | None) -> None:
     plain = type(item) is tuple and type(item[0]) is bytes and type(item[1]) is bytes
     most = _MOST_OF_VALUE if length is None else _MOST_DIGITS
-    if plain and len(_PAIRS) < _MOST_PAIRS and len(item[1]) <= most:
+    if plain and len(item[1]) <= most:
+        if len(_PAIRS) >= _MOST_PAIRS:
+            # Whatever never comes again, such as a policy with a nonce, makes room for what does.
+            del _PAIRS[next(iter(_PAIRS))]
         _PAIRS[item] = pair, length
 
 
