@@ -402,6 +402,18 @@ class TestBody:
         assert wire.receive() == DISCONNECT
 
 
+    def test_a_peer_whose_body_is_here_is_not_stopped(self) -> None:
+        """A body that fills the buffer with its last bytes would cost two turns of the selector for nothing."""
+        wire = Wire(POST.replace(b"10", b"2000"), request_buffer_size=1024)
+        wire.feed(b"*" * 1000)
+        wire.feed(b"*" * 1000)
+        assert wire.transport.reading
+        assert [wire.receive()["more_body"] for _ in range(2)] == [True, False]
+        wire.answer()
+        wire.feed(GET % 2)
+        assert len(wire.hub.exchanges) == 2
+
+
 class TestUnreadBody:
     def test_rest_is_thrown_away_and_the_next_request_is_read(self) -> None:
         """T069."""

@@ -204,7 +204,9 @@ class HTTP1Stream:
             self._connection.close(unread=unread)
 
     def pause_reading(self) -> None:
-        """See ``Stream``."""
+        """See ``Stream``; of a body that is here to its end nothing more can come, so nobody need be stopped."""
+        if self._state is _BODY and self._reader.remaining == 0:
+            return
         self._paused = True
         self._connection.deadlines.clear(Deadline.BODY)
         self._connection.pause_reading()
