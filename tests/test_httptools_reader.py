@@ -145,17 +145,6 @@ def test_the_short_way_is_for_one_whole_request_whose_fields_were_read_before(na
     assert made.take_whole(GET) is None
 
 
-@pytest.mark.parametrize("head", [GET, UPGRADE])
-def test_what_was_read_is_not_kept(head: bytes) -> None:
-    """The requests of all connections that are idle would be in memory, and a target may have 16 KiB."""
-    from asgiserver.wire.httptools_reader import HttptoolsReader
-
-    made = HttptoolsReader(Settings())
-    made.feed(head)
-    assert isinstance(made.next_event(), Request)
-    assert (made._head.target, made._head.headers) == (b"", [])
-
-
 def test_the_two_are_not_the_same_parser() -> None:
     assert reader_class("h11") is not reader_class("httptools")
     assert reader_class("auto") is reader_class("httptools")

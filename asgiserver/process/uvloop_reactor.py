@@ -23,6 +23,9 @@ from twisted.internet.tcp import Connection
 
 __all__ = ["UvloopReactor"]
 
+#: Most bytes of a read: a body or a frame of 64 KiB and its head are one, and it is below the size from which on malloc
+#: asks the kernel for each buffer.
+_MOST = 98304
 _PLAIN = Connection.doRead, Connection._dataReceived
 _FAILED = "A connection's protocol has failed"
 
@@ -48,7 +51,7 @@ class _Watch:
         reader = self.reader
         why: Exception
         try:
-            data = self.receive(reader.bufferSize)
+            data = self.receive(_MOST)
         except BlockingIOError:
             return
         except OSError:
