@@ -112,10 +112,13 @@ class Reader:
 
         The usual read, and the short way for it: nothing is looked for twice, and nothing is kept.
         """
+        # First, as it takes long to look for what follows the line of a large read, and for nothing.
+        if len(data) > self._least_limit or self.buffered or self._body is not None:
+            return None
         line, _, fields = data.partition(_VERSION)
         known = self._fields.get(fields)
         # These end with the only empty line, as they did when they were remembered, so nothing follows the request.
-        if known is None or self.buffered or self._body is not None or len(data) > self._least_limit:
+        if known is None:
             return None
         read = _LINES.get(line) or _plain_line(line)
         if read is None:
