@@ -143,6 +143,9 @@ def parse_websocket(message: Any) -> Accept | SendText | SendBytes | Close | Den
     reply: Accept | SendText | SendBytes | Close | DenialStart | DenialBody
     if type(message) is dict and message.get("type") == "websocket.send":
         # As in parse_http.
+        text = message.get("text")
+        if type(text) is str and text.isascii() and message.get("bytes") is None:
+            return _tuple(SendText, (text,))
         return _send(message)
     reply = _WEBSOCKET[message_type(message, _WEBSOCKET)](message)
     return reply

@@ -148,6 +148,9 @@ class HTTP1Stream:
     def send_data(self, data: bytes, *, last: bool = False) -> None:
         """See ``Stream``."""
         state = self._state
+        if state is _SWITCHED and not last:
+            self._connection.write(data)
+            return
         if state is _CLOSED:
             return
         start = self._head
