@@ -32,6 +32,10 @@ logger = logging.getLogger("asgiserver")
 #: An enum's members take several times as long to look up.
 _COMPLETE, _GONE = State.COMPLETE, State.GONE
 
+#: A task that waits costs more when it has begun at once; so after one, so many begin as usual. An application whose
+#: every request waits loses nothing by it then, and one that hardly ever does keeps most of what it gains.
+_USUAL_TURNS = 32
+
 #: How much of a refused request's target is worth a place in the log; bytes.
 _SHOWN = 200
 
@@ -62,6 +66,8 @@ class Hub:
         self.contained: tuple[type[BaseException], ...] = (SystemExit,)
         #: None while the first step of an application is under way.
         self._tasks: dict[Exchange, asyncio.Task[None] | None] = {}
+        # How many applications are to begin in a turn of their own before the next may begin at once.
+        self._usual_turns = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scopes = ScopeBuilder(settings.root_path, None, None)
         self._context = contextvars.copy_context()
@@ -147,14 +153,15 @@ class Hub:
 
         Without that, a pipelined request would inherit the context variables of the application before it.
 
-        :param at_once: let it run up to where it first waits, unless another application is running now. Nothing may be
-            left to do then for who has read the request.
+        :param at_once: let it run up to where it first waits, unless another application is running now, or one of the
+            last had to wait. Nothing may be left to do then for who has read the request.
         """
         loop, path, context = self._loop, exchange.scope["path"], self._context.copy()
         if loop is None:
             loop = asyncio.get_running_loop()
         coroutine = self._run_application(exchange)
-        if not at_once:
+        if not at_once or self._usual_turns:
+            self._usual_turns -= at_once
             # Not create_task: under an eager task factory the application would answer before the request is read.
             # Named by its path: a name of asyncio's own making takes longer, and says less.
             self._keep(exchange, asyncio.Task(coroutine, loop=loop, name=path, context=context))
@@ -171,6 +178,7 @@ class Hub:
             if task is None:
                 self.application_done(exchange, None)
             else:
+                self._usual_turns = _USUAL_TURNS
                 self._keep(exchange, task)
 
     def _keep(self, exchange: Exchange, task: asyncio.Task[None]) -> None:

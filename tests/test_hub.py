@@ -19,7 +19,7 @@ from asgiserver.asgi.interfaces import Message, Receive, Scope, Send
 from asgiserver.asgi.scope import Request
 from asgiserver.asgi.websocket import WebSocketExchange
 from asgiserver.errors import ClientDisconnected, MessageError, RequestError, UnexpectedMessage
-from asgiserver.hub import Hub
+from asgiserver.hub import _USUAL_TURNS, Hub
 from asgiserver.process.logs import AccessLog
 from asgiserver.settings import Settings
 
@@ -270,6 +270,60 @@ class TestApplications:
             assert served.running == 2
 
         asyncio.run(main())
+
+
+class TestFirstStep:
+    """Which applications begin at once."""
+
+    @pytest.fixture(autouse=True)
+    def _at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Served, "at_once", True)
+
+    def test_one_that_answers_without_waiting_has_ended_when_it_was_begun(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            await send(LAST)
+
+        async def main() -> None:
+            served, stream = Served(application), FakeStream()
+            stream.congested = False
+            served.begin(GET, stream)
+            calls: list[list[str]] = []
+            asyncio.get_running_loop().call_soon(lambda: calls.append([*stream.calls]))
+            await settle()
+            assert calls == [["headers", "data", "end"]]
+            assert served.running == 0
+
+        asyncio.run(main())
+
+    def test_after_one_that_waits_others_begin_in_a_turn_for_a_while(self) -> None:
+        began: list[bool] = []
+        returned = False
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            began.append(not returned)
+            if len(began) in waiting:
+                await asyncio.sleep(0)
+            await send(START)
+            await send(LAST)
+
+        def create() -> None:
+            nonlocal returned
+            returned, stream = False, FakeStream()
+            stream.congested = False
+            hub.create_application(hub.open_exchange(GET, stream, ADDRESSES), at_once=True)
+            returned = True
+
+        async def main() -> None:
+            for _ in range(_USUAL_TURNS + 5):
+                asyncio.get_running_loop().call_soon(create)
+                await settle()
+
+        waiting = {2, 3}
+        hub = Served(application).hub
+        asyncio.run(main())
+        assert began == [True, True, *[False] * _USUAL_TURNS, True, True, True]
+        assert not hub._tasks
 
 
 class TestFailures:

@@ -108,8 +108,11 @@ class HTTP1(HTTP1Stream):
         if self._state is not _ANSWERING or reader.buffered:
             self._wait_for_more()
         if begun is not None and not begun.finished:
-            # With all that was read of its body. Whoever pipelines is not served before others have had their turn.
-            self._connection.hub.create_application(begun, at_once=not reader.buffered)
+            # Whoever pipelines is not served before others have had their turn; and to wait is all that an application
+            # can do first of a body that is not there, and of a WebSocket.
+            request = self._request
+            whole = self._state is _ANSWERING and not reader.buffered and request is not None and not request.upgrade
+            self._connection.hub.create_application(begun, at_once=whole)
 
     def _wanted(self) -> bool:
         """True when what the reader has next may be taken."""
