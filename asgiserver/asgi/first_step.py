@@ -20,23 +20,18 @@ __all__ = ["begin"]
 Work = Coroutine[Any, Any, None]
 
 
-def begin(coroutine: Work, loop: AbstractEventLoop, name: str, context: Context) -> asyncio.Task[None] | None:
-    """Run ``coroutine`` as a task up to where it first waits; the task, or None when it has ended by then.
-
-    Within another task, where none can begin, it is a usual task, which begins in its turn.
-
-    :param loop: the running loop.
-    :raises BaseException: what ``coroutine`` raised before it waited for anything.
-    """
-    if current_task(loop) is not None:
-        return asyncio.Task(coroutine, loop=loop, name=name, context=context)
-    return _begin(coroutine, loop, name, context)
-
-
 if sys.version_info >= (3, 12):
 
-    def _begin(coroutine: Work, loop: AbstractEventLoop, name: str, context: Context) -> asyncio.Task[None] | None:
-        task = asyncio.Task(coroutine, loop=loop, name=name, context=context, eager_start=True)
+    def begin(coroutine: Work, loop: AbstractEventLoop, name: str, context: Context) -> asyncio.Task[None] | None:
+        """Run ``coroutine`` as a task up to where it first waits; the task, or None when it has ended by then.
+
+        Within another task, where none can begin, it is a usual task, which begins in its turn.
+
+        :param loop: the running loop.
+        :raises BaseException: what ``coroutine`` raised before it waited for anything.
+        """
+        at_once = current_task(loop) is None
+        task = asyncio.Task(coroutine, loop=loop, name=name, context=context, eager_start=at_once)
         if not task.done():
             return task
         task.result()
@@ -130,7 +125,10 @@ else:
 
     _new = asyncio.Task.__new__
 
-    def _begin(coroutine: Work, loop: AbstractEventLoop, name: str, context: Context) -> asyncio.Task[None] | None:
+    def begin(coroutine: Work, loop: AbstractEventLoop, name: str, context: Context) -> asyncio.Task[None] | None:
+        """See above."""
+        if current_task(loop) is not None:
+            return asyncio.Task(coroutine, loop=loop, name=name, context=context)
         task = _new(_Task)
         task.began = coroutine, loop, name, context
         _enter_task(loop, task)
