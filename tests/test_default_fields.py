@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from asgiserver.asgi.default_fields import DefaultFields
+from asgiserver.asgi.response_fields import KnownFields
 from asgiserver.errors import SettingsError
 
 from .fakes import DATE, THEN, fields
@@ -93,3 +94,10 @@ def test_what_is_lacking_is_there_as_lines_too() -> None:
     assert made.lacking([(b"a", b"b")]).lines == b"date: %b\r\nserver: asgiserver\r\nx-one: 1" % DATE
     assert made.lacking([(b"server", b"b")]).lines == b"date: %b\r\nx-one: 1" % DATE
     assert fields("").lacking([(b"date", b"x")]).lines == b""
+
+
+def test_known_fields_lack_the_same() -> None:
+    made = fields("asgiserver", "x-one:1")
+    for given in ([(b"a", b"b")], [(b"server", b"b")], [(b"a", b"b"), (b"x-one", b"2"), (b"date", b"x")]):
+        assert made.lacking(KnownFields(given)).fields == made.lacking(given).fields
+    assert made.lacking(KnownFields([(b"a", b"b")])) is made.lacking([(b"a", b"b")])

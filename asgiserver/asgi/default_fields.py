@@ -8,7 +8,7 @@ from email.utils import formatdate
 
 from ..errors import SettingsError
 from .interfaces import TCHAR, Headers
-from .response_fields import CONNECTION_SPECIFIC
+from .response_fields import CONNECTION_SPECIFIC, KnownFields
 
 __all__ = ["NO_DEFAULTS", "DefaultFields", "Defaults"]
 
@@ -69,6 +69,8 @@ class DefaultFields:
         if not 0 <= self._now() - self._second < 1:
             self._begin_second()
         names = self._names
+        if type(headers) is KnownFields and names.isdisjoint(headers.names):
+            return self._all
         for name, _ in headers:
             if name in names:
                 given = {name for name, _ in headers}

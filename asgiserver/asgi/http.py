@@ -131,7 +131,11 @@ class HTTPExchange(Exchange):
         state = self.state
         # The two pairs of every request; a match takes five times as long to find them.
         if type(reply) is ResponseBody and (state is _STARTED or state is _STREAMING):
-            self._send_body(reply[0], reply[1])
+            body, more_body = reply
+            if more_body or state is _STREAMING or not self.whole(body):
+                self._send_body(body, more_body)
+            else:
+                self._complete(_COMPLETE)
             return
         if type(reply) is ResponseStart and state is _WAITING:
             self._start = reply
