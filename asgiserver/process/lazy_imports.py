@@ -25,7 +25,8 @@ __all__ = ["postponed", "unused_by_servers"]
 
 def unused_by_servers() -> dict[str, tuple[str, ...]]:
     """The modules to postpone, each with those of its names that Twisted takes out of it, and only ever calls."""
-    modules: dict[str, tuple[str, ...]] = {"http.cookiejar": ()}
+    names = "http.cookiejar", "twisted.internet.udp", "twisted.internet.unix"
+    modules: dict[str, tuple[str, ...]] = dict.fromkeys(names, ())
     # Without pyOpenSSL Twisted has to see that these cannot be imported, and does without them.
     if find_spec("OpenSSL") is not None:
         modules |= {"twisted.protocols.tls": ("TLSMemoryBIOFactory",), "twisted.internet.ssl": ()}

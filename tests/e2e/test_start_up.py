@@ -75,18 +75,21 @@ async def application(scope, receive, send):
 UNUSED = (
     # WebSockets
     "asgiserver.wire.frames", "asgiserver.wire.deflate", "autobahn", "txaio", "cbor2", "msgpack", "ujson", "hyperlink",
-    "cffi", "pycparser",
+    "cffi", "hashlib", "hmac", "pycparser", "secrets",
     # Other applications than ASGI 3, and what those import
     "asgiref", "channels", "django", "starlette",
     # Other protocols and entrances
     "h2", "hpack", "hyperframe", "twisted.application", "twisted.conch", "twisted.plugin", "twisted.trial",
     "twisted.web", "twisted.words", "asgiserver.service",
     # Settings that are not used here
-    "asgiserver.process.certificates", "asgiserver.process.proxy_protocol", "difflib", "logging.config", "tomllib",
+    "asgiserver.process.access_file", "asgiserver.process.certificates", "asgiserver.process.proxy_protocol",
+    "asgiserver.process.unix_port", "difflib", "encodings.idna", "logging.config", "logging.handlers", "tomllib",
     "twisted.internet.endpoints", "trustme",
     # What Twisted imports by itself, the first wherever pyOpenSSL is installed
     "OpenSSL", "cryptography", "service_identity", "idna", "_cffi_backend", "twisted.internet.ssl",
-    "twisted.protocols.tls", "http.cookiejar", "urllib.request",
+    "twisted.protocols.tls", "http.cookiejar", "twisted.internet.udp", "twisted.internet.unix", "urllib.request",
+    # What modules of Python's own import for few of their functions
+    "email", "shutil",
 )  # fmt: skip
 
 
