@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from email.utils import formatdate
+
 import pytest
 
 from asgiserver.asgi.default_fields import DefaultFields
@@ -54,6 +56,13 @@ def test_date_is_formatted_once_a_second() -> None:
     assert made.complete([])[0] is first
     now[0] += 0.1
     assert made.complete([])[0] == (b"date", b"Tue, 15 Nov 1994 08:12:32 GMT")
+
+
+@pytest.mark.parametrize("days", [*range(13), *range(13, 400, 29), 11016, 24855])
+def test_date_is_written_as_python_writes_it_in_mail(days: int) -> None:
+    then = days * 86400 + days * 601
+    made = DefaultFields("", (), now=lambda: then)
+    assert made.complete([]) == [(b"date", formatdate(then, usegmt=True).encode())]
 
 
 def test_values_may_be_latin_1_and_have_tabs() -> None:

@@ -10,7 +10,7 @@ closing handshake may still be under way then, and ends with the peer's close fr
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -283,7 +283,7 @@ class WebSocketExchange(Inbox):
         self._pinged_at = self._heard_at
         self.deadlines.set(Deadline.PONG, self.settings.ping_timeout, self._no_pong)
         assert self._engine is not None
-        self._engine.send_ping(secrets.token_bytes(8))
+        self._engine.send_ping(os.urandom(8))
 
     def _no_pong(self) -> None:
         # The pong may wait behind messages that the application does not read, the ping behind those the peer does not.
