@@ -161,3 +161,92 @@ class TestInTheEngine:
         kept = {name: value for name, value in vars(protocol).items() if value and isinstance(value, bytes | bytearray)}
         assert kept == {}
         assert len(vars(protocol)) <= 18
+
+
+ALONE = {
+    "short": frame(TEXT, b"late"),
+    "medium": frame(TEXT, b"late" * 99),
+    "large": frame(BINARY, b"late" * 20_000),
+    "compressed": frame(TEXT, deflated(b"late" * 99), rsv=4),
+}
+
+
+@pytest.mark.parametrize("short_cuts", [True, False])
+@pytest.mark.parametrize("sent", ALONE.values(), ids=ALONE)
+class TestAWholeFrameInOneRead:
+    """What is in the way of a frame that could be taken at once."""
+
+    def make(self, short_cuts: bool, **made: int) -> None:
+        self.channel = RecordingChannel()
+        self.protocol = connect(self.channel, offer=DEFLATE, short_cuts=short_cuts, **made)
+
+    def test_nothing_is(self, sent: bytes, short_cuts: bool) -> None:
+        self.make(short_cuts)
+        self.protocol.receive(sent)
+        self.protocol.receive(sent)
+        assert [name for name, _ in self.channel.events] == ["message"] * 2
+
+    def test_we_have_closed(self, sent: bytes, short_cuts: bool) -> None:
+        self.make(short_cuts)
+        self.protocol.receive(frame(TEXT, b"a"))
+        self.protocol.send_close(1000, "")
+        self.protocol.receive(sent)
+        assert self.channel.events == messages("a")
+
+    def test_the_connection_is_lost(self, sent: bytes, short_cuts: bool) -> None:
+        self.make(short_cuts)
+        self.protocol.abandon()
+        self.protocol.receive(sent)
+        assert self.channel.events == []
+
+    def test_the_peer_has_failed(self, sent: bytes, short_cuts: bool) -> None:
+        self.make(short_cuts)
+        self.protocol.receive(frame(TEXT, b"\xff"))
+        self.protocol.receive(sent)
+        assert self.channel.events == [("failed", 1007)]
+
+    def test_another_message_is_under_way(self, sent: bytes, short_cuts: bool) -> None:
+        self.make(short_cuts)
+        self.protocol.receive(frame(TEXT, b"a", fin=False))
+        self.protocol.receive(sent)
+        assert self.channel.events == [("failed", 1002)]
+
+    def test_another_frame_is_under_way(self, sent: bytes, short_cuts: bool) -> None:
+        self.make(short_cuts)
+        before = frame(BINARY, bytes(len(sent) + 1))
+        self.protocol.receive(before[: -len(sent)])
+        self.protocol.receive(sent)
+        ((name, payload),) = self.channel.events
+        assert name == "message"
+        assert isinstance(payload, bytes)
+        assert payload[:1] == b"\0"
+
+    def test_the_channel_is_full(self, sent: bytes, short_cuts: bool) -> None:
+        self.make(short_cuts)
+        self.channel.room = 0
+        self.protocol.receive(sent)
+        assert self.channel.events == []
+        # There is room, but what was kept back comes first.
+        self.channel.room = 5
+        self.protocol.receive(frame(PING) + close(1000))
+        assert [name for name, *_ in self.channel.events] == ["message", "close"]
+
+    def test_another_was_kept_back(self, sent: bytes, short_cuts: bool) -> None:
+        self.make(short_cuts)
+        self.channel.room = 1
+        self.protocol.receive(frame(TEXT, b"1") + frame(TEXT, b"2"))
+        self.channel.room = 5
+        self.protocol.receive(sent)
+        assert [payload for _, payload in self.channel.events][:2] == ["1", "2"]
+        assert len(self.channel.events) == 3
+
+    def test_a_limit_of_frames(self, sent: bytes, short_cuts: bool) -> None:
+        self.make(short_cuts, max_frame_size=len(sent) - 100 if len(sent) > 300 else 3)
+        self.protocol.receive(sent)
+        small = len(sent) < 100 and sent[0] & 0x40  # room for what compression may add
+        assert self.channel.events == ([("message", "late" * 99)] if small else [("failed", 1009)])
+
+    def test_a_limit_of_messages(self, sent: bytes, short_cuts: bool) -> None:
+        self.make(short_cuts, max_message_size=3)
+        self.protocol.receive(sent)
+        assert self.channel.events == [("failed", 1009)]

@@ -111,6 +111,8 @@ class WebSocketProtocol(FrameWriter, FrameParser):
                 else:
                     self._channel.message_received(message)
                 return
+        if self._most_at_once >= 0 and not self._channel.full and self._take_frame(data, 0, alone=True):
+            return
         if self.state != self.STATE_CLOSED:
             self._kept = self._kept + data if self._kept else data
             self._parse()
@@ -185,9 +187,10 @@ class WebSocketProtocol(FrameWriter, FrameParser):
             return self._continue_frame(self._partial, data, at)
         return (self._is_between_frames() and self._take_frame(data, at)) or self.parse(data, at)
 
-    def _take_frame(self, data: bytes, at: int) -> int:
+    def _take_frame(self, data: bytes, at: int, *, alone: bool = False) -> int:
         """Take the masked data frame at ``at`` that is a message of its own, or what there is of it behind its head.
 
+        :param alone: only if it is whole and nothing follows it.
         :returns: where that ends, 0 when there is none such: Autobahn finds out what is there, or wrong.
         """
         available = len(data)
@@ -208,6 +211,8 @@ class WebSocketProtocol(FrameWriter, FrameParser):
         if self._is_too_long(size, compressed) or (size > self._max_message_size and not compressed):
             return 0
         end = start + size
+        if alone and end != available:
+            return 0
         deflate = self._deflate if compressed else None
         text = first & 0x0F == 1
         if end > available:
