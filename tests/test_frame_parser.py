@@ -96,7 +96,7 @@ def test_every_bit_of_a_mask_counts(mask: bytes, size: int) -> None:
     assert unmasked(mask + masked, 4, 4 + size) == octets(size)
 
 
-@pytest.mark.parametrize("unmask", [frame_parser.unmask, frame_parser._unmask_by_masker])
+@pytest.mark.parametrize("unmask", [frame_parser.unmask, frame_parser._unmask_as_number])
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 33, 1024, 1027])
 @pytest.mark.parametrize("start", [0, 1, 3, 16])
 def test_mask_is_taken_off_behind_an_offset_alone(

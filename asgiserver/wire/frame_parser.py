@@ -135,8 +135,10 @@ def unmasked(data: bytes, start: int, end: int) -> bytes | bytearray:
     return payload
 
 
-def _unmask_by_masker(payload: bytearray, start: int, mask: bytes) -> None:
-    payload[start:] = create_xor_masker(mask, len(payload) - start).process(payload[start:])
+def _unmask_as_number(payload: bytearray, start: int, mask: bytes) -> None:
+    size = len(payload) - start
+    repeated = (mask * (size + 3 >> 2))[:size]
+    payload[start:] = (_from_bytes(payload[start:]) ^ _from_bytes(repeated)).to_bytes(size)
 
 
 def _unmask_in_place(payload: bytearray, start: int, mask: bytes) -> None:
@@ -148,7 +150,7 @@ def _unmask_in_place(payload: bytearray, start: int, mask: bytes) -> None:
 
 
 #: Takes the mask of four bytes off a payload from an offset on.
-unmask = _unmask_by_masker
+unmask = _unmask_as_number
 _masker: Any = create_xor_masker(bytes(4), 1024)
 if hasattr(_masker, "lib"):
     # Autobahn's masker is compiled. Its wrapper takes longer to be made than a kilobyte to be unmasked, and copies

@@ -151,7 +151,7 @@ class Side:
         return self.channel.events, seen, self.protocol.state, self.protocol._ping, self.protocol._kept
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(conversations())
 def test_short_cuts_change_nothing(conversation: tuple[dict[str, Any], list[Step]]) -> None:
     made, steps = conversation
