@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from collections.abc import Callable
 
 import pytest
 from autobahn.websocket.protocol import WebSocketProtocol as Autobahn
 
+from asgiserver.wire import frame_parser
 from asgiserver.wire.frame_parser import FrameParser, unmasked
 from asgiserver.wire.frames import WebSocketProtocol
 
@@ -76,7 +78,30 @@ def test_log_and_statistics_take_everything_and_keep_nothing() -> None:
     assert vars(FrameParser.trafficStats) == {}
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 1023, 1024, 1025, 1027, 70_001])
+def octets(size: int) -> bytes:
+    return bytes(at * at & 0xFF for at in range(size))
+
+
+@pytest.mark.parametrize("size", [*range(140), 1023, 1024, 1025, 1027, 65535, 70_001])
 def test_mask_is_taken_off_payloads_of_all_sizes(size: int) -> None:
-    payload = bytes(at * at & 0xFF for at in range(size))
-    assert unmasked(MASK, frame(2, payload)[-size:] if size else b"") == payload
+    data = b"before" + frame(2, octets(size)) + b"behind"
+    end = len(data) - 6
+    assert unmasked(data, end - size, end) == octets(size)
+
+
+@pytest.mark.parametrize("mask", [bytes(4), b"\xff\xff\xff\xff", b"\x00\x00\x00\x01", b"\x80\x00\x00\x00"])
+@pytest.mark.parametrize("size", [1, 5, 6, 7, 8, 125])
+def test_every_bit_of_a_mask_counts(mask: bytes, size: int) -> None:
+    masked = bytes(octet ^ mask[at % 4] for at, octet in enumerate(octets(size)))
+    assert unmasked(mask + masked, 4, 4 + size) == octets(size)
+
+
+@pytest.mark.parametrize("unmask", [frame_parser.unmask, frame_parser._unmask_as_number])
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 33, 1024, 1027])
+@pytest.mark.parametrize("start", [0, 1, 3, 16])
+def test_mask_is_taken_off_behind_an_offset_alone(
+    unmask: Callable[[bytearray, int, bytes], None], start: int, size: int
+) -> None:
+    payload = bytearray(b"*" * start + frame(2, octets(size))[-size:] if size else b"*" * start)
+    unmask(payload, start, MASK)
+    assert payload == b"*" * start + octets(size)

@@ -78,17 +78,37 @@ def _is_understood(name: str, value: str | None) -> bool:
 class Deflate(PerMessageDeflate):  # type: ignore[misc]
     """Autobahn's permessage-deflate with exact limits, final blocks, and an end that must be one."""
 
+    _compressor: Any
     _decompressor: Any
     _finals = 0
     _fed = False
 
+    def deflated(self, message: bytes) -> bytes:
+        """A whole message compressed."""
+        compressor = self._compressor
+        if compressor is None or self.server_no_context_takeover:
+            compressor = self._compressor = zlib.compressobj(
+                zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -self.server_max_window_bits, self.mem_level
+            )
+        output: bytes = compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        return output[:-4]
+
+    def inflated(self, payload: bytes | bytearray) -> bytes:
+        """A message that came in one frame; raises what its three steps raise."""
+        self.start_decompress_message()
+        output = self.decompress_message_data(payload)
+        self.end_decompress_message()
+        return output
+
     def start_decompress_message(self) -> None:
         """Begin a message."""
-        super().start_decompress_message()
+        if self._decompressor is None or self.client_no_context_takeover:
+            self._decompressor = zlib.decompressobj(-self.client_max_window_bits)
+        self._decompress_message_size = 0
         self._finals = 0
         self._fed = False
 
-    def decompress_message_data(self, data: bytes, max_output_len: int | None = None) -> bytes:
+    def decompress_message_data(self, data: bytes | bytearray, max_output_len: int | None = None) -> bytes:
         """Inflate a piece of a message; the limit is the one that was given when the offer was accepted.
 
         :raises PayloadExceededError: when the message becomes too large; not much more than the limit was inflated.
@@ -118,11 +138,12 @@ class Deflate(PerMessageDeflate):  # type: ignore[misc]
 
     def _is_flushed(self) -> bool:
         try:
-            return not self._inflate(_FLUSHED) and not self._decompressor.eof
-        except PayloadExceededError:
-            return False  # the four bytes were taken for data of a message that had reached the limit
+            # With room for a byte, as output of these four would mean that they were taken for data.
+            return not self._decompressor.decompress(_FLUSHED, 1) and not self._decompressor.eof
+        except zlib.error as error:
+            raise PayloadCorruptError(str(error)) from error
 
-    def _inflate(self, data: bytes) -> bytes:
+    def _inflate(self, data: bytes | bytearray) -> bytes:
         if not data:
             return b""
         self._fed = True

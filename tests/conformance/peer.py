@@ -14,7 +14,14 @@ Event = tuple[object, ...]
 
 
 def frame(
-    opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, masked: bool = True, form: int = 0
+    opcode: int,
+    payload: bytes = b"",
+    *,
+    fin: bool = True,
+    rsv: int = 0,
+    masked: bool = True,
+    form: int = 0,
+    mask: bytes = MASK,
 ) -> bytes:
     """A client's frame; ``form`` (126 or 127) forces a longer form of the length than is needed."""
     size = len(payload)
@@ -23,7 +30,7 @@ def frame(
     head = bytes((fin << 7 | rsv << 4 | opcode, masked << 7 | form)) + extended
     if not masked:
         return head + payload
-    return head + MASK + bytes(octet ^ key for octet, key in zip(payload, cycle(MASK), strict=False))
+    return head + mask + bytes(octet ^ key for octet, key in zip(payload, cycle(mask), strict=False))
 
 
 def close(code: int | None = None, reason: bytes = b"") -> bytes:
@@ -92,6 +99,12 @@ class RecordingChannel:
         self.written += data
 
 
+class LongWay(WebSocketProtocol):
+    """An engine that hands every frame to Autobahn."""
+
+    short_cuts = False
+
+
 def connect(
     channel: RecordingChannel,
     *,
@@ -103,11 +116,10 @@ def connect(
     """An engine on ``channel``, after a handshake in which the client sent ``offer``, which is accepted."""
     negotiated = negotiate_deflate(offer, max_message_size)
     assert bool(negotiated) == bool(offer)
-    protocol = WebSocketProtocol(
+    kind = WebSocketProtocol if short_cuts else LongWay
+    return kind(
         channel,
         max_message_size=max_message_size,
         max_frame_size=max_frame_size,
         deflate=negotiated[1] if negotiated else None,
     )
-    protocol.short_cuts = short_cuts
-    return protocol
