@@ -56,6 +56,10 @@ class Download:
             self._pass(LEAD)
             before, usage, client = sum(self.come), Usage(pid), time.process_time()
             self._pass(seconds)
+            # The machine may stand still for longer than a slice.
+            end = time.monotonic() + DEADLINE
+            while sum(self.come) == before and time.monotonic() < end:
+                self._pass(LEAD)
             units, spent = (sum(self.come) - before) / self.size, time.process_time() - client
             usage.stop()
             self.over.set()

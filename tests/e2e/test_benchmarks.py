@@ -92,6 +92,13 @@ def test_one_sender_to_many(tmp_path: Path) -> None:
         add_up(clients.broadcast(server.port, server.pid, 0.2, connections=20))
 
 
+def test_a_slice_in_which_nothing_comes_back_in_time_goes_on_until_something_does(tmp_path: Path) -> None:
+    with running("echo", tmp_path) as server:
+        add_up(clients.echo(server.port, server.pid, 0.0, connections=1))
+    with running("stream", tmp_path) as server:
+        add_up(clients.download(server.port, server.pid, 0.0, size=len(PIECE) * PIECES, connections=1))
+
+
 def test_uploads(tmp_path: Path) -> None:
     with running("measured", tmp_path) as server:
         found = clients.upload(server.port, server.pid, 0.0, mebibytes=4)
