@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", metavar="LOAD[,LOAD]", help="only these loads")
     parser.add_argument("--servers", metavar="NAME[,NAME]", help="only these servers")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="1 to 20; the median counts (default: 3)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement, 0.5 to 60 (default: 3)")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of each server in a round, 0.5 to 60 (1.5)")
     parser.add_argument("--quick", action="store_true", help="one round of one second each: a look, not a result")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all single measurements there")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the chart there")

@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack
 
 from .frames import DEADLINE, MOST_OF_A_HEAD, expect
-from .processes import WARM_UP, Usage
+from .processes import LEAD, Usage
 from .wrk import ClientFailed
 
 __all__ = ["Download"]
@@ -29,20 +29,20 @@ class Download:
     """``GET /`` again and again on each of ``connections``.
 
     :param size: bytes of the content, which is known beforehand.
-    :param warm_up: seconds of the load before anything is counted.
     """
 
-    def __init__(self, port: int, size: int, connections: int, warm_up: float = WARM_UP) -> None:
+    def __init__(self, port: int, size: int, connections: int) -> None:
         self.request = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port
         self.port = port
         self.size = size
         self.connections = connections
-        self.warm_up = warm_up
         self.times: list[float] = []
+        #: Bytes of all responses, by connection, so that a response which is under way counts for what has come of it.
+        self.come = [0] * connections
         self.failures: list[str] = []
         self.over = threading.Event()
 
-    def run(self, pid: int, seconds: float) -> tuple[int, list[float], Usage, float]:
+    def run(self, pid: int, seconds: float) -> tuple[float, list[float], Usage, float]:
         """Responses, the seconds that each took, what the server used, and the CPU seconds of this process."""
         with ExitStack() as stack:
             stack.callback(self.over.set)
@@ -50,36 +50,40 @@ class Download:
                 stack.enter_context(socket.create_connection(("127.0.0.1", self.port), DEADLINE))
                 for _ in range(self.connections)
             ]
-            threads = [threading.Thread(target=self._repeat, args=(sock,), daemon=True) for sock in sockets]
+            threads = [threading.Thread(target=self._repeat, args=each, daemon=True) for each in enumerate(sockets)]
             for thread in threads:
                 thread.start()
-            self._pass(self.warm_up)
-            before, usage, client = len(self.times), Usage(pid), time.process_time()
+            self._pass(LEAD)
+            before, usage, client = sum(self.come), Usage(pid), time.process_time()
             self._pass(seconds)
-            after, spent = len(self.times), time.process_time() - client
+            # The machine may stand still for longer than a slice.
+            end = time.monotonic() + DEADLINE
+            while sum(self.come) == before and time.monotonic() < end:
+                self._pass(LEAD)
+            units, spent = (sum(self.come) - before) / self.size, time.process_time() - client
             usage.stop()
             self.over.set()
             for thread in threads:
                 thread.join(DEADLINE)
-        return after - before, self.times[before:after], usage, spent
+        return units, self.times, usage, spent
 
     def _pass(self, seconds: float) -> None:
         if self.over.wait(seconds):
             raise ClientFailed(self.failures[0])
 
-    def _repeat(self, sock: socket.socket) -> None:
+    def _repeat(self, number: int, sock: socket.socket) -> None:
         buffer = bytearray(MOST_AT_ONCE)
         try:
             while not self.over.is_set():
                 begin = time.perf_counter()
-                self.once(sock, buffer)
+                self.once(number, sock, buffer)
                 self.times.append(time.perf_counter() - begin)
         except (ClientFailed, OSError) as error:
             self.failures.append(str(error) or repr(error))
             self.over.set()
 
-    def once(self, sock: socket.socket, buffer: bytearray) -> None:
-        """One request and all of its response.
+    def once(self, number: int, sock: socket.socket, buffer: bytearray) -> None:
+        """One request and all of its response, on the connection of that number.
 
         :raises ClientFailed: a status other than 200, another length, or an end too early.
         """
@@ -93,16 +97,18 @@ class Download:
         length = _LENGTH.search(begin, 0, end)
         if length and int(length[1]) != self.size:
             raise ClientFailed(f"a response of {int(length[1])} instead of {self.size} bytes")
-        self._skip(sock, buffer, self.size - (len(begin) - end - 4))
+        self.come[number] += len(begin) - end - 4
+        self._skip(number, sock, buffer, self.size - (len(begin) - end - 4))
         if not length:
             self._find_end(sock, begin[end + 4 :])
 
-    def _skip(self, sock: socket.socket, buffer: bytearray, size: int) -> None:
+    def _skip(self, number: int, sock: socket.socket, buffer: bytearray, size: int) -> None:
         while size > 0:
             # tcp(7): with MSG_TRUNC the bytes are dropped, not copied.
             taken = sock.recv_into(buffer, min(size, MOST_AT_ONCE), socket.MSG_TRUNC)
             if not taken:
                 raise ClientFailed(f"the server closed the connection {size} bytes before the end")
+            self.come[number] += taken
             size -= taken
 
     def _find_end(self, sock: socket.socket, tail: bytearray) -> None:

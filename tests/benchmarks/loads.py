@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
+import select
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.e2e.server import ROOT, environment
 
 from . import wrk
 from .applications import BODY, FILE_SIZE, PIECE, PIECES
-from .processes import WARM_UP, memory_bytes
+from .processes import memory_bytes
 from .running import Running, ServerFailed
+from .servers import Certificate, ServerKind
 from .wrk import ClientFailed, Request
 
-__all__ = ["LOADS", "METRICS", "Load", "Metric"]
+__all__ = ["LOADS", "METRICS", "Load", "Metric", "Slice", "opened"]
 
 MIB = 1 << 20
-#: Seconds that a client may need beyond those that it measures: to open connections, to warm the server, to end.
-SLACK = 150.0
+#: Seconds that a client may need for a slice beyond those that it measures: to open connections, and to close them.
+SLACK = 90.0
+#: Seconds until an idle server has got over its start.
+REST = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,10 @@ METRICS = {
 }
 ALL = ("cpu", "rate", "p50", "p99", "memory")
 
-Measure = Callable[[Running, float], dict[str, float]]
+#: Takes a slice of so many seconds, and tells its values as :class:`~tests.benchmarks.measuring.Record` has them.
+Slice = Callable[[float], dict[str, float]]
+#: A client of a running server.
+Client = Callable[[Running], AbstractContextManager[Slice]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,63 +70,112 @@ class Load:
     :param title: for people.
     :param unit: what the costs are for.
     :param application: the attribute of ``tests.benchmarks.applications``, or ``module:attribute``.
-    :param measure: does it to a running server for so many seconds.
+    :param client: does it; None when there is nothing to do but to start.
     :param metrics: names in :data:`METRICS`; the first is what the servers are compared by.
     :param answer: what ``GET /`` has to be answered beforehand; None for anything.
     :param needs_wrk: it is nothing without wrk.
+    :param slices: how many a round has of each server.
+    :param warm_up: one more comes first and does not count.
+    :param together: servers do it at the same time, as what is told depends on no clock, and takes long.
     """
 
     title: str
     unit: str
     application: str
-    measure: Measure = field(repr=False)
+    client: Client | None = field(repr=False)
     metrics: tuple[str, ...] = ALL
     answer: bytes | None = BODY
     tls: bool = False
     needs_wrk: bool = False
+    slices: int = 8
+    warm_up: bool = True
+    together: bool = False
 
     @property
     def path(self) -> str:
         return self.application if ":" in self.application else f"tests.benchmarks.applications:{self.application}"
 
 
-def _wrk(request: Request, connections: int) -> Measure:
-    def measure(server: Running, seconds: float) -> dict[str, float]:
-        wrk.run(server.url, request, connections, WARM_UP, server.pid, server.folder)
-        found = wrk.run(server.url, request, connections, seconds, server.pid, server.folder)
-        return {**found, "memory": memory_bytes(server.pid) / MIB}
+def _wrk(request: Request, connections: int) -> Client:
+    @contextmanager
+    def client(server: Running) -> Iterator[Slice]:
+        def take(seconds: float) -> dict[str, float]:
+            found = wrk.run(server.url, request, connections, seconds, server.pid, server.folder)
+            return {**found, "memory": memory_bytes(server.pid) / MIB}
 
-    return measure
+        yield take
+
+    return client
 
 
-def _client(name: str, **options: Any) -> Measure:
-    def measure(server: Running, seconds: float) -> dict[str, float]:
-        order = json.dumps({"client": name, "port": server.port, "pid": server.pid, "seconds": seconds, **options})
+def _client(name: str, **options: Any) -> Client:
+    @contextmanager
+    def client(server: Running) -> Iterator[Slice]:
+        order = json.dumps({"client": name, "port": server.port, "pid": server.pid, **options})
         command = [sys.executable, "-m", "tests.benchmarks.clients", order]
-        try:
-            done = subprocess.run(
-                command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=seconds + SLACK,
-                check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise ClientFailed(f"not done within {seconds + SLACK:g} s") from None
-        if done.returncode != 0:
-            raise ClientFailed(f"the client failed: {(done.stderr.strip() or 'no reason')[-200:]}")
-        found: dict[str, Any] = json.loads(done.stdout)
-        if "failure" in found:
-            raise ClientFailed(found["failure"])
-        return {"memory": memory_bytes(server.pid) / MIB, **found}
+        with tempfile.TemporaryFile(dir=server.folder) as errors, subprocess.Popen(
+            command, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+        ) as process:  # fmt: skip
 
-    return measure
+            def take(seconds: float) -> dict[str, float]:
+                found = _answer(process, seconds)
+                if found is None:
+                    errors.seek(0)
+                    reason = errors.read().decode("utf-8", "replace").strip() or "no reason"
+                    raise ClientFailed(f"the client failed: {reason[-200:]}")
+                if "failure" in found:
+                    raise ClientFailed(found["failure"])
+                return {"memory": memory_bytes(server.pid) / MIB, **found}
+
+            try:
+                yield take
+            finally:
+                process.kill()
+
+    return client
 
 
-def _start(server: Running, seconds: float) -> dict[str, float]:
-    """It has been started already: that was it."""
-    return {
-        "first_answer": server.started_in * 1e3,
-        "start_cpu": server.start_cpu * 1e3,
-        "memory": memory_bytes(server.pid) / MIB,
-    }
+def _answer(process: subprocess.Popen[bytes], seconds: float) -> dict[str, Any] | None:
+    """What the client says of its next slice; None when it has ended."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"%f\n" % seconds)
+    process.stdin.flush()
+    if not select.select([process.stdout], [], [], seconds + SLACK)[0]:
+        raise ClientFailed(f"not done within {seconds + SLACK:g} s")
+    line = process.stdout.readline()
+    return json.loads(line) if line else None
+
+
+@contextmanager
+def opened(load: Load, kind: ServerKind, folder: Path, certificate: Certificate | None) -> Iterator[Slice]:
+    """``load`` on a server of its own that answers right, until the block ends; a load without a client starts one for
+    each slice.
+
+    :raises ServerFailed: on entering, or when a slice is taken.
+    """
+
+    def start(seconds: float) -> dict[str, float]:
+        with Running(kind, load.path, folder, certificate) as server:
+            time.sleep(REST)
+            memory = memory_bytes(server.pid) / MIB
+            _check(load, server)
+            return {"first_answer": server.started_in * 1e3, "start_cpu": server.start_cpu * 1e3, "memory": memory}
+
+    if load.client is None:
+        yield start
+        return
+    with Running(kind, load.path, folder, certificate) as server:
+        _check(load, server)
+        with load.client(server) as take:
+            yield take
+
+
+def _check(load: Load, server: Running) -> None:
+    """:raises ServerFailed: ``GET /`` is not answered as the application answers it."""
+    body = server.answer()
+    if load.answer is not None and body != load.answer:
+        raise ServerFailed(f"a wrong answer of {len(body)} bytes that begins with {body[:16]!r}")
 
 
 BROWSER: Mapping[str, str] = {
@@ -146,7 +206,8 @@ LOADS = {
     "wait": Load("200 waiting requests of 10 ms", "request", "wait", _wrk(Request(), 200), needs_wrk=True),
     "post": Load("POST of 64 KiB", "request", "measured", _wrk(POST, 32), answer=b"0", needs_wrk=True),
     "upload": Load(
-        "upload of 256 MiB", "MiB", "measured", _client("upload"), ("cpu", "rate", "memory"), answer=b"0"
+        "upload of 256 MiB", "MiB", "measured", _client("upload"), ("cpu", "rate", "memory"), answer=b"0",
+        slices=5,
     ),
     "stream": Load(
         "10 MiB streamed", "response", "stream", _client("download", size=len(PIECE) * PIECES, connections=4),
@@ -162,17 +223,16 @@ LOADS = {
         _client("echo", size=1024, connections=16, compressed=True),
     ),
     "large": Load("WebSocket echo, 64 KiB", "message", "echo", _client("echo", size=65536, connections=8)),
-    "broadcast": Load("one sender to 1,000 WebSockets", "delivery", "broadcast", _client("broadcast")),
-    "idle": Load("2,000 idle connections, HTTP", "connection", "hello", _client("idle", kind="http"), IDLE),
-    "idle-ws": Load("2,000 idle WebSockets", "connection", "echo", _client("idle", kind="websocket"), IDLE),
+    "broadcast": Load("one sender to 1,000 WebSockets", "delivery", "broadcast", _client("broadcast"), slices=3),
+    "idle": Load(
+        "2,000 idle connections, HTTP", "connection", "hello", _client("idle", kind="http"), IDLE,
+        slices=1, warm_up=False, together=True,
+    ),
+    "idle-ws": Load(
+        "2,000 idle WebSockets", "connection", "echo", _client("idle", kind="websocket"), IDLE,
+        slices=1, warm_up=False, together=True,
+    ),
     "django": Load("Django view", "request", PROJECT, _wrk(Request(), 32), needs_wrk=True),
     "channels": Load("Channels echo, 32 B", "message", PROJECT, _client("echo", size=32)),
-    "start": Load("start", "start", "hello", _start, ("first_answer", "start_cpu", "memory")),
+    "start": Load("start", "start", "hello", None, ("first_answer", "start_cpu", "memory"), slices=3),
 }  # fmt: skip
-
-
-def check(load: Load, server: Running) -> None:
-    """:raises ServerFailed: ``GET /`` is not answered as the application answers it."""
-    body = server.answer()
-    if load.answer is not None and body != load.answer:
-        raise ServerFailed(f"a wrong answer of {len(body)} bytes that begins with {body[:16]!r}")

@@ -8,10 +8,12 @@ import re
 import time
 from pathlib import Path
 
-__all__ = ["WARM_UP", "ProcessesChanged", "Usage", "cpu_seconds", "memory_bytes", "started", "tree"]
+__all__ = ["LEAD", "WARM_UP", "ProcessesChanged", "Usage", "cpu_seconds", "memory_bytes", "per_unit", "started", "tree"]
 
-#: Seconds of a load before anything is counted.
-WARM_UP = 1.0
+#: Seconds of a load on a fresh server before the first slice.
+WARM_UP = 0.3
+#: Seconds of each slice before anything is counted: by then its connections are open, and the caches filled.
+LEAD = 0.05
 #: More than any server with one worker has; a bound for the walk.
 MOST_PROCESSES = 64
 
@@ -93,3 +95,14 @@ class Usage:
         if set(after) != set(self._before):
             raise ProcessesChanged(f"the server's processes were {sorted(self._before)} and are {sorted(after)}")
         self.seconds = sum(cpu_seconds(process) - self._before[process] for process in after)
+
+
+def per_unit(units: float, usage: Usage, client: float) -> dict[str, float]:
+    """What ``units`` of a load cost, by the names that records have: microseconds of CPU for each, of the server and of
+    the client, and how many came in a second."""
+    return {
+        "cpu": usage.seconds / units * 1e6,
+        "rate": units / usage.wall,
+        "busy": usage.seconds / usage.wall,
+        "client": client / units * 1e6,
+    }

@@ -69,6 +69,8 @@ class Running:
         self.log = tempfile.TemporaryFile("w+", dir=self.folder)
         command = [sys.executable, "-m", *self.kind.arguments(self.application, self.port, self.certificate)]
         variables = environment({"BENCHMARK_FOLDER": str(self.folder), "PYTHONUNBUFFERED": ""})
+        # A server that is not installed but run from its sources has to keep what it has compiled, as the others do.
+        variables["PYTHONDONTWRITEBYTECODE"] = ""
         begin = time.monotonic()
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=variables, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT

@@ -1,27 +1,62 @@
-"""wrk, the HTTP client in C: one thread, told by a small script what to send and how to report."""
+"""wrk, the HTTP client in C: one thread, told by a small script what to send, and when to say how much that was."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import resource
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Any
 
-from .processes import Usage
+from .processes import LEAD, Usage, per_unit
 
 __all__ = ["ClientFailed", "Request", "available", "run"]
 
-#: wrk's times are in microseconds.
-_DONE = """
-done = function(summary, latency, requests)
+#: Seconds after which wrk gives up by itself, beyond those that are measured: a bound for every wait for its words.
+SLACK = 20
+
+#: The two marks are told before a request is sent. At both of them as many are under way, so that what is sent
+#: between them is what is answered: opening connections, TLS handshakes and their end are outside.
+_MARKS = """
+local ffi = require("ffi")
+ffi.cdef("typedef struct { long seconds, nanoseconds; } moment; int clock_gettime(int, moment *);")
+local moment, message, begin, mark, over = ffi.new("moment")
+local sent, first = 0, 0
+local function now()
+  ffi.C.clock_gettime(1, moment)
+  return tonumber(moment.seconds) + tonumber(moment.nanoseconds) / 1e9
+end
+local function say(...)
+  io.write(string.format(...))
+  io.flush()
+end
+function init() message = wrk.format() end
+function request()
+  sent = sent + 1
+  if over then return message end
+  local time = now()
+  begin = begin or time
+  if mark then
+    if time - mark >= SECONDS then
+      over = true
+      say('\\n{"mark":"end","requests":%d}\\n', sent - first)
+      wrk.thread:stop()
+    end
+  elseif sent > 2 * CONNECTIONS and time - begin >= LEAD then
+    mark, first = time, sent
+    say('\\n{"mark":"begin"}\\n')
+  end
+  return message
+end
+function done(summary, latency, requests)
   local e = summary.errors
-  io.write(string.format(
-    '\\n{"requests":%d,"duration":%d,"failures":%d,"status":%d,"p50":%.1f,"p99":%.1f}\\n',
-    summary.requests, summary.duration, e.connect + e.read + e.write + e.timeout, e.status,
-    latency:percentile(50), latency:percentile(99)))
+  say('\\n{"mark":"done","answers":%d,"failures":%d,"status":%d,"p50":%.1f,"p99":%.1f}\\n',
+    summary.requests, e.connect + e.read + e.write + e.timeout, e.status,
+    latency:percentile(50), latency:percentile(99))
 end
 """
 
@@ -41,12 +76,14 @@ class Request:
     fields: Mapping[str, str] = field(default_factory=dict)
     body: int = 0
 
-    def script(self) -> str:
+    def script(self, connections: int, seconds: float) -> str:
+        """For wrk: sends this over ``connections`` and marks ``seconds`` of it."""
         lines = [f"wrk.method = {json.dumps(self.method)}"]
         lines += [f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in self.fields.items()]
         if self.body:
             lines.append(f'wrk.body = string.rep("x", {self.body})')
-        return "\n".join(lines) + _DONE
+        lines.append(f"local CONNECTIONS, LEAD, SECONDS = {connections}, {LEAD}, {seconds}")
+        return "\n".join(lines) + _MARKS
 
 
 def available() -> bool:
@@ -54,32 +91,50 @@ def available() -> bool:
 
 
 def run(url: str, request: Request, connections: int, seconds: float, pid: int, folder: Path) -> dict[str, float]:
-    """Ask ``url`` over ``connections`` for ``seconds`` (whole ones, at least 1), and measure the server ``pid``.
+    """Ask ``url`` over ``connections`` of its own for ``seconds``, and measure what the server ``pid`` needs for it.
+
+    The latencies are of all that wrk does, so that the first requests on new connections, and TLS handshakes beside
+    them, are in the 99th percentile.
 
     :raises ClientFailed: an answer was no success, a connection broke, or nothing was answered.
     """
     path = folder / "wrk.lua"
-    path.write_text(request.script(), "utf-8")
-    whole = max(1, round(seconds))
-    command = ["wrk", "-t", "1", "-c", str(connections), "-d", f"{whole}s", "--timeout", "10s", "-s", str(path), url]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    usage = Usage(pid)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=whole + 30, check=False)
-    usage.stop()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode != 0:
-        raise ClientFailed(f"wrk: {(done.stderr or done.stdout).strip()[:200]}")
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    if found["status"] or found["failures"] or not found["requests"]:
+    path.write_text(request.script(connections, seconds), "utf-8")
+    limit = f"{SLACK + round(seconds)}s"
+    command = ["wrk", "-t", "1", "-c", str(connections), "-d", limit, "--timeout", "10s", "-s", str(path), url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        try:
+            _until(process.stdout, "begin")
+            usage, client = Usage(pid), Usage(process.pid)
+            sent = _until(process.stdout, "end")["requests"]
+            usage.stop()
+            client.stop()
+            # Its thread has stopped; what started it sleeps until its time is over, or until this.
+            process.send_signal(signal.SIGINT)
+            found = _until(process.stdout, "done")
+        finally:
+            # It has ended by itself, unless something went wrong here.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+            process.kill()
+    if found["status"] or found["failures"]:
         raise ClientFailed(
-            f"{found['requests']} answers, {found['status']} of them no success, {found['failures']} broken connections"
+            f"{found['answers']} answers, {found['status']} of them no success, {found['failures']} broken connections"
         )
-    client = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {
-        "cpu": usage.seconds / found["requests"] * 1e6,
-        "rate": found["requests"] / (found["duration"] / 1e6),
-        "p50": found["p50"] / 1e3,
-        "p99": found["p99"] / 1e3,
-        "busy": usage.seconds / usage.wall,
-        "client": client / found["requests"] * 1e6,
-    }
+    return {**per_unit(sent, usage, client.seconds), "p50": found["p50"] / 1e3, "p99": found["p99"] / 1e3}
+
+
+def _until(output: IO[str], mark: str) -> dict[str, Any]:
+    """What wrk says at ``mark``.
+
+    :raises ClientFailed: it has ended before.
+    """
+    lines = []
+    for line in output:
+        found = json.loads(line) if line.startswith("{") else {}
+        if found.get("mark") == mark:
+            return found
+        lines.append(line.strip())
+    reasons = [line for line in lines if line]
+    raise ClientFailed(f"wrk ended before the {mark}: {(reasons or ['it said nothing'])[-1][:200]}")
