@@ -131,7 +131,20 @@ class HTTPExchange(Exchange):
         state = self.state
         # The two pairs of every request; a match takes five times as long to find them.
         if type(reply) is ResponseBody and (state is _STARTED or state is _STREAMING):
-            self._send_body(reply[0], reply[1])
+            body, more_body = reply
+            remaining = self._remaining
+            size = len(body)
+            if (
+                state is _STREAMING and more_body and self.status == 200 and self._method != "HEAD"
+                and (remaining is None or size <= remaining)
+            ):
+                # A piece of a long body, which is not the first: body() would do no more.
+                if remaining is not None:
+                    self._remaining = remaining - size
+                self.sent += size
+                self.stream.send_data(body)
+                return
+            self._send_body(body, more_body)
             return
         if type(reply) is ResponseStart and state is _WAITING:
             self._start = reply

@@ -139,6 +139,9 @@ class HTTP1Stream:
                 self._connection.write(start + data)
             else:
                 self._connection.write_all([start, data])
+        elif start is None and not last and self._framing is _CHUNKED and len(data) > _SHORT:
+            size = b"%x\r\n" % len(data)
+            self._connection.write_large([size, data, b"\r\n"], len(size) + len(data) + 2)
         else:
             parts = framed(data, self._framing, last=last)
             self._connection.write_all(parts if start is None else [start, *parts])
