@@ -18,7 +18,7 @@ __all__ = ["DirectReactor", "Watch", "is_plain"]
 #: Most bytes of a read: a body or a frame of 64 KiB and its head are one, and it is below the size from which on malloc
 #: asks the kernel for each buffer.
 _MOST = 98304
-#: Most bytes of a read after one that was full, as who sends so much goes on. Malloc asks the kernel only for the first.
+#: Most bytes of a read after one that was full: who sends so much goes on. Malloc asks the kernel for the first alone.
 _MOST_OF_MUCH = 262144
 _PLAIN = Connection.doRead, Connection._dataReceived
 _FAILED = "A connection's protocol has failed"

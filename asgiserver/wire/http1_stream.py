@@ -153,9 +153,13 @@ class HTTP1Stream:
     ) -> None:
         """See ``Stream``; a small file is read, to be one write with the head."""
         if self._state is _CLOSED:
+            os.close(descriptor)
             return
         if count <= _SMALL_FILE:
-            data = os.pread(descriptor, count, offset)
+            try:
+                data = os.pread(descriptor, count, offset)
+            finally:
+                os.close(descriptor)
             if len(data) < count:
                 # It has become shorter since it was looked at, and its length may have been told.
                 self._connection.abort()

@@ -36,7 +36,7 @@ _FILE_PIECE = 65536
 
 
 class _File:
-    """A file that is being sent, by a descriptor of our own.
+    """A file that is being sent.
 
     :param sent: called when all of it was written.
     """
@@ -44,7 +44,7 @@ class _File:
     __slots__ = ("descriptor", "offset", "remaining", "sent")
 
     def __init__(self, descriptor: int, offset: int, count: int, sent: Callable[[], None]) -> None:
-        self.descriptor = os.dup(descriptor)
+        self.descriptor = descriptor
         self.offset = offset
         self.remaining = count
         self.sent = sent
@@ -180,7 +180,7 @@ class WritingProtocol(TwistedProtocol):
 
         A file that turns out to be shorter, or cannot be read, ends the connection, as its promised end cannot come.
 
-        :param descriptor: may be closed as soon as this returns.
+        :param descriptor: closed when it is not needed any more.
         :param count: at least 1 byte.
         """
         self._file = _File(descriptor, offset, count, sent)
