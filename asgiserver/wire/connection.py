@@ -144,11 +144,6 @@ class HTTPConnection(ClosingProtocol):
         self._peer_left()
         self.hub.connection_lost(self)
 
-    def _peer_left(self) -> None:
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            wire.connection_lost()
-
     def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
         """The transport's buffer is full."""
         self._paused = True
@@ -195,6 +190,11 @@ class HTTPConnection(ClosingProtocol):
             self.close()
 
     # Time and pressure.
+
+    def _peer_left(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.connection_lost()
 
     def _press(self, slow: bool, congested: bool) -> None:
         """The wire keeps what it is asked for after each message at hand."""
