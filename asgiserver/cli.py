@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, NoReturn
 
 from . import __version__, loading
 from .asgi.interfaces import Application
@@ -26,7 +26,7 @@ from .process import logs
 from .process.reactor import install_reactor
 from .process.running import abandon_threads
 from .server import Server
-from .settings import Info, Settings, information, parse
+from .settings import Info, Settings, information, parse, type_hints
 
 __all__ = ["CommandLineInterface", "exit_status", "main"]
 
@@ -209,7 +209,8 @@ def _parser(description: str) -> argparse.ArgumentParser:
         epilog=EPILOG,
         # Only what was given stands in the namespace, so that the environment can fill the rest.
         argument_default=argparse.SUPPRESS,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
+        # Adding arguments makes some, which look for the terminal's size unless they are told one.
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80),
     )
     parser.add_argument(
         "application", metavar="MODULE:ATTRIBUTE",
@@ -217,13 +218,14 @@ def _parser(description: str) -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     groups: dict[str, Any] = {}
-    hints = get_type_hints(Settings)
+    hints = type_hints()
     for field in dataclasses.fields(Settings):
         info = information(field.name)
         if info.command_line:
             if info.group not in groups:
                 groups[info.group] = parser.add_argument_group(info.group)
             _add(groups[info.group], field, hints[field.name], info)
+    parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, max_help_position=30)
     return parser
 
 

@@ -13,8 +13,9 @@ from typing import Any
 from .asgi.deadlines import Deadline
 from .asgi.default_fields import DefaultFields
 from .asgi.exchange import Exchange, State, logged_request
+from .asgi.first_step import begin
 from .asgi.http import HTTPExchange
-from .asgi.interfaces import Application, Clock, Message, Scope, Stream
+from .asgi.interfaces import Application, Clock, Message, Stream
 from .asgi.scope import Addresses, Request, ScopeBuilder
 from .asgi.websocket import WebSocketExchange
 from .errors import ClientDisconnected, RequestError
@@ -30,6 +31,10 @@ logger = logging.getLogger("asgiserver")
 
 #: An enum's members take several times as long to look up.
 _COMPLETE, _GONE = State.COMPLETE, State.GONE
+
+#: A task that waits costs more when it has begun at once; so after one, so many begin as usual. An application whose
+#: every request waits loses nothing by it then, and one that hardly ever does keeps most of what it gains.
+_USUAL_TURNS = 32
 
 #: How much of a refused request's target is worth a place in the log; bytes.
 _SHOWN = 200
@@ -59,7 +64,10 @@ class Hub:
         self.stopping = False
         self.refusing = False
         self.contained: tuple[type[BaseException], ...] = (SystemExit,)
-        self._tasks: dict[Exchange, asyncio.Task[None]] = {}
+        #: None while the first step of an application is under way.
+        self._tasks: dict[Exchange, asyncio.Task[None] | None] = {}
+        # How many applications are to begin in a turn of their own before the next may begin at once.
+        self._usual_turns = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scopes = ScopeBuilder(settings.root_path, None, None)
         self._context = contextvars.copy_context()
@@ -84,7 +92,7 @@ class Hub:
         self._notify()
 
     def open_exchange(self, request: Request, stream: Stream, addresses: Addresses) -> Exchange:
-        """Begin an exchange and the application's task for it.
+        """Begin an exchange; its application is begun by :meth:`create_application`, once the wire knows it.
 
         :raises RequestError: 503 when there are too many, 400 or 426 for a wrong WebSocket handshake.
         """
@@ -99,9 +107,7 @@ class Hub:
                 raise RequestError(503, "The server is stopping.")
             return self._open_websocket(request, stream, addresses)
         scope = self._scopes.http(request, addresses)
-        exchange = HTTPExchange(scope, stream, self, settings, self.clock, self.fields)
-        self.create_application(exchange, scope)
-        return exchange
+        return HTTPExchange(scope, stream, self, settings, self.clock, self.fields)
 
     def _open_websocket(self, request: Request, stream: Stream, addresses: Addresses) -> Exchange:
         # The frame engine takes 45 ms and 6 MB to import: who serves no WebSocket need not spend them.
@@ -122,9 +128,7 @@ class Hub:
             after_turn=asyncio.get_running_loop().call_soon,
         )
         answer = partial(response_headers, upgrade, extensions=extension)
-        exchange = WebSocketExchange(scope, stream, self, settings, self.clock, self.fields, answer, frames)
-        self.create_application(exchange, scope)
-        return exchange
+        return WebSocketExchange(scope, stream, self, settings, self.clock, self.fields, answer, frames)
 
     def request_refused(self, request: Request | None, addresses: Addresses, error: RequestError) -> None:
         """Note the peer's mistake, which was answered already, and log it as any answered request."""
@@ -144,23 +148,47 @@ class Hub:
 
     # Applications.
 
-    def create_application(self, exchange: Exchange, scope: Scope) -> None:
+    def create_application(self, exchange: Exchange, *, at_once: bool = False) -> None:
         """Spawn the application for ``exchange``, in a copy of the server's own context.
 
         Without that, a pipelined request would inherit the context variables of the application before it.
-        """
-        # Not create_task: under an eager task factory the application would answer before the wire knows its exchange.
-        # Named by its path: a name of asyncio's own making takes longer, and says less.
-        context = self._context
-        self._tasks[exchange] = task = asyncio.Task(
-            self._run_application(exchange, scope), loop=self._loop, name=scope["path"], context=context.copy()
-        )
-        task.add_done_callback(partial(self.application_done, exchange), context=context)
 
-    async def _run_application(self, exchange: Exchange, scope: Scope) -> None:
+        :param at_once: let it run up to where it first waits, unless another application is running now, or one of the
+            last had to wait. Nothing may be left to do then for who has read the request.
+        """
+        loop, path, context = self._loop, exchange.scope["path"], self._context.copy()
+        if loop is None:
+            loop = asyncio.get_running_loop()
+        coroutine = self._run_application(exchange)
+        if not at_once or self._usual_turns:
+            self._usual_turns -= at_once
+            # Not create_task: under an eager task factory the application would answer before the request is read.
+            # Named by its path: a name of asyncio's own making takes longer, and says less.
+            self._keep(exchange, asyncio.Task(coroutine, loop=loop, name=path, context=context))
+            return
+        self._tasks[exchange] = None
+        try:
+            task = begin(coroutine, loop, path, context)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the application's
+            self.application_done(exchange, error)
+        except BaseException as error:
+            self.application_done(exchange, error)
+            raise
+        else:
+            if task is None:
+                self.application_done(exchange, None)
+            else:
+                self._usual_turns = _USUAL_TURNS
+                self._keep(exchange, task)
+
+    def _keep(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
+        self._tasks[exchange] = task
+        task.add_done_callback(partial(self._task_done, exchange), context=self._context)
+
+    async def _run_application(self, exchange: Exchange) -> None:
         try:
             # A method of the exchange, as far as calling it goes: that is what takes the least time.
-            await self.application(scope, exchange.receive, MethodType(self.handle_reply, exchange))
+            await self.application(exchange.scope, exchange.receive, MethodType(self.handle_reply, exchange))
         except self.contained as error:
             # Out of a task it would end the loop, and with it everybody else's request.
             raise RuntimeError(f"the application raised {error!r}") from error
@@ -197,27 +225,33 @@ class Hub:
             if not exchange.listening:
                 raise ClientDisconnected("the client has left")
 
-    def application_done(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
-        """An application has ended: log its failure, and end what it left open. The only place that does."""
+    def _task_done(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
+        self.application_done(exchange, asyncio.CancelledError() if task.cancelled() else task.exception())
+
+    def application_done(self, exchange: Exchange, error: BaseException | None) -> None:
+        """An application has ended: log its failure, and end what it left open. The only place that does.
+
+        :param error: what it raised; CancelledError when it was cancelled.
+        """
         del self._tasks[exchange]
-        if exchange.state is _COMPLETE and not task.cancelled() and task.exception() is None:
+        if exchange.state is _COMPLETE and error is None:
             # By far the most: there is nothing to log or to end.
             exchange.release()
         else:
-            self._application_left(exchange, task)
+            self._application_left(exchange, error)
         if self.stopping:
             self._notify()
 
-    def _application_left(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        failed = task.cancelled() or error is not None
-        if error is not None and not (exchange.gone and _is_disconnect(error)):
-            self.application_failed("Exception in the application for %s", exchange, error)
-        elif not failed and not exchange.answered:
+    def _application_left(self, exchange: Exchange, error: BaseException | None) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            if not exchange.finished:
+                self.application_failed("The application for %s was cancelled without a complete response", exchange)
+        elif error is not None:
+            if not (exchange.gone and _is_disconnect(error)):
+                self.application_failed("Exception in the application for %s", exchange, error)
+        elif not exchange.answered:
             self.application_failed("The application for %s returned without a complete response", exchange)
-        elif task.cancelled() and not exchange.finished:
-            self.application_failed("The application for %s was cancelled without a complete response", exchange)
-        exchange.application_done(failed)
+        exchange.application_done(failed=error is not None)
         exchange.release()
 
     def application_failed(self, message: str, exchange: Exchange, error: BaseException | None = None) -> None:

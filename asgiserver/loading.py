@@ -107,8 +107,9 @@ def _put_first_on_path(folder: str) -> None:
         raise SettingsError(f"app_dir: there is no folder {folder!r}")
     if sys.path[:1] != [absolute]:
         sys.path.insert(0, absolute)
-    # A module written after the interpreter listed the folder would not be seen otherwise.
-    importlib.invalidate_caches()
+    # A module written after the interpreter listed the folder would not be seen otherwise. This folder alone: newer
+    # Pythons import importlib.metadata, with email and zipfile, in importlib.invalidate_caches().
+    sys.path_importer_cache.pop(absolute, None)
 
 
 def _import(name: str, app_dir: str) -> ModuleType:

@@ -243,7 +243,8 @@ class Server(Hub):
         # it listens, and asyncio logs that task's exception as one that nobody has looked at.
         await self._wait_until(lambda: not self._tasks, now() + _TOLD_WAIT)
         for task in list(self._tasks.values()):
-            task.cancel()
+            if task is not None:
+                task.cancel()
         # Whoever gives requests less time than that means the end to be near.
         await self._wait_until(lambda: not self._tasks, now() + min(_LAST_WAIT, max(timeout, _TOLD_WAIT)))
         for exchange in self._tasks:

@@ -13,11 +13,12 @@ import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, get_type_hints
 
 from .errors import SettingsError
 
-__all__ = ["DAPHNE_KEYWORDS", "Info", "Settings", "information", "parse"]
+__all__ = ["DAPHNE_KEYWORDS", "Info", "Settings", "information", "parse", "type_hints"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +104,16 @@ class Settings:
     app_dir: str = _field(".", APPLICATION, "Folder put first on the import path.", metavar="DIR")
     lifespan: str = _field("auto", APPLICATION, "Run the application's lifespan: if it has one, always, or never.",
                            choices=("auto", "on", "off"))
-    lifespan_startup_timeout: float | None = _field(60.0, APPLICATION,
-                                                    "Time for the application to start; -1 for no limit.",
-                                                    unit="s", off="negative")
-    lifespan_shutdown_timeout: float | None = _field(10.0, APPLICATION,
-                                                     "Time for the application to shut down; -1 for no limit.",
-                                                     unit="s", off="negative")
+    lifespan_startup_timeout: float | None = _field(
+        60.0, APPLICATION, "Time for the application to start; -1 for no limit.", unit="s", off="negative")
+    lifespan_shutdown_timeout: float | None = _field(
+        10.0, APPLICATION, "Time for the application to shut down; -1 for no limit.", unit="s", off="negative")
     graceful_timeout: float | None = _field(10.0, APPLICATION,
                                             "Time for running requests to finish after a stop signal; "
                                             "-1 for no limit.", unit="s", off="negative")
     application_close_timeout: float | None = _field(
         10.0, APPLICATION, "Time an application may run on after its client has left before it is cancelled; "
-        "-1 for no limit.",
-        unit="s", off="negative")
+        "-1 for no limit.", unit="s", off="negative")
     root_path: str = _field("", APPLICATION, "The scope's root_path; path is left as the client sent it.",
                             metavar="PATH")
 
@@ -187,8 +185,7 @@ class Settings:
         ("127.0.0.1", "::1"), PROXY, "Trusted peers: addresses, networks, unix, or *, with commas between.",
         metavar="LIST")
     proxy_headers_host: str | None = _field(None, PROXY, "Field with the client's address, X-Forwarded-For by default; "
-                                            "Forwarded for RFC 7239 alone.",
-                                            metavar="NAME")
+                                            "Forwarded for RFC 7239 alone.", metavar="NAME")
     proxy_headers_port: str | None = _field(None, PROXY, "Field with the client's port, X-Forwarded-Port by default.",
                                             metavar="NAME")
     proxy_headers_proto: str | None = _field(None, PROXY,
@@ -207,10 +204,8 @@ class Settings:
                                     metavar="FILE")
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            value = _checked(field.name, getattr(self, field.name), hints[field.name], field.metadata["info"])
-            object.__setattr__(self, field.name, value)
+        for name, hint in type_hints().items():
+            object.__setattr__(self, name, _checked(name, getattr(self, name), hint, information(name)))
         if self.host == "":
             # An unset variable in a script must not open the port to everybody.
             object.__setattr__(self, "host", None)
@@ -258,7 +253,7 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
-        for name, kind in get_type_hints(cls).items():
+        for name, kind in type_hints().items():
             text = environ.get(f"ASGISERVER_{name.upper()}")
             if text is not None:
                 try:
@@ -277,6 +272,12 @@ class Settings:
         known = {f"ASGISERVER_{name.upper()}" for name in cls.__dataclass_fields__}
         ours = {name for name in environ if name.startswith("ASGISERVER_")}
         return sorted(name for name in ours - known if "_SERVICE_" not in name and "_PORT_" not in name)
+
+
+@cache
+def type_hints() -> dict[str, Any]:
+    """The type of each setting by its name; the annotations are text, and compiling them takes a while."""
+    return get_type_hints(Settings)
 
 
 def information(name: str) -> Info:
@@ -306,10 +307,7 @@ def parse(text: str, hint: Any, info: Info) -> Any:
         raise ValueError(f"expected {expected}, got {text!r}") from None
 
 
-_BOOLEANS = {
-    **dict.fromkeys(("1", "yes", "true", "on"), True),
-    **dict.fromkeys(("0", "no", "false", "off", ""), False),
-}
+_BOOLEANS = dict.fromkeys(("1", "yes", "true", "on"), True) | dict.fromkeys(("0", "no", "false", "off", ""), False)
 _EXPECTED = {int: "a whole number", float: "a number", str: "text", bool: "yes or no", tuple: "a list of texts"}
 
 

@@ -115,6 +115,13 @@ class FakeStream:
         self.headers = [*headers, *defaults.fields]
         self.framing = {"content_length": content_length, "has_body": has_body, "close": close}
 
+    def send_response(
+        self, status: int, headers: Headers, defaults: Defaults, content_length: int, body: bytes, close: bool
+    ) -> None:
+        assert content_length == len(body)
+        self.send_headers(status, headers, defaults, content_length=content_length, has_body=True, close=close)
+        self.send_data(body, last=True)
+
     def send_data(self, data: bytes, *, last: bool = False) -> None:
         self._call("data")
         self.data += data
@@ -211,6 +218,7 @@ class WireHub:
         self.connections: set[HTTPConnection] = set()
         self.requests: list[Request] = []
         self.exchanges: list[Any] = []
+        self.begun: list[tuple[Exchange, bool]] = []
         self.refused: list[tuple[Request | None, int]] = []
         self.scopes = ScopeBuilder("", None, None)
         self.log = FakeHub(logs_actions=False)
@@ -240,6 +248,9 @@ class WireHub:
         self.requests.append(request)
         self.exchanges.append(exchange)
         return exchange
+
+    def create_application(self, exchange: Exchange, *, at_once: bool) -> None:
+        self.begun.append((exchange, at_once))
 
     def request_refused(self, request: Request | None, addresses: Addresses, error: RequestError) -> None:
         self.refused.append((request, error.status))

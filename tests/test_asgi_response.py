@@ -162,3 +162,34 @@ class TestAnswer:
         made.answer(RequestError(500, "Internal Server Error"), close=False)
         assert (stream.status, made.status) == (500, 500)
         assert b"x" not in dict(stream.headers)
+
+
+class TestWhole:
+    """The short way for what is a whole response: it does what body() does, or nothing."""
+
+    @pytest.mark.parametrize("close", [True, False])
+    @pytest.mark.parametrize("length", [0, 3])
+    def test_body_of_the_told_length_is_sent(self, length: int, close: bool) -> None:
+        body = b"abc"[:length]
+        made, stream = response()
+        made.start(start(201, length, close))
+        assert made.whole(body)
+        other, long_way = response()
+        other.start(start(201, length, close))
+        other.body(body, more_body=False)
+        assert (made.status, made.sent) == (other.status, other.sent) == (201, length)
+        for name in ("status", "headers", "framing", "data", "calls"):
+            assert getattr(stream, name) == getattr(long_way, name)
+
+    @pytest.mark.parametrize(
+        ("method", "status", "length"),
+        [
+            ("GET", 200, None), ("GET", 200, 2), ("GET", 200, 4), ("HEAD", 200, 3), ("GET", 204, 3), ("GET", 205, 3),
+            ("GET", 304, 3),
+        ],
+    )
+    def test_anything_else_is_left_to_the_long_way(self, method: str, status: int, length: int | None) -> None:
+        made, stream = response(method)
+        made.start(start(status, length))
+        assert not made.whole(b"abc")
+        assert (stream.calls, made.status, made.sent) == ([], CLIENT_CLOSED_REQUEST, 0)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from email.utils import formatdate
+
 import pytest
 
 from asgiserver.asgi.default_fields import DefaultFields
+from asgiserver.asgi.response_fields import KnownFields
 from asgiserver.errors import SettingsError
 
 from .fakes import DATE, THEN, fields
@@ -55,6 +58,13 @@ def test_date_is_formatted_once_a_second() -> None:
     assert made.complete([])[0] == (b"date", b"Tue, 15 Nov 1994 08:12:32 GMT")
 
 
+@pytest.mark.parametrize("days", [*range(13), *range(13, 400, 29), 11016, 24855])
+def test_date_is_written_as_python_writes_it_in_mail(days: int) -> None:
+    then = days * 86400 + days * 601
+    made = DefaultFields("", (), now=lambda: then)
+    assert made.complete([]) == [(b"date", formatdate(then, usegmt=True).encode())]
+
+
 def test_values_may_be_latin_1_and_have_tabs() -> None:
     assert fields("caf\xe9").complete([])[1] == (b"server", b"caf\xe9")
     assert fields("", "x: a\tb\x80").complete([])[1] == (b"x", b"a\tb\x80")
@@ -93,3 +103,10 @@ def test_what_is_lacking_is_there_as_lines_too() -> None:
     assert made.lacking([(b"a", b"b")]).lines == b"date: %b\r\nserver: asgiserver\r\nx-one: 1" % DATE
     assert made.lacking([(b"server", b"b")]).lines == b"date: %b\r\nx-one: 1" % DATE
     assert fields("").lacking([(b"date", b"x")]).lines == b""
+
+
+def test_known_fields_lack_the_same() -> None:
+    made = fields("asgiserver", "x-one:1")
+    for given in ([(b"a", b"b")], [(b"server", b"b")], [(b"a", b"b"), (b"x-one", b"2"), (b"date", b"x")]):
+        assert made.lacking(KnownFields(given)).fields == made.lacking(given).fields
+    assert made.lacking(KnownFields([(b"a", b"b")])) is made.lacking([(b"a", b"b")])

@@ -306,6 +306,60 @@ class TestPipelining:
         assert transport.half_closed
 
 
+class TestApplication:
+    """When the application of a request is begun, and whether at once."""
+
+    def test_request_that_is_all_there_is_begins_at_once(self) -> None:
+        wire = Wire(GET % 1)
+        for count in (1, 2):
+            assert wire.hub.begun == [(exchange, True) for exchange in wire.hub.exchanges]
+            assert len(wire.hub.begun) == count
+            wire.answer()
+            # Read in the usual way the first time, in the short way the second time.
+            if count == 1:
+                wire.feed(GET % 1)
+
+    def test_whoever_pipelines_waits_for_a_turn(self) -> None:
+        wire = Wire(GET % 1 + GET % 2 + b"GET")
+        assert [at_once for _, at_once in wire.hub.begun] == [False]
+        wire.answer()
+        assert [at_once for _, at_once in wire.hub.begun] == [False, False]
+        wire.answer()
+        wire.feed(b" / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert [at_once for _, at_once in wire.hub.begun] == [False, False, True]
+
+    @pytest.mark.parametrize("body", [b"", b"01234", b"0123456789"])
+    def test_what_is_there_of_a_body_comes_first(self, body: bytes) -> None:
+        began: list[tuple[State, dict[str, Any], bool]] = []
+
+        def create_application(exchange: Any, *, at_once: bool) -> None:
+            began.append((exchange.state, wire.receive() if body else {}, at_once))
+
+        wire = Wire()
+        wire.hub.create_application = create_application  # type: ignore[method-assign]
+        wire.feed(POST + body)
+        whole = len(body) == 10
+        event = {"type": "http.request", "body": body, "more_body": not whole} if body else {}
+        assert began == [(State.WAITING, event, whole)]
+
+    def test_broken_request_begins_none(self) -> None:
+        wire = Wire(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nnonsense\r\n")
+        assert wire.transport.take().startswith(b"HTTP/1.1 400 ")
+        assert len(wire.hub.exchanges) == 1
+        assert wire.hub.begun == []
+
+    def test_websocket_begins_in_a_turn(self) -> None:
+        wire = Wire(UPGRADE)
+        assert wire.hub.begun == [(wire.hub.exchange, False)]
+
+    def test_refused_request_begins_none(self) -> None:
+        wire = Wire()
+        for _ in range(2):
+            wire.hub.refusal = RequestError(503, "busy")
+            wire.feed(GET % 1)
+        assert wire.hub.begun == []
+
+
 class TestBody:
     def test_pieces_reach_the_exchange_as_they_come(self) -> None:
         """T023."""

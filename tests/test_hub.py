@@ -7,6 +7,7 @@ import contextvars
 import logging
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from asgiserver.asgi.interfaces import Message, Receive, Scope, Send
 from asgiserver.asgi.scope import Request
 from asgiserver.asgi.websocket import WebSocketExchange
 from asgiserver.errors import ClientDisconnected, MessageError, RequestError, UnexpectedMessage
-from asgiserver.hub import Hub
+from asgiserver.hub import _USUAL_TURNS, Hub
 from asgiserver.process.logs import AccessLog
 from asgiserver.settings import Settings
 
@@ -43,13 +44,24 @@ Application = Callable[[Scope, Receive, Send], Awaitable[Any]]
 class Served:
     """A hub with one application, inside a running loop."""
 
+    at_once = False
+
     def __init__(self, application: Application, action_logger: Any = None, **settings: Any) -> None:
         self.hub = Hub(application, Settings(**settings), action_logger or (lambda *_: None))
         self.clock = self.hub.clock = Clock()
 
+    def begin(self, request: Request, stream: FakeStream) -> Exchange:
+        exchange = self.hub.open_exchange(request, stream, ADDRESSES)
+        if self.at_once:
+            # Not from here: within a test's own task no other can begin.
+            asyncio.get_running_loop().call_soon(partial(self.hub.create_application, exchange, at_once=True))
+        else:
+            self.hub.create_application(exchange)
+        return exchange
+
     async def open(self, request: Request = GET, *, body: bool = True) -> tuple[Exchange, FakeStream]:
         stream = FakeStream()
-        exchange = self.hub.open_exchange(request, stream, ADDRESSES)
+        exchange = self.begin(request, stream)
         if body:
             exchange.body_ended()
         await settle()
@@ -58,6 +70,12 @@ class Served:
     @property
     def running(self) -> int:
         return len(self.hub._tasks)
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["in its turn", "at once"])
+def _begins(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All has to be the same whether an application begins in a turn of the loop or at once."""
+    monkeypatch.setattr(Served, "at_once", request.param)
 
 
 class SlowStream(FakeStream):
@@ -208,7 +226,7 @@ class TestApplications:
         async def main() -> None:
             asyncio.get_running_loop().set_task_factory(vars(asyncio)["eager_task_factory"])
             served, stream = Served(application), FakeStream()
-            served.hub.open_exchange(GET, stream, ADDRESSES)
+            served.begin(GET, stream)
             assert began == []
             await settle()
             assert stream.calls == ["headers", "data", "end"]
@@ -252,6 +270,60 @@ class TestApplications:
             assert served.running == 2
 
         asyncio.run(main())
+
+
+class TestFirstStep:
+    """Which applications begin at once."""
+
+    @pytest.fixture(autouse=True)
+    def _at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Served, "at_once", True)
+
+    def test_one_that_answers_without_waiting_has_ended_when_it_was_begun(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            await send(LAST)
+
+        async def main() -> None:
+            served, stream = Served(application), FakeStream()
+            stream.congested = False
+            served.begin(GET, stream)
+            calls: list[list[str]] = []
+            asyncio.get_running_loop().call_soon(lambda: calls.append([*stream.calls]))
+            await settle()
+            assert calls == [["headers", "data", "end"]]
+            assert served.running == 0
+
+        asyncio.run(main())
+
+    def test_after_one_that_waits_others_begin_in_a_turn_for_a_while(self) -> None:
+        began: list[bool] = []
+        returned = False
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            began.append(not returned)
+            if len(began) in waiting:
+                await asyncio.sleep(0)
+            await send(START)
+            await send(LAST)
+
+        def create() -> None:
+            nonlocal returned
+            returned, stream = False, FakeStream()
+            stream.congested = False
+            hub.create_application(hub.open_exchange(GET, stream, ADDRESSES), at_once=True)
+            returned = True
+
+        async def main() -> None:
+            for _ in range(_USUAL_TURNS + 5):
+                asyncio.get_running_loop().call_soon(create)
+                await settle()
+
+        waiting = {2, 3}
+        hub = Served(application).hub
+        asyncio.run(main())
+        assert began == [True, True, *[False] * _USUAL_TURNS, True, True, True]
+        assert not hub._tasks
 
 
 class TestFailures:
@@ -439,7 +511,7 @@ class TestPressure:
                     await fast.wait()
 
             stream.drain = drain  # type: ignore[method-assign]
-            served.hub.open_exchange(GET, stream, ADDRESSES)
+            served.begin(GET, stream)
             await settle()
             assert sent == []
             fast.set()
@@ -465,7 +537,7 @@ class TestPressure:
         async def main() -> None:
             nonlocal stream
             stream = SlowStream()
-            Served(application).hub.open_exchange(GET, stream, ADDRESSES)
+            Served(application).begin(GET, stream)
             await settle()
             # The first piece took the room, and is waited for.
             stream.give_room()
@@ -486,7 +558,7 @@ class TestPressure:
 
         async def main() -> None:
             stream = SlowStream()
-            exchange = Served(application).hub.open_exchange(UPGRADE, stream, ADDRESSES)
+            exchange = Served(application).begin(UPGRADE, stream)
             await settle()
             for count in range(1, 6):
                 assert len(stream.data) == 3 * count
@@ -509,7 +581,7 @@ class TestPressure:
 
         async def main() -> None:
             await settle()
-            Served(application).hub.open_exchange(GET, stream, ADDRESSES)
+            Served(application).begin(GET, stream)
             await settle()
 
         stream, done = SlowStream(), list[bool]()
@@ -525,7 +597,7 @@ class TestPressure:
             done.append(True)
 
         async def main() -> None:
-            exchange = Served(application).hub.open_exchange(GET, stream, ADDRESSES)
+            exchange = Served(application).begin(GET, stream)
             await settle()
             assert not done
             leave(exchange, stream)
@@ -552,7 +624,7 @@ class TestFailure:
             hub = Listening(application, Settings(), lambda *_: None)
             hub.clock = Clock()
             for request in (GET, Request("GET", b"/other", [])):
-                hub.open_exchange(request, FakeStream(), ADDRESSES)
+                hub.create_application(hub.open_exchange(request, FakeStream(), ADDRESSES))
                 await settle()
 
         heard, failure = list[tuple[str, BaseException | None]](), KeyError("bug")
@@ -697,7 +769,7 @@ class TestDisconnect:
                     await gone.wait()
 
             stream.drain = drain  # type: ignore[method-assign]
-            exchange = served.hub.open_exchange(GET, stream, ADDRESSES)
+            exchange = served.begin(GET, stream)
             await settle()
             assert not done
             leave(exchange, stream)
@@ -718,7 +790,7 @@ class TestDisconnect:
         async def main() -> None:
             served = Served(application)
             stream = FakeStream()
-            leave(served.hub.open_exchange(GET, stream, ADDRESSES), stream)
+            leave(served.begin(GET, stream), stream)
             await settle()
             assert (served.running, stream.calls) == (0, [])
 

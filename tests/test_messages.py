@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgiserver.asgi import response_fields
+from asgiserver.asgi import messages, response_fields
 from asgiserver.asgi.messages import (
     Accept,
     Close,
@@ -464,3 +464,68 @@ class TestRememberedFields:
         assert max(len(value) for _, value in kept) <= response_fields._MOST_OF_VALUE
         assert {name for name, _ in kept} == {b"vary"}
         assert (b"content-length", b"1000000") not in kept
+
+
+class TestRememberedStarts:
+    """A whole start that was checked once is not checked again, and comes to the same."""
+
+    HEADERS = [(b"Content-Type", b"text/plain"), (b"Content-Length", b"13"), (b"vary", b"*")]
+
+    @pytest.fixture(autouse=True)
+    def _nothing_is_known(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(response_fields, "_PAIRS", {})
+        monkeypatch.setattr(messages, "_STARTS", {})
+
+    def parsed(self, headers: Any, **more: Any) -> Any:
+        return parse_http({"type": "http.response.start", "status": 200, "headers": headers, **more})
+
+    def test_the_second_time_gives_what_the_first_gave(self) -> None:
+        made = [self.parsed(list(self.HEADERS)) for _ in range(3)]
+        assert made[0] == made[1] == made[2]
+        assert made[0] == ResponseStart(
+            200, [(b"content-type", b"text/plain"), (b"content-length", b"13"), (b"vary", b"*")], 13, False, False
+        )
+        assert made[1] is made[2]
+        assert made[2].headers.lines == b"content-type: text/plain\r\ncontent-length: 13\r\nvary: *"
+        assert made[2].headers.names == {b"content-type", b"content-length", b"vary"}
+
+    def test_status_headers_order_and_trailers_tell_them_apart(self) -> None:
+        for _ in range(2):
+            assert self.parsed(self.HEADERS).status == 200
+            assert self.parsed(self.HEADERS, status=404).status == 404
+            assert self.parsed(self.HEADERS[::-1]).headers[0] == (b"vary", b"*")
+            assert self.parsed(self.HEADERS, trailers=True).trailers
+            assert not self.parsed(self.HEADERS).trailers
+            assert self.parsed(self.HEADERS[:1]).content_length is None
+
+    @pytest.mark.parametrize("headers", [[], (), None, iter(HEADERS), tuple(HEADERS), [list(pair) for pair in HEADERS]])
+    def test_headers_of_any_kind_are_read_as_ever(self, headers: Any) -> None:
+        expected = [(name.lower(), value) for name, value in self.HEADERS] if headers else []
+        self.parsed(self.HEADERS)
+        assert self.parsed(headers).headers == expected
+
+    @pytest.mark.parametrize("status", [200.0, True, "200", None])
+    def test_wrong_status_is_wrong_with_known_headers_too(self, status: Any) -> None:
+        for _ in range(2):
+            self.parsed(self.HEADERS)
+            assert '"status"' in http_error(type="http.response.start", status=status, headers=self.HEADERS)
+
+    @pytest.mark.parametrize("wrong", [(b"x", b"a\nb"), (b"vary", "*"), (b"vary",), b"ab", None])
+    def test_wrong_header_among_known_ones_is_found(self, wrong: Any) -> None:
+        for _ in range(2):
+            self.parsed(self.HEADERS)
+            assert "header" in http_error(type="http.response.start", status=200, headers=[*self.HEADERS, wrong])
+
+    @pytest.mark.parametrize(
+        "field", [(b"set-cookie", b"s=1"), (b"connection", b"close"), (b"etag", b"1"), (b"date", b"x")]
+    )
+    def test_start_with_a_field_that_changes_or_is_secret_is_not_kept(self, field: tuple[bytes, bytes]) -> None:
+        for _ in range(2):
+            self.parsed([*self.HEADERS, field])
+        assert messages._STARTS == {}
+
+    def test_what_is_kept_is_bounded(self) -> None:
+        for number in range(2 * messages._MOST_STARTS):
+            self.parsed([(b"vary", b"%d" % number)])
+        assert len(messages._STARTS) == messages._MOST_STARTS
+        assert (200, (b"vary", b"%d" % (2 * messages._MOST_STARTS - 1))) in messages._STARTS

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asgiserver.asgi.default_fields import NO_DEFAULTS, Defaults
+from asgiserver.asgi.response_fields import KnownFields
 from asgiserver.errors import RequestError
-from asgiserver.wire.response import CONTINUE, Framing, framed, head, refusal
+from asgiserver.wire.response import CONTINUE, Framing, framed, head, refusal, whole
 
 from .fakes import DATE, fields
 
@@ -96,3 +98,14 @@ def test_refusal_is_a_whole_response_that_closes(has_body: bool) -> None:
             b"Upgrade.\n" if has_body else b"",
         )
     )
+
+
+@pytest.mark.parametrize("status", [200, 404, 299])
+@pytest.mark.parametrize("defaults", [fields().lacking([]), NO_DEFAULTS])
+@pytest.mark.parametrize("body", [b"", b"ab"])
+def test_whole_response_is_its_head_and_its_body(status: int, defaults: Defaults, body: bytes) -> None:
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+    expected = head(status, headers, defaults=defaults) + body
+    assert whole(status, headers, defaults, body) == expected
+    assert whole(status, KnownFields(headers), defaults, body) == expected
+    assert head(status, KnownFields(headers), defaults=defaults) + body == expected

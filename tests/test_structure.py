@@ -40,10 +40,12 @@ TESTED_IN = {
     "asgiserver/asgi/interfaces.py": "tests/test_frames.py",
     "asgiserver/asgi/response_fields.py": "tests/test_messages.py",
     "asgiserver/asgi/response.py": "tests/test_asgi_response.py",
+    "asgiserver/process/access_file.py": "tests/test_logs.py",
     "asgiserver/process/child.py": "tests/e2e/test_server_process.py",
     "asgiserver/process/running.py": "tests/e2e/test_life_cycle.py",
     "asgiserver/process/tested.py": "tests/e2e/test_live_server.py",
     "asgiserver/process/tested_process.py": "tests/e2e/test_live_server.py",
+    "asgiserver/process/unix_port.py": "tests/e2e/test_endpoints.py",
     "asgiserver/process/watched.py": "tests/e2e/test_live_server.py",
 }
 

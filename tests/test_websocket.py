@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from asgiserver.asgi.exchange import State
+from asgiserver.asgi.inbox import MESSAGE_OVERHEAD
 from asgiserver.asgi.scope import Request, ScopeBuilder
-from asgiserver.asgi.websocket import MESSAGE_OVERHEAD, WebSocketExchange
+from asgiserver.asgi.websocket import WebSocketExchange
 from asgiserver.errors import MessageError, RequestError, UnexpectedMessage
 from asgiserver.settings import Settings
 

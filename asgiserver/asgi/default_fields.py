@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from email.utils import formatdate
 
 from ..errors import SettingsError
 from .interfaces import TCHAR, Headers
-from .response_fields import CONNECTION_SPECIFIC
+from .response_fields import CONNECTION_SPECIFIC, KnownFields
 
 __all__ = ["NO_DEFAULTS", "DefaultFields", "Defaults"]
 
@@ -30,6 +29,9 @@ class Defaults:
         self.fields = fields
         self.lines = b"\r\n".join(map(b": ".join, fields))
 
+
+_DAYS = b"Mon Tue Wed Thu Fri Sat Sun".split()
+_MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 
 NO_DEFAULTS = Defaults([])
 
@@ -69,6 +71,8 @@ class DefaultFields:
         if not 0 <= self._now() - self._second < 1:
             self._begin_second()
         names = self._names
+        if type(headers) is KnownFields and names.isdisjoint(headers.names):
+            return self._all
         for name, _ in headers:
             if name in names:
                 given = {name for name, _ in headers}
@@ -77,8 +81,15 @@ class DefaultFields:
 
     def _begin_second(self) -> None:
         self._second = int(self._now())
-        date = formatdate(self._second, usegmt=True).encode("ascii")
-        self._all.set([(b"date", date), *self._fixed])
+        self._all.set([(b"date", _date(self._second)), *self._fixed])
+
+
+def _date(seconds: int) -> bytes:
+    """The IMF-fixdate of RFC 9110 §5.6.7: ``strftime`` would speak the locale's language."""
+    year, month, day, hour, minute, second, weekday, _, _ = time.gmtime(seconds)
+    return b"%s, %02d %s %04d %02d:%02d:%02d GMT" % (
+        _DAYS[weekday], day, _MONTHS[month - 1], year, hour, minute, second
+    )  # fmt: skip
 
 
 def encoded(setting: str, text: str) -> bytes:

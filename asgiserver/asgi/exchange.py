@@ -59,7 +59,8 @@ class Exchange(Response):
         self.state = _WAITING
         self._hub = hub
         self._told = False
-        self._waiters: list[asyncio.Future[None]] | None = None
+        #: Each gets an event, or None to look for one.
+        self._waiters: list[asyncio.Future[Message | None]] | None = None
         self._deadlines: Deadlines | None = None
 
     def __str__(self) -> str:
@@ -96,19 +97,26 @@ class Exchange(Response):
 
     async def receive(self) -> Message:
         """The next event for the application; can be cancelled without loss (ASGI ``receive``)."""
-        if self._told and self.finished:
+        if self._told and (self.state is _GONE or self.state is _COMPLETE):
             # An application that asks again and again after the end must not keep the others from running, nor the
             # deadline that cancels it.
             await asyncio.sleep(0)
         while (event := self._next_event()) is None:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiter: asyncio.Future[Message | None] = asyncio.get_running_loop().create_future()
             if self._waiters is None:
                 self._waiters = []
             self._waiters.append(waiter)
             try:
-                await waiter
+                event = await waiter
+            except BaseException:
+                if waiter.done() and not waiter.cancelled():
+                    # Given up in the very turn in which it came.
+                    self._give_back(waiter.result())
+                raise
             finally:
                 self._waiters.remove(waiter)
+            if event is not None:
+                break
         return event
 
     def _next_event(self) -> Message | None:
@@ -118,6 +126,9 @@ class Exchange(Response):
         for waiter in self._waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
+
+    def _give_back(self, event: Message | None) -> None:
+        """An event that a waiting ``receive()`` was given did not reach the application; None for none."""
 
     # What the hub calls.
 

@@ -132,19 +132,24 @@ class HTTPExchange(Exchange):
         # The two pairs of every request; a match takes five times as long to find them.
         if type(reply) is ResponseBody and (state is _STARTED or state is _STREAMING):
             body, more_body = reply
+            if state is _STARTED:
+                if more_body or not self.whole(body):
+                    self._send_body(body, more_body)
+                else:
+                    self._complete(_COMPLETE)
+                return
             remaining = self._remaining
             size = len(body)
             if (
-                state is _STREAMING and more_body and self.status == 200 and self._method != "HEAD"
-                and (remaining is None or size <= remaining)
+                more_body and self.status == 200 and self._method != "HEAD" and (remaining is None or size <= remaining)
             ):
-                # A piece of a long body, which is not the first: body() would do no more.
+                # A piece of a long body, neither the first nor the last: body() would do no more.
                 if remaining is not None:
                     self._remaining = remaining - size
                 self.sent += size
                 self.stream.send_data(body)
-                return
-            self._send_body(body, more_body)
+            else:
+                self._send_body(body, more_body)
             return
         if type(reply) is ResponseStart and state is _WAITING:
             self._start = reply

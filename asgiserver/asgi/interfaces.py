@@ -112,6 +112,14 @@ class Stream(Protocol):
         :param close: the application asked for the connection to be closed afterwards.
         """
 
+    def send_response(
+        self, status: int, headers: Headers, defaults: Defaults, content_length: int, body: bytes, close: bool
+    ) -> None:
+        """Send a whole final response, as :meth:`send_headers` and :meth:`send_data` with ``last`` do in two calls.
+
+        :param content_length: what ``headers`` say, which is the size of ``body`` in bytes.
+        """
+
     def send_data(self, data: bytes, *, last: bool = False) -> None:
         """Send body bytes (or, after :meth:`switch`, opaque bytes); ``last`` ends the response as :meth:`end` does."""
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from ..errors import MessageError
 from .files import SendFile, SendPath, parse_file, parse_path
 from .interfaces import TCHAR, is_close_code
-from .response_fields import LOWER, Fields, fail, kind_of, parse_fields, shown, wrong
+from .response_fields import LOWER, Fields, fail, kind_of, known_fields, parse_fields, shown, wrong
 
 __all__ = [
     "TYPES",
@@ -106,6 +106,11 @@ _Body = TypeVar("_Body", ResponseBody, DenialBody)
 #: Makes a named tuple without the function that ``NamedTuple`` writes for it, which takes three times as long.
 _tuple = tuple.__new__
 
+#: Starts of responses that were checked, by their status and the fields as the application gave them. An application
+#: sends the same few again and again; what is remembered here is in :data:`.response_fields.KnownFields`' terms.
+_STARTS: dict[tuple[Any, ...], ResponseStart] = {}
+_MOST_STARTS = 512
+
 #: RFC 6455 §5.5: a control frame carries 125 bytes at most, and two are the code's.
 _REASON_SIZE = 123
 
@@ -122,7 +127,7 @@ def parse_http(message: Any) -> ResponseStart | ResponseBody | SendPath | SendFi
         if type(body) is bytes:
             return _tuple(ResponseBody, (body, bool(message.get("more_body"))))
     elif kind == "http.response.start":
-        return _start(message, ResponseStart)
+        return _response_start(message)
     reply: ResponseStart | ResponseBody | SendPath | SendFile = _HTTP[message_type(message, _HTTP)](message)
     return reply
 
@@ -138,6 +143,9 @@ def parse_websocket(message: Any) -> Accept | SendText | SendBytes | Close | Den
     reply: Accept | SendText | SendBytes | Close | DenialStart | DenialBody
     if type(message) is dict and message.get("type") == "websocket.send":
         # As in parse_http.
+        text = message.get("text")
+        if type(text) is str and text.isascii() and message.get("bytes") is None:
+            return _tuple(SendText, (text,))
         return _send(message)
     reply = _WEBSOCKET[message_type(message, _WEBSOCKET)](message)
     return reply
@@ -212,6 +220,28 @@ def _close(message: Mapping[str, Any]) -> Close:
     if len(encoded) > _REASON_SIZE:
         reason = encoded[:_REASON_SIZE].decode("utf-8", "ignore")
     return Close(int(code), reason)
+
+
+def _response_start(message: dict[str, Any]) -> ResponseStart:
+    status, headers = message.get("status"), message.get("headers")
+    if type(status) is not int or type(headers) is not list or message.get("trailers"):
+        return _start(message, ResponseStart)
+    key = status, *headers
+    try:
+        known = _STARTS.get(key)
+    except TypeError:
+        # A field is a list, or something wrong.
+        return _start(message, ResponseStart)
+    if known is not None:
+        return known
+    start = _start(message, ResponseStart)
+    fields = known_fields(headers, start.headers)
+    if fields is None:
+        return start
+    if len(_STARTS) >= _MOST_STARTS:
+        del _STARTS[next(iter(_STARTS))]
+    start = _STARTS[key] = start._replace(headers=fields)
+    return start
 
 
 def _start(message: Mapping[str, Any], kind: type[_Start]) -> _Start:

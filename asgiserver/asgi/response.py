@@ -18,6 +18,10 @@ __all__ = ["CLIENT_CLOSED_REQUEST", "Response", "plain"]
 CLIENT_CLOSED_REQUEST = 499
 
 
+#: Statuses of responses that have no body (RFC 9110 §15.3.5, §15.3.6, §15.4.5).
+_BODILESS = frozenset((204, 205, 304))
+
+
 def plain(error: RequestError) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """The fields and the body of the answer to ``error``, without the default fields: its reason in a line of text."""
     body = f"{error.reason}\n".encode()
@@ -56,6 +60,21 @@ class Response:
         self._start = start
         self._remaining = start.content_length
 
+    def whole(self, body: bytes) -> bool:
+        """Send the whole response, if ``body`` is all of it and of the length that was told; False if not.
+
+        What most responses are, in few steps; :meth:`body` sends any.
+        """
+        start = self._start
+        assert start is not None
+        status, headers, length, close, _ = start
+        if length is None or length != len(body) or self._method == "HEAD" or status in _BODILESS:
+            return False
+        self.status = status
+        self.sent = length
+        self.stream.send_response(status, headers, self._fields.lacking(headers), length, body, close)
+        return True
+
     def body(self, body: bytes, more_body: bool) -> None:
         """Send a piece of the body, and the head before the first one.
 
@@ -63,7 +82,7 @@ class Response:
         """
         start = self._start
         assert start is not None
-        has_body = self._method != "HEAD" and start[0] not in {204, 205, 304}
+        has_body = self._method != "HEAD" and start[0] not in _BODILESS
         if not has_body:
             body = b""
         elif self._remaining is not None and (more_body or len(body) != self._remaining):
@@ -82,7 +101,7 @@ class Response:
         """
         start = self._start
         assert start is not None
-        if self._method == "HEAD" or start.status in (204, 205, 304) or not part.size:
+        if self._method == "HEAD" or start.status in _BODILESS or not part.size:
             if part.size and self._remaining is None and not more_body and self.status == CLIENT_CLOSED_REQUEST:
                 self._start = _with_length(start, part.size)
             self.body(b"", more_body)

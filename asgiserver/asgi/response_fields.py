@@ -8,9 +8,28 @@ from typing import Any, NoReturn
 from ..errors import MessageError
 from .interfaces import TCHAR
 
-__all__ = ["CONNECTION_SPECIFIC", "LOWER", "Fields", "fail", "kind_of", "parse_fields", "shown", "wrong"]
+__all__ = [
+    "CONNECTION_SPECIFIC", "LOWER", "Fields", "KnownFields", "fail", "kind_of", "known_fields", "parse_fields", "shown",
+    "wrong",
+]  # fmt: skip
 
 Fields = list[tuple[bytes, bytes]]
+
+
+class KnownFields(Fields):
+    """Fields that are sent again and again, with what is made of them each time; not to be changed.
+
+    :ivar lines: as they stand in the head of an HTTP/1 message, without the last line's end; not empty.
+    :ivar names: their names.
+    """
+
+    __slots__ = ("lines", "names")
+
+    def __init__(self, fields: Fields) -> None:
+        super().__init__(fields)
+        self.lines = b"\r\n".join(map(b": ".join, fields))
+        self.names = frozenset(name for name, _ in fields)
+
 
 _NOT_TOKEN = bytes(set(range(256)) - set(TCHAR))
 LOWER = bytes(range(256)).lower()
@@ -76,6 +95,13 @@ def parse_fields(message: Mapping[str, Any]) -> tuple[Fields, int | None, bool]:
         if lowered in _REPEATED:
             _remember(item, pair, length if lowered == b"content-length" else None)
     return fields, length, close
+
+
+def known_fields(headers: list[Any], fields: Fields) -> KnownFields | None:
+    """``fields``, which are what :func:`parse_fields` made of ``headers``, if every one of them may be remembered."""
+    if headers and len(headers) == len(fields) and all(map(_PAIRS.__contains__, headers)):
+        return KnownFields(fields)
+    return None
 
 
 def _checked(message: Mapping[str, Any], item: Any) -> tuple[bytes, bytes]:

@@ -14,6 +14,7 @@ CHUNKED = -1
 
 #: Copied for each, since an application may write into what it is given.
 _ASGI = {"version": "3.0", "spec_version": "2.5"}
+_EXTENSIONS: dict[str, dict[str, Any]] = {"http.response.pathsend": {}, "http.response.zerocopysend": {}}
 
 
 class Request(NamedTuple):
@@ -93,7 +94,7 @@ class ScopeBuilder:
             "headers": headers,
             "client": None if client is None else [*client],
             "server": None if server is None else [*server],
-            "extensions": {"http.response.pathsend": {}, "http.response.zerocopysend": {}},
+            "extensions": _EXTENSIONS.copy(),
         }
         if self._state is not None:
             scope["state"] = self._state.copy()

@@ -10,8 +10,7 @@ closing handshake may still be under way then, and ends with the peer's close fr
 from __future__ import annotations
 
 import logging
-import secrets
-from collections import deque
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +18,8 @@ from ..errors import MessageError, RequestError
 from ..settings import Settings
 from .deadlines import Deadline
 from .default_fields import DefaultFields
-from .exchange import Exchange, State, logged_request, unexpected
+from .exchange import State, logged_request, unexpected
+from .inbox import Inbox
 from .interfaces import Clock, Frames, Headers, Hub, Message, Scope, Stream
 from .messages import Accept, Close, DenialBody, DenialStart, ResponseStart, SendBytes, SendText, parse_websocket
 
@@ -27,17 +27,14 @@ __all__ = ["Answer", "WebSocketExchange"]
 
 logger = logging.getLogger("asgiserver.wire")
 
-#: What a message costs in the inbox besides its payload, so that empty messages are bounded too; bytes.
-MESSAGE_OVERHEAD = 64
-
 ABNORMAL_CLOSURE = 1006
-_WAITING, _OPEN = State.WAITING, State.OPEN
+_WAITING, _OPEN, _COMPLETE, _GONE = State.WAITING, State.OPEN, State.COMPLETE, State.GONE
 
 #: Makes the fields of the answer that accepts the handshake, from the chosen subprotocol.
 Answer = Callable[[str | None], Headers]
 
 
-class WebSocketExchange(Exchange):
+class WebSocketExchange(Inbox):
     """A WebSocket, from its handshake to the end of its closing handshake.
 
     :param fields: the default fields of a response.
@@ -46,8 +43,7 @@ class WebSocketExchange(Exchange):
     """
 
     __slots__ = (
-        "_answer", "_began", "_buffered", "_close", "_connected", "_engine", "_frames", "_heard_at",
-        "_inbox", "_pinged_at", "_received", "_sent", "full",
+        "_answer", "_began", "_close", "_connected", "_frames", "_heard_at", "_pinged_at", "_received", "_sent",
     )
 
     parse = staticmethod(parse_websocket)
@@ -66,10 +62,6 @@ class WebSocketExchange(Exchange):
         super().__init__(scope, stream, hub, settings, clock, fields)
         self._answer = answer
         self._frames = frames
-        self._engine: Frames | None = None
-        self._inbox: deque[str | bytes] = deque()
-        self._buffered = 0
-        self.full = False
         self._connected = False
         self._close: tuple[int, str] | None = None
         self._received = self._sent = 0
@@ -84,30 +76,16 @@ class WebSocketExchange(Exchange):
         if not self._connected:
             self._connected = True
             return {"type": "websocket.connect"}
-        if self.state is not _WAITING:
+        state = self.state
+        if state is not _WAITING:
             # An application that calls receive() after it accepted will hear of the disconnect there.
             self._told = True
         if self._inbox:
-            return self._next_message()
-        if self.finished:
+            return self._next_message(self._inbox)
+        if state is _GONE or state is _COMPLETE:
             code, reason = self._close or (ABNORMAL_CLOSURE, "")
             return {"type": "websocket.disconnect", "code": code, "reason": reason}
         return None
-
-    def _next_message(self) -> Message:
-        payload = self._inbox.popleft()
-        self._buffered -= len(payload) + MESSAGE_OVERHEAD
-        if self.full and not self.gone and self._buffered <= self.settings.request_buffer_size // 2:
-            self._make_room()
-        return {"type": "websocket.receive", "text" if isinstance(payload, str) else "bytes": payload}
-
-    def _make_room(self) -> None:
-        """There is room again: first for what the engine has kept back, then for what the peer sends."""
-        self.full = False
-        if self._engine is not None:
-            self._engine.resume()
-        if not self.full:
-            self.stream.resume_reading()
 
     # What the wire calls.
 
@@ -167,19 +145,6 @@ class WebSocketExchange(Exchange):
         self._sent += len(data)
         self.stream.send_data(data)
 
-    def message_received(self, payload: str | bytes) -> None:
-        """A whole message; beyond ``request_buffer_size`` bytes the engine and the wire are stopped."""
-        if self.state is not _OPEN:
-            return
-        self._inbox.append(payload)
-        self._buffered += len(payload) + MESSAGE_OVERHEAD
-        size = self.settings.request_buffer_size
-        # To stop and start the peer for each message that somebody waits for would cost more than to read it.
-        if self._buffered >= (2 * size if self._waiters else size) and not self.full:
-            self.full = True
-            self.stream.pause_reading()
-        self._wake()
-
     def pong_received(self, payload: bytes) -> None:
         """Any byte shows that the peer is alive, so there is nothing to do for a pong of its own."""
 
@@ -201,8 +166,11 @@ class WebSocketExchange(Exchange):
         if self.state is _OPEN and (type(reply) is SendText or type(reply) is SendBytes):
             # By far the most; a match takes several times as long to find them.
             assert self._engine is not None
-            data = reply[0]
-            self._engine.send_message(data.encode() if isinstance(data, str) else data, text=isinstance(data, str))
+            payload: str | bytes = reply[0]
+            if isinstance(payload, str):
+                self._engine.send_message(payload.encode(), text=True)
+            else:
+                self._engine.send_message(payload, text=False)
             return
         match self.state, reply:
             case State.OPEN, Close(code, reason):
@@ -315,7 +283,7 @@ class WebSocketExchange(Exchange):
         self._pinged_at = self._heard_at
         self.deadlines.set(Deadline.PONG, self.settings.ping_timeout, self._no_pong)
         assert self._engine is not None
-        self._engine.send_ping(secrets.token_bytes(8))
+        self._engine.send_ping(os.urandom(8))
 
     def _no_pong(self) -> None:
         # The pong may wait behind messages that the application does not read, the ping behind those the peer does not.

@@ -14,9 +14,8 @@ import re
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
-from twisted.internet import tcp, unix
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
@@ -148,7 +147,9 @@ class _Opening:
 
                 port: Any = TLSPort.adopt(sock, factory, self.reactor, context)
             elif sock.family == socket.AF_UNIX:
-                port = _UNIXPort(sock.dup(), factory, self.reactor)
+                from .unix_port import UNIXPort
+
+                port = UNIXPort(sock.dup(), factory, self.reactor)
                 port.startListening()
             else:
                 port = self.reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
@@ -230,34 +231,6 @@ _USAGE = {
     "fd": "fd:fileno=NUMBER",
     "systemd": "systemd:index=NUMBER or systemd:name=NAME",
 }
-
-
-class _UNIXPort(unix.Port):
-    """A port on a unix socket that listens already.
-
-    Twisted's own changes the mode of the socket's file when it starts, listens again with a backlog of 50, and unlinks
-    the path when it ends, whosever file is there by then. This one leaves the file system alone.
-    """
-
-    # Closing this copy must not end the listening of other copies, as a shutdown would.
-    _shouldShutdown = False  # noqa: N815
-
-    def __init__(self, sock: socket.socket, factory: Any, reactor: Any) -> None:
-        super().__init__(os.fsencode(sock.getsockname()), factory, reactor=reactor)
-        self._listening = sock
-
-    def startListening(self) -> None:  # noqa: N802
-        # What Twisted gives up to refuse connections while the process has no descriptor left.
-        tcp._reservedFD.reserve()  # type: ignore[no-untyped-call]
-        cast(Any, self.factory).doStart()
-        self.socket = self._listening
-        self.fileno = self.socket.fileno  # type: ignore[method-assign]
-        self.connected = True
-        self.numberAccepts = 100
-        self.startReading()  # type: ignore[no-untyped-call]
-
-    def connectionLost(self, reason: Any) -> None:  # noqa: N802
-        tcp.Port.connectionLost(self, reason)  # type: ignore[no-untyped-call]
 
 
 def _parse(text: str) -> tuple[list[str], dict[str, str]]:

@@ -13,7 +13,6 @@ import os
 import sys
 import time
 import warnings
-from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, cast
@@ -32,7 +31,7 @@ class _ServerLog(logging.StreamHandler[IO[str]]):
     """The handler of the root logger."""
 
 
-class _Access(logging.Handler):
+class AccessHandler(logging.Handler):
     """A disk that is full, or a reader that has left, is worth a line a minute and not a traceback a request."""
 
     _complained_at = -60.0
@@ -46,12 +45,8 @@ class _Access(logging.Handler):
             logging.getLogger("asgiserver").error("Lines of the access log are lost: %s", error.strerror or error)
 
 
-class _AccessStream(_Access, logging.StreamHandler[IO[str]]):
+class _AccessStream(AccessHandler, logging.StreamHandler[IO[str]]):
     """The access log on standard output."""
-
-
-class _AccessFile(_Access, WatchedFileHandler):
-    """The access log in a file; opened anew when it was moved away, as logrotate does."""
 
 
 class _ColourFormatter(logging.Formatter):
@@ -99,7 +94,7 @@ def enable() -> None:
 
 def _undo(logger: logging.Logger) -> None:
     for handler in logger.handlers[:]:
-        if isinstance(handler, _ServerLog | _AccessStream | _AccessFile):
+        if isinstance(handler, _ServerLog | AccessHandler):
             logger.removeHandler(handler)
             handler.close()
             logger.propagate = True
@@ -148,9 +143,11 @@ def _access_handler(settings: Settings) -> logging.Handler:
         if settings.access_log_format in FORMATS and _shows_colours(sys.stdout):
             handler.setFormatter(_ColourFormatter())
         return handler
+    from .access_file import AccessFile
+
     try:
         # Each record is flushed, so a line is never seen in part.
-        return _AccessFile(path, "a", encoding="utf-8")
+        return AccessFile(path, "a", encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"access_log: cannot write to {path!r}: {error.strerror}") from None
 

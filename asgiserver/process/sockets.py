@@ -48,8 +48,11 @@ def resolve(host: str, port: int, *, numeric: bool = False) -> list[Address]:
     :raises socket.gaierror: when there are none.
     """
     flags = socket.AI_PASSIVE | (socket.AI_NUMERICHOST if numeric else 0)
+    name = host or "0.0.0.0"
     try:
-        found = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM, flags=flags)
+        # Python would load its tables of characters for a text, which only names in other alphabets need.
+        known: str | bytes = name.encode("ascii") if numeric and name.isascii() else name
+        found = socket.getaddrinfo(known, port, type=socket.SOCK_STREAM, flags=flags)
     except ValueError as error:
         # A label that is empty or too long for a name, or a NUL.
         raise socket.gaierror(socket.EAI_NONAME, "not a host name") from error

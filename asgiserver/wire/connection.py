@@ -56,10 +56,13 @@ class WireHub(Protocol):
         """Forget a connection."""
 
     def open_exchange(self, request: Request, stream: Stream, addresses: Addresses) -> Exchange:
-        """Begin an exchange and its application.
+        """Begin an exchange.
 
         :raises RequestError: the request is not for an application; the wire answers and closes.
         """
+
+    def create_application(self, exchange: Exchange, *, at_once: bool) -> None:
+        """Begin the application of an exchange; with ``at_once`` it may answer before this returns."""
 
     def request_refused(self, request: Request | None, addresses: Addresses, error: RequestError) -> None:
         """The wire has answered a request that reached no application; None when not even its head was read."""

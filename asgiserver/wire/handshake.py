@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import re
 from typing import NamedTuple
 
@@ -89,6 +88,8 @@ def check(method: str, http_version: str, headers: Headers, has_body: bool) -> U
 
 def accept_key(key: bytes) -> bytes:
     """The value of ``Sec-WebSocket-Accept`` for a ``Sec-WebSocket-Key`` (RFC 6455 §4.2.2)."""
+    import hashlib
+
     return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
 
 

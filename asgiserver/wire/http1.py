@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 
 from ..asgi.deadlines import Deadline
+from ..asgi.exchange import Exchange
 from ..asgi.scope import Request
 from ..errors import RequestError
 from .body import Event
@@ -41,9 +42,11 @@ class HTTP1(HTTP1Stream):
             if request is not None:
                 # Nothing more can be wanted before the answer is complete.
                 try:
-                    self._begin(request)
+                    exchange = self._begin(request)
                 except RequestError as error:
                     self._fail(error)
+                else:
+                    self._connection.hub.create_application(exchange, at_once=True)
                 return
         elif state is _BODY and not self._paused and self._reader.take_piece(len(data)):
             self._take_body(data)
@@ -85,13 +88,14 @@ class HTTP1(HTTP1Stream):
 
     def _read(self) -> None:
         reader = self._reader
+        begun: Exchange | None = None
         try:
             while self._wanted():
                 event = reader.next_event()
                 if type(event) is Request:
                     # The keep-alive deadline stays: to let it ring in vain costs less than to clear it each time.
                     self._connection.deadlines.clear(Deadline.HEAD)
-                    self._begin(event)
+                    begun = self._begin(event)
                     if not event.body_size:
                         # Nothing can be wanted before the answer is complete.
                         break
@@ -106,6 +110,12 @@ class HTTP1(HTTP1Stream):
             self._fail(error)
         if self._state is not _ANSWERING or reader.buffered:
             self._wait_for_more()
+        if begun is not None and not begun.finished:
+            # Whoever pipelines is not served before others have had their turn; and to wait is all that an application
+            # can do first of a body that is not there, and of a WebSocket.
+            request = self._request
+            whole = self._state is _ANSWERING and not reader.buffered and request is not None and not request.upgrade
+            self._connection.hub.create_application(begun, at_once=whole)
 
     def _wanted(self) -> bool:
         """True when what the reader has next may be taken."""
@@ -124,7 +134,7 @@ class HTTP1(HTTP1Stream):
             if self._exchange is not None:
                 self._exchange.body_ended()
 
-    def _begin(self, request: Request) -> None:
+    def _begin(self, request: Request) -> Exchange:
         self._request = request
         self._close = not request.keep_alive
         self._framing = _UNKNOWN
@@ -138,14 +148,15 @@ class HTTP1(HTTP1Stream):
             self._expects_continue = False
             self._exchange = exchange = hub.open_exchange(request, self, addresses)
             exchange.body_ended()
-            return
+            return exchange
         self._state = _BODY
         self._expects_continue = request.expects_continue
         self._body_read = 0
         limit = hub.settings.limit_body_size
         if limit is not None and size > limit:
             raise RequestError(413, f"The request's body is larger than {limit} bytes.")
-        self._exchange = hub.open_exchange(request, self, addresses)
+        self._exchange = exchange = hub.open_exchange(request, self, addresses)
+        return exchange
 
     def _take_body(self, piece: bytes) -> None:
         self._expects_continue = False

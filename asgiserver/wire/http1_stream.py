@@ -14,7 +14,7 @@ from ..asgi.default_fields import Defaults
 from ..asgi.exchange import Exchange
 from ..asgi.interfaces import Headers
 from ..asgi.scope import Addresses, Request
-from .response import CONTINUE, Framing, framed, head
+from .response import CONTINUE, Framing, framed, head, whole
 
 if TYPE_CHECKING:
     from .connection import HTTPConnection
@@ -117,6 +117,26 @@ class HTTP1Stream:
         option = b"close" if self._close else b"keep-alive" if version_1_0 else b""
         self._head = head(status, headers, chunked, option, defaults)
 
+    def send_response(
+        self, status: int, headers: Headers, defaults: Defaults, content_length: int, body: bytes, close: bool
+    ) -> None:
+        """See ``Stream``."""
+        connection, request = self._connection, self._request
+        assert request is not None
+        if self._state is not _ANSWERING or self._close or close or request[3] != "1.1" or connection.hub.stopping:
+            # Something is to be thought about.
+            self.send_headers(
+                status, headers, defaults, content_length=content_length, has_body=True, close=close
+            )  # fmt: skip
+            self.send_data(body, last=True)
+            return
+        self._framing = _PLAIN
+        if content_length <= _SHORT:
+            connection.write(whole(status, headers, defaults, body))
+        else:
+            connection.write_all([head(status, headers, defaults=defaults), body])
+        self._complete()
+
     def _must_close(self) -> bool:
         """The connection cannot be used again, because of what is left of this request's body."""
         # RFC 9110 §10.1.1: without a 100 nobody knows whether the body will come.
@@ -128,6 +148,9 @@ class HTTP1Stream:
     def send_data(self, data: bytes, *, last: bool = False) -> None:
         """See ``Stream``."""
         state = self._state
+        if state is _SWITCHED and not last:
+            self._connection.write(data)
+            return
         if state is _CLOSED:
             return
         start = self._head

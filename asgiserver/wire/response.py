@@ -8,9 +8,10 @@ from http import HTTPStatus
 from ..asgi.default_fields import NO_DEFAULTS, DefaultFields, Defaults
 from ..asgi.interfaces import Headers
 from ..asgi.response import plain
+from ..asgi.response_fields import KnownFields
 from ..errors import RequestError
 
-__all__ = ["CONTINUE", "Framing", "framed", "head", "refusal"]
+__all__ = ["CONTINUE", "Framing", "framed", "head", "refusal", "whole"]
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -41,7 +42,10 @@ def head(
     """
     # Formatting and joining cost least when they are few: this is done for each response.
     lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown" % status]
-    lines += map(_field_line, headers)
+    if type(headers) is KnownFields:
+        lines.append(headers.lines)
+    else:
+        lines += map(_field_line, headers)
     if defaults.lines:
         lines.append(defaults.lines)
     if chunked:
@@ -50,6 +54,13 @@ def head(
         lines.append(b"connection: %b" % connection)
     lines.append(b"\r\n")
     return b"\r\n".join(lines)
+
+
+def whole(status: int, headers: Headers, defaults: Defaults, body: bytes) -> bytes:
+    """A whole response whose Content-Length is among ``headers``; else as :func:`head`."""
+    if type(headers) is KnownFields and status in _STATUS_LINES and defaults.lines:
+        return b"\r\n".join((_STATUS_LINES[status], headers.lines, defaults.lines, b"", body))
+    return head(status, headers, defaults=defaults) + body
 
 
 def framed(data: bytes, framing: Framing, *, last: bool) -> list[bytes]:

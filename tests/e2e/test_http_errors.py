@@ -395,19 +395,37 @@ class TestARequestThatIsWrong:
     @pytest.mark.parametrize("name", BAD_CHUNKS)
     @in_loop
     async def test_in_its_chunks_is_refused_and_the_application_sees_no_finished_body(self, name: str) -> None:
+        began = asyncio.Event()
         events: list[dict[str, Any]] = []
 
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            began.set()
             while not events or events[-1]["type"] != "http.disconnect":
                 events.append(await receive())
 
         async with serve(application) as server, connect(server) as peer:
-            await peer.send(CHUNKED + self.BAD_CHUNKS[name] + GET)
+            await peer.send(CHUNKED)
+            await began.wait()
+            await peer.send(self.BAD_CHUNKS[name] + GET)
             response = await peer.response()
             assert (response.status, response.value("connection")) == (400, "close")
             assert await peer.closed()
             await until(lambda: events and events[-1]["type"] == "http.disconnect")
         assert all(event.get("more_body", True) for event in events)
+
+    @pytest.mark.parametrize("name", BAD_CHUNKS)
+    @in_loop
+    async def test_in_the_chunks_that_come_with_its_head_reaches_no_application(self, name: str) -> None:
+        began = asyncio.Event()
+
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            began.set()
+
+        async with serve(application) as server, connect(server) as peer:
+            await peer.send(CHUNKED + self.BAD_CHUNKS[name] + GET)
+            assert (await peer.response()).status == 400
+            assert await peer.closed()
+        assert not began.is_set()
 
     @in_loop
     async def test_after_the_response_has_begun_cuts_the_response_off(self) -> None:
