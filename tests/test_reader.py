@@ -12,7 +12,7 @@ from asgiserver.asgi.scope import CHUNKED, Request
 from asgiserver.errors import RequestError
 from asgiserver.settings import Settings
 from asgiserver.wire.body import Event
-from asgiserver.wire.reader import Fields, Reader, reader_class, readers
+from asgiserver.wire.reader import BodyFields, Fields, Reader, reader_class, readers
 
 GET = b"GET /a?b HTTP/1.1\r\nHost: example.com\r\nX-Note:  caf\xe9 \t\r\nX-note: 2\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello"
@@ -202,6 +202,28 @@ class TestReading:
         assert rest == ([body, Event.END] if body else [])
 
 
+    def test_a_piece_in_the_middle_of_a_body_need_not_be_fed(self, made: Reader) -> None:
+        made.feed(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n")
+        assert not made.take_piece(3)
+        made.next_event()
+        assert made.take_piece(3)
+        assert made.remaining == 7
+        # What may be its last has its end looked for.
+        assert not made.take_piece(7)
+        assert not made.take_piece(8)
+        made.feed(b"34567")
+        assert not made.take_piece(1)
+        assert drained(made) == [b"34567"]
+        assert made.take_piece(1)
+        made.feed(b"9" + GET)
+        assert drained(made) == [b"9", Event.END, READ]
+
+    def test_every_piece_of_a_chunked_body_is_fed(self, made: Reader) -> None:
+        made.feed(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\n")
+        made.next_event()
+        assert not made.take_piece(3)
+
+
 class TestRefusals:
     """T096 to T106 and more; every one whole and byte by byte."""
 
@@ -370,13 +392,49 @@ class TestMemory:
         with pytest.raises(RequestError):
             other.next_event()
 
-    @pytest.mark.parametrize("head", [POST, CHUNKS, b"GET / HTTP/1.1\r\nhost: x\r\nx: %b\r\n\r\n" % (b"*" * 3000)])
-    def test_bodies_and_long_fields_are_not_remembered(self, head: bytes) -> None:
+    def test_long_fields_are_not_remembered(self) -> None:
         fields: Fields = {}
         made = reader_class("h11")(Settings(), fields)
-        made.feed(head)
+        made.feed(b"GET / HTTP/1.1\r\nhost: x\r\nx: %b\r\n\r\n" % (b"*" * 3000))
         made.next_event()
         assert fields == {}
+
+    @pytest.mark.parametrize("name", READERS)
+    @pytest.mark.parametrize("data", [POST, CHUNKS])
+    def test_fields_before_a_body_are_not_parsed_again(
+        self, name: str, data: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """But a read that ends with them is not taken for a whole request."""
+        make = readers(Settings(http=name))
+        first, second = make(), make()
+        first.feed(data)
+        events = drained(first)
+        monkeypatch.setattr(type(second), "_parse", None)
+        head = data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+        assert second.take_whole(head) is None
+        second.feed(data + data)
+        assert drained(second) == events * 2
+
+    @pytest.mark.parametrize("field", [b"expect: 100-continue", b"upgrade: websocket\r\nconnection: upgrade"])
+    def test_what_asks_for_more_is_parsed_each_time(self, field: bytes) -> None:
+        body_fields: BodyFields = {}
+        made = reader_class("h11")(Settings(), {}, body_fields)
+        made.feed(b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n%b\r\n\r\n" % field)
+        request = made.next_event()
+        assert isinstance(request, Request)
+        assert request.body_size == 1
+        assert (request.expects_continue or request.upgrade, body_fields) == (True, {})
+
+    def test_bodies_of_ever_other_sizes_do_not_drive_out_what_has_none(self) -> None:
+        fields: Fields = {}
+        body_fields: BodyFields = {}
+        made = reader_class("h11")(Settings(), fields, body_fields)
+        made.feed(GET)
+        made.next_event()
+        for size in range(1, 400):
+            made.feed(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size + bytes(size))
+            drained(made)
+        assert (len(fields), len(body_fields)) == (1, 256)
 
     def test_a_client_with_ever_other_fields_takes_no_more_memory(self) -> None:
         fields: Fields = {}

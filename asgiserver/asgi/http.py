@@ -11,7 +11,7 @@ from ..settings import Settings
 from .deadlines import Deadline
 from .default_fields import DefaultFields
 from .exchange import Exchange, State, logged_request, unexpected
-from .files import FilePart, SendFile, SendPath, file_part, open_path
+from .files import FilePart, SendFile, SendPath, file_part, open_path, pass_by
 from .interfaces import Clock, Hub, Message, Scope, Stream
 from .messages import ResponseBody, ResponseStart, parse_http
 from .response import CLIENT_CLOSED_REQUEST
@@ -132,10 +132,24 @@ class HTTPExchange(Exchange):
         # The two pairs of every request; a match takes five times as long to find them.
         if type(reply) is ResponseBody and (state is _STARTED or state is _STREAMING):
             body, more_body = reply
-            if more_body or state is _STREAMING or not self.whole(body):
-                self._send_body(body, more_body)
+            if state is _STARTED:
+                if more_body or not self.whole(body):
+                    self._send_body(body, more_body)
+                else:
+                    self._complete(_COMPLETE)
+                return
+            remaining = self._remaining
+            size = len(body)
+            if (
+                more_body and self.status == 200 and self._method != "HEAD" and (remaining is None or size <= remaining)
+            ):
+                # A piece of a long body, neither the first nor the last: body() would do no more.
+                if remaining is not None:
+                    self._remaining = remaining - size
+                self.sent += size
+                self.stream.send_data(body)
             else:
-                self._complete(_COMPLETE)
+                self._send_body(body, more_body)
             return
         if type(reply) is ResponseStart and state is _WAITING:
             self._start = reply
@@ -144,13 +158,11 @@ class HTTPExchange(Exchange):
             return
         match state, reply:
             case State.STARTED, SendPath(path):
-                part = open_path(path)
-                try:
-                    self._send_file(part, more_body=False)
-                finally:
-                    os.close(part.descriptor)
+                self._send_file(open_path(path), more_body=False)
             case (State.STARTED | State.STREAMING), SendFile():
-                self._send_file(file_part(reply), reply.more_body)
+                part = file_part(reply)
+                self._send_file(part, reply.more_body)
+                pass_by(reply, part)
             case _:
                 raise unexpected(self.state, reply)
 
@@ -173,6 +185,7 @@ class HTTPExchange(Exchange):
         try:
             self.file(part, more_body, self._file_sent)
         except MessageError:
+            os.close(part.descriptor)
             self.state = state
             if not more_body:
                 self._abort_response()

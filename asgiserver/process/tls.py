@@ -19,7 +19,7 @@ from enum import Enum, auto
 from typing import Any, Self
 
 from twisted.internet import main, tcp
-from twisted.internet.interfaces import INegotiated, IProtocolNegotiationFactory, ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, INegotiated, IProtocolNegotiationFactory, ISSLTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -153,8 +153,9 @@ class TLSTransport(tcp.Server):
             self.protocol.dataReceived(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if done is None or not self.connected:
             return None
-        # The peer's close_notify is the end, as a FIN is without TLS; ours is owed to it.
-        self._close_tls()
+        # The peer's close_notify is the end, as a FIN is without TLS; ours follows what is still to be sent.
+        if done is main.CONNECTION_LOST or not IHalfCloseableProtocol.providedBy(self.protocol):
+            self._close_tls()
         return done
 
     def _shaken(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 from ..asgi.interfaces import TCHAR
 from ..asgi.scope import CHUNKED, Request
@@ -19,7 +20,7 @@ from ..settings import Settings
 from .body import Body, ChunkedBody, Event, LengthBody
 from .head import METHODS
 
-__all__ = ["Fields", "Reader", "reader_class", "readers"]
+__all__ = ["BodyFields", "Fields", "Reader", "reader_class", "readers"]
 
 #: A request line but for its version, which then is one without any question; the target has no fragment.
 _is_plain_line = re.compile(rb'([A-Z]{1,20}) (/[!"$-~]*)').fullmatch
@@ -42,6 +43,10 @@ _tuple = tuple.__new__
 #: lines, the version, and whether the connection can be used again.
 Fields = dict[bytes, tuple[list[tuple[bytes, bytes]], str, bool]]
 
+#: The same of heads before a body, with its size. Apart from the others: each size has fields of its own, so there may
+#: be many of them, and where these fields end the request does not.
+BodyFields = dict[bytes, tuple[list[tuple[bytes, bytes]], str, bool, int]]
+
 
 def readers(settings: Settings) -> Callable[[], Reader]:
     """Makes the readers of a server's connections, which share what they have read.
@@ -50,7 +55,8 @@ def readers(settings: Settings) -> Callable[[], Reader]:
     """
     kind = reader_class(settings.http)
     fields: Fields = {}
-    return lambda: kind(settings, fields)
+    body_fields: BodyFields = {}
+    return lambda: kind(settings, fields, body_fields)
 
 
 def reader_class(name: str) -> type[Reader]:
@@ -75,17 +81,23 @@ class Reader:
     """Reads the requests of one connection, one after the other.
 
     A client that keeps its connection sends the same fields with one target after the other. So those of a request
-    that has no body and asks for nothing special are remembered, and the parser is not asked about these bytes again.
+    that asks for nothing special are remembered, and the parser is not asked about these bytes again.
 
     :param settings: for the limits of a head.
     :param fields: what was read by others, and may be read by them next.
+    :param body_fields: the same of requests with a body.
     """
 
-    __slots__ = ("_at", "_body", "_data", "_fields", "_least_limit", "_scanned", "_settings", "buffered")
+    __slots__ = (
+        "_at", "_body", "_body_fields", "_data", "_fields", "_least_limit", "_scanned", "_settings", "buffered",
+    )  # fmt: skip
 
-    def __init__(self, settings: Settings, fields: Fields | None = None) -> None:
+    def __init__(
+        self, settings: Settings, fields: Fields | None = None, body_fields: BodyFields | None = None
+    ) -> None:
         self._settings = settings
         self._fields: Fields = {} if fields is None else fields
+        self._body_fields: BodyFields = {} if body_fields is None else body_fields
         # What is shorter can break neither limit.
         self._least_limit = min(settings.limit_target_size, settings.limit_head_size)
         # What was fed, and how much of it was taken: a read that holds exactly one request is never copied.
@@ -125,6 +137,17 @@ class Reader:
             return None
         headers, version, keep_alive = known
         return _tuple(Request, (read[0], read[1], headers.copy(), version, 0, keep_alive, False, False))
+
+    def take_piece(self, size: int) -> bool:
+        """True when bytes of this ``size``, which need not be fed then, all are of a body that goes on behind them."""
+        body = self._body
+        if self.buffered or type(body) is not LengthBody:
+            return False
+        remaining = body.remaining
+        if remaining is None or remaining <= size:
+            return False
+        body.remaining = remaining - size
+        return True
 
     def next_event(self) -> Request | bytes | Event:
         """A request, a piece of its body, END after its last piece, or NEED_DATA.
@@ -176,19 +199,31 @@ class Reader:
         fields = data[behind + len(_VERSION) : end]
         known = self._fields.get(fields)
         if known is None:
-            return self._remember(fields, self._next_head())
+            return self._next_with_body(read, fields, end)
         self._scanned = 0
         self._take(end)
         headers, version, keep_alive = known
         return _tuple(Request, (*read, headers.copy(), version, 0, keep_alive, False, False))
 
+    def _next_with_body(self, read: tuple[str, bytes], fields: bytes, end: int) -> Request | Event:
+        known = self._body_fields.get(fields)
+        if known is None:
+            return self._remember(fields, self._next_head())
+        self._scanned = 0
+        self._take(end)
+        headers, version, keep_alive, size = known
+        self._begin_body(size)
+        return _tuple(Request, (*read, headers.copy(), version, size, keep_alive, False, False))
+
     def _remember(self, fields: bytes, read: Request | Event) -> Request | Event:
         """Remember what was read in ``fields`` behind a plain line, unless they ask for something special."""
-        known = self._fields
-        if isinstance(read, Request) and not (read.body_size or read.upgrade) and len(fields) <= _MOST_BYTES:
-            if len(known) >= _MOST:
-                del known[next(iter(known))]
-            known[fields] = read.headers.copy(), read.http_version, read.keep_alive
+        if not isinstance(read, Request) or read.upgrade or read.expects_continue or len(fields) > _MOST_BYTES:
+            return read
+        known: dict[bytes, Any] = self._body_fields if read.body_size else self._fields
+        if len(known) >= _MOST:
+            del known[next(iter(known))]
+        kept = read.headers.copy(), read.http_version, read.keep_alive
+        known[fields] = (*kept, read.body_size) if read.body_size else kept
         return read
 
     def _next_head(self) -> Request | Event:
