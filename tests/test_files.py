@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
 
-from asgiserver.asgi.files import FilePart, SendFile, SendPath, file_part, open_path
+from asgiserver.asgi.files import FilePart, SendFile, SendPath, file_part, open_path, pass_by
 from asgiserver.asgi.http import HTTPExchange
-from asgiserver.asgi.messages import parse_http
+from asgiserver.asgi.messages import ResponseStart, parse_http
 from asgiserver.errors import MessageError, UnexpectedMessage
 from asgiserver.settings import Settings
 
-from .fakes import FakeHub, FakeStream, fields
+from .fakes import FakeHub, FakeSocket, FakeStream, WireHub, fields
 
 PATHSEND, ZEROCOPYSEND = "http.response.pathsend", "http.response.zerocopysend"
 
@@ -33,6 +35,17 @@ def path(tmp_path: Path) -> Path:
 def file(path: Path) -> Iterator[io.BufferedReader]:
     with path.open("rb") as opened:
         yield opened
+
+
+def part_of(reply: SendFile) -> FilePart:
+    """What is to be sent; its descriptor is closed."""
+    part = file_part(reply)
+    os.close(part.descriptor)
+    return part
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 def size_and_position(part: FilePart) -> tuple[int, int]:
@@ -92,7 +105,11 @@ class TestOpening:
         self, file: io.BufferedReader, offset: int | None, count: int | None, expected: tuple[int, int], position: int
     ) -> None:
         assert file.read(4) == b"0123"  # its descriptor stands at the end now
-        assert size_and_position(file_part(SendFile(file, offset, count, False))) == expected
+        reply = SendFile(file, offset, count, False)
+        part = part_of(reply)
+        assert size_and_position(part) == expected
+        assert file.tell() == 4
+        pass_by(reply, part)
         assert file.tell() == position
 
     def test_more_than_there_is(self, file: io.BufferedReader) -> None:
@@ -117,8 +134,11 @@ class TestOpening:
             def fileno(self) -> int:
                 return file.fileno()
 
-        assert size_and_position(file_part(SendFile(Bare(), None, 4, False))) == (0, 4)
-        assert size_and_position(file_part(SendFile(Bare(), None, None, False))) == (4, 6)
+        reply = SendFile(Bare(), None, 4, False)
+        part = part_of(reply)
+        assert size_and_position(part) == (0, 4)
+        pass_by(reply, part)
+        assert size_and_position(part_of(SendFile(Bare(), None, None, False))) == (4, 6)
 
 
 class Files(FakeStream):
@@ -130,7 +150,7 @@ class Files(FakeStream):
         self.sent: Any = None
 
     def send_file(self, descriptor: int, offset: int, count: int, *, last: bool, sent: Any) -> None:
-        os.fstat(descriptor)
+        os.close(descriptor)
         self._call("file")
         self.files.append((offset, count, last))
         self.sent = sent
@@ -229,9 +249,46 @@ class TestExchange:
         it.stream.sent()
         assert it.exchange.gone
 
-    def test_no_descriptor_is_left(self, path: Path) -> None:
-        before = len(os.listdir("/proc/self/fd"))
+    @pytest.mark.parametrize(
+        ("method", "headers"), [("GET", []), ("HEAD", []), ("GET", [(b"content-length", b"99")])]
+    )
+    def test_no_descriptor_is_left(self, path: Path, file: io.BufferedReader, method: str, headers: Any) -> None:
+        """Whether the file is sent, is not to be sent, or is refused."""
+        before = open_descriptors()
+        for kind, message in ((PATHSEND, {"path": str(path)}), (ZEROCOPYSEND, {"file": file})):
+            it = Conversation(method)
+            it.start(*headers)
+            with pytest.raises(MessageError) if headers and method == "GET" else nullcontext():
+                it.send(kind, **message)
+        assert open_descriptors() == before
+
+    @pytest.mark.parametrize(("count", "more"), [(6, False), (4, False), (6, True)])
+    def test_a_part_that_does_not_fit_is_not_consumed(self, file: io.BufferedReader, count: int, more: bool) -> None:
+        """T078: the application may read on where it was, and send the right part."""
         it = Conversation()
-        it.start()
-        it.send(PATHSEND, path=str(path))
-        assert len(os.listdir("/proc/self/fd")) == before
+        it.start((b"content-length", b"5"))
+        file.seek(2)
+        with pytest.raises(MessageError):
+            it.send(ZEROCOPYSEND, file=file, count=count, more_body=more)
+        assert file.tell() == 2
+        it.send(ZEROCOPYSEND, file=file, count=5)
+        assert (it.stream.files, file.tell()) == ([(2, 5, True)], 7)
+
+    def test_a_lack_of_descriptors_is_met_before_anything_is_sent(
+        self, path: Path, file: io.BufferedReader, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def dup(_: int) -> int:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        hub = WireHub()
+        connection, transport = hub.connect(FakeSocket())
+        connection.dataReceived(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        os.truncate(path, 100_000)
+        hub.exchange.handle_reply(ResponseStart(200, [], None, False, False))
+        with monkeypatch.context() as lacking:
+            lacking.setattr(os, "dup", dup)
+            with pytest.raises(MessageError, match="Too many open files"):
+                hub.exchange.handle_reply(SendFile(file, None, None, False))
+        assert (transport.sent, file.tell()) == (b"", 0)
+        hub.exchange.application_done(True)
+        assert transport.sent.startswith(b"HTTP/1.1 500 ")

@@ -401,6 +401,26 @@ class TestBody:
         assert wire.transport.take().startswith(b"HTTP/1.1 413 ")
         assert wire.receive() == DISCONNECT
 
+    def test_reads_within_a_body_go_to_the_application_as_they_are(self) -> None:
+        data = b"*" * 400
+        wire = Wire(POST.replace(b"10", b"1200"))
+        for _ in range(3):
+            wire.feed(data)
+        pieces = [wire.receive() for _ in range(3)]
+        assert pieces[0]["body"] is data
+        assert [piece["more_body"] for piece in pieces] == [True, True, False]
+        assert b"".join(piece["body"] for piece in pieces) == b"*" * 1200
+
+    def test_a_read_while_the_peer_is_stopped_waits_behind_what_was_kept(self) -> None:
+        """A transport that wraps another may have some more on its way."""
+        wire = Wire(POST.replace(b"10", b"3000"), request_buffer_size=1024)
+        wire.feed(b"a" * 1024)
+        assert not wire.transport.reading
+        wire.feed(b"b" * 1000)
+        assert wire.hub.exchange._buffered == 1024
+        read = wire.receive()["body"] + wire.receive()["body"]
+        wire.feed(b"c" * 976)
+        assert read + wire.receive()["body"] == b"a" * 1024 + b"b" * 1000 + b"c" * 976
 
     def test_a_peer_whose_body_is_here_is_not_stopped(self) -> None:
         """A body that fills the buffer with its last bytes would cost two turns of the selector for nothing."""

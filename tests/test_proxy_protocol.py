@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -25,6 +26,7 @@ class Recorder(Protocol):
         self.data = b""
         self.peers: list[tuple[str, int]] = []
         self.lost = 0
+        self.ended = False
 
     def dataReceived(self, data: bytes) -> None:
         assert self.transport is not None
@@ -34,6 +36,9 @@ class Recorder(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost += 1
+
+    def readConnectionLost(self) -> None:
+        self.ended = True
 
 
 class Proxied:
@@ -165,6 +170,14 @@ def test_an_error_of_the_application_is_not_taken_for_a_bad_header() -> None:
     protocol.makeConnection(StringTransport())
     with pytest.raises(ValueError, match="the application's own"):
         protocol.dataReceived(V1_TCP4 + b"GET")
+
+
+def test_the_end_of_the_peers_direction_is_passed_on() -> None:
+    it = Proxied()
+    half_closeable = IHalfCloseableProtocol(it.protocol)
+    half_closeable.readConnectionLost()
+    half_closeable.writeConnectionLost()
+    assert (it.application.ended, it.application.lost) == (True, 0)
 
 
 class TestHeaderSize:

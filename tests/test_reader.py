@@ -202,6 +202,28 @@ class TestReading:
         assert rest == ([body, Event.END] if body else [])
 
 
+    def test_a_piece_in_the_middle_of_a_body_need_not_be_fed(self, made: Reader) -> None:
+        made.feed(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n")
+        assert not made.take_piece(3)
+        made.next_event()
+        assert made.take_piece(3)
+        assert made.remaining == 7
+        # What may be its last has its end looked for.
+        assert not made.take_piece(7)
+        assert not made.take_piece(8)
+        made.feed(b"34567")
+        assert not made.take_piece(1)
+        assert drained(made) == [b"34567"]
+        assert made.take_piece(1)
+        made.feed(b"9" + GET)
+        assert drained(made) == [b"9", Event.END, READ]
+
+    def test_every_piece_of_a_chunked_body_is_fed(self, made: Reader) -> None:
+        made.feed(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\n")
+        made.next_event()
+        assert not made.take_piece(3)
+
+
 class TestRefusals:
     """T096 to T106 and more; every one whole and byte by byte."""
 

@@ -14,10 +14,10 @@ import pytest
 import trustme
 from twisted.internet import main
 from twisted.internet.error import ConnectionAborted
-from twisted.internet.interfaces import IProtocolNegotiationFactory, ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocolNegotiationFactory, ISSLTransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer
 
 from asgiserver.process.tls import TLSTransport
 from asgiserver.process.tls_port import TLSPort
@@ -815,6 +815,19 @@ class TestClosing:
         assert connection.protocol.pieces == []
         connection.incoming.write(bytes(connection.socket.taken))
         connection.client.unwrap()
+
+    def test_the_peers_close_notify_leaves_whoever_can_send_on_its_own_direction(self, connection: Connection) -> None:
+        directlyProvides(connection.protocol, IHalfCloseableProtocol)
+        connection.client.write(b"last")
+        with pytest.raises(ssl.SSLWantReadError):
+            connection.client.unwrap()
+        connection.deliver()
+        assert connection.transport.doRead() is main.CONNECTION_DONE
+        connection.transport.write(b"our last")
+        connection.transport.loseConnection()
+        assert connection.write() is main.CONNECTION_DONE
+        assert connection.take() == b"our last"
+        assert connection.told
 
     def test_nothing_follows_close_notify(self, connection: Connection) -> None:
         connection.socket.room = 10

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from ..errors import MessageError
 
-__all__ = ["FilePart", "SendFile", "SendPath", "file_part", "open_path", "parse_file", "parse_path"]
+__all__ = ["FilePart", "SendFile", "SendPath", "file_part", "open_path", "parse_file", "parse_path", "pass_by"]
 
 
 class SendPath(NamedTuple):
@@ -37,7 +37,10 @@ class SendFile(NamedTuple):
 
 
 class FilePart(NamedTuple):
-    """A part of a regular file that is there: ``offset + size`` is not behind its end."""
+    """A part of a regular file that is there: ``offset + size`` is not behind its end.
+
+    :param descriptor: whoever has the part closes it.
+    """
 
     descriptor: int
     offset: int
@@ -68,7 +71,7 @@ def parse_file(message: Mapping[str, Any]) -> SendFile:
 
 
 def open_path(path: str) -> FilePart:
-    """Open the file of a :class:`SendPath`; who calls closes its descriptor.
+    """Open the file of a :class:`SendPath`.
 
     :raises MessageError: there is no such file, or it is no regular one.
     """
@@ -85,7 +88,7 @@ def open_path(path: str) -> FilePart:
 
 
 def file_part(reply: SendFile) -> FilePart:
-    """The part that ``reply`` means; without an offset the file is moved to its end, as reading it would.
+    """The part that ``reply`` means, by a descriptor of its own; the file is not moved before :func:`pass_by`.
 
     :raises MessageError: the file is closed, not open for reading, no regular one, or has not as much.
     """
@@ -100,13 +103,17 @@ def file_part(reply: SendFile) -> FilePart:
         size = max(0, end - offset) if reply.size is None else reply.size
         if offset + size > end:
             _fail(kind, f"the file has {end} bytes, but {size} from {offset} on are to be sent")
-        if reply.offset is None:
-            _move(file, offset + size)
+        return FilePart(os.dup(descriptor), offset, size)
     except (OSError, ValueError) as error:
         if isinstance(error, MessageError):
             raise
         _fail(kind, f'"file" cannot be sent: {error}')
-    return FilePart(descriptor, offset, size)
+
+
+def pass_by(reply: SendFile, part: FilePart) -> None:
+    """Move a file that was sent without an offset to the end of its ``part``, as reading it would."""
+    if reply.offset is None:
+        _move(reply.file, part.offset + part.size)
 
 
 def _position(file: Any) -> int:

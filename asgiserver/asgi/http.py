@@ -11,7 +11,7 @@ from ..settings import Settings
 from .deadlines import Deadline
 from .default_fields import DefaultFields
 from .exchange import Exchange, State, logged_request, unexpected
-from .files import FilePart, SendFile, SendPath, file_part, open_path
+from .files import FilePart, SendFile, SendPath, file_part, open_path, pass_by
 from .interfaces import Clock, Hub, Message, Scope, Stream
 from .messages import ResponseBody, ResponseStart, parse_http
 from .response import CLIENT_CLOSED_REQUEST
@@ -131,7 +131,20 @@ class HTTPExchange(Exchange):
         state = self.state
         # The two pairs of every request; a match takes five times as long to find them.
         if type(reply) is ResponseBody and (state is _STARTED or state is _STREAMING):
-            self._send_body(reply[0], reply[1])
+            body, more_body = reply
+            remaining = self._remaining
+            size = len(body)
+            if (
+                state is _STREAMING and more_body and self.status == 200 and self._method != "HEAD"
+                and (remaining is None or size <= remaining)
+            ):
+                # A piece of a long body, which is not the first: body() would do no more.
+                if remaining is not None:
+                    self._remaining = remaining - size
+                self.sent += size
+                self.stream.send_data(body)
+                return
+            self._send_body(body, more_body)
             return
         if type(reply) is ResponseStart and state is _WAITING:
             self._start = reply
@@ -140,13 +153,11 @@ class HTTPExchange(Exchange):
             return
         match state, reply:
             case State.STARTED, SendPath(path):
-                part = open_path(path)
-                try:
-                    self._send_file(part, more_body=False)
-                finally:
-                    os.close(part.descriptor)
+                self._send_file(open_path(path), more_body=False)
             case (State.STARTED | State.STREAMING), SendFile():
-                self._send_file(file_part(reply), reply.more_body)
+                part = file_part(reply)
+                self._send_file(part, reply.more_body)
+                pass_by(reply, part)
             case _:
                 raise unexpected(self.state, reply)
 
@@ -169,6 +180,7 @@ class HTTPExchange(Exchange):
         try:
             self.file(part, more_body, self._file_sent)
         except MessageError:
+            os.close(part.descriptor)
             self.state = state
             if not more_body:
                 self._abort_response()

@@ -123,7 +123,7 @@ class Stream(Protocol):
         Until ``sent`` is called :attr:`slow` is true, and no other method may be called but :meth:`drain` and
         :meth:`abort`. ``sent`` is called once all was written, and not at all when the connection is lost before.
 
-        :param descriptor: may be closed as soon as this returns.
+        :param descriptor: closed when it is not needed any more, whatever happens.
         :param count: at least 1.
         """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -75,7 +76,9 @@ class Response:
     def file(self, part: FilePart, more_body: bool, sent: Callable[[bool], None]) -> None:
         """Send a part of a file as :meth:`body` sends bytes; ``sent(more_body)`` is called when it was written.
 
-        :raises MessageError: as of :meth:`body`.
+        Its descriptor is closed then.
+
+        :raises MessageError: as of :meth:`body`; the descriptor is still open.
         """
         start = self._start
         assert start is not None
@@ -83,6 +86,7 @@ class Response:
             if part.size and self._remaining is None and not more_body and self.status == CLIENT_CLOSED_REQUEST:
                 self._start = _with_length(start, part.size)
             self.body(b"", more_body)
+            os.close(part.descriptor)
             sent(more_body)
             return
         if self._remaining is not None:

@@ -16,7 +16,9 @@ import ipaddress
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper, HAProxyWrappingFactory
+from zope.interface import implementer
 
 __all__ = ["ProxiedConnection", "ProxiedFactory", "header_size"]
 
@@ -45,11 +47,19 @@ def header_size(data: bytes) -> int | None:
     raise ValueError("no PROXY header")
 
 
+@implementer(IHalfCloseableProtocol)
 class ProxiedConnection(HAProxyProtocolWrapper):
     """A connection that is closed unless it begins with a PROXY header, which its peer's address is taken from."""
 
     wrappedProtocol: Any  # noqa: N815
     _head = b""
+
+    def readConnectionLost(self) -> None:  # noqa: N802 - Twisted's name
+        """The peer has ended its direction."""
+        self.wrappedProtocol.readConnectionLost()
+
+    def writeConnectionLost(self) -> None:  # noqa: N802 - Twisted's name
+        """Our direction is closed."""
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
         if self._proxyInfo is None:

@@ -177,7 +177,9 @@ def _made(loop: asyncio.AbstractEventLoop) -> Any:
         from .uvloop_reactor import UvloopReactor
 
         return UvloopReactor(loop)
-    return AsyncioSelectorReactor(loop)
+    from .direct_reactor import DirectReactor
+
+    return DirectReactor(loop)
 
 
 def _remove(reactor: Any) -> None:

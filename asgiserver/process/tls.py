@@ -19,7 +19,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import main, tcp
-from twisted.internet.interfaces import INegotiated, ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, INegotiated, ISSLTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -188,8 +188,9 @@ class TLSTransport(tcp.Server):
             self.protocol.dataReceived(data)
         if done is None or not self.connected:
             return None
-        # The peer's close_notify is the end, as a FIN is without TLS; ours is owed to it.
-        self._close_tls()
+        # The peer's close_notify is the end, as a FIN is without TLS; ours follows what is still to be sent.
+        if done is main.CONNECTION_LOST or not IHalfCloseableProtocol.providedBy(self.protocol):
+            self._close_tls()
         return done
 
     def _shaken(self) -> None:

@@ -45,6 +45,9 @@ class HTTP1(HTTP1Stream):
                 except RequestError as error:
                     self._fail(error)
                 return
+        elif state is _BODY and not self._paused and self._reader.take_piece(len(data)):
+            self._take_body(data)
+            return
         elif state is _SWITCHED:
             assert self._exchange is not None
             self._exchange.body_received(data)

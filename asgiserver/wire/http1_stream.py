@@ -139,6 +139,9 @@ class HTTP1Stream:
                 self._connection.write(start + data)
             else:
                 self._connection.write_all([start, data])
+        elif start is None and not last and self._framing is _CHUNKED and len(data) > _SHORT:
+            size = b"%x\r\n" % len(data)
+            self._connection.write_large([size, data, b"\r\n"], len(size) + len(data) + 2)
         else:
             parts = framed(data, self._framing, last=last)
             self._connection.write_all(parts if start is None else [start, *parts])
@@ -150,9 +153,13 @@ class HTTP1Stream:
     ) -> None:
         """See ``Stream``; a small file is read, to be one write with the head."""
         if self._state is _CLOSED:
+            os.close(descriptor)
             return
         if count <= _SMALL_FILE:
-            data = os.pread(descriptor, count, offset)
+            try:
+                data = os.pread(descriptor, count, offset)
+            finally:
+                os.close(descriptor)
             if len(data) < count:
                 # It has become shorter since it was looked at, and its length may have been told.
                 self._connection.abort()

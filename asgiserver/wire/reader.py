@@ -126,6 +126,17 @@ class Reader:
         headers, version, keep_alive = known
         return _tuple(Request, (read[0], read[1], headers.copy(), version, 0, keep_alive, False, False))
 
+    def take_piece(self, size: int) -> bool:
+        """True when bytes of this ``size``, which need not be fed then, all are of a body that goes on behind them."""
+        body = self._body
+        if self.buffered or type(body) is not LengthBody:
+            return False
+        remaining = body.remaining
+        if remaining is None or remaining <= size:
+            return False
+        body.remaining = remaining - size
+        return True
+
     def next_event(self) -> Request | bytes | Event:
         """A request, a piece of its body, END after its last piece, or NEED_DATA.
 

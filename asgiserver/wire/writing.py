@@ -36,7 +36,7 @@ _FILE_PIECE = 65536
 
 
 class _File:
-    """A file that is being sent, by a descriptor of our own.
+    """A file that is being sent.
 
     :param sent: called when all of it was written.
     """
@@ -44,7 +44,7 @@ class _File:
     __slots__ = ("descriptor", "offset", "remaining", "sent")
 
     def __init__(self, descriptor: int, offset: int, count: int, sent: Callable[[], None]) -> None:
-        self.descriptor = os.dup(descriptor)
+        self.descriptor = descriptor
         self.offset = offset
         self.remaining = count
         self.sent = sent
@@ -131,22 +131,35 @@ class WritingProtocol(TwistedProtocol):
         size = sum(map(len, parts))
         if size <= _JOIN:
             self.write(b"".join(parts))
-            return
-        transport, sock = self.transport, self._socket
-        if sock is None:
+        else:
+            self.write_large(parts, size)
+
+    def write_large(self, parts: list[bytes], size: int) -> None:
+        """As :meth:`write_all` of ``size`` bytes, which are too many to be copied."""
+        if self._send is None and not self._can_send():
             # To TLS each write is a record or more, and what wraps a transport has its own overhead for each.
-            for part in [b"".join(parts)] if size <= _JOIN_WRAPPED else parts:
+            for part in [b"".join(parts)] if self._socket is None and size <= _JOIN_WRAPPED else parts:
                 self.write(part)
             return
         self._unyielded += size
         if self._unyielded > _BURST:
             self._press(self.slow, True)
-        if not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
-            parts = _rest(parts, _sent(sock, parts))
-        if parts:
+        try:
+            sent = self._socket.sendmsg(parts)  # type: ignore[union-attr]
+        except OSError:
+            sent = 0  # as in write
+        if sent < size:
             self._send = None
-        for part in parts:
-            transport.write(part)
+            for part in _rest(parts, sent):
+                self.transport.write(part)
+
+    def _can_send(self) -> bool:
+        """True when a socket has sent all that had to wait."""
+        transport, sock = self.transport, self._socket
+        if sock is None or transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting:
+            return False
+        self._send = sock.send
+        return True
 
     def _press(self, slow: bool, congested: bool) -> None:
         self.slow, self.congested = slow, congested
@@ -167,7 +180,7 @@ class WritingProtocol(TwistedProtocol):
 
         A file that turns out to be shorter, or cannot be read, ends the connection, as its promised end cannot come.
 
-        :param descriptor: may be closed as soon as this returns.
+        :param descriptor: closed when it is not needed any more.
         :param count: at least 1 byte.
         """
         self._file = _File(descriptor, offset, count, sent)
@@ -253,15 +266,6 @@ class WritingProtocol(TwistedProtocol):
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-def _sent(sock: socket.socket, parts: list[bytes]) -> int:
-    """How many bytes of ``parts`` the socket takes at once."""
-    try:
-        return sock.sendmsg(parts)
-    except OSError:
-        # It is full, or broken: then the reactor's own attempt will meet the error again and end the connection.
-        return 0
 
 
 def _rest(parts: list[bytes], sent: int) -> list[bytes]:

@@ -23,6 +23,7 @@ from websockets.sync.client import connect as connect_websocket
 
 from asgiserver import Server
 from asgiserver.errors import ListenError, ReactorError, SettingsError
+from asgiserver.wire.closing import Phase
 from tests.e2e.live import answer, connect, in_loop, receive_body, serve, until, url
 from tests.e2e.server import DEADLINE, ROOT, ServerProcess, environment, run_command, wait_for
 from tests.e2e.test_resets import COMMANDS
@@ -522,7 +523,7 @@ class TestInARunningLoop:
         settings = {"limit_body_size": 10, "close_timeout": 1.2, "graceful_timeout": DEADLINE}
         async with serve(answer_hello, **settings) as server, connect(server) as peer:
             await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n")
-            await until(lambda: any(connection._closing for connection in server.connections))
+            await until(lambda: any(connection.phase is not Phase.OPEN for connection in server.connections))
             leaving = asyncio.ensure_future(server.__aexit__())
             end = time.monotonic() + 0.9
             while time.monotonic() < end:

@@ -1,0 +1,88 @@
+"""Twisted's asyncio reactor, with a shorter way to what a plain TCP socket has to read.
+
+Twisted calls a reader in its logging context, which takes longer than many a read and which nothing here asks for, and
+reads 64 KiB at most: too little for a body of 64 KiB and its head, and four times as often as a large body needs.
+"""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop
+from typing import Any
+
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.tcp import Connection
+
+__all__ = ["DirectReactor", "Watch", "is_plain"]
+
+#: Most bytes of a read: a body or a frame of 64 KiB and its head are one, and it is below the size from which on malloc
+#: asks the kernel for each buffer.
+_MOST = 98304
+#: Most bytes of a read after one that was full: who sends so much goes on. Malloc asks the kernel for the first alone.
+_MOST_OF_MUCH = 262144
+_PLAIN = Connection.doRead, Connection._dataReceived
+_FAILED = "A connection's protocol has failed"
+
+
+def is_plain(reader: Any) -> bool:
+    """True of a TCP socket with nothing in between."""
+    kind = type(reader)
+    return isinstance(reader, Connection) and (kind.doRead, kind._dataReceived) == _PLAIN
+
+
+class Watch:
+    """The callback of a plain reader: does what Twisted's ``doRead`` does."""
+
+    __slots__ = ("most", "reactor", "reader", "receive")
+
+    def __init__(self, reactor: DirectReactor, reader: Any) -> None:
+        self.reactor = reactor
+        self.reader = reader
+        self.receive = reader.socket.recv
+        self.most = _MOST
+
+    def __call__(self) -> None:
+        reader = self.reader
+        most = self.most
+        why: Exception
+        try:
+            data = self.receive(most)
+        except BlockingIOError:
+            return
+        except OSError:
+            why = CONNECTION_LOST
+        else:
+            if data:
+                size = len(data)
+                if size == most:
+                    self.most = _MOST_OF_MUCH
+                elif size < _MOST:
+                    self.most = _MOST
+                try:
+                    reader.protocol.dataReceived(data)
+                    return
+                except Exception as error:  # noqa: BLE001 - whatever it is, as Twisted has it
+                    why = error
+                    self.reactor._log.failure(_FAILED)
+            else:
+                why = CONNECTION_DONE
+        self.reactor._disconnectSelectable(reader, why, True)  # type: ignore[no-untyped-call]
+
+
+class DirectReactor(AsyncioSelectorReactor):
+    """For any loop that an asyncio reactor can be on.
+
+    :ivar _readers: Twisted's own: the readers that are to be called, with their descriptors.
+    """
+
+    _asyncioEventloop: AbstractEventLoop  # noqa: N815
+    _readers: dict[Any, int]
+
+    def addReader(self, reader: Any) -> None:  # noqa: N802 - Twisted's name
+        """Call ``reader.doRead``, or what does the same, when there is something to read or an error to meet."""
+        if not is_plain(reader):
+            super().addReader(reader)  # type: ignore[no-untyped-call]
+        elif reader not in self._readers:
+            descriptor = reader.fileno()
+            self._asyncioEventloop.add_reader(descriptor, Watch(self, reader))
+            self._readers[reader] = descriptor

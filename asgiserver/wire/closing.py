@@ -1,0 +1,193 @@
+"""How a connection ends: after what was written, without a reset, in bounded time; or at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from enum import Enum, auto
+from functools import partial
+from typing import Any
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.protocol import connectionDone
+
+from ..asgi.deadlines import Deadline, Deadlines
+from ..asgi.interfaces import Clock
+from ..asgi.scope import Addresses
+from ..settings import Settings
+from .writing import WritingProtocol
+
+__all__ = ["ClosingProtocol", "Phase"]
+
+logger = logging.getLogger("asgiserver.wire")
+
+
+class Phase(Enum):
+    """How far a connection is."""
+
+    OPEN = auto()  # requests are read
+    CLOSING = auto()  # what was written is still sent, and input is thrown away
+    CLOSING_UNREAD = auto()  # the same, but the peer is still sending, and has its time to come to its end
+    CLOSED = auto()  # by whosever doing
+
+
+#: An enum's members take several times as long to look up.
+_OPEN, _CLOSING, _CLOSING_UNREAD, _CLOSED = Phase.OPEN, Phase.CLOSING, Phase.CLOSING_UNREAD, Phase.CLOSED
+
+
+class ClosingProtocol(WritingProtocol):
+    """The end of a connection.
+
+    :ivar phase: how far it is.
+    :ivar deadlines: what is awaited of the peer.
+    """
+
+    def __init__(self, clock: Clock, settings: Settings) -> None:
+        super().__init__(clock)
+        self.deadlines = Deadlines(clock)
+        self.phase = _OPEN
+        self._settings = settings
+        self._buffered_before = 0
+
+    @property
+    def addresses(self) -> Addresses:
+        """The two ends."""
+        raise NotImplementedError
+
+    def resume_reading(self) -> None:
+        """Read from the peer again."""
+        raise NotImplementedError
+
+    # Our end.
+
+    def close(self, *, unread: bool = False) -> None:
+        """Close once everything written has been sent.
+
+        A socket that is closed with unread input resets the connection, and the peer may lose what it was sent
+        (RFC 9112 §9.6). So first only our direction is closed, and input is thrown away until the peer closes too
+        or ``close_timeout`` has passed. Twisted's TLS has its own closing handshake for that. While much is still to be
+        sent, ``write_timeout`` says how long that may take.
+
+        :param unread: the peer is known to be still sending.
+        """
+        if self.phase is not _OPEN:
+            return
+        self.phase = _CLOSING_UNREAD if unread else _CLOSING
+        self._forget_requests()
+        # Whoever waits for room to send more has nothing to wait for.
+        self._wake()
+        self.resume_reading()
+        if not self.slow:
+            self._linger()
+
+    def finish(self) -> None:
+        """Close as soon as everything written has been sent, without waiting for an idle peer to close too."""
+        if self.phase is _CLOSING_UNREAD and self.deadlines.pending(Deadline.CLOSE):
+            return
+        self.phase = _CLOSING
+        self._forget_requests()
+        self._close_behind_all()
+
+    def abort(self) -> None:
+        """Drop the connection, and with it what was not sent yet."""
+        self.phase = _CLOSED
+        self.deadlines.stop()
+        self._send = None
+        self._drop_file()
+        self.transport.abortConnection()
+
+    def _linger(self) -> None:
+        self._buffered_before = self._buffered()
+        self.deadlines.set(Deadline.CLOSE, self._settings.close_timeout, self._close_late)
+        self._send = None
+        self.transport.unregisterProducer()
+        bottom = self._bottom()
+        # The PROXY protocol's wrapper knows no half-close, but there is nothing of its own that it would send.
+        if bottom is None or (bottom is not self.transport and ISSLTransport.providedBy(self.transport)):
+            self.transport.loseConnection()
+        else:
+            bottom.loseWriteConnection()
+
+    def _close_behind_all(self) -> None:
+        file = self._file
+        if file is not None:
+            file.sent = partial(self._close_behind_file, file.sent)
+            return
+        if not self.deadlines.pending(Deadline.CLOSE):
+            self._buffered_before = self._buffered()
+            self.deadlines.set(Deadline.CLOSE, self._settings.close_timeout, self._close_late)
+        self._send = None
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        bottom = self._bottom()
+        if bottom is not None:
+            bottom.loseConnection()
+
+    def _close_behind_file(self, sent: Callable[[], None]) -> None:
+        sent()
+        self._close_behind_all()
+
+    def _forget_requests(self) -> None:
+        for kind in (Deadline.HEAD, Deadline.BODY, Deadline.KEEP_ALIVE):
+            self.deadlines.clear(kind)
+
+    # The peer's end.
+
+    def readConnectionLost(self) -> None:  # noqa: N802 - Twisted's name
+        """The peer has ended its direction, which is taken as leaving: who closes a connection says no more than this.
+
+        So an application is told that its peer is gone, and can send no more. But what it has handed over, bytes and
+        files alike, is still sent to a peer that may read on.
+        """
+        self.phase = _CLOSING
+        self._forget_requests()
+        self._peer_left()
+        self._wake()
+        if self._socket is None or self._file is not None or self._buffered():
+            self._close_behind_all()
+        else:
+            self.transport.connectionLost(connectionDone)
+
+    def writeConnectionLost(self) -> None:  # noqa: N802 - Twisted's name
+        """Our direction is closed; the peer's end is awaited, or the deadline."""
+
+    def _peer_left(self) -> None:
+        """Tell whoever answers the peer."""
+        raise NotImplementedError
+
+    # Time.
+
+    def _bottom(self) -> Any:
+        """The socket's transport under those that wrap it; None in a test without one."""
+        transport = self.transport
+        while transport is not None and not isinstance(transport, FileDescriptor):
+            transport = getattr(transport, "transport", None)
+        return transport
+
+    def _buffered(self) -> int:
+        """Bytes that wait in the transport at the bottom."""
+        bottom = self._bottom()
+        # TLS tells of what it has encrypted only when all of it is sent.
+        sealed = len(getattr(bottom, "sealed", b""))
+        return 0 if bottom is None else len(bottom.dataBuffer) - bottom.offset + bottom._tempDataLen + sealed
+
+    def _write_late(self) -> None:
+        self._late(Deadline.WRITE, self._settings.write_timeout, self._write_late)
+
+    def _close_late(self) -> None:
+        if self._buffered_before == self._buffered() == 0:
+            # The kernel may still have megabytes to send to a slow peer; an abort would throw them away.
+            self.finish()
+            return
+        self._late(Deadline.CLOSE, self._settings.close_timeout, self._close_late)
+
+    def _late(self, kind: Deadline, seconds: float | None, expired: Callable[[], None]) -> None:
+        """Drop a peer that has taken nothing since the last look."""
+        buffered = self._buffered()
+        if buffered < self._buffered_before:
+            self._buffered_before = buffered
+            self.deadlines.set(kind, seconds, expired)
+        else:
+            logger.info("Dropped %s, which took nothing for %g seconds", self.addresses.client, seconds)
+            self.abort()

@@ -1,0 +1,112 @@
+"""What a reactor does by itself for a plain socket has to be what Twisted's would do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.logger import LogEvent, globalLogPublisher
+
+from asgiserver.process.direct_reactor import DirectReactor
+from asgiserver.process.uvloop_reactor import UvloopReactor
+
+from .reactors import FakeLoop, FakeReader, PlainSocket, reactor_on
+
+
+@pytest.fixture
+def loop() -> FakeLoop:
+    return FakeLoop()
+
+
+@pytest.fixture(params=[DirectReactor, UvloopReactor])
+def reactor(request: pytest.FixtureRequest, loop: FakeLoop) -> Iterator[DirectReactor]:
+    yield reactor_on(loop, request.param)
+    loop.closed = True
+
+
+class TestPlainSocket:
+    """What is read without Twisted's doRead, and ends as there."""
+
+    def read(self, reactor: Any, loop: FakeLoop, *reads: bytes | BaseException) -> PlainSocket:
+        reader = PlainSocket(*reads)
+        reactor.addReader(reader)
+        for _ in reads:
+            loop.readable(7)
+        return reader
+
+    def test_data_goes_to_the_protocol(self, reactor: Any, loop: FakeLoop) -> None:
+        reader = self.read(reactor, loop, b"a", b"bc")
+        assert (reader.received, reader.lost) == ([b"a", b"bc"], [])
+        # More than 64 KiB and the head of what has as many.
+        assert reader.sizes == [98304] * 2
+
+    def test_who_sends_much_is_read_from_in_large_pieces(self, reactor: Any, loop: FakeLoop) -> None:
+        """Until it sends less: malloc asks the kernel for each buffer of that size, before it has got one back."""
+        reader = self.read(reactor, loop, b"*" * 98304, b"*" * 100_000, b"*" * 98304, b"*" * 98303, b"a")
+        assert reader.sizes == [98304, 262144, 262144, 262144, 98304]
+
+    def test_nothing_to_read_is_no_error(self, reactor: Any, loop: FakeLoop) -> None:
+        reader = self.read(reactor, loop, BlockingIOError(11, "try again"), b"a")
+        assert (reader.received, reader.lost) == ([b"a"], [])
+
+    @pytest.mark.parametrize(
+        ("read", "lost"), [(b"", ConnectionDone), (ConnectionResetError(104, "reset"), ConnectionLost)]
+    )
+    def test_the_end_is_told_as_twisted_tells_it(
+        self, reactor: Any, loop: FakeLoop, read: bytes | OSError, lost: type[Exception]
+    ) -> None:
+        reader = self.read(reactor, loop, b"a", read)
+        assert (reader.received, reader.lost) == ([b"a"], [lost])
+        assert (loop.readers, loop.turn()) == ({}, 0)
+
+    def test_a_protocol_that_fails_loses_its_connection_and_is_logged(self, reactor: Any, loop: FakeLoop) -> None:
+        events: list[LogEvent] = []
+        globalLogPublisher.addObserver(events.append)
+        try:
+            reader = PlainSocket(b"a")
+            reader.failure = ValueError("oh")
+            reactor.addReader(reader)
+            loop.readable(7)
+        finally:
+            globalLogPublisher.removeObserver(events.append)
+        assert reader.lost == [ValueError]
+        assert [event["log_failure"].type for event in events] == [ValueError]
+        assert loop.readers == {}
+
+    def test_whoever_reads_in_another_way_is_asked_to(self, reactor: Any, loop: FakeLoop) -> None:
+        class Other(PlainSocket):
+            asked = 0
+
+            def doRead(self) -> None:  # type: ignore[override]
+                self.asked += 1
+
+        reader = Other()
+        reactor.addReader(reader)
+        loop.readable(7)
+        assert (reader.asked, reader.sizes) == (1, [])
+
+
+class TestOthers:
+    """What a reactor has to read besides: listening sockets, pipes, files."""
+
+    def test_they_read_by_themselves(self, reactor: Any, loop: FakeLoop) -> None:
+        reader = FakeReader()
+        reactor.addReader(reader)
+        loop.readable(7)
+        assert reader.reads == 1
+
+    def test_what_epoll_does_not_take_is_read_without_asking(self, reactor: Any) -> None:
+        reader = FakeReader(-1)
+        reactor.addReader(reader)
+        assert reactor._continuousPolling._readers == [reader]
+
+    def test_adding_twice_is_adding_once(self, reactor: Any, loop: FakeLoop) -> None:
+        for reader in (FakeReader(), PlainSocket()):
+            reactor.addReader(reader)
+            watch = loop.readers[7]
+            reactor.addReader(reader)
+            assert loop.readers[7] is watch
+            reactor.removeReader(reader)
+            assert loop.readers == {}
