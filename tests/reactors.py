@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from asgiserver.process.direct_reactor import DirectReactor
 
-__all__ = ["FakeLoop", "FakeReader", "PlainSocket", "reactor_on"]
+__all__ = ["FakeLoop", "FakeReader", "PlainSocket", "WrappedSocket", "reactor_on"]
 
 _Reactor = TypeVar("_Reactor", bound=DirectReactor)
 
@@ -157,6 +157,25 @@ class PlainSocket(Connection):
         self.lost.append(reason.type)
 
     readConnectionLost = connectionLost  # noqa: N815 - Twisted's name
+
+
+class WrappedSocket(PlainSocket):
+    """A transport with TLS between the socket and the protocol.
+
+    :ivar asked: how often it had to read.
+    :ivar result: what its ``doRead`` returns.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.result: Exception | None = None
+
+    def doRead(self) -> Exception | None:  # type: ignore[override]
+        self.asked += 1
+        if self.failure is not None:
+            raise self.failure
+        return self.result
 
 
 def reactor_on(loop: asyncio.AbstractEventLoop, kind: type[_Reactor]) -> _Reactor:

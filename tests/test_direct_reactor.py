@@ -12,7 +12,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from asgiserver.process.direct_reactor import DirectReactor
 from asgiserver.process.uvloop_reactor import UvloopReactor
 
-from .reactors import FakeLoop, FakeReader, PlainSocket, reactor_on
+from .reactors import FakeLoop, FakeReader, PlainSocket, WrappedSocket, reactor_on
 
 
 @pytest.fixture
@@ -75,17 +75,48 @@ class TestPlainSocket:
         assert [event["log_failure"].type for event in events] == [ValueError]
         assert loop.readers == {}
 
-    def test_whoever_reads_in_another_way_is_asked_to(self, reactor: Any, loop: FakeLoop) -> None:
-        class Other(PlainSocket):
-            asked = 0
 
-            def doRead(self) -> None:  # type: ignore[override]
-                self.asked += 1
+class TestWrappedSocket:
+    """What reads in a way of its own, and is asked to without Twisted's way to it."""
 
-        reader = Other()
+    def test_it_is_called_directly(self, reactor: Any, loop: FakeLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(reactor, "_readOrWrite", None)
+        reader = WrappedSocket()
         reactor.addReader(reader)
         loop.readable(7)
-        assert (reader.asked, reader.sizes) == (1, [])
+        loop.readable(7)
+        assert (reader.asked, reader.sizes, reader.lost, loop.turn()) == (2, [], [], 0)
+
+    def test_a_doread_that_was_replaced_is_called_no_more(self, reactor: Any, loop: FakeLoop) -> None:
+        """As Twisted does when a connection is aborted."""
+        reader = WrappedSocket()
+        reactor.addReader(reader)
+        reader.doRead = lambda: None  # type: ignore[method-assign]
+        loop.readable(7)
+        assert reader.asked == 0
+
+    @pytest.mark.parametrize("lost", [ConnectionDone, ConnectionLost])
+    def test_the_end_is_told_as_twisted_tells_it(self, reactor: Any, loop: FakeLoop, lost: type[Exception]) -> None:
+        reader = WrappedSocket()
+        reader.result = lost()
+        reactor.addReader(reader)
+        loop.readable(7)
+        assert reader.lost == [lost]
+        assert (loop.readers, loop.turn()) == ({}, 0)
+
+    def test_one_that_fails_loses_its_connection_and_is_logged(self, reactor: Any, loop: FakeLoop) -> None:
+        events: list[LogEvent] = []
+        globalLogPublisher.addObserver(events.append)
+        try:
+            reader = WrappedSocket()
+            reader.failure = ValueError("oh")
+            reactor.addReader(reader)
+            loop.readable(7)
+        finally:
+            globalLogPublisher.removeObserver(events.append)
+        assert reader.lost == [ValueError]
+        assert [event["log_failure"].type for event in events] == [ValueError]
+        assert loop.readers == {}
 
 
 class TestOthers:
@@ -103,7 +134,7 @@ class TestOthers:
         assert reactor._continuousPolling._readers == [reader]
 
     def test_adding_twice_is_adding_once(self, reactor: Any, loop: FakeLoop) -> None:
-        for reader in (FakeReader(), PlainSocket()):
+        for reader in (FakeReader(), PlainSocket(), WrappedSocket()):
             reactor.addReader(reader)
             watch = loop.readers[7]
             reactor.addReader(reader)

@@ -19,7 +19,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
-from asgiserver.process.tls import TLSPort, TLSTransport
+from asgiserver.process.tls import TLSTransport
+from asgiserver.process.tls_port import TLSPort
 
 AUTHORITY = trustme.CA()
 ISSUED = AUTHORITY.issue_cert("localhost")
@@ -233,6 +234,21 @@ def connection() -> Connection:
     return Connection().shake_hands()
 
 
+def spy(connection: Connection) -> list[int]:
+    """How much is asked for with each call of OpenSSL's reading, from now on."""
+    calls: list[int] = []
+    records = connection.transport._records
+
+    class Spy:
+        def read(self, size: int) -> bytes:
+            calls.append(size)
+            data: bytes = records.read(size)
+            return data
+
+    connection.transport._records = Spy()
+    return calls
+
+
 class TestReading:
     def test_hands_the_plain_text_on(self, connection: Connection) -> None:
         connection.send(b"GET / HTTP/1.1\r\n\r\n")
@@ -260,6 +276,107 @@ class TestReading:
         connection.send(b"early")
         connection.read()
         assert connection.protocol.pieces == [b"early"]
+
+    def test_a_whole_record_is_one_call_of_openssl(self, connection: Connection) -> None:
+        """And no exception, which would cost as much as the call."""
+        assert connection.transport._records is connection.transport._tls._sslobj
+        calls = spy(connection)
+        for size in (1, 40, 16000):
+            connection.send(bytes(size))
+            assert connection.read() is None
+        assert calls == [22 + 1, 22 + 40, 22 + 16000]
+        assert connection.protocol.pieces == [bytes(1), bytes(40), bytes(16000)]
+
+    def test_the_end_of_a_record_brings_more_than_itself(self, connection: Connection) -> None:
+        """What is read then was received before, so it is longer than what is received now."""
+        body = random.Random(7).randbytes(16384)
+        connection.client.write(body)
+        connection.client.write(b"next")
+        data = connection.outgoing.read()
+        for part in (data[:9000], data[9000:16390], data[16390:]):
+            connection.socket.arrived += part
+            assert connection.read() is None
+        assert connection.protocol.pieces == [body + b"next"]
+
+    def test_a_record_whose_end_is_as_long_as_its_data(self, connection: Connection) -> None:
+        connection.send(b"0123456789")
+        data = bytes(connection.socket.arrived)
+        for part in (data[:-10], data[-10:]):
+            connection.socket.arrived[:] = part
+            assert connection.read() is None
+        assert connection.protocol.pieces == [b"0123456789"]
+
+    @pytest.mark.parametrize("size", [16000, 16361, 16362, 16363, 16383, 16384])
+    def test_the_largest_records(self, connection: Connection, size: int) -> None:
+        connection.send(bytes(size))
+        connection.read()
+        assert connection.protocol.pieces == [bytes(size)]
+
+    def test_many_tiny_records(self, connection: Connection) -> None:
+        for _ in range(5000):
+            connection.client.write(b"x")
+        connection.deliver()
+        connection.read()
+        assert connection.protocol.pieces == [b"x" * 5000]
+
+    def test_what_openssl_answers_to_a_record_is_sent_first(self, connection: Connection) -> None:
+        """As to a new key of the peer's, which may come with data."""
+        records = connection.transport._records
+
+        class Answering:
+            def read(self, size: int) -> bytes:
+                data: bytes = records.read(size)
+                connection.port.outgoing.write(b"a key of ours")
+                return data
+
+        connection.transport._records = Answering()
+        connection.protocol.answer = lambda _: connection.socket.send(b", an answer")
+        connection.send(b"data")
+        assert connection.read() is None
+        assert connection.protocol.pieces == [b"data"]
+        assert connection.socket.taken == b"a key of ours, an answer"
+
+    def test_what_fails_for_another_reason_leaves_nothing_to_the_next_connection(self, connection: Connection) -> None:
+        class Failing:
+            def read(self, size: int) -> bytes:
+                raise MemoryError
+
+        connection.transport._records = Failing()
+        connection.send(b"data")
+        with pytest.raises(MemoryError):
+            connection.read()
+        assert not connection.port.incoming.pending
+
+    def test_a_protocol_that_fails_leaves_nothing_to_the_next_connection(self, connection: Connection) -> None:
+        def fail(_: bytes) -> None:
+            raise ssl.SSLError(1, "of another connection")
+
+        connection.protocol.answer = fail
+        for size in (4, 20000):
+            connection.send(bytes(size))
+            with pytest.raises(ssl.SSLError, match="of another connection"):
+                connection.read()
+            assert not connection.port.incoming.pending
+
+    def test_without_python_s_own_shortcut(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """``SSLObject`` does not promise to keep what it wraps where it is."""
+        connection = Connection()
+        tls = connection.transport._tls
+
+        class Wrapped:
+            def __getattr__(self, name: str) -> Any:
+                if name == "_sslobj":
+                    raise AttributeError(name)
+                return getattr(tls, name)
+
+        connection.transport._tls = Wrapped()
+        connection.shake_hands()
+        assert isinstance(connection.transport._records, Wrapped)
+        connection.send(b"ping")
+        connection.read()
+        assert connection.protocol.pieces == [b"ping"]
+        assert connection.transport.send(b"pong") == 4
+        assert connection.take() == b"pong"
 
     def test_nothing_there_is_no_harm(self, connection: Connection) -> None:
         assert connection.read() is None
@@ -329,7 +446,8 @@ class TestWriting:
         assert connection.transport.writeSomeData(body) == 2 * 131072
         assert connection.take() == body[: 2 * 131072]
 
-    def test_whatever_the_socket_takes_arrives_once_and_in_order(self) -> None:
+    @pytest.mark.parametrize("how", ["send", "writeSomeData"])
+    def test_whatever_the_socket_takes_arrives_once_and_in_order(self, how: str) -> None:
         chance = random.Random(4)
         for _ in range(20):
             connection = Connection().shake_hands()
@@ -340,7 +458,7 @@ class TestWriting:
                 rest: bytes | memoryview = data
                 if not transport.dataBuffer and not transport._tempDataBuffer:
                     # As HTTPConnection does it.
-                    while rest and (sent := transport.writeSomeData(rest)) > 0:
+                    while rest and (sent := getattr(transport, how)(rest)) > 0:
                         rest = rest[sent:]
                 transport.write(bytes(rest))
                 connection.socket.room = chance.choice((0, 1, 5, 1000, 16406, 100000, 1 << 20))
@@ -396,8 +514,10 @@ class TestWriting:
         assert connection.write() is main.CONNECTION_LOST
 
     def test_an_error_of_openssl_ends_the_connection(
-        self, connection: Connection, monkeypatch: pytest.MonkeyPatch
+        self, connection: Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
+        caplog.set_level(logging.INFO)
+
         class Broken:
             def write(self, data: bytes) -> int:
                 connection.port.outgoing.write(b"half a record")
@@ -405,9 +525,13 @@ class TestWriting:
                 error.reason = "INTERNAL_ERROR"
                 raise error
 
-        monkeypatch.setattr(connection.transport, "_tls", Broken())
+        monkeypatch.setattr(connection.transport, "_records", Broken())
+        with pytest.raises(ssl.SSLError):
+            connection.transport.send(b"answer")
+        assert not connection.port.outgoing.pending
         connection.transport.write(b"answer")
         assert connection.write() is main.CONNECTION_LOST
+        assert caplog.text.count("TLS connection with 192.0.2.7 failed: INTERNAL_ERROR") == 1
 
     def test_a_peer_that_takes_no_alerts_cannot_make_them_pile_up(self, connection: Connection) -> None:
         connection.socket.room = 0
@@ -419,6 +543,83 @@ class TestWriting:
                 break
         else:
             pytest.fail("they pile up")
+
+
+class TestSending:
+    """What a connection writes by while nothing waits."""
+
+    def test_small_data_is_one_record_and_one_call_of_the_socket(self, connection: Connection) -> None:
+        connection.socket.sends.clear()
+        assert connection.transport.send(b"answer") == 6
+        assert connection.socket.sends == [5 + 6 + 1 + 16]
+        assert connection.socket.taken[3:5] == (6 + 1 + 16).to_bytes(2)
+        assert connection.take() == b"answer"
+        assert not connection.writing
+
+    def test_large_data_goes_at_once_in_pieces(self, connection: Connection) -> None:
+        body = random.Random(8).randbytes(300000)
+        connection.socket.sends.clear()
+        assert connection.transport.send(body) == len(body)
+        assert len(connection.socket.sends) == 3
+        assert connection.take() == body
+
+    def test_nothing_is_sent_as_nothing(self, connection: Connection) -> None:
+        connection.socket.sends.clear()
+        assert connection.transport.send(b"") == 0
+        assert connection.socket.sends == []
+
+    @pytest.mark.parametrize("room", [0, 10])
+    def test_what_a_full_socket_does_not_take_is_kept(self, connection: Connection, room: int) -> None:
+        connection.socket.room = room
+        assert connection.transport.send(b"answer") == 0
+        assert connection.writing
+        connection.transport.write(b"answer")
+        connection.socket.room = 1 << 30
+        while connection.writing:
+            connection.write()
+        assert connection.take() == b"answer"
+        assert connection.transport.send(b"next") == 4
+        assert connection.take() == b"next"
+
+    def test_it_goes_behind_what_openssl_has_to_say(self, connection: Connection) -> None:
+        connection.socket.room = 0
+        connection.port.outgoing.write(b"an alert")
+        connection.transport._flush()
+        assert connection.transport.send(b"answer") == 0
+        connection.transport.write(b"answer")
+        connection.socket.room = 1 << 30
+        connection.write()
+        assert connection.socket.taken.startswith(b"an alert")
+        del connection.socket.taken[: len(b"an alert")]
+        assert connection.take() == b"answer"
+
+    def test_a_reset_is_an_error_that_is_met_again(self, connection: Connection) -> None:
+        connection.socket.error = BrokenPipeError(errno.EPIPE, "gone")
+        with pytest.raises(BrokenPipeError):
+            connection.transport.send(b"answer")
+        connection.transport.write(b"answer")
+        assert connection.write() is main.CONNECTION_LOST
+
+    def test_before_the_handshake_nothing_is(self) -> None:
+        connection = Connection()
+        assert connection.transport.send(b"503") == 0
+        assert connection.socket.taken == b""
+
+    def test_after_close_notify_it_is_dropped(self, connection: Connection) -> None:
+        connection.transport.loseWriteConnection()
+        connection.write()
+        connection.take()
+        assert connection.transport.send(b"too late") == 8
+        assert connection.socket.taken == b""
+
+    def test_a_protocol_may_send_while_it_is_told_of_the_end(self, connection: Connection) -> None:
+        sent: list[int] = []
+        protocol: Any = connection.protocol
+        protocol.connectionLost = lambda reason: sent.append(connection.transport.send(b"too late"))
+        connection.transport.connectionLost(Failure(main.CONNECTION_LOST))
+        sent.append(connection.transport.send(b"too late"))
+        assert sent == [8, 8]
+        assert connection.socket.taken == b""
 
 
 class TestHandshake:
@@ -602,6 +803,17 @@ class TestClosing:
         assert connection.protocol.pieces == [b"last"]
         connection.incoming.write(bytes(connection.socket.taken))
         assert connection.client.read() == b"last"
+        connection.client.unwrap()
+
+    @pytest.mark.parametrize("behind", [b"", b"no record"])
+    def test_the_peers_close_notify_may_come_alone_or_with_junk(self, connection: Connection, behind: bytes) -> None:
+        with pytest.raises(ssl.SSLWantReadError):
+            connection.client.unwrap()
+        connection.deliver()
+        connection.socket.arrived += behind
+        assert connection.read() is main.CONNECTION_DONE
+        assert connection.protocol.pieces == []
+        connection.incoming.write(bytes(connection.socket.taken))
         connection.client.unwrap()
 
     def test_the_peers_close_notify_leaves_whoever_can_send_on_its_own_direction(self, connection: Connection) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from twisted.internet.error import ConnectionLost
 
 from asgiserver.process.uvloop_reactor import UvloopReactor
 
-from .reactors import FakeLoop, FakeReader, reactor_on
+from .reactors import FakeLoop, FakeReader, WrappedSocket, reactor_on
 
 
 @pytest.fixture
@@ -71,6 +72,15 @@ class TestReset:
         loop.reset(7)
         assert loop.turn() == 0
         assert len(reader.lost) == 1
+
+    def test_so_is_a_connection_that_reads_in_a_way_of_its_own(self, reactor: Any, loop: FakeLoop) -> None:
+        reader = WrappedSocket()
+        reactor.addReader(reader)
+        loop.reset(7)
+        assert loop.turn() == 1
+        reader.result = ConnectionLost()
+        loop.reset(7)
+        assert (reader.asked, reader.lost, loop.turn()) == (2, [ConnectionLost], 0)
 
     def test_a_writer_can_be_added_before_the_reader_is_back(self, reactor: Any, loop: FakeLoop) -> None:
         reader = FakeReader()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.error import ConnectionDone
+from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 
 from asgiserver.wire.connection import HTTPConnection
@@ -61,6 +62,59 @@ class TestParts:
         transport.readable(1 << 30)
         assert transport.sent == b"a" * 10 + b"b" * 200_000
         assert not connection.slow
+
+
+class SealingSocket(FakeSocket):
+    """A transport with TLS below it, which sends by itself."""
+
+    def __init__(self, room: int = 1 << 30) -> None:
+        super().__init__(room)
+        self.sends: list[int] = []
+
+    def send(self, data: bytes) -> int:
+        if self.broken:
+            raise BrokenPipeError
+        sent = self.writeSomeData(data)
+        assert isinstance(sent, int)
+        self.sends.append(sent)
+        return sent
+
+
+class TestSender:
+    """A transport that can send is asked to, as long as nothing waits."""
+
+    def test_data_goes_to_it_at_once(self) -> None:
+        transport = SealingSocket()
+        _, connection, _ = connected(transport)
+        connection.write(b"one")
+        connection.write_all([b"two", b"three"])
+        assert (transport.sends, transport.sent, transport.writing) == ([3, 8], b"onetwothree", False)
+
+    def test_what_it_does_not_take_waits_and_what_comes_then_too(self) -> None:
+        transport = SealingSocket(room=4)
+        _, connection, _ = connected(transport)
+        connection.write(b"first")
+        connection.write(b"second")
+        assert (transport.sends, transport.sent, transport.writing) == ([4], b"firs", True)
+        transport.readable(1 << 20)
+        connection.write(b"third")
+        assert (transport.sends, transport.sent) == ([4, 5], b"firstsecondthird")
+
+    def test_an_error_is_left_to_the_reactor(self) -> None:
+        transport = SealingSocket()
+        _, connection, _ = connected(transport)
+        transport.broken = True
+        connection.write(b"answer")
+        assert transport.writing
+        assert transport.doWrite() is CONNECTION_LOST
+
+    def test_one_that_closes_is_not_asked(self) -> None:
+        transport = SealingSocket()
+        _, connection, _ = connected(transport)
+        connection.close()
+        transport.loseConnection()
+        connection.write(b"too late")
+        assert transport.sends == []
 
 
 class TestFiles:

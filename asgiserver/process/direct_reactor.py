@@ -1,7 +1,8 @@
-"""Twisted's asyncio reactor, with a shorter way to what a plain TCP socket has to read.
+"""Twisted's asyncio reactor, with a shorter way to what a connection has to read.
 
 Twisted calls a reader in its logging context, which takes longer than many a read and which nothing here asks for, and
-reads 64 KiB at most: too little for a body of 64 KiB and its head, and four times as often as a large body needs.
+reads 64 KiB at most: too little for a body of 64 KiB and its head, and four times as often as a large body needs. So a
+plain TCP socket is read from here, and a transport with a ``doRead`` of its own, such as TLS, has that called at once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Connection
 
-__all__ = ["DirectReactor", "Watch", "is_plain"]
+__all__ = ["DirectReactor", "OwnWatch", "Watch", "is_plain"]
 
 #: Most bytes of a read: a body or a frame of 64 KiB and its head are one, and it is below the size from which on malloc
 #: asks the kernel for each buffer.
@@ -69,6 +70,27 @@ class Watch:
         self.reactor._disconnectSelectable(reader, why, True)  # type: ignore[no-untyped-call]
 
 
+class OwnWatch:
+    """The callback of a connection that reads in a way of its own."""
+
+    __slots__ = ("reactor", "reader")
+
+    def __init__(self, reactor: DirectReactor, reader: Any) -> None:
+        self.reactor = reactor
+        self.reader = reader
+
+    def __call__(self) -> None:
+        reader = self.reader
+        try:
+            # An aborted connection's is another one.
+            why: Any = reader.doRead()
+        except Exception as error:  # noqa: BLE001 - whatever it is, as Twisted has it
+            why = error
+            self.reactor._log.failure(_FAILED)
+        if why is not None:
+            self.reactor._disconnectSelectable(reader, why, True)  # type: ignore[no-untyped-call]
+
+
 class DirectReactor(AsyncioSelectorReactor):
     """For any loop that an asyncio reactor can be on.
 
@@ -80,9 +102,10 @@ class DirectReactor(AsyncioSelectorReactor):
 
     def addReader(self, reader: Any) -> None:  # noqa: N802 - Twisted's name
         """Call ``reader.doRead``, or what does the same, when there is something to read or an error to meet."""
-        if not is_plain(reader):
+        if not isinstance(reader, Connection):
             super().addReader(reader)  # type: ignore[no-untyped-call]
         elif reader not in self._readers:
             descriptor = reader.fileno()
-            self._asyncioEventloop.add_reader(descriptor, Watch(self, reader))
+            kind = Watch if is_plain(reader) else OwnWatch
+            self._asyncioEventloop.add_reader(descriptor, kind(self, reader))
             self._readers[reader] = descriptor

@@ -143,7 +143,7 @@ class _Opening:
         """Let Twisted accept on a listening socket; it works on a copy, and this one is closed."""
         with sock:
             if context is not None:
-                from .tls import TLSPort
+                from .tls_port import TLSPort
 
                 port: Any = TLSPort.adopt(sock, factory, self.reactor, context)
             elif sock.family == socket.AF_UNIX:

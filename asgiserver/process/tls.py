@@ -16,16 +16,19 @@ import logging
 import socket
 import ssl
 from enum import Enum, auto
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import main, tcp
-from twisted.internet.interfaces import IHalfCloseableProtocol, INegotiated, IProtocolNegotiationFactory, ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, INegotiated, ISSLTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .client_hello import NO_APPLICATION_PROTOCOL, IncompleteHello, offered_protocols
 
-__all__ = ["TLSPort", "TLSTransport"]
+if TYPE_CHECKING:
+    from .tls_port import TLSPort
+
+__all__ = ["READ_SIZE", "TLSTransport"]
 
 logger = logging.getLogger("asgiserver.wire")
 
@@ -33,11 +36,15 @@ logger = logging.getLogger("asgiserver.wire")
 _RECORD = 16384
 
 #: Read from the socket, and encrypted for it, at a time; bytes.
-_READ = 131072
+READ_SIZE = 131072
 _WRITE = 131072
 
 #: OpenSSL's own messages to a peer that takes none of them; bytes. There is no honest way to be that many.
 _MOST_SEALED = 2 * _WRITE
+
+
+#: The socket takes no more. The last is a full kernel, as Twisted has it.
+_FULL = errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS
 
 
 class _State(Enum):
@@ -47,24 +54,24 @@ class _State(Enum):
     CLOSED = auto()  # close_notify is sent, or will be with what is left of it
 
 
+#: An enum's members take several times as long to look up.
+_HELLO, _SHAKING, _OPEN, _CLOSED = _State.HELLO, _State.SHAKING, _State.OPEN, _State.CLOSED
+
+
 @implementer(ISSLTransport, INegotiated)
 class TLSTransport(tcp.Server):
     """One connection, from the client's first byte on: ``connectionMade`` comes before the handshake.
 
-    What is written before the end of the handshake waits for it. ``writeSomeData`` may have encrypted more than it says
-    it has sent; so whoever calls it has to ``write`` the rest before anything else.
+    What is written before the end of the handshake waits for it. ``send`` and ``writeSomeData`` may have encrypted more
+    than they say they have sent; so whoever calls them has to ``write`` the rest before anything else.
 
     :ivar sealed: what OpenSSL has made and the socket has not taken.
     :ivar _claimed: how much of the data, in plain, is in ``sealed`` and not told of yet; bytes.
+    :ivar _records: reads and writes them, once the handshake is done; None before and after.
     """
 
     protocol: Any
     server: TLSPort
-
-    sealed: bytes | memoryview = b""
-    _claimed = 0
-    _hello = b""
-    _state = _State.HELLO
 
     def __init__(
         self,
@@ -78,6 +85,11 @@ class TLSTransport(tcp.Server):
         super().__init__(skt, protocol, client, server, sessionno, reactor)
         self._received, self._incoming, self._outgoing = server.received, server.incoming, server.outgoing
         self._tls: Any = server.context.wrap_bio(server.incoming, server.outgoing, server_side=True)
+        self._records: Any = None
+        self._state = _HELLO
+        self._hello = b""
+        self.sealed: bytes | memoryview = b""
+        self._claimed = 0
 
     @property
     def negotiatedProtocol(self) -> bytes | None:  # noqa: N802 - Twisted's name
@@ -93,18 +105,35 @@ class TLSTransport(tcp.Server):
 
     def doRead(self) -> Any:  # noqa: N802 - Twisted's name
         """Decrypt what the socket has, and hand it on in one piece."""
+        received, incoming = self._received, self._incoming
         try:
-            size = self.socket.recv_into(self._received)
+            size = self.socket.recv_into(received)
         except BlockingIOError:
             return None
         except OSError:
             return main.CONNECTION_LOST
         if not size:
             return main.CONNECTION_DONE
-        if self._state is _State.HELLO:
-            return self._read_hello(bytes(self._received[:size]))
-        self._incoming.write(self._received[:size])
-        return self._unseal()
+        if self._state is _HELLO:
+            return self._read_hello(bytes(received[:size]))
+        if self._records is None or size > _RECORD:
+            incoming.write(received[:size])
+            return self._unseal([])
+        try:
+            incoming.write(received[:size])
+            # What was encrypted is longer than what it says, so there is room for that, unless some came before.
+            data = self._records.read(size)
+        except ssl.SSLError as error:
+            return self._unseal([], error)
+        except BaseException:
+            # The next connection's input must not begin with it.
+            incoming.read()
+            raise
+        if not data or len(data) == size or incoming.pending or self._outgoing.pending:
+            return self._unseal([data])
+        # One whole record of data, and nothing else.
+        self.protocol.dataReceived(data)
+        return None
 
     def _read_hello(self, data: bytes) -> Any:
         self._hello += data
@@ -119,23 +148,29 @@ class TLSTransport(tcp.Server):
             self._flush()
             return main.CONNECTION_DONE
         self._incoming.write(self._hello)
-        del self._hello
-        self._state = _State.SHAKING
-        return self._unseal()
+        self._hello = b""
+        self._state = _SHAKING
+        return self._unseal([])
 
-    def _unseal(self) -> Any:
-        """Take what OpenSSL makes of its input, hand it on, and answer what OpenSSL has to answer."""
+    def _unseal(self, pieces: list[bytes], error: ssl.SSLError | None = None) -> Any:
+        """Take what OpenSSL makes of its input, hand it on, and answer what OpenSSL has to answer.
+
+        :param pieces: what it has made already; an empty one is the peer's close_notify.
+        :param error: what it has met already.
+        """
         done: Any = None
-        pieces: list[bytes] = []
         try:
-            if self._state is _State.SHAKING:
+            if error is not None:
+                raise error
+            if self._state is _SHAKING:
                 self._tls.do_handshake()
                 self._shaken()
-            while self._incoming.pending:
-                piece = self._tls.read(_RECORD)
-                if not piece:
-                    raise ssl.SSLZeroReturnError
-                pieces.append(piece)
+            ended = pieces == [b""]
+            while not ended and (self._incoming.pending or self._tls.pending()):
+                pieces.append(self._tls.read(_RECORD))
+                ended = not pieces[-1]
+            if ended:
+                raise ssl.SSLZeroReturnError
         except ssl.SSLWantReadError:
             pass  # the rest of the record, or of the handshake, is still to come
         except ssl.SSLZeroReturnError:
@@ -149,8 +184,8 @@ class TLSTransport(tcp.Server):
         # Of the handshake, an alert, or an answer to a new key.
         if self._outgoing.pending and not self._flush():
             done = done or main.CONNECTION_LOST
-        if pieces:
-            self.protocol.dataReceived(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if data := pieces[0] if len(pieces) == 1 else b"".join(pieces):
+            self.protocol.dataReceived(data)
         if done is None or not self.connected:
             return None
         # The peer's close_notify is the end, as a FIN is without TLS; ours follows what is still to be sent.
@@ -159,24 +194,63 @@ class TLSTransport(tcp.Server):
         return done
 
     def _shaken(self) -> None:
-        self._state = _State.OPEN
+        self._state = _OPEN
+        # Python's own object would do no more than to call this one.
+        self._records = getattr(self._tls, "_sslobj", self._tls)
         if self._waiting():
             self.startWriting()
 
     def _log(self, error: ssl.SSLError) -> None:
-        what = "handshake" if self._state is _State.SHAKING else "connection"
+        what = "handshake" if self._state is _SHAKING else "connection"
         logger.info("TLS %s with %s failed: %s", what, self.client[0], error.reason or error)
 
     # Writing.
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Encrypt and send the beginning of ``data``, as a socket does; nothing may wait in front of it.
+
+        :return: how much of it has been sent, bytes; a full socket is not an error.
+        :raises OSError: what ends the connection, and has to be met again by ``doWrite``.
+        """
+        size = len(data)
+        if self._state is not _OPEN or self.sealed or not 0 < size <= _WRITE:
+            return self._send_in_pieces(data)
+        try:
+            self._records.write(data)
+        except ssl.SSLError:
+            self._outgoing.read()
+            raise
+        sealed = self._outgoing.read()
+        try:
+            sent = self.socket.send(sealed)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            sent = 0
+        if sent == len(sealed):
+            return size
+        self.sealed = memoryview(sealed)[sent:]
+        self._claimed = size
+        self.startWriting()
+        return 0
+
+    def _send_in_pieces(self, data: bytes | memoryview) -> int:
+        offset, size = 0, len(data)
+        while offset < size:
+            sent = self.writeSomeData(memoryview(data)[offset:])
+            if isinstance(sent, BaseException) or sent <= 0:
+                break
+            offset += sent
+        return offset
 
     def writeSomeData(self, data: bytes | memoryview) -> Any:  # noqa: N802 - Twisted's name
         """Encrypt and send the beginning of ``data``.
 
         :return: how much of it has been sent, bytes, or the error that ends the connection.
         """
-        if self._state is not _State.OPEN:
+        if self._state is not _OPEN:
             # Nothing may follow close_notify.
-            return len(data) if self._state is _State.CLOSED else 0
+            return len(data) if self._state is _CLOSED else 0
         if self.sealed:
             lost = self._send_sealed()
             if lost is not None or self.sealed:
@@ -186,21 +260,12 @@ class TLSTransport(tcp.Server):
         if not piece:
             return done
         try:
-            self._tls.write(piece)
+            return done + self.send(piece)
         except ssl.SSLError as error:
             self._log(error)
-            self._outgoing.read()
-            return main.CONNECTION_LOST
-        sealed = self._outgoing.read()
-        sent = self._send(sealed)
-        if sent == len(sealed):
-            return done + len(piece)
-        if sent < 0:
-            return main.CONNECTION_LOST
-        self.sealed = memoryview(sealed)[sent:]
-        self._claimed = len(piece)
-        self.startWriting()
-        return done
+        except OSError:
+            pass  # a reset
+        return main.CONNECTION_LOST
 
     def doWrite(self) -> Any:  # noqa: N802 - Twisted's name
         """Send what waits, and close when that is asked for."""
@@ -223,7 +288,7 @@ class TLSTransport(tcp.Server):
 
     def _held(self) -> bool:
         """True when there is something to write, but the handshake comes first."""
-        return self._state in (_State.HELLO, _State.SHAKING) and self._waiting()
+        return self._state in (_HELLO, _SHAKING) and self._waiting()
 
     def _flush(self) -> bool:
         """Send what OpenSSL has made, or keep it for when the socket takes more; False when that is pointless."""
@@ -240,19 +305,12 @@ class TLSTransport(tcp.Server):
 
     def _send_sealed(self) -> Any:
         sealed = self.sealed
-        sent = self._send(sealed)
-        if sent < 0:
-            return main.CONNECTION_LOST
+        try:
+            sent = self.socket.send(sealed)
+        except OSError as error:
+            return None if error.errno in _FULL else main.CONNECTION_LOST
         self.sealed = memoryview(sealed)[sent:] if sent < len(sealed) else b""
         return None
-
-    def _send(self, sealed: bytes | memoryview) -> int:
-        """Bytes that the socket takes; -1 when the connection is lost."""
-        try:
-            return self.socket.send(sealed)
-        except OSError as error:
-            # ENOBUFS is a full kernel, as Twisted has it.
-            return 0 if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS) else -1
 
     # Closing.
 
@@ -272,8 +330,8 @@ class TLSTransport(tcp.Server):
 
     def _close_tls(self) -> bool:
         """Say that nothing follows, once; False while that is not sent, after which ``doWrite`` asks again."""
-        if self._state is _State.OPEN:
-            self._state = _State.CLOSED
+        if self._state is _OPEN:
+            self._state = _CLOSED
             try:
                 self._tls.unwrap()
             except ssl.SSLError:
@@ -283,48 +341,8 @@ class TLSTransport(tcp.Server):
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
         """Let go of OpenSSL's part."""
+        # The protocol, told of it, may still write.
+        self._state = _CLOSED
         super().connectionLost(reason)
-        self._tls = None
+        self._tls = self._records = None
         self.sealed = b""
-
-
-class TLSPort(tcp.Port):
-    """A listening TCP socket whose connections are TLS.
-
-    :ivar protocols: what may be spoken, as ALPN names it; empty for a factory that does not say.
-    :ivar received: what was read from a socket.
-    :ivar incoming: OpenSSL's input.
-    :ivar outgoing: OpenSSL's output.
-    """
-
-    transport = TLSTransport  # type: ignore[assignment]
-    _type = "TLS"
-
-    context: ssl.SSLContext
-    protocols: frozenset[bytes] = frozenset()
-    received: memoryview
-    incoming: ssl.MemoryBIO
-    outgoing: ssl.MemoryBIO
-
-    @classmethod
-    def adopt(cls, sock: socket.socket, factory: Any, reactor: Any, context: ssl.SSLContext) -> Self:
-        """Accept on a copy of a socket that listens already.
-
-        :param factory: an ``IProtocolFactory``; an ``IProtocolNegotiationFactory`` is asked for the protocols of ALPN.
-        """
-        port = cls._fromListeningDescriptor(reactor, sock.fileno(), sock.family, factory)  # type: ignore[no-untyped-call]
-        assert isinstance(port, cls)
-        port.secure(context)
-        port.startListening()
-        return port
-
-    def secure(self, context: ssl.SSLContext) -> None:
-        """Prepare for connections."""
-        factory: Any = self.factory
-        if IProtocolNegotiationFactory.providedBy(factory):
-            names = factory.acceptableProtocols()
-            context.set_alpn_protocols([name.decode("ascii") for name in names])
-            self.protocols = frozenset(names)
-        self.context = context
-        self.received = memoryview(bytearray(_READ))
-        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

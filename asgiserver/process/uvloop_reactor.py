@@ -14,13 +14,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from .direct_reactor import DirectReactor, Watch, is_plain
+from twisted.internet.tcp import Connection
+
+from .direct_reactor import DirectReactor, OwnWatch, Watch, is_plain
 
 __all__ = ["UvloopReactor"]
 
 
 class _PlainWatch(Watch):
     """A callback that is owned by uvloop alone."""
+
+    __slots__ = ()
+    reactor: UvloopReactor
+
+    def __del__(self) -> None:
+        self.reactor._dropped(self.reader)
+
+
+class _OwnWatch(OwnWatch):
+    """The same for a connection that reads in a way of its own."""
 
     __slots__ = ()
     reactor: UvloopReactor
@@ -68,7 +80,7 @@ class UvloopReactor(DirectReactor):
             super().addWriter(writer)  # type: ignore[no-untyped-call]
 
     def _watch(self, reader: Any, descriptor: int) -> None:
-        kind = _PlainWatch if is_plain(reader) else _Watch
+        kind: Any = _PlainWatch if is_plain(reader) else _OwnWatch if isinstance(reader, Connection) else _Watch
         try:
             self._asyncioEventloop.add_reader(descriptor, kind(self, reader))
         except RuntimeError:

@@ -2,7 +2,7 @@
 
 ``transport.write`` never sends but arms the reactor's writer, which costs two system calls and another turn of the
 loop. So while nothing is buffered data goes to the socket first, and only what that does not take to ``write``.
-Transports that wrap another (PROXY protocol, Twisted's TLS) keep ``write``.
+Our own TLS sends at once too; transports that wrap another (PROXY protocol, Twisted's TLS) keep ``write``.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class WritingProtocol(TwistedProtocol):
         self._waiters: list[asyncio.Future[None]] = []
         self._direct = False
         self._socket: socket.socket | None = None
-        # Sends to that socket; None while what is written may have to wait for what was written before.
+        # Sends at once; None while what is written may have to wait for what was written before.
         self._send: Callable[[bytes], int] | None = None
         self._file: _File | None = None
         self._paused = False
@@ -87,7 +87,14 @@ class WritingProtocol(TwistedProtocol):
         if getattr(type(transport), "writeSomeData", None) is tcp.Connection.writeSomeData:
             # A socket of TCP with nothing in between.
             self._socket = transport.getHandle()
-            self._send = self._socket.send
+        self._send = self._sender()
+
+    def _sender(self) -> Callable[[bytes], int] | None:
+        """What sends at once, and says how much: the socket's, or that of our TLS on a socket."""
+        if self._socket is not None:
+            return self._socket.send
+        sender: Callable[[bytes], int] | None = getattr(self.transport, "send", None) if self._direct else None
+        return sender
 
     def _end_writing(self) -> None:
         """The transport is gone, and whoever waits for it waits in vain."""
@@ -114,15 +121,13 @@ class WritingProtocol(TwistedProtocol):
 
     def _write_after_others(self, data: bytes) -> None:
         """Send ``data`` behind what waits in the transport, or at once when nothing does any more."""
+        if self._can_send():
+            self._unyielded -= len(data)
+            self.write(data)
+            return
         transport = self.transport
         if self._direct and not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
-            if self._socket is None:
-                data = self._write_now(data)
-            else:
-                self._send = self._socket.send
-                self._unyielded -= len(data)
-                self.write(data)
-                return
+            data = self._write_now(data)
         if data:
             transport.write(data)
 
@@ -136,7 +141,7 @@ class WritingProtocol(TwistedProtocol):
 
     def write_large(self, parts: list[bytes], size: int) -> None:
         """As :meth:`write_all` of ``size`` bytes, which are too many to be copied."""
-        if self._send is None and not self._can_send():
+        if self._socket is None or (self._send is None and not self._can_send()):
             # To TLS each write is a record or more, and what wraps a transport has its own overhead for each.
             for part in [b"".join(parts)] if self._socket is None and size <= _JOIN_WRAPPED else parts:
                 self.write(part)
@@ -145,7 +150,7 @@ class WritingProtocol(TwistedProtocol):
         if self._unyielded > _BURST:
             self._press(self.slow, True)
         try:
-            sent = self._socket.sendmsg(parts)  # type: ignore[union-attr]
+            sent = self._socket.sendmsg(parts)
         except OSError:
             sent = 0  # as in write
         if sent < size:
@@ -154,12 +159,12 @@ class WritingProtocol(TwistedProtocol):
                 self.transport.write(part)
 
     def _can_send(self) -> bool:
-        """True when a socket has sent all that had to wait."""
-        transport, sock = self.transport, self._socket
-        if sock is None or transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting:
+        """True when there is something to send by, and all that had to wait is sent."""
+        transport = self.transport
+        if not self._direct or transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting:
             return False
-        self._send = sock.send
-        return True
+        self._send = self._sender()
+        return self._send is not None
 
     def _press(self, slow: bool, congested: bool) -> None:
         self.slow, self.congested = slow, congested

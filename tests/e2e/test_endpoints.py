@@ -28,7 +28,7 @@ from zope.interface import implementer
 from asgiserver.errors import ListenError
 from asgiserver.process.endpoints import Listener, listen
 from asgiserver.process.reactor import install_reactor
-from asgiserver.process.tls import TLSPort
+from asgiserver.process.tls_port import TLSPort
 from asgiserver.settings import Settings
 
 DEADLINE = 20.0
