@@ -313,7 +313,8 @@ class TestEnd:
             assert caplog.records == []
             assert stream.calls == []
         finally:
-            loop.run_until_complete(asyncio.sleep(0))
+            with pytest.raises(RuntimeError, match="already awaited"):
+                loop.run_until_complete(task)
             loop.close()
 
 
