@@ -30,7 +30,7 @@ __all__ = ["Hub"]
 logger = logging.getLogger("asgiserver")
 
 #: An enum's members take several times as long to look up.
-_COMPLETE, _GONE = State.COMPLETE, State.GONE
+_STREAMING, _COMPLETE, _GONE = State.STREAMING, State.COMPLETE, State.GONE
 
 #: A task that waits costs more when it has begun at once; so after one, so many begin as usual. An application whose
 #: every request waits loses nothing by it then, and one that hardly ever does keeps most of what it gains.
@@ -211,11 +211,15 @@ class Hub:
         :raises ApplicationError: the message is malformed or does not fit; nothing of it was sent.
         :raises ClientDisconnected: the peer has left, and the application does not listen for that.
         """
-        if exchange.state is _GONE or exchange.stream.congested:
+        state = exchange.state
+        if state is _GONE or exchange.stream.congested:
             await Hub._handle_late_reply(exchange, message)
             return
         # By far the most: nothing is to be waited for before.
-        exchange.handle_reply(exchange.parse(message))
+        if state is _STREAMING:
+            exchange.take(message)
+        else:
+            exchange.handle_reply(exchange.parse(message))
         stream = exchange.stream
         if stream.congested:
             await stream.drain()
