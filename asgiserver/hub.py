@@ -169,11 +169,12 @@ class Hub:
         self._tasks[exchange] = None
         try:
             task = begin(coroutine, loop, path, context)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the application's
-            self.application_done(exchange, error)
-        except BaseException as error:
+        except (KeyboardInterrupt, SystemExit) as error:
+            # As out of any task, these end the loop.
             self.application_done(exchange, error)
             raise
+        except BaseException as error:  # noqa: BLE001 - the application's
+            self.application_done(exchange, error)
         else:
             if task is None:
                 self.application_done(exchange, None)

@@ -443,6 +443,30 @@ class TestFailures:
         assert len(caplog.records) == 2
         assert f"the application raised {error!r}" in str(caplog.records[0].exc_info)
 
+    @pytest.mark.parametrize("error", [GeneratorExit(), BaseException("of the application")], ids=repr)
+    def test_whatever_else_is_raised_is_logged_once_and_goes_no_further(
+        self, error: BaseException, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            raise error
+
+        async def main() -> None:
+            _, stream = await Served(application).open()
+            assert stream.status == 500
+
+        asyncio.run(main())
+        assert errors(caplog) == ["Exception in the application for GET '/page'"]
+
+    def test_what_is_not_contained_ends_the_loop(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            raise KeyboardInterrupt
+
+        async def main() -> None:
+            await Served(application).open()
+
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(main())
+
     def test_application_that_is_cancelled_is_500(self, caplog: pytest.LogCaptureFixture) -> None:
         """T110."""
 
