@@ -261,6 +261,38 @@ class TestCancelling:
         told: list[str] = []
         run(main)
 
+    @pytest.mark.parametrize("by", ["itself", "another"])
+    def test_what_it_waits_for_is_cancelled_too(self, by: str) -> None:
+        """Also before its turn: else its children would run on without it."""
+
+        async def work() -> None:
+            children.extend(asyncio.ensure_future(asyncio.sleep(0.1)) for _ in range(2))
+            if by == "itself":
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel("why")
+            try:
+                await asyncio.gather(*children)
+            except asyncio.CancelledError as error:
+                told.extend(error.args)
+                raise
+
+        async def main() -> None:
+            loop, made = asyncio.get_running_loop(), Begun(work())
+            loop.call_soon(made)
+            if by == "another":
+                loop.call_soon(lambda: made.task is not None and made.task.cancel("why"))
+            await made.returned.wait()
+            assert made.task is not None
+            with pytest.raises(asyncio.CancelledError):
+                await made.task
+            assert [child.cancelled() for child in children] == [True, True]
+            assert told == ["why"]
+
+        children: list[asyncio.Future[None]] = []
+        told: list[str] = []
+        run(main)
+
     def test_timeouts_and_groups_begin_in_the_first_step(self) -> None:
         async def work() -> None:
             with pytest.raises(asyncio.TimeoutError):

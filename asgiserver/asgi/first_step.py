@@ -97,9 +97,11 @@ else:
             task, self.task = self.task, None
             if task is None or task.awaited is _ENDED:
                 return
-            if error is None and task.awaited is not None:
-                awaited, task.awaited = task.awaited, None
+            awaited, task.awaited = task.awaited, None
+            # Cancelled before its turn: as of any task, what it waits for is cancelled first, and tells it then.
+            if awaited is not None and (error is None or _cancels(error, awaited)):
                 error = yield from _caught(awaited)
+            del awaited
             del task
             while error is not None:
                 try:
@@ -119,6 +121,9 @@ else:
         except BaseException as error:  # noqa: BLE001 - it is passed on
             return error
         return None
+
+    def _cancels(error: BaseException, awaited: Any) -> bool:
+        return isinstance(error, asyncio.CancelledError) and asyncio.isfuture(awaited) and awaited.cancel(*error.args)
 
     async def _go_on(rest: _Rest) -> None:
         await rest
