@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import subprocess
 import sys
 import weakref
 from collections.abc import Awaitable, Callable
@@ -139,6 +140,27 @@ class TestFirstStep:
 
         done: list[bool] = []
         run(main)
+
+    @ours
+    def test_where_tasks_are_written_in_python_it_is_one_of_them(self) -> None:
+        """As with PyPy, or with nest_asyncio."""
+        code = """if True:
+            import asyncio, contextvars
+            asyncio.Task = asyncio.tasks.Task = asyncio.tasks._PyTask
+            from asgiserver.asgi.first_step import begin
+            async def work():
+                assert type(asyncio.current_task()) is asyncio.Task
+                done.append(True)
+            async def main():
+                loop = asyncio.get_running_loop()
+                loop.call_soon(begin, work(), loop, "its name", contextvars.copy_context())
+                await asyncio.sleep(0.01)
+                assert done
+            done = []
+            asyncio.run(main())
+            """
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+        assert (ended.returncode, ended.stderr) == (0, "")
 
     def test_context_is_its_own_in_every_step(self) -> None:
         variable: ContextVar[str] = ContextVar("variable")

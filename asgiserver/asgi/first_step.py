@@ -129,10 +129,12 @@ else:
         await rest
 
     _new = asyncio.Task.__new__
+    #: The task that is written in Python, as PyPy's is, complains of one that nothing was made of.
+    _CAN_BEGIN = asyncio.Task.__module__ == "_asyncio"
 
     def begin(coroutine: Work, loop: AbstractEventLoop, name: str, context: Context) -> asyncio.Task[None] | None:
         """See above."""
-        if current_task(loop) is not None:
+        if not _CAN_BEGIN or current_task(loop) is not None:
             return asyncio.Task(coroutine, loop=loop, name=name, context=context)
         task = _new(_Task)
         task.began = coroutine, loop, name, context
