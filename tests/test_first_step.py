@@ -432,6 +432,49 @@ class TestAskedInItsFirstStep:
         ended: list[asyncio.Task[None]] = []
         run(main)
 
+    @pytest.mark.parametrize("error", [None, KeyError("x")], ids=repr)
+    def test_one_that_was_kept_has_ended_when_it_is_asked_later(self, error: Exception | None) -> None:
+        async def work() -> None:
+            kept.append(asyncio.current_task())
+            if error is not None:
+                raise error
+
+        async def main() -> None:
+            await begun(work())
+            await asyncio.sleep(0)
+            (task,) = kept
+            assert task.done()
+            assert not task.cancel()
+            assert not task.cancelled()
+            await asyncio.wait([task])
+            task.exception()
+
+        kept: list[Any] = []
+        run(main)
+
+    @ours
+    def test_nothing_is_made_of_one_that_nobody_keeps(self) -> None:
+        from asgiserver.asgi import first_step
+
+        async def work() -> None:
+            seen.append(type(asyncio.current_task()))
+
+        def watch(task: Any) -> None:
+            made.append(task)
+            make(task)
+
+        task_type: Any = vars(first_step)["_Task"]
+        make = task_type.make
+        seen, made = list[object](), list[object]()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(task_type, "make", watch)
+
+            async def main() -> None:
+                await begun(work())
+
+            run(main)
+        assert (seen, made) == ([task_type], [])
+
     @ours
     def test_nothing_reaches_a_task_that_was_not_made(self) -> None:
         """get_coro() of one would crash the interpreter."""

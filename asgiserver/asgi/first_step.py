@@ -13,6 +13,7 @@ import sys
 from asyncio import AbstractEventLoop, current_task
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
+from sys import getrefcount
 from typing import Any
 
 __all__ = ["begin"]
@@ -129,6 +130,8 @@ else:
         await rest
 
     _new = asyncio.Task.__new__
+    #: To a task that nobody else has: begin's own, and getrefcount's.
+    _REFERENCES = 2
     #: The task that is written in Python, as PyPy's is, complains of one that nothing was made of.
     _CAN_BEGIN = asyncio.Task.__module__ == "_asyncio"
 
@@ -149,5 +152,8 @@ else:
             raise
         finally:
             _leave_task(loop, task)
+            if task.awaited is _ENDED and getrefcount(task) > _REFERENCES:
+                # Somebody has kept it, and may ask at any time, and from anywhere, whether it is done.
+                task.make()
         task.make()
         return task
