@@ -530,3 +530,29 @@ class TestMemory:
             run(main)
         finally:
             gc.enable()
+
+    def test_error_keeps_nothing_that_keeps_it(self) -> None:
+        class Failure(Exception):
+            pass
+
+        async def work() -> None:
+            raise Failure
+
+        def call() -> None:
+            try:
+                begin(work(), asyncio.get_running_loop(), "its name", copy_context())
+            except Failure as error:
+                gone.append(weakref.ref(error))
+
+        async def main() -> None:
+            asyncio.get_running_loop().call_soon(call)
+            await asyncio.sleep(0)
+            assert [error() for error in gone] == [None]
+
+        gone: list[weakref.ref[Failure]] = []
+        gc.collect()
+        gc.disable()
+        try:
+            run(main)
+        finally:
+            gc.enable()

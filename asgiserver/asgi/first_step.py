@@ -35,7 +35,11 @@ if sys.version_info >= (3, 12):
         task = asyncio.Task(coroutine, loop=loop, name=name, context=context, eager_start=at_once)
         if not task.done():
             return task
-        task.result()
+        try:
+            task.result()
+        finally:
+            # Or the error, its traceback with this frame, and the task would keep each other.
+            del task
         return None
 
 else:
