@@ -171,6 +171,11 @@ class HTTP1Stream:
         if last:
             self._complete()
 
+    def send_parts(self, parts: list[bytes]) -> None:
+        """See ``Stream``."""
+        if self._state is _SWITCHED:
+            self._connection.write_all(parts)
+
     def send_file(
         self, descriptor: int, offset: int, count: int, *, last: bool, sent: Callable[[], None]
     ) -> None:
