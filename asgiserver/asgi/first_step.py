@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from asyncio import AbstractEventLoop, current_task
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from sys import getrefcount
 from typing import Any
 
-__all__ = ["begin"]
+__all__ = ["CAN_BEGIN", "begin"]
 
 Work = Coroutine[Any, Any, None]
+
+#: False where a task is written in Python before 3.12, as PyPy's is: it complains of one that nothing was made of.
+CAN_BEGIN = sys.version_info >= (3, 12) or asyncio.Task.__module__ == "_asyncio"
 
 
 if sys.version_info >= (3, 12):
@@ -26,13 +29,12 @@ if sys.version_info >= (3, 12):
     def begin(coroutine: Work, loop: AbstractEventLoop, name: str, context: Context) -> asyncio.Task[None] | None:
         """Run ``coroutine`` as a task up to where it first waits; the task, or None when it has ended by then.
 
-        Within another task, where none can begin, it is a usual task, which begins in its turn.
+        Only where no other task is running, and where :data:`CAN_BEGIN` says so.
 
         :param loop: the running loop.
         :raises BaseException: what ``coroutine`` raised before it waited for anything.
         """
-        at_once = current_task(loop) is None
-        task = asyncio.Task(coroutine, loop=loop, name=name, context=context, eager_start=at_once)
+        task = asyncio.Task(coroutine, loop=loop, name=name, context=context, eager_start=True)
         if not task.done():
             return task
         try:
@@ -136,13 +138,9 @@ else:
     _new = asyncio.Task.__new__
     #: To a task that nobody else has: begin's own, and getrefcount's.
     _REFERENCES = 2
-    #: The task that is written in Python, as PyPy's is, complains of one that nothing was made of.
-    _CAN_BEGIN = asyncio.Task.__module__ == "_asyncio"
 
     def begin(coroutine: Work, loop: AbstractEventLoop, name: str, context: Context) -> asyncio.Task[None] | None:
         """See above."""
-        if not _CAN_BEGIN or current_task(loop) is not None:
-            return asyncio.Task(coroutine, loop=loop, name=name, context=context)
         task = _new(_Task)
         task.began = coroutine, loop, name, context
         _enter_task(loop, task)
