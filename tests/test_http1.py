@@ -319,6 +319,12 @@ class TestApplication:
             if count == 1:
                 wire.feed(GET % 1)
 
+    def test_the_last_of_those_that_were_pipelined_waits_too(self) -> None:
+        """Else its application would answer while the exchange before it is still to be ended and logged."""
+        wire = Wire(GET % 1 + GET % 2)
+        wire.answer()
+        assert [at_once for _, at_once in wire.hub.begun] == [False, False]
+
     def test_whoever_pipelines_waits_for_a_turn(self) -> None:
         wire = Wire(GET % 1 + GET % 2 + b"GET")
         assert [at_once for _, at_once in wire.hub.begun] == [False]
