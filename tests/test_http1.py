@@ -348,6 +348,15 @@ class TestApplication:
         event = {"type": "http.request", "body": body, "more_body": not whole} if body else {}
         assert began == [(State.WAITING, event, whole)]
 
+    def test_answers_of_many_turns_are_not_one_burst(self) -> None:
+        """Whoever sent as much in one turn would have to let the others have theirs, and would count as waiting."""
+        wire = Wire()
+        for number in range(300):
+            wire.feed(GET % number)
+            wire.answer(b"*" * 4096, length=4096)
+            wire.transport.take()
+            assert not wire.connection.congested
+
     def test_broken_request_begins_none(self) -> None:
         wire = Wire(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nnonsense\r\n")
         assert wire.transport.take().startswith(b"HTTP/1.1 400 ")
