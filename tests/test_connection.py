@@ -181,7 +181,8 @@ class TestPressure:
                 connection.write(b"*" * 65536)
                 await connection.drain()
             task.cancel()
-            assert turns >= 15
+            # One for each 512 KiB, at least.
+            assert turns >= 12
 
         asyncio.run(main())
 
