@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.task import Clock
 
 from asgiserver.asgi.deadlines import Deadline, Deadlines
+
+from .fakes import Clock
 
 
 class Expired(list[str]):

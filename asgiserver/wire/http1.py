@@ -268,7 +268,7 @@ class HTTP1(HTTP1Stream):
                 self.close()
         elif hub.stopping:
             self.close()
-        elif self._idle_since > 0 and _KEEP_ALIVE in connection.deadlines.due:
+        elif self._idle_since > 0 and connection.deadlines.first is _KEEP_ALIVE:
             # It looks at this when it rings: to set it each time would cost three times as much.
             self._idle_since = hub.clock.seconds()
         else:
