@@ -155,9 +155,10 @@ class Settings:
     limit_connections: int | None = _field(16384, LIMITS, "Open connections; more are answered 503.", off="zero")
     limit_concurrency: int | None = _field(None, LIMITS, "Requests and WebSockets at a time; more are answered 503.",
                                            off="zero")
-    request_buffer_size: int = _field(262144, LIMITS,
-                                      "Body or messages kept for an application that has not read them yet, "
-                                      "and the size of a piece it gets.", unit="bytes", minimum=1024)
+    request_buffer_size: int = _field(65536, LIMITS,
+                                      "Body or messages kept for an application that does not read them, "
+                                      "before the peer is stopped; one read may bring more.",
+                                      unit="bytes", minimum=1024)
     pipeline_buffer_size: int = _field(65536, LIMITS, "Requests read ahead of the one that is being answered.",
                                        unit="bytes", minimum=1024)
 

@@ -74,21 +74,18 @@ class HTTPExchange(Exchange):
     def body_received(self, data: bytes) -> None:
         """Keep a piece of the body; the wire is paused from ``request_buffer_size`` bytes on.
 
-        While the application waits for a piece, it is from twice as many on.
+        It is kept as it came: to cut it would be to copy what is in memory anyway.
         """
         self._received += len(data)
         if self.finished:
             return
-        size = self.settings.request_buffer_size
         if self._body is None:
             self._body = deque()
-        if len(data) <= size:
-            self._body.append(data)
-        else:
-            self._body.extend(data[start : start + size] for start in range(0, len(data), size))
+        self._body.append(data)
         self._buffered += len(data)
-        # To stop and start the peer for each piece that somebody waits for would cost more than to read it.
-        if self._buffered >= (2 * size if self._waiters else size) and not self._paused:
+        # To stop and start the peer for a piece that somebody waits for would cost more than to read it.
+        awaited = self._waiters and len(self._body) == 1
+        if self._buffered >= self.settings.request_buffer_size and not awaited and not self._paused:
             self._paused = True
             self.stream.pause_reading()
         self._wake()
