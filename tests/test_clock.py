@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgiserver.asgi.deadlines import Deadline, Deadlines, Sleeper
-from asgiserver.process.clock import LoopClock
+from asgiserver.process.clock import LoopClock, _Slot
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
 
@@ -354,6 +354,24 @@ class TestSlots:
         clock.loop.advance(2.0)
         assert clock.order == ["first", "late"]
         assert clock._slots == {}
+
+    @pytest.mark.parametrize("ends", ["rings", "is left", "is left while it rings"])
+    def test_a_slot_is_no_cycle_for_the_garbage_collector(self, ends: str) -> None:
+        clock = TimedClock()
+        last = Woken(clock)
+        first = Woken(clock, then=lambda: clock.let_sleep(last) if ends == "is left while it rings" else None)
+        gc.collect()
+        gc.disable()
+        try:
+            clock.wake_later(first, 1.0)
+            clock.wake_later(last, 1.0)
+            if ends == "is left":
+                clock.let_sleep(first)
+                clock.let_sleep(last)
+            clock.loop.advance(2.0)
+            assert not [each for each in gc.get_objects() if isinstance(each, _Slot)]
+        finally:
+            gc.enable()
 
     def test_one_that_is_woken_is_kept_by_nobody(self) -> None:
         clock = TimedClock()

@@ -161,7 +161,7 @@ class TestPressure:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             transport.readable(1 << 20)
-            assert connection._waiters == []
+            assert not connection._waiters
 
         asyncio.run(main())
 

@@ -126,10 +126,14 @@ class Deadlines(Sleeper):
                     self.clear(kind)
                     expired()
         finally:
-            if self.first is not None:
-                due = min(due for _, due, _ in self._all())
-                if self._wake_at is None or due < self._wake_at:
-                    self._arm(due, max(0.0, due - self._clock.seconds()))
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Be woken again for what is left, unless a callback has seen to that."""
+        if self.first is not None:
+            due = min(due for _, due, _ in self._all())
+            if self._wake_at is None or due < self._wake_at:
+                self._arm(due, max(0.0, due - self._clock.seconds()))
 
     def _all(self) -> list[tuple[Deadline, float, Callable[[], object]]]:
         found = [(kind, *others) for kind, others in (self._others or {}).items()]

@@ -31,29 +31,38 @@ class _Slot(Sleeper):
     """The sleepers of one time, itself the end of their ring."""
 
     __slots__ = ("time", "timer")
-    before: Sleeper
-    after: Sleeper
-    timer: Handle
 
     def __init__(self, when: float) -> None:
         self.before = self.after = self
         self.time = when
+        self.timer: Handle | None = None
+
+    @property
+    def empty(self) -> bool:
+        return self.after is self
 
     def append(self, sleeper: Sleeper) -> None:
         last = self.before
+        assert last is not None
         sleeper.before, sleeper.after = last, self
         last.after = self.before = sleeper
 
     def pop(self) -> Sleeper | None:
         """The first that has come; None when there is none any more."""
         first = self.after
-        if first is self:
+        if first is self or first is None:
             return None
         second = first.after
         assert second is not None
         self.after, second.before = second, self
         first.before = first.after = None
         return first
+
+    def end(self) -> None:
+        """It is empty, and must not be a cycle for the garbage collector."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.before = self.after = self.timer = None
 
 
 class LoopClock:
@@ -98,8 +107,8 @@ class LoopClock:
             return
         before.after, after.before = after, before
         sleeper.before = sleeper.after = None
-        if isinstance(before, _Slot) and before is after:
-            before.timer.cancel()
+        if before is after and isinstance(before, _Slot):
+            before.end()
             self._forget(before)
 
     def _arm(self, slot: _Slot, delay: float) -> None:
@@ -128,5 +137,7 @@ class LoopClock:
                     message = f"Exception in {sleeper.wake!r}"
                     self._loop.call_exception_handler({"message": message, "exception": error})
         finally:
-            if slot.after is not slot:
+            if slot.empty:
+                slot.end()
+            elif slot.after is not None:
                 slot.timer = self._loop.call_soon(self._ring, slot, context=self._context)
