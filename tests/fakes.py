@@ -25,7 +25,7 @@ from asgiserver.asgi.websocket import WebSocketExchange
 from asgiserver.errors import RequestError
 from asgiserver.settings import Settings
 from asgiserver.wire.connection import HTTPConnection
-from asgiserver.wire.reader import readers
+from asgiserver.wire.reader import Readers
 
 T = TypeVar("T")
 
@@ -233,7 +233,7 @@ class WireHub:
         self.settings = Settings(**settings)
         self.clock = Clock()
         self.fields = fields()
-        self.reader = readers(self.settings)
+        self.reader = Readers(self.settings)
         self.stopping = False
         self.accepting = True
         self.refusal: RequestError | None = None

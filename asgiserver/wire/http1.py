@@ -56,6 +56,9 @@ class HTTP1(HTTP1Stream):
             self._exchange.body_received(data)
             return
         if state is not _CLOSED:
+            readers = self._connection.hub.reader
+            if self._reader is readers.unfed:
+                self._reader = readers()
             self._reader.feed(data)
             self._read()
 
