@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from collections.abc import Generator
 from functools import partial
-from types import MethodType
+from types import MethodType, coroutine
 from typing import Any
 
 from .asgi.deadlines import Deadline
@@ -29,7 +30,7 @@ __all__ = ["Hub"]
 logger = logging.getLogger("asgiserver")
 
 #: An enum's members take several times as long to look up.
-_COMPLETE, _GONE = State.COMPLETE, State.GONE
+_STREAMING, _COMPLETE, _GONE = State.STREAMING, State.COMPLETE, State.GONE
 
 #: A task that waits costs more when it has begun at once; so after one, so many begin as usual. An application whose
 #: every request waits loses nothing by it then, and one that hardly ever does keeps most of what it gains.
@@ -158,39 +159,50 @@ class Hub:
         loop, path, context = self._loop, exchange.scope["path"], self._context.copy()
         if loop is None:
             loop = asyncio.get_running_loop()
-        coroutine = self._run_application(exchange)
-        if not at_once or self._usual_turns:
+        self._tasks[exchange] = None
+        if at_once and not self._usual_turns:
+            try:
+                task = begin(self._run_application(exchange), loop, path, context)
+            except asyncio.CancelledError:
+                return
+            if task is None:
+                return
+            self._usual_turns = _USUAL_TURNS
+        else:
             self._usual_turns -= at_once
+            running = self._run_application(exchange, enter=True)
+            running.send(None)
             # Not create_task: under an eager task factory the application would answer before the request is read.
             # Named by its path: a name of asyncio's own making takes longer, and says less.
-            self._keep(exchange, asyncio.Task(coroutine, loop=loop, name=path, context=context))
-            return
-        self._tasks[exchange] = None
+            task = asyncio.Task(running, loop=loop, name=path, context=context)
+        self._tasks[exchange] = task
+
+    async def _run_application(self, exchange: Exchange, enter: bool = False) -> None:
+        """Call the application, and see to its end: a callback for that would cost a tenth of a small request.
+
+        :param enter: stop once, for who begins this by hand: what is thrown into a coroutine that was not entered, as
+            by a cancel() before its turn, never reaches its code.
+        """
         try:
-            task = begin(coroutine, loop, path, context)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the application's
+            if enter:
+                await _entered()
+            # A method of the exchange, as far as calling it goes: that is what takes the least time.
+            await self.application(exchange.scope, exchange.receive, MethodType(self.handle_reply, exchange))
+        except GeneratorExit:
+            # The loop has ended before its tasks, and with them all that an end could be told to.
+            raise
+        except self.contained as error:
+            # Out of a task it would end the loop, and with it everybody else's request.
+            failure = RuntimeError(f"the application raised {error!r}")
+            failure.__cause__ = error
+            self.application_done(exchange, failure)
+        except Exception as error:  # noqa: BLE001 - the application's, and logged there
             self.application_done(exchange, error)
         except BaseException as error:
             self.application_done(exchange, error)
             raise
         else:
-            if task is None:
-                self.application_done(exchange, None)
-            else:
-                self._usual_turns = _USUAL_TURNS
-                self._keep(exchange, task)
-
-    def _keep(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
-        self._tasks[exchange] = task
-        task.add_done_callback(partial(self._task_done, exchange), context=self._context)
-
-    async def _run_application(self, exchange: Exchange) -> None:
-        try:
-            # A method of the exchange, as far as calling it goes: that is what takes the least time.
-            await self.application(exchange.scope, exchange.receive, MethodType(self.handle_reply, exchange))
-        except self.contained as error:
-            # Out of a task it would end the loop, and with it everybody else's request.
-            raise RuntimeError(f"the application raised {error!r}") from error
+            self.application_done(exchange, None)
 
     @staticmethod
     async def handle_reply(exchange: Exchange, message: Message) -> None:
@@ -199,11 +211,15 @@ class Hub:
         :raises ApplicationError: the message is malformed or does not fit; nothing of it was sent.
         :raises ClientDisconnected: the peer has left, and the application does not listen for that.
         """
-        if exchange.state is _GONE or exchange.stream.congested:
+        state = exchange.state
+        if state is _GONE or exchange.stream.congested:
             await Hub._handle_late_reply(exchange, message)
             return
         # By far the most: nothing is to be waited for before.
-        exchange.handle_reply(exchange.parse(message))
+        if state is _STREAMING:
+            exchange.take(message)
+        else:
+            exchange.handle_reply(exchange.parse(message))
         stream = exchange.stream
         if stream.congested:
             await stream.drain()
@@ -223,9 +239,6 @@ class Hub:
             await asyncio.sleep(0)
             if not exchange.listening:
                 raise ClientDisconnected("the client has left")
-
-    def _task_done(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
-        self.application_done(exchange, asyncio.CancelledError() if task.cancelled() else task.exception())
 
     def application_done(self, exchange: Exchange, error: BaseException | None) -> None:
         """An application has ended: log its failure, and end what it left open. The only place that does.
@@ -292,6 +305,11 @@ class Hub:
     def _notify(self) -> None:
         if self._changed is not None:
             self._changed.set()
+
+
+@coroutine
+def _entered() -> Generator[None, None, None]:
+    yield
 
 
 def _is_disconnect(error: BaseException | None) -> bool:

@@ -144,6 +144,9 @@ class FakeStream:
         self.send_headers(status, headers, defaults, content_length=content_length, has_body=True, close=close)
         self.send_data(body, last=True)
 
+    def send_parts(self, parts: list[bytes]) -> None:
+        self.send_data(b"".join(parts))
+
     def send_data(self, data: bytes, *, last: bool = False) -> None:
         self._call("data")
         self.data += data

@@ -369,7 +369,7 @@ class TestSlots:
                 clock.let_sleep(first)
                 clock.let_sleep(last)
             clock.loop.advance(2.0)
-            assert not [each for each in gc.get_objects() if isinstance(each, _Slot)]
+            assert not [each for each in gc.get_objects() if type(each) is _Slot]
         finally:
             gc.enable()
 

@@ -20,6 +20,20 @@ def test_short_message_has_a_head_of_two_bytes(size: int, text: bool, first: int
     assert len(channel.written) == size + (2 if size < 126 else 4)
 
 
+@pytest.mark.parametrize("size", [16383, 16384, 65535, 65536, 200_000])
+def test_large_payload_is_not_copied_behind_its_head(size: int) -> None:
+    class Keeping(RecordingChannel):
+        def write_large(self, head: bytes, payload: bytes) -> None:
+            kept.append(payload)
+            super().write_large(head, payload)
+
+    kept: list[bytes] = []
+    channel, message = Keeping(), b"*" * size
+    FrameWriter(channel, None).send_message(message, text=False)
+    assert channel.frames == [(BINARY, message)]
+    assert [payload is message for payload in kept] == ([] if size < 16384 else [True])
+
+
 @pytest.mark.parametrize("size", [2, 200])
 def test_message_that_is_sent_while_a_read_is_parsed_keeps_its_place(size: int) -> None:
     class Echoing(RecordingChannel):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from asgiserver.asgi.exchange import Exchange, State
 from asgiserver.asgi.http import HTTPExchange
 from asgiserver.asgi.scope import Request, ScopeBuilder
-from asgiserver.errors import MessageError, RequestError, UnexpectedMessage
+from asgiserver.errors import ApplicationError, MessageError, RequestError, UnexpectedMessage
 from asgiserver.settings import Settings
 
 from .fakes import CLIENT, Clock, FakeHub, FakeStream, at_once, fields, settle, would_wait
@@ -504,3 +504,43 @@ class TestActions:
         made.send(START)
         made.send(LAST)
         assert made.hub.actions == []
+
+
+class TestPieces:
+    """The short way for the pieces of a long body: it does what the long way does, or leaves it to that."""
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            {"body": b"x" * 10},
+            {"body": b""},
+            {},
+            {"body": bytearray(b"abc")},
+            {"body": b"abc", "more_body": 1},
+            {"body": b"abc", "more_body": False},
+            {"body": "text"},
+            {"body": b"abc", "type": "http.response.start"},
+            {"body": b"abc", "type": "nonsense"},
+        ],
+    )
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    @pytest.mark.parametrize("length", [None, 15])
+    def test_both_ways_come_to_the_same(self, message: dict[str, Any], method: str, length: int | None) -> None:
+        message = {"type": "http.response.body", "more_body": True, **message}
+        headers = [] if length is None else [(b"content-length", b"%d" % length)]
+        seen: list[Any] = []
+        for short in (False, True):
+            made = Made(method=method)
+            made.send({"type": "http.response.start", "status": 200, "headers": headers})
+            made.send({"type": "http.response.body", "body": b"first", "more_body": True})
+            assert made.exchange.state is State.STREAMING
+            error = ""
+            for _ in range(2):
+                if made.exchange.state is not State.STREAMING:
+                    break
+                try:
+                    made.exchange.take(message) if short else made.send(message)
+                except ApplicationError as raised:
+                    error = f"{type(raised)}: {raised}"
+            seen.append((error, made.exchange.state, made.exchange.sent, made.stream.data, made.stream.calls))
+        assert seen[0] == seen[1]

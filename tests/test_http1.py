@@ -864,6 +864,17 @@ class TestSwitching:
         assert wire.transport.take() == b"\x81\x00"
         assert len(wire.hub.requests) == 1
 
+    def test_parts_follow_each_other(self) -> None:
+        wire, _ = self.switched()
+        wire.transport.take()
+        wire.hub.exchange.write(b"1")
+        wire.hub.exchange.write_large(b"head", b"*" * 100_000)
+        wire.hub.exchange.write(b"2")
+        assert wire.transport.take() == b"1head" + b"*" * 100_000 + b"2"
+        wire.hub.exchange.stream.close()
+        wire.hub.exchange.write_large(b"head", b"*" * 100_000)
+        assert wire.transport.take() == b""
+
     def test_bytes_that_came_with_the_handshake_are_not_lost(self) -> None:
         """T183."""
         _, engine = self.switched(b"\x81\x80mask")

@@ -271,6 +271,52 @@ class TestApplications:
         asyncio.run(main())
 
 
+class TestEnd:
+    """An application's end is met however its task ends."""
+
+    def test_task_that_is_cancelled_before_its_turn(self, caplog: pytest.LogCaptureFixture) -> None:
+        began: list[bool] = []
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            began.append(True)
+
+        async def main() -> None:
+            hub, stream = Served(application).hub, FakeStream()
+            hub.create_application(hub.open_exchange(GET, stream, ADDRESSES))
+            (task,) = hub._tasks.values()
+            assert task is not None
+            task.cancel()
+            await settle()
+            assert task.cancelled()
+            assert not hub._tasks
+            assert stream.status == 500
+
+        asyncio.run(main())
+        assert began == []
+        assert [record.message for record in caplog.records] == [
+            "The application for GET '/page' was cancelled without a complete response"
+        ]
+
+    def test_loop_that_ends_before_its_tasks_is_no_failure_of_theirs(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await asyncio.Event().wait()
+
+        served, stream = Served(application), FakeStream()
+        loop = asyncio.new_event_loop()
+        try:
+            served.hub._loop = loop
+            served.hub.create_application(served.hub.open_exchange(GET, stream, ADDRESSES))
+            (task,) = served.hub._tasks.values()
+            assert task is not None
+            task.get_coro().close()  # type: ignore[union-attr]
+            assert caplog.records == []
+            assert stream.calls == []
+        finally:
+            with pytest.raises(RuntimeError, match="already awaited"):
+                loop.run_until_complete(task)
+            loop.close()
+
+
 class TestFirstStep:
     """Which applications begin at once."""
 
@@ -867,19 +913,25 @@ class TestDisconnect:
             await receive()
             await send(ACCEPT)
             await left.wait()
-            await send(TEXT)
+            try:
+                await send(TEXT)
+            except ClientDisconnected:
+                told.append(True)
+                raise
 
         async def main() -> None:
             nonlocal left
             left = asyncio.Event()
             served = await self.lost(application, UPGRADE)
-            (task,) = served.hub._tasks.values()
+            assert served.running == 1
             left.set()
             await settle()
-            assert isinstance(task.exception(), ClientDisconnected)
+            assert served.running == 0
 
+        told: list[bool] = []
         left: asyncio.Event
         asyncio.run(main())
+        assert told == [True]
         assert caplog.records == []
 
     @pytest.mark.parametrize("how", ["from", "framework", "group"])

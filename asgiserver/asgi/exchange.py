@@ -137,6 +137,13 @@ class Exchange(Response):
         """The typed reply that ``message`` means; raises MessageError."""
         raise NotImplementedError
 
+    def take(self, message: Message) -> None:
+        """Parse a message of the application and take it, in state STREAMING.
+
+        :raises ApplicationError: the message is malformed or does not fit the state; nothing of it reached the wire.
+        """
+        self.handle_reply(self.parse(message))
+
     def handle_reply(self, reply: Any) -> None:
         """Take a parsed message of the application.
 

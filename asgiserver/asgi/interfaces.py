@@ -130,6 +130,9 @@ class Stream(Protocol):
     def send_data(self, data: bytes, *, last: bool = False) -> None:
         """Send body bytes (or, after :meth:`switch`, opaque bytes); ``last`` ends the response as :meth:`end` does."""
 
+    def send_parts(self, parts: list[bytes]) -> None:
+        """After :meth:`switch`: send opaque bytes, all ``parts`` joined, of which what is large is not copied."""
+
     def send_file(
         self, descriptor: int, offset: int, count: int, *, last: bool, sent: Callable[[], None]
     ) -> None:
@@ -211,3 +214,6 @@ class Channel(Protocol):
 
     def write(self, data: bytes) -> None:
         """Bytes for the peer, at least one whole frame."""
+
+    def write_large(self, head: bytes, payload: bytes) -> None:
+        """A frame for the peer whose payload is too large to be copied behind its head."""

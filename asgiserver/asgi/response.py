@@ -44,7 +44,7 @@ class Response:
     :ivar sent: bytes of the body that were sent.
     """
 
-    __slots__ = ("_fields", "_method", "_remaining", "_start", "sent", "status", "stream")
+    __slots__ = ("_fields", "_has_body", "_method", "_remaining", "_start", "sent", "status", "stream")
 
     def __init__(self, stream: Stream, fields: DefaultFields, method: str) -> None:
         self.stream = stream
@@ -52,6 +52,7 @@ class Response:
         self._method = method
         self._start: ResponseStart | None = None
         self._remaining: int | None = None
+        self._has_body = True
         self.status = CLIENT_CLOSED_REQUEST
         self.sent = 0
 
@@ -127,6 +128,7 @@ class Response:
     def _send_head(self, start: ResponseStart, has_body: bool) -> None:
         status, headers, length, close, _ = start
         self.status = status
+        self._has_body = has_body
         defaults = self._fields.lacking(headers)
         if status == 204 or status == 205:
             # RFC 9110 §8.6: a server MUST NOT send Content-Length in a 204; §15.3.6: a 205 says that there is nothing.

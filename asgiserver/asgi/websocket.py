@@ -145,6 +145,11 @@ class WebSocketExchange(Inbox):
         self._sent += len(data)
         self.stream.send_data(data)
 
+    def write_large(self, head: bytes, payload: bytes) -> None:
+        """A large frame for the peer."""
+        self._sent += len(head) + len(payload)
+        self.stream.send_parts([head, payload])
+
     def pong_received(self, payload: bytes) -> None:
         """Any byte shows that the peer is alive, so there is nothing to do for a pong of its own."""
 

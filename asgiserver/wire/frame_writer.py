@@ -23,6 +23,9 @@ MOST_OF_A_REASON = 123
 #: suite's smallest compressed messages have 16 bytes.
 _MIN_COMPRESSED = 16
 
+#: Payloads from this size on are not copied behind their heads; bytes.
+_LARGE = 16384
+
 #: The heads of short messages, by size.
 _TEXT_HEADS = [bytes((TEXT, size)) for size in range(126)]
 _BINARY_HEADS = [bytes((BINARY, size)) for size in range(126)]
@@ -66,7 +69,10 @@ class FrameWriter:
         else:
             head = struct.pack("!BBQ", first, 127, size)
         if self._gathered is None:
-            self._channel.write(head + payload)
+            if size < _LARGE:
+                self._channel.write(head + payload)
+            else:
+                self._channel.write_large(head, payload)
         else:
             # Thousands of pings in one read must not cost as many system calls.
             self._gathered.append(head + payload)

@@ -14,7 +14,7 @@ from ..asgi.default_fields import Defaults
 from ..asgi.exchange import Exchange
 from ..asgi.interfaces import Headers
 from ..asgi.scope import Addresses, Request
-from .response import CONTINUE, Framing, framed, head, whole
+from .response import CONTINUE, Framing, framed, head, size_line, whole
 
 if TYPE_CHECKING:
     from .connection import HTTPConnection
@@ -155,6 +155,12 @@ class HTTP1Stream:
         if state is _CLOSED:
             return
         start = self._head
+        if start is None and not last and self._framing is _CHUNKED:
+            size = len(data)
+            if size > _SHORT:
+                line = size_line(size)
+                self._connection.write_large([line, data, b"\r\n"], size + len(line) + 2)
+                return
         self._head = None
         if self._framing is _PLAIN or state is _SWITCHED:
             if start is None:
@@ -163,14 +169,16 @@ class HTTP1Stream:
                 self._connection.write(start + data)
             else:
                 self._connection.write_all([start, data])
-        elif start is None and not last and self._framing is _CHUNKED and len(data) > _SHORT:
-            size = b"%x\r\n" % len(data)
-            self._connection.write_large([size, data, b"\r\n"], len(size) + len(data) + 2)
         else:
             parts = framed(data, self._framing, last=last)
             self._connection.write_all(parts if start is None else [start, *parts])
         if last:
             self._complete()
+
+    def send_parts(self, parts: list[bytes]) -> None:
+        """See ``Stream``."""
+        if self._state is _SWITCHED:
+            self._connection.write_all(parts)
 
     def send_file(
         self, descriptor: int, offset: int, count: int, *, last: bool, sent: Callable[[], None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, auto
+from functools import lru_cache
 from http import HTTPStatus
 
 from ..asgi.default_fields import NO_DEFAULTS, DefaultFields, Defaults
@@ -11,7 +12,7 @@ from ..asgi.response import plain
 from ..asgi.response_fields import KnownFields
 from ..errors import RequestError
 
-__all__ = ["CONTINUE", "Framing", "framed", "head", "refusal", "whole"]
+__all__ = ["CONTINUE", "Framing", "framed", "head", "refusal", "size_line", "whole"]
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -63,11 +64,17 @@ def whole(status: int, headers: Headers, defaults: Defaults, body: bytes) -> byt
     return head(status, headers, defaults=defaults) + body
 
 
+@lru_cache(maxsize=64)
+def size_line(size: int) -> bytes:
+    """The line before a chunk of ``size`` bytes (RFC 9112 §7.1); most pieces of a body have the same size."""
+    return b"%x\r\n" % size
+
+
 def framed(data: bytes, framing: Framing, *, last: bool) -> list[bytes]:
     """A piece of a body as it goes over the wire (RFC 9112 §6, §7.1); without data a chunk would end the body."""
     if framing is not Framing.CHUNKED:
         return [data] if framing is Framing.PLAIN else []
-    parts = [b"%x\r\n" % len(data), data, b"\r\n"] if data else []
+    parts = [size_line(len(data)), data, b"\r\n"] if data else []
     if last:
         parts.append(b"0\r\n\r\n")
     return parts

@@ -25,7 +25,7 @@ __all__ = ["WritingProtocol"]
 logger = logging.getLogger("asgiserver")
 
 #: An application that sends without ever waiting lets the others run after this many bytes.
-_BURST = 262144
+_BURST = 524288
 #: Up to here a copy costs less than what it saves; bytes.
 _JOIN = 16384
 _JOIN_WRAPPED = 131072

@@ -95,6 +95,9 @@ class RecordingChannel:
         assert reason
         self.events.append(("failed", code))
 
+    def write_large(self, head: bytes, payload: bytes) -> None:
+        self.write(head + payload)
+
     def write(self, data: bytes) -> None:
         self.written += data
 
