@@ -13,7 +13,7 @@ from typing import Any
 from .asgi.deadlines import Deadline
 from .asgi.default_fields import DefaultFields
 from .asgi.exchange import Exchange, State, logged_request
-from .asgi.first_step import begin
+from .asgi.first_step import CAN_BEGIN, begin
 from .asgi.http import HTTPExchange
 from .asgi.interfaces import Application, Clock, Message, Stream
 from .asgi.scope import Addresses, Request, ScopeBuilder
@@ -160,7 +160,7 @@ class Hub:
         if loop is None:
             loop = asyncio.get_running_loop()
         self._tasks[exchange] = None
-        if at_once and not self._usual_turns:
+        if at_once and not self._usual_turns and CAN_BEGIN and asyncio.current_task(loop) is None:
             try:
                 task = begin(self._run_application(exchange), loop, path, context)
             except asyncio.CancelledError:
@@ -169,7 +169,7 @@ class Hub:
                 return
             self._usual_turns = _USUAL_TURNS
         else:
-            self._usual_turns -= at_once
+            self._usual_turns -= at_once and self._usual_turns > 0
             running = self._run_application(exchange, enter=True)
             running.send(None)
             # Not create_task: under an eager task factory the application would answer before the request is read.
@@ -188,21 +188,22 @@ class Hub:
                 await _entered()
             # A method of the exchange, as far as calling it goes: that is what takes the least time.
             await self.application(exchange.scope, exchange.receive, MethodType(self.handle_reply, exchange))
-        except GeneratorExit:
-            # The loop has ended before its tasks, and with them all that an end could be told to.
-            raise
         except self.contained as error:
-            # Out of a task it would end the loop, and with it everybody else's request.
-            failure = RuntimeError(f"the application raised {error!r}")
-            failure.__cause__ = error
-            self.application_done(exchange, failure)
-        except Exception as error:  # noqa: BLE001 - the application's, and logged there
-            self.application_done(exchange, error)
-        except BaseException as error:
+            self.application_done(exchange, _contained(error))
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit) as error:
             self.application_done(exchange, error)
             raise
+        except BaseException as error:
+            if isinstance(error, GeneratorExit) and self._loop_has_ended():
+                raise
+            self.application_done(exchange, error)
         else:
             self.application_done(exchange, None)
+
+    def _loop_has_ended(self) -> bool:
+        """Its tasks are thrown away then, and there is nothing that their end could be told to."""
+        running = asyncio._get_running_loop()
+        return running is None or self._loop not in (None, running)
 
     @staticmethod
     async def handle_reply(exchange: Exchange, message: Message) -> None:
@@ -305,6 +306,13 @@ class Hub:
     def _notify(self) -> None:
         if self._changed is not None:
             self._changed.set()
+
+
+def _contained(error: BaseException) -> RuntimeError:
+    """What stands for ``error``: out of a task that would end the loop, and with it everybody else's request."""
+    failure = RuntimeError(f"the application raised {error!r}")
+    failure.__cause__ = error
+    return failure
 
 
 @coroutine

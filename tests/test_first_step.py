@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import subprocess
 import sys
 import weakref
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from asgiserver.asgi.first_step import Work, begin
+from asgiserver.asgi.first_step import CAN_BEGIN, Work, begin
 
 ours = pytest.mark.skipif(sys.version_info >= (3, 12), reason="asyncio's own task is used")
 
@@ -125,20 +126,13 @@ class TestFirstStep:
         run(main)
         assert seen == ["first", "another", "second"]
 
-    def test_within_another_task_it_begins_in_its_turn(self) -> None:
-        async def work() -> None:
-            done.append(True)
-
-        async def main() -> None:
-            task = begin(work(), asyncio.get_running_loop(), "its name", copy_context())
-            assert task is not None
-            assert done == []
-            await task
-            assert done == [True]
-            assert task.get_name() == "its name"
-
-        done: list[bool] = []
-        run(main)
+    @ours
+    def test_none_can_begin_where_tasks_are_written_in_python(self) -> None:
+        """As with PyPy, or with nest_asyncio."""
+        code = "import asyncio; asyncio.Task = asyncio.tasks.Task = asyncio.tasks._PyTask; "
+        code += "from asgiserver.asgi.first_step import CAN_BEGIN; assert not CAN_BEGIN"
+        subprocess.run([sys.executable, "-c", code], timeout=30, check=True)
+        assert CAN_BEGIN
 
     def test_context_is_its_own_in_every_step(self) -> None:
         variable: ContextVar[str] = ContextVar("variable")
@@ -261,6 +255,38 @@ class TestCancelling:
         told: list[str] = []
         run(main)
 
+    @pytest.mark.parametrize("by", ["itself", "another"])
+    def test_what_it_waits_for_is_cancelled_too(self, by: str) -> None:
+        """Also before its turn: else its children would run on without it."""
+
+        async def work() -> None:
+            children.extend(asyncio.ensure_future(asyncio.sleep(0.1)) for _ in range(2))
+            if by == "itself":
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel("why")
+            try:
+                await asyncio.gather(*children)
+            except asyncio.CancelledError as error:
+                told.extend(error.args)
+                raise
+
+        async def main() -> None:
+            loop, made = asyncio.get_running_loop(), Begun(work())
+            loop.call_soon(made)
+            if by == "another":
+                loop.call_soon(lambda: made.task is not None and made.task.cancel("why"))
+            await made.returned.wait()
+            assert made.task is not None
+            with pytest.raises(asyncio.CancelledError):
+                await made.task
+            assert [child.cancelled() for child in children] == [True, True]
+            assert told == ["why"]
+
+        children: list[asyncio.Future[None]] = []
+        told: list[str] = []
+        run(main)
+
     def test_timeouts_and_groups_begin_in_the_first_step(self) -> None:
         async def work() -> None:
             with pytest.raises(asyncio.TimeoutError):
@@ -378,6 +404,49 @@ class TestAskedInItsFirstStep:
         ended: list[asyncio.Task[None]] = []
         run(main)
 
+    @pytest.mark.parametrize("error", [None, KeyError("x")], ids=repr)
+    def test_one_that_was_kept_has_ended_when_it_is_asked_later(self, error: Exception | None) -> None:
+        async def work() -> None:
+            kept.append(asyncio.current_task())
+            if error is not None:
+                raise error
+
+        async def main() -> None:
+            await begun(work())
+            await asyncio.sleep(0)
+            (task,) = kept
+            assert task.done()
+            assert not task.cancel()
+            assert not task.cancelled()
+            await asyncio.wait([task])
+            task.exception()
+
+        kept: list[Any] = []
+        run(main)
+
+    @ours
+    def test_nothing_is_made_of_one_that_nobody_keeps(self) -> None:
+        from asgiserver.asgi import first_step
+
+        async def work() -> None:
+            seen.append(type(asyncio.current_task()))
+
+        def watch(task: Any) -> None:
+            made.append(task)
+            make(task)
+
+        task_type: Any = vars(first_step)["_Task"]
+        make = task_type.make
+        seen, made = list[object](), list[object]()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(task_type, "make", watch)
+
+            async def main() -> None:
+                await begun(work())
+
+            run(main)
+        assert (seen, made) == ([task_type], [])
+
     @ours
     def test_nothing_reaches_a_task_that_was_not_made(self) -> None:
         """get_coro() of one would crash the interpreter."""
@@ -427,6 +496,32 @@ class TestMemory:
                 await asyncio.sleep(0)
             assert gone() is None
 
+        gc.collect()
+        gc.disable()
+        try:
+            run(main)
+        finally:
+            gc.enable()
+
+    def test_error_keeps_nothing_that_keeps_it(self) -> None:
+        class Failure(Exception):
+            pass
+
+        async def work() -> None:
+            raise Failure
+
+        def call() -> None:
+            try:
+                begin(work(), asyncio.get_running_loop(), "its name", copy_context())
+            except Failure as error:
+                gone.append(weakref.ref(error))
+
+        async def main() -> None:
+            asyncio.get_running_loop().call_soon(call)
+            await asyncio.sleep(0)
+            assert [error() for error in gone] == [None]
+
+        gone: list[weakref.ref[Failure]] = []
         gc.collect()
         gc.disable()
         try:

@@ -319,6 +319,12 @@ class TestApplication:
             if count == 1:
                 wire.feed(GET % 1)
 
+    def test_the_last_of_those_that_were_pipelined_waits_too(self) -> None:
+        """Else its application would answer while the exchange before it is still to be ended and logged."""
+        wire = Wire(GET % 1 + GET % 2)
+        wire.answer()
+        assert [at_once for _, at_once in wire.hub.begun] == [False, False]
+
     def test_whoever_pipelines_waits_for_a_turn(self) -> None:
         wire = Wire(GET % 1 + GET % 2 + b"GET")
         assert [at_once for _, at_once in wire.hub.begun] == [False]
@@ -341,6 +347,15 @@ class TestApplication:
         whole = len(body) == 10
         event = {"type": "http.request", "body": body, "more_body": not whole} if body else {}
         assert began == [(State.WAITING, event, whole)]
+
+    def test_answers_of_many_turns_are_not_one_burst(self) -> None:
+        """Whoever sent as much in one turn would have to let the others have theirs, and would count as waiting."""
+        wire = Wire()
+        for number in range(300):
+            wire.feed(GET % number)
+            wire.answer(b"*" * 4096, length=4096)
+            wire.transport.take()
+            assert not wire.connection.congested
 
     def test_broken_request_begins_none(self) -> None:
         wire = Wire(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nnonsense\r\n")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import logging
 import sys
+import weakref
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -370,6 +372,34 @@ class TestFirstStep:
         assert began == [True, True, *[False] * _USUAL_TURNS, True, True, True]
         assert not hub._tasks
 
+    @pytest.mark.parametrize("can_begin", [True, False])
+    def test_one_that_cannot_begin_at_once_is_seen_to_its_end(
+        self, can_begin: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Within another task, or where none can; also when it is cancelled before its turn."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            raise AssertionError("it was called")
+
+        def create(hub: Hub, exchange: Exchange) -> None:
+            hub.create_application(exchange, at_once=True)
+            task = hub._tasks[exchange]
+            assert task is not None
+            task.cancel()
+
+        async def main() -> None:
+            served, stream = Served(application), FakeStream()
+            exchange = served.hub.open_exchange(GET, stream, ADDRESSES)
+            if can_begin:
+                create(served.hub, exchange)
+            else:
+                asyncio.get_running_loop().call_soon(create, served.hub, exchange)
+            await settle()
+            assert (stream.status, served.running, served.hub._usual_turns) == (500, 0, 0)
+
+        monkeypatch.setattr("asgiserver.hub.CAN_BEGIN", can_begin)
+        asyncio.run(main())
+
 
 class TestFailures:
     @pytest.mark.parametrize("before", [[], [START]])
@@ -487,6 +517,59 @@ class TestFailures:
         asyncio.run(main())
         assert len(caplog.records) == 2
         assert f"the application raised {error!r}" in str(caplog.records[0].exc_info)
+
+    @pytest.mark.parametrize("error", [GeneratorExit(), BaseException("of the application")], ids=repr)
+    def test_whatever_else_is_raised_is_logged_once_and_goes_no_further(
+        self, error: BaseException, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            raise error
+
+        async def main() -> None:
+            _, stream = await Served(application).open()
+            assert stream.status == 500
+
+        asyncio.run(main())
+        assert errors(caplog) == ["Exception in the application for GET '/page'"]
+
+    def test_what_is_contained_keeps_nothing_that_keeps_it(self) -> None:
+        class Exit(SystemExit):
+            def __init__(self) -> None:
+                gone.append(weakref.ref(self))
+
+        class Quiet(Hub):
+            def application_failed(self, message: str, exchange: Exchange, error: BaseException | None = None) -> None:
+                seen.append(type(error))
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            raise Exit
+
+        async def main() -> None:
+            served = Served(application)
+            served.hub = Quiet(application, Settings(), lambda *_: None)
+            served.hub.clock = served.clock
+            await served.open()
+            assert [error() for error in gone] == [None]
+
+        gone: list[weakref.ref[Exit]] = []
+        seen: list[object] = []
+        gc.collect()
+        gc.disable()
+        try:
+            asyncio.run(main())
+        finally:
+            gc.enable()
+        assert seen == [RuntimeError]
+
+    def test_what_is_not_contained_ends_the_loop(self) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            raise KeyboardInterrupt
+
+        async def main() -> None:
+            await Served(application).open()
+
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(main())
 
     def test_application_that_is_cancelled_is_500(self, caplog: pytest.LogCaptureFixture) -> None:
         """T110."""

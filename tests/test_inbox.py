@@ -145,6 +145,21 @@ def test_of_two_that_wait_one_is_given_up() -> None:
     run(main)
 
 
+def test_what_is_given_back_goes_to_who_has_begun_to_wait_meanwhile() -> None:
+    async def main() -> None:
+        made = opened()
+        given_up = await receiving(made)
+        # It begins to wait before the first one hears of its message, and that it is given up.
+        task = asyncio.ensure_future(made.exchange.receive())
+        made.exchange.message_received("1")
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        assert await asyncio.wait_for(task, 1) == event("1")
+
+    run(main)
+
+
 def test_what_is_given_back_counts() -> None:
     """The peer is stopped by what waits, whether it was on its way to the application or not."""
 

@@ -510,7 +510,10 @@ class TestRememberedStarts:
             self.parsed(self.HEADERS)
             assert '"status"' in http_error(type="http.response.start", status=status, headers=self.HEADERS)
 
-    @pytest.mark.parametrize("wrong", [(b"x", b"a\nb"), (b"vary", "*"), (b"vary",), b"ab", None])
+    @pytest.mark.parametrize(
+        "wrong",
+        [(b"x", b"a\nb"), (b"vary", "*"), (b"vary",), b"ab", None, (b"vary", memoryview(bytearray(b"no hash")))],
+    )
     def test_wrong_header_among_known_ones_is_found(self, wrong: Any) -> None:
         for _ in range(2):
             self.parsed(self.HEADERS)
@@ -529,3 +532,11 @@ class TestRememberedStarts:
             self.parsed([(b"vary", b"%d" % number)])
         assert len(messages._STARTS) == messages._MOST_STARTS
         assert (200, (b"vary", b"%d" % (2 * messages._MOST_STARTS - 1))) in messages._STARTS
+
+    def test_more_fields_than_anybody_sends_are_not_kept(self) -> None:
+        field, most = (b"vary", b"*"), response_fields._MOST_FIELDS
+        for _ in range(2):
+            assert self.parsed([field] * (most + 1)).headers == [field] * (most + 1)
+        assert messages._STARTS == {}
+        self.parsed([field] * most)
+        assert len(messages._STARTS) == 1

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from asyncio import AbstractEventLoop, current_task
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
+from sys import getrefcount
 from typing import Any
 
-__all__ = ["begin"]
+__all__ = ["CAN_BEGIN", "begin"]
 
 Work = Coroutine[Any, Any, None]
+
+#: False where a task is written in Python before 3.12, as PyPy's is: it complains of one that nothing was made of.
+CAN_BEGIN = sys.version_info >= (3, 12) or asyncio.Task.__module__ == "_asyncio"
 
 
 if sys.version_info >= (3, 12):
@@ -25,16 +29,19 @@ if sys.version_info >= (3, 12):
     def begin(coroutine: Work, loop: AbstractEventLoop, name: str, context: Context) -> asyncio.Task[None] | None:
         """Run ``coroutine`` as a task up to where it first waits; the task, or None when it has ended by then.
 
-        Within another task, where none can begin, it is a usual task, which begins in its turn.
+        Only where no other task is running, and where :data:`CAN_BEGIN` says so.
 
         :param loop: the running loop.
         :raises BaseException: what ``coroutine`` raised before it waited for anything.
         """
-        at_once = current_task(loop) is None
-        task = asyncio.Task(coroutine, loop=loop, name=name, context=context, eager_start=at_once)
+        task = asyncio.Task(coroutine, loop=loop, name=name, context=context, eager_start=True)
         if not task.done():
             return task
-        task.result()
+        try:
+            task.result()
+        finally:
+            # Or the error, its traceback with this frame, and the task would keep each other.
+            del task
         return None
 
 else:
@@ -97,9 +104,11 @@ else:
             task, self.task = self.task, None
             if task is None or task.awaited is _ENDED:
                 return
-            if error is None and task.awaited is not None:
-                awaited, task.awaited = task.awaited, None
+            awaited, task.awaited = task.awaited, None
+            # Cancelled before its turn: as of any task, what it waits for is cancelled first, and tells it then.
+            if awaited is not None and (error is None or _cancels(error, awaited)):
                 error = yield from _caught(awaited)
+            del awaited
             del task
             while error is not None:
                 try:
@@ -120,15 +129,18 @@ else:
             return error
         return None
 
+    def _cancels(error: BaseException, awaited: Any) -> bool:
+        return isinstance(error, asyncio.CancelledError) and asyncio.isfuture(awaited) and awaited.cancel(*error.args)
+
     async def _go_on(rest: _Rest) -> None:
         await rest
 
     _new = asyncio.Task.__new__
+    #: To a task that nobody else has: begin's own, and getrefcount's.
+    _REFERENCES = 2
 
     def begin(coroutine: Work, loop: AbstractEventLoop, name: str, context: Context) -> asyncio.Task[None] | None:
         """See above."""
-        if current_task(loop) is not None:
-            return asyncio.Task(coroutine, loop=loop, name=name, context=context)
         task = _new(_Task)
         task.began = coroutine, loop, name, context
         _enter_task(loop, task)
@@ -142,5 +154,8 @@ else:
             raise
         finally:
             _leave_task(loop, task)
+            if task.awaited is _ENDED and getrefcount(task) > _REFERENCES:
+                # Somebody has kept it, and may ask at any time, and from anywhere, whether it is done.
+                task.make()
         task.make()
         return task

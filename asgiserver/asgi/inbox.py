@@ -79,6 +79,8 @@ class Inbox(Exchange):
     def _give_back(self, event: Message | None) -> None:
         if event is not None:
             self._keep(event["text"] if "text" in event else event["bytes"]).rotate(1)
+            # Another may have begun to wait before this one was given up.
+            self._wake()
 
 
 def _event(payload: str | bytes) -> Message:

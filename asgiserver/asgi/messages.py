@@ -229,8 +229,8 @@ def _response_start(message: dict[str, Any]) -> ResponseStart:
     key = status, *headers
     try:
         known = _STARTS.get(key)
-    except TypeError:
-        # A field is a list, or something wrong.
+    except (TypeError, ValueError):
+        # A field is a list, or something wrong, such as a memoryview.
         return _start(message, ResponseStart)
     if known is not None:
         return known

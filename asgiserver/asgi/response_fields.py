@@ -50,6 +50,8 @@ _MOST_NAMES = 500
 #: values, none of them a secret, and of short lengths.
 _PAIRS: dict[tuple[bytes, bytes], tuple[tuple[bytes, bytes], int | None]] = {}
 _MOST_PAIRS, _MOST_OF_VALUE, _MOST_DIGITS = 1500, 128, 3
+#: Most fields of a response that are remembered together.
+_MOST_FIELDS = 32
 _REPEATED = frozenset(
     b"accept-ranges access-control-allow-credentials access-control-allow-headers access-control-allow-methods "
     b"access-control-allow-origin allow cache-control content-encoding content-language content-security-policy "
@@ -70,8 +72,8 @@ def parse_fields(message: Mapping[str, Any]) -> tuple[Fields, int | None, bool]:
     for item in headers if isinstance(headers, (list, tuple)) else _iterable(message, headers):
         try:
             known = _PAIRS.get(item)
-        except TypeError:
-            known = None  # a list, or something wrong
+        except (TypeError, ValueError):
+            known = None  # a list, or something wrong, such as a memoryview
         if known is not None:
             pair, size = known
             if size is None:
@@ -98,8 +100,8 @@ def parse_fields(message: Mapping[str, Any]) -> tuple[Fields, int | None, bool]:
 
 
 def known_fields(headers: list[Any], fields: Fields) -> KnownFields | None:
-    """``fields``, which are what :func:`parse_fields` made of ``headers``, if every one of them may be remembered."""
-    if headers and len(headers) == len(fields) and all(map(_PAIRS.__contains__, headers)):
+    """``fields``, which are what :func:`parse_fields` made of ``headers``, if all of them may be remembered."""
+    if 0 < len(headers) <= _MOST_FIELDS and len(headers) == len(fields) and all(map(_PAIRS.__contains__, headers)):
         return KnownFields(fields)
     return None
 

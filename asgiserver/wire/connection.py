@@ -148,6 +148,8 @@ class HTTPConnection(ClosingProtocol):
         if wire is None:
             wire = self._wire = HTTP1(self)
             self._press(self.slow, self.congested)
+        # The loop has just had a turn.
+        self._unyielded = 0
         wire.data_received(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name

@@ -60,7 +60,7 @@ class HTTP1(HTTP1Stream):
             if self._reader is readers.unfed:
                 self._reader = readers()
             self._reader.feed(data)
-            self._read()
+            self._read(at_once=True)
 
     def connection_lost(self) -> None:
         """The connection is no more."""
@@ -89,7 +89,7 @@ class HTTP1(HTTP1Stream):
 
     # Reading.
 
-    def _read(self) -> None:
+    def _read(self, *, at_once: bool = False) -> None:
         reader = self._reader
         begun: Exchange | None = None
         try:
@@ -118,7 +118,8 @@ class HTTP1(HTTP1Stream):
             # can do first of a body that is not there, and of a WebSocket.
             request = self._request
             whole = self._state is _ANSWERING and not reader.buffered and request is not None and not request.upgrade
-            self._connection.hub.create_application(begun, at_once=whole)
+            # Who reads on because a response is complete has still to end the exchange that it was of.
+            self._connection.hub.create_application(begun, at_once=at_once and whole)
 
     def _wanted(self) -> bool:
         """True when what the reader has next may be taken."""
