@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from functools import partial
 from types import MethodType, coroutine
 from typing import Any
@@ -23,7 +23,7 @@ from .process.logs import AccessLog, ActionLogger
 from .settings import Settings
 from .wire.connection import HTTPConnection
 from .wire.handshake import check, response_headers
-from .wire.reader import Reader
+from .wire.reader import Readers
 
 __all__ = ["Hub"]
 
@@ -52,7 +52,7 @@ class Hub:
     """
 
     clock: Clock
-    reader: Callable[[], Reader]
+    reader: Readers
 
     def __init__(self, application: Application, settings: Settings, action_logger: ActionLogger | None) -> None:
         self.application = application

@@ -21,7 +21,7 @@ from .process.logs import ActionLogger
 from .process.reactor import Reactor, install_reactor
 from .settings import Settings
 from .wire.connection import HTTPFactory
-from .wire.reader import readers
+from .wire.reader import Readers
 
 __all__ = ["Server"]
 
@@ -171,7 +171,7 @@ class Server(Hub):
     async def _start(self) -> None:
         reactor = self._reactor()
         self.clock = LoopClock(asyncio.get_running_loop())
-        self.reader = readers(self.settings)
+        self.reader = Readers(self.settings)
         self._lifespan = Lifespan(self.application, self.settings, logger)
         await self._lifespan.startup()
         state = self._lifespan.state if self._lifespan.supported else None

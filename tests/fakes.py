@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from twisted.internet import task
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.main import CONNECTION_LOST
-from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
+from asgiserver.asgi.deadlines import Sleeper
 from asgiserver.asgi.default_fields import DefaultFields, Defaults
 from asgiserver.asgi.exchange import Exchange
 from asgiserver.asgi.http import HTTPExchange
@@ -24,7 +25,7 @@ from asgiserver.asgi.websocket import WebSocketExchange
 from asgiserver.errors import RequestError
 from asgiserver.settings import Settings
 from asgiserver.wire.connection import HTTPConnection
-from asgiserver.wire.reader import readers
+from asgiserver.wire.reader import Readers
 
 T = TypeVar("T")
 
@@ -74,6 +75,27 @@ def would_wait(receive: Callable[[], Awaitable[Any]]) -> bool:
 
 def fields(server_name: str = "", *lines: str) -> DefaultFields:
     return DefaultFields(server_name, lines, now=lambda: THEN + 0.5)
+
+
+class Clock(task.Clock):
+    """Twisted's, and whoever sleeps is woken by a delayed call at the very time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sleepers: dict[Sleeper, IDelayedCall] = {}
+
+    def wake_later(self, sleeper: Sleeper, delay: float) -> None:
+        assert sleeper not in self._sleepers
+        self._sleepers[sleeper] = self.callLater(delay, self._wake, sleeper)
+
+    def let_sleep(self, sleeper: Sleeper) -> None:
+        call = self._sleepers.pop(sleeper, None)
+        if call is not None:
+            call.cancel()
+
+    def _wake(self, sleeper: Sleeper) -> None:
+        del self._sleepers[sleeper]
+        sleeper.wake()
 
 
 class FakeStream:
@@ -214,7 +236,7 @@ class WireHub:
         self.settings = Settings(**settings)
         self.clock = Clock()
         self.fields = fields()
-        self.reader = readers(self.settings)
+        self.reader = Readers(self.settings)
         self.stopping = False
         self.accepting = True
         self.refusal: RequestError | None = None

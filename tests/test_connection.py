@@ -7,6 +7,7 @@ import asyncio
 import inspect
 import logging
 import textwrap
+from typing import Any
 
 import pytest
 from twisted.internet.abstract import FileDescriptor
@@ -18,7 +19,7 @@ from zope.interface import directlyProvides
 from asgiserver.asgi.messages import ResponseBody, ResponseStart
 from asgiserver.asgi.scope import Addresses
 from asgiserver.wire.closing import ClosingProtocol
-from asgiserver.wire.connection import HTTPConnection, HTTPFactory
+from asgiserver.wire.connection import _SERVERS, HTTPConnection, HTTPFactory
 from asgiserver.wire.writing import WritingProtocol
 
 from .fakes import CLIENT, SERVER, FakeSocket, FakeTransport, WireHub, settle
@@ -161,7 +162,7 @@ class TestPressure:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             transport.readable(1 << 20)
-            assert connection._waiters == []
+            assert not connection._waiters
 
         asyncio.run(main())
 
@@ -334,6 +335,34 @@ class TestAddresses:
         directlyProvides(transport, ISSLTransport)
         connection, _ = WireHub().connect(transport)
         assert connection.addresses.secure
+
+    def test_what_others_keep_is_not_kept_again(self) -> None:
+        made = []
+        for port in (4711, 4712):
+            transport = FakeTransport(IPv4Address("TCP", "192.0.2.7", port), IPv4Address("TCP", *SERVER))
+            transport.client = ("192.0.2.7", port)
+            connection, _ = WireHub().connect(transport)
+            assert connection.addresses.client is transport.client
+            made.append(connection)
+        assert made[0].addresses.server == SERVER
+        assert made[0].addresses.server is made[1].addresses.server
+
+    @pytest.mark.parametrize(
+        "client", [("198.51.100.9", 1), ("2001:db8::1", 5, 0, 0), ("2001:db8::1", 6, 0, 0), "", None, ()]
+    )
+    def test_whatever_the_transport_keeps_the_peer_is_who_it_says(self, client: Any) -> None:
+        """Behind the PROXY protocol the socket's peer is another one, and IPv6 has more than two parts."""
+        transport = FakeTransport(IPv6Address("TCP", "2001:db8::1", 5), IPv4Address("TCP", *SERVER))
+        transport.client = client
+        connection, _ = WireHub().connect(transport)
+        assert connection.addresses.client == ("2001:db8::1", 5)
+
+    def test_of_very_many_servers_not_all_are_kept(self) -> None:
+        for port in range(1000):
+            host = IPv4Address("TCP", "198.51.100.1", port)
+            connection, _ = WireHub().connect(FakeTransport(IPv4Address("TCP", *CLIENT), host))
+            assert connection.addresses.server == ("198.51.100.1", port)
+        assert len(_SERVERS) <= 256
 
     def test_they_are_asked_for_once(self) -> None:
         connection, _ = WireHub().connect(FakeTransport())

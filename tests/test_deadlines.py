@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.task import Clock
 
 from asgiserver.asgi.deadlines import Deadline, Deadlines
+
+from .fakes import Clock
 
 
 class Expired(list[str]):
@@ -196,6 +197,44 @@ def test_stopping_leaves_no_timer(clock: Clock, deadlines: Deadlines, expired: E
     assert expired == []
 
 
+def test_it_is_known_of_each_whether_it_is_set(deadlines: Deadlines, expired: Expired) -> None:
+    assert deadlines.first is None
+    kinds = [Deadline.KEEP_ALIVE, Deadline.WRITE, Deadline.CLOSE]
+    for kind in kinds:
+        deadlines.set(kind, 1.0, expired(kind.name))
+    assert deadlines.first is Deadline.KEEP_ALIVE
+    for number, kind in enumerate(kinds):
+        assert [deadlines.pending(each) for each in kinds] == [False] * number + [True] * (3 - number)
+        deadlines.clear(kind)
+    assert deadlines.first is None
+
+
+def test_what_is_cleared_leaves_those_after_it_as_they_were(
+    clock: Clock, deadlines: Deadlines, expired: Expired
+) -> None:
+    for seconds, kind in ((3.0, Deadline.KEEP_ALIVE), (1.0, Deadline.WRITE), (2.0, Deadline.CLOSE)):
+        deadlines.set(kind, seconds, expired(kind.name))
+    deadlines.clear(Deadline.KEEP_ALIVE)
+    deadlines.set(Deadline.KEEP_ALIVE, 4.0, expired("again"))
+    clock.pump([1.0] * 4)
+    assert expired == ["WRITE", "CLOSE", "again"]
+
+
+def test_settling_leaves_what_is_due_and_otherwise_nothing(
+    clock: Clock, deadlines: Deadlines, expired: Expired
+) -> None:
+    deadlines.set(Deadline.HEAD, 1.0, expired("head"))
+    deadlines.settle()
+    assert len(clock.getDelayedCalls()) == 1
+    deadlines.clear(Deadline.HEAD)
+    assert len(clock.getDelayedCalls()) == 1
+    deadlines.settle()
+    assert clock.getDelayedCalls() == []
+    deadlines.set(Deadline.HEAD, 1.0, expired("head"))
+    clock.advance(1.0)
+    assert expired == ["head"]
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from(list(Deadline)), st.one_of(st.none(), st.integers(0, 5)), st.integers(0, 3)),
@@ -223,6 +262,7 @@ def test_any_order_of_sets_and_waits_behaves_as_a_table_of_due_times(
             expected += [(kind, float(now)) for kind, when in due.items() if when <= now]
             due = {kind: when for kind, when in due.items() if when > now}
         assert sorted(expired, key=repr) == sorted(expected, key=repr)
+        assert {kind for kind in Deadline if deadlines.pending(kind)} == set(due)
     assert clock.getDelayedCalls() == []
 
 

@@ -8,14 +8,13 @@ import weakref
 from typing import Any
 
 import pytest
-from twisted.internet.task import Clock
 
 from asgiserver.asgi.deadlines import Deadline
 from asgiserver.asgi.exchange import Exchange, State, logged_request, unexpected
 from asgiserver.asgi.messages import ResponseBody
 from asgiserver.settings import Settings
 
-from .fakes import FakeHub, FakeStream, at_once, fields, settle
+from .fakes import Clock, FakeHub, FakeStream, at_once, fields, settle
 
 
 class Letterbox(Exchange):

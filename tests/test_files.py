@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.task import Clock
 
 from asgiserver.asgi.files import FilePart, SendFile, SendPath, file_part, open_path, pass_by
 from asgiserver.asgi.http import HTTPExchange
@@ -19,7 +18,7 @@ from asgiserver.asgi.messages import ResponseStart, parse_http
 from asgiserver.errors import MessageError, UnexpectedMessage
 from asgiserver.settings import Settings
 
-from .fakes import FakeHub, FakeSocket, FakeStream, WireHub, fields
+from .fakes import Clock, FakeHub, FakeSocket, FakeStream, WireHub, fields
 
 PATHSEND, ZEROCOPYSEND = "http.response.pathsend", "http.response.zerocopysend"
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.task import Clock
 
 from asgiserver.asgi.exchange import Exchange, State
 from asgiserver.asgi.http import HTTPExchange
@@ -17,7 +16,7 @@ from asgiserver.asgi.scope import Request, ScopeBuilder
 from asgiserver.errors import ApplicationError, MessageError, RequestError, UnexpectedMessage
 from asgiserver.settings import Settings
 
-from .fakes import CLIENT, FakeHub, FakeStream, at_once, fields, settle, would_wait
+from .fakes import CLIENT, Clock, FakeHub, FakeStream, at_once, fields, settle, would_wait
 from .test_scope import ADDRESSES
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"X", b"1")]}

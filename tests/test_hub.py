@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from twisted.internet.task import Clock
 
 from asgiserver.asgi.exchange import Exchange, State
 from asgiserver.asgi.http import HTTPExchange
@@ -25,7 +24,7 @@ from asgiserver.hub import _USUAL_TURNS, Hub
 from asgiserver.process.logs import AccessLog
 from asgiserver.settings import Settings
 
-from .fakes import FakeStream, settle
+from .fakes import Clock, FakeStream, settle
 from .test_scope import ADDRESSES
 
 START = {"type": "http.response.start", "status": 200}

@@ -12,7 +12,7 @@ from asgiserver.asgi.scope import CHUNKED, Request
 from asgiserver.errors import RequestError
 from asgiserver.settings import Settings
 from asgiserver.wire.body import Event
-from asgiserver.wire.reader import BodyFields, Fields, Reader, reader_class, readers
+from asgiserver.wire.reader import BodyFields, Fields, Reader, Readers, reader_class
 
 GET = b"GET /a?b HTTP/1.1\r\nHost: example.com\r\nX-Note:  caf\xe9 \t\r\nX-note: 2\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello"
@@ -363,7 +363,7 @@ class TestMemory:
 
     @pytest.mark.parametrize("name", READERS)
     def test_known_fields_are_not_parsed_again(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        make = readers(Settings(http=name))
+        make = Readers(Settings(http=name))
         first, second = make(), make()
         first.feed(GET)
         assert first.next_event() == READ
@@ -374,7 +374,7 @@ class TestMemory:
         assert second.next_event() is Event.NEED_DATA
 
     def test_what_an_application_does_to_its_headers_is_not_remembered(self) -> None:
-        make = readers(Settings())
+        make = Readers(Settings())
         for _ in range(3):
             made = make()
             made.feed(GET)
@@ -384,7 +384,7 @@ class TestMemory:
             request.headers.clear()
 
     def test_other_limits_are_another_server(self) -> None:
-        make, strict = readers(Settings()), readers(Settings(limit_head_count=2))
+        make, strict = Readers(Settings()), Readers(Settings(limit_head_count=2))
         made, other = make(), strict()
         made.feed(GET)
         made.next_event()
@@ -405,7 +405,7 @@ class TestMemory:
         self, name: str, data: bytes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """But a read that ends with them is not taken for a whole request."""
-        make = readers(Settings(http=name))
+        make = Readers(Settings(http=name))
         first, second = make(), make()
         first.feed(data)
         events = drained(first)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.task import Clock
 
 from asgiserver.asgi.exchange import State
 from asgiserver.asgi.inbox import MESSAGE_OVERHEAD
@@ -19,7 +18,7 @@ from asgiserver.asgi.websocket import WebSocketExchange
 from asgiserver.errors import MessageError, RequestError, UnexpectedMessage
 from asgiserver.settings import Settings
 
-from .fakes import CLIENT, DATE, FakeFrames, FakeHub, FakeStream, at_once, fields, settle, would_wait
+from .fakes import CLIENT, DATE, Clock, FakeFrames, FakeHub, FakeStream, at_once, fields, settle, would_wait
 from .test_scope import ADDRESSES
 
 ACCEPT = {"type": "websocket.accept"}

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from .deadlines import Sleeper
     from .default_fields import Defaults
 
 __all__ = [
@@ -54,13 +55,19 @@ class DelayedCall(Protocol):
 
 
 class Clock(Protocol):
-    """The part of Twisted's ``IReactorTime`` that is used; its ``task.Clock`` in tests, the loop's timers otherwise."""
+    """Time: the part of Twisted's ``IReactorTime`` that is used, and what wakes many at little cost."""
 
     def seconds(self) -> float:
         """A time in seconds that never goes back; its zero has no meaning."""
 
     def callLater(self, delay: float, function: Callable[..., object], /, *args: object) -> DelayedCall:  # noqa: N802
         """Call ``function(*args)`` after ``delay`` seconds."""
+
+    def wake_later(self, sleeper: Sleeper, delay: float) -> None:
+        """Call ``sleeper.wake()`` once, after ``delay`` seconds or somewhat later; it must not be waiting already."""
+
+    def let_sleep(self, sleeper: Sleeper) -> None:
+        """Do not wake it; nothing happens to one that does not wait."""
 
 
 class Hub(Protocol):

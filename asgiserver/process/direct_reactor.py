@@ -34,12 +34,13 @@ def is_plain(reader: Any) -> bool:
 class Watch:
     """The callback of a plain reader: does what Twisted's ``doRead`` does."""
 
-    __slots__ = ("most", "reactor", "reader", "receive")
+    __slots__ = ("most", "reactor", "reader", "socket")
 
     def __init__(self, reactor: DirectReactor, reader: Any) -> None:
         self.reactor = reactor
         self.reader = reader
-        self.receive = reader.socket.recv
+        #: Its bound method would cost each connection 72 bytes, and gain nothing.
+        self.socket = reader.socket
         self.most = _MOST
 
     def __call__(self) -> None:
@@ -47,7 +48,7 @@ class Watch:
         most = self.most
         why: Exception
         try:
-            data = self.receive(most)
+            data = self.socket.recv(most)
         except BlockingIOError:
             return
         except OSError:

@@ -25,6 +25,7 @@ from ..errors import ListenError, SettingsError
 from ..settings import Settings
 from . import sockets
 from .reactor import Reactor
+from .tcp_port import TCPPort
 
 __all__ = ["Listener", "listen"]
 
@@ -142,17 +143,19 @@ class _Opening:
     ) -> None:
         """Let Twisted accept on a listening socket; it works on a copy, and this one is closed."""
         with sock:
+            port: Any
             if context is not None:
                 from .tls_port import TLSPort
 
-                port: Any = TLSPort.adopt(sock, factory, self.reactor, context)
+                port = TLSPort.adopt(sock, factory, self.reactor)
+                port.secure(context)
             elif sock.family == socket.AF_UNIX:
                 from .unix_port import UNIXPort
 
                 port = UNIXPort(sock.dup(), factory, self.reactor)
-                port.startListening()
             else:
-                port = self.reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
+                port = TCPPort.adopt(sock, factory, self.reactor)
+            port.startListening()
         self.listeners.append(Listener(port, secure=context is not None, path=path))
 
     async def endpoint(self, text: str, whole: str, factory: Any) -> None:

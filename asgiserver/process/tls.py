@@ -18,12 +18,13 @@ import ssl
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet import main, tcp
+from twisted.internet import main
 from twisted.internet.interfaces import IHalfCloseableProtocol, INegotiated, ISSLTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .client_hello import NO_APPLICATION_PROTOCOL, IncompleteHello, offered_protocols
+from .tcp_port import TCPTransport
 
 if TYPE_CHECKING:
     from .tls_port import TLSPort
@@ -59,7 +60,7 @@ _HELLO, _SHAKING, _OPEN, _CLOSED = _State.HELLO, _State.SHAKING, _State.OPEN, _S
 
 
 @implementer(ISSLTransport, INegotiated)
-class TLSTransport(tcp.Server):
+class TLSTransport(TCPTransport):
     """One connection, from the client's first byte on: ``connectionMade`` comes before the handshake.
 
     What is written before the end of the handshake waits for it. ``send`` and ``writeSomeData`` may have encrypted more

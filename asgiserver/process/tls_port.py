@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
-from typing import Any, Self
+from typing import Any
 
-from twisted.internet import tcp
 from twisted.internet.interfaces import IProtocolNegotiationFactory
 
+from .tcp_port import TCPPort
 from .tls import READ_SIZE, TLSTransport
 
 __all__ = ["TLSPort"]
 
 
-class TLSPort(tcp.Port):
+class TLSPort(TCPPort):
     """A listening TCP socket whose connections are TLS.
 
     :ivar protocols: what may be spoken, as ALPN names it; empty for a factory that does not say.
@@ -23,7 +22,7 @@ class TLSPort(tcp.Port):
     :ivar outgoing: OpenSSL's output.
     """
 
-    transport = TLSTransport  # type: ignore[assignment]
+    transport = TLSTransport
     _type = "TLS"
 
     context: ssl.SSLContext
@@ -32,20 +31,8 @@ class TLSPort(tcp.Port):
     incoming: ssl.MemoryBIO
     outgoing: ssl.MemoryBIO
 
-    @classmethod
-    def adopt(cls, sock: socket.socket, factory: Any, reactor: Any, context: ssl.SSLContext) -> Self:
-        """Accept on a copy of a socket that listens already.
-
-        :param factory: an ``IProtocolFactory``; an ``IProtocolNegotiationFactory`` is asked for the protocols of ALPN.
-        """
-        port = cls._fromListeningDescriptor(reactor, sock.fileno(), sock.family, factory)  # type: ignore[no-untyped-call]
-        assert isinstance(port, cls)
-        port.secure(context)
-        port.startListening()
-        return port
-
     def secure(self, context: ssl.SSLContext) -> None:
-        """Prepare for connections."""
+        """Prepare for connections; an ``IProtocolNegotiationFactory`` is asked for the protocols of ALPN."""
         factory: Any = self.factory
         if IProtocolNegotiationFactory.providedBy(factory):
             names = factory.acceptableProtocols()

@@ -93,14 +93,14 @@ class ClosingProtocol(WritingProtocol):
         """Drop the connection, and with it what was not sent yet."""
         self.phase = _CLOSED
         self.deadlines.stop()
-        self._send = None
+        self._sender = None
         self._drop_file()
         self.transport.abortConnection()
 
     def _linger(self) -> None:
         self._buffered_before = self._buffered()
         self.deadlines.set(Deadline.CLOSE, self._settings.close_timeout, self._close_late)
-        self._send = None
+        self._sender = None
         self.transport.unregisterProducer()
         bottom = self._bottom()
         # The PROXY protocol's wrapper knows no half-close, but there is nothing of its own that it would send.
@@ -117,7 +117,7 @@ class ClosingProtocol(WritingProtocol):
         if not self.deadlines.pending(Deadline.CLOSE):
             self._buffered_before = self._buffered()
             self.deadlines.set(Deadline.CLOSE, self._settings.close_timeout, self._close_late)
-        self._send = None
+        self._sender = None
         self.transport.unregisterProducer()
         self.transport.loseConnection()
         bottom = self._bottom()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import (
@@ -28,7 +27,7 @@ from ..errors import RequestError
 from ..settings import Settings
 from .closing import ClosingProtocol, Phase
 from .http1 import HTTP1
-from .reader import Reader
+from .reader import Readers
 from .response import refusal
 
 __all__ = ["HTTPConnection", "HTTPFactory", "WireHub"]
@@ -38,6 +37,10 @@ logger = logging.getLogger("asgiserver.wire")
 #: An enum's members take several times as long to look up.
 _OPEN = Phase.OPEN
 
+#: Addresses that peers have connected to, each kept once; and most of such.
+_SERVERS: dict[Any, Any] = {}
+_MOST_SERVERS = 256
+
 
 class WireHub(Protocol):
     """What the wires need of the server."""
@@ -46,8 +49,8 @@ class WireHub(Protocol):
     clock: Clock
     fields: DefaultFields
     stopping: bool
-    #: Makes the reader of requests of a connection.
-    reader: Callable[[], Reader]
+    #: Makes the readers of requests.
+    reader: Readers
 
     def connection_made(self, connection: HTTPConnection) -> bool:
         """Count a connection; False when it is one too many."""
@@ -107,11 +110,19 @@ class HTTPConnection(ClosingProtocol):
     def addresses(self) -> Addresses:
         """The two ends; asked for with the first request, when a PROXY header has been read."""
         if self._addresses is None:
-            client, server = _address(self.transport.getPeer()), _address(self.transport.getHost())
+            transport = self.transport
+            client, server = _address(transport.getPeer()), _address(transport.getHost())
             if client is not None and client[1] is None:
                 client = None
-            secure = ISSLTransport.providedBy(self.transport)
-            self._addresses = Addresses(client, server, secure)  # type: ignore[arg-type]
+            # An idle connection is made of little else: what the transport keeps of its peer anyway will do, and the
+            # addresses that are listened on are few.
+            kept = getattr(transport, "client", None)
+            if isinstance(kept, tuple) and kept[:2] == client:
+                client = kept[:2]
+            if len(_SERVERS) >= _MOST_SERVERS:
+                _SERVERS.clear()
+            server = _SERVERS.setdefault(server, server)
+            self._addresses = Addresses(client, server, ISSLTransport.providedBy(transport))  # type: ignore[arg-type]
         return self._addresses
 
     # What Twisted calls.

@@ -56,6 +56,9 @@ class HTTP1(HTTP1Stream):
             self._exchange.body_received(data)
             return
         if state is not _CLOSED:
+            readers = self._connection.hub.reader
+            if self._reader is readers.unfed:
+                self._reader = readers()
             self._reader.feed(data)
             self._read(at_once=True)
 
@@ -269,7 +272,7 @@ class HTTP1(HTTP1Stream):
                 self.close()
         elif hub.stopping:
             self.close()
-        elif self._idle_since > 0 and _KEEP_ALIVE in connection.deadlines.due:
+        elif self._idle_since > 0 and connection.deadlines.first is _KEEP_ALIVE:
             # It looks at this when it rings: to set it each time would cost three times as much.
             self._idle_since = hub.clock.seconds()
         else:

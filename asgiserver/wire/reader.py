@@ -10,7 +10,6 @@ are framed by :mod:`.body` whichever parser has read the head.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 from ..asgi.interfaces import TCHAR
@@ -20,7 +19,7 @@ from ..settings import Settings
 from .body import Body, ChunkedBody, Event, LengthBody
 from .head import METHODS
 
-__all__ = ["BodyFields", "Fields", "Reader", "reader_class", "readers"]
+__all__ = ["BodyFields", "Fields", "Reader", "Readers", "reader_class"]
 
 #: A request line but for its version, which then is one without any question; the target has no fragment.
 _is_plain_line = re.compile(rb'([A-Z]{1,20}) (/[!"$-~]*)').fullmatch
@@ -48,15 +47,25 @@ Fields = dict[bytes, tuple[list[tuple[bytes, bytes]], str, bool]]
 BodyFields = dict[bytes, tuple[list[tuple[bytes, bytes]], str, bool, int]]
 
 
-def readers(settings: Settings) -> Callable[[], Reader]:
+class Readers:
     """Makes the readers of a server's connections, which share what they have read.
 
+    :param settings: for the kind of reader, and the limits of a head.
+    :ivar unfed: what all connections use that have sent nothing but requests which :meth:`Reader.take_whole` knows;
+        it must not be fed.
     :raises SettingsError: as of :func:`reader_class`.
     """
-    kind = reader_class(settings.http)
-    fields: Fields = {}
-    body_fields: BodyFields = {}
-    return lambda: kind(settings, fields, body_fields)
+
+    def __init__(self, settings: Settings) -> None:
+        self._kind = reader_class(settings.http)
+        self._settings = settings
+        self._fields: Fields = {}
+        self._body_fields: BodyFields = {}
+        self.unfed = self()
+
+    def __call__(self) -> Reader:
+        """One for a connection of its own."""
+        return self._kind(self._settings, self._fields, self._body_fields)
 
 
 def reader_class(name: str) -> type[Reader]:

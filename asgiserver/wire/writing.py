@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet import tcp
 from twisted.internet.abstract import FileDescriptor
@@ -50,6 +50,13 @@ class _File:
         self.sent = sent
 
 
+class _Sender(Protocol):
+    """What sends without waiting."""
+
+    def send(self, data: bytes, /) -> int:
+        """Send as much as is taken now, and say how much; OSError when nothing is."""
+
+
 class WritingProtocol(TwistedProtocol):
     """The writing half of a connection.
 
@@ -63,11 +70,11 @@ class WritingProtocol(TwistedProtocol):
         self.slow = False
         self.congested = False
         self._clock = clock
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[asyncio.Future[None]] | None = None
         self._direct = False
         self._socket: socket.socket | None = None
-        # Sends at once; None while what is written may have to wait for what was written before.
-        self._send: Callable[[bytes], int] | None = None
+        # What sends at once; None while what is written may have to wait for what was written before.
+        self._sender: _Sender | None = None
         self._file: _File | None = None
         self._paused = False
         self._unyielded = 0
@@ -87,19 +94,18 @@ class WritingProtocol(TwistedProtocol):
         if getattr(type(transport), "writeSomeData", None) is tcp.Connection.writeSomeData:
             # A socket of TCP with nothing in between.
             self._socket = transport.getHandle()
-        self._send = self._sender()
+        self._sender = self._find_sender()
 
-    def _sender(self) -> Callable[[bytes], int] | None:
-        """What sends at once, and says how much: the socket's, or that of our TLS on a socket."""
+    def _find_sender(self) -> _Sender | None:
+        """The socket, or our TLS on a socket."""
         if self._socket is not None:
-            return self._socket.send
-        sender: Callable[[bytes], int] | None = getattr(self.transport, "send", None) if self._direct else None
-        return sender
+            return self._socket
+        return self.transport if self._direct and hasattr(self.transport, "send") else None
 
     def _end_writing(self) -> None:
         """The transport is gone, and whoever waits for it waits in vain."""
         self._press(False, False)
-        self._socket = self._send = None
+        self._socket = self._sender = None
         self._drop_file()
         self._wake()
 
@@ -108,15 +114,17 @@ class WritingProtocol(TwistedProtocol):
         self._unyielded += len(data)
         if self._unyielded > _BURST:
             self._press(self.slow, True)
-        if self._send is None:
+        sender = self._sender
+        if sender is None:
             self._write_after_others(data)
             return
         try:
-            sent = self._send(data)
+            # Looked up each time: to keep the bound method would cost each connection 72 bytes, and gain nothing.
+            sent = sender.send(data)
         except OSError:
             sent = 0  # it is full, or broken: then the reactor's own attempt will meet the error again
         if sent < len(data):
-            self._send = None
+            self._sender = None
             self.transport.write(data[sent:])
 
     def _write_after_others(self, data: bytes) -> None:
@@ -141,7 +149,7 @@ class WritingProtocol(TwistedProtocol):
 
     def write_large(self, parts: list[bytes], size: int) -> None:
         """As :meth:`write_all` of ``size`` bytes, which are too many to be copied."""
-        if self._socket is None or (self._send is None and not self._can_send()):
+        if self._socket is None or (self._sender is None and not self._can_send()):
             # To TLS each write is a record or more, and what wraps a transport has its own overhead for each.
             for part in [b"".join(parts)] if self._socket is None and size <= _JOIN_WRAPPED else parts:
                 self.write(part)
@@ -154,7 +162,7 @@ class WritingProtocol(TwistedProtocol):
         except OSError:
             sent = 0  # as in write
         if sent < size:
-            self._send = None
+            self._sender = None
             for part in _rest(parts, sent):
                 self.transport.write(part)
 
@@ -163,8 +171,8 @@ class WritingProtocol(TwistedProtocol):
         transport = self.transport
         if not self._direct or transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting:
             return False
-        self._send = self._sender()
-        return self._send is not None
+        self._sender = self._find_sender()
+        return self._sender is not None
 
     def _press(self, slow: bool, congested: bool) -> None:
         self.slow, self.congested = slow, congested
@@ -257,6 +265,8 @@ class WritingProtocol(TwistedProtocol):
         """Return when the peer takes more, or is gone."""
         if self.slow:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            if self._waiters is None:
+                self._waiters = []
             self._waiters.append(waiter)
             try:
                 await waiter
@@ -268,7 +278,7 @@ class WritingProtocol(TwistedProtocol):
             await asyncio.sleep(0)
 
     def _wake(self) -> None:
-        for waiter in self._waiters:
+        for waiter in self._waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
 

@@ -11,7 +11,9 @@ import socket
 import struct
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -306,5 +308,36 @@ def test_connections_that_came_and_went_leave_no_delayed_calls(run: Any) -> None
             kept = [each for each in gc.get_objects() if issubclass(type(each), asyncio.TimerHandle | DelayedCall)]
             # asyncio lets a hundred cancelled calls lie.
             assert len(kept) <= 110
+
+    run(test())
+
+
+def ours() -> int:
+    """Bytes that asgiserver and Twisted have asked for, of this process's, the clients among it."""
+    snapshot = tracemalloc.take_snapshot()
+    kept = [tracemalloc.Filter(True, f"*/{package}/*") for package in ("asgiserver", "twisted")]
+    return sum(trace.size for trace in snapshot.filter_traces(kept).traces)
+
+
+#: asyncio's own part, which is 400 bytes, cannot be told from the client's.
+@pytest.mark.parametrize(("run", "most"), [(asyncio.run, 1_400), (on_uvloop, 2_000)])
+def test_an_idle_connection_takes_no_more_than_it_has_to(run: Any, most: int) -> None:
+    async def test() -> None:
+        application = serve(lambda scope, receive, send: answer(send), interface="asgi3")
+        async with application as server, AsyncExitStack() as stack:
+
+            async def open_more(count: int) -> int:
+                for _ in range(count):
+                    peer = await stack.enter_async_context(connect(server))
+                    await peer.request("GET", "/")
+                gc.collect()
+                return ours()
+
+            tracemalloc.start()
+            stack.callback(tracemalloc.stop)
+            before = await open_more(20)
+            each = (await open_more(100) - before) / 100
+            assert len(server.connections) == 120
+            assert each < most
 
     run(test())
