@@ -7,9 +7,8 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from .asgi.forwarded import Forwarding
 from .asgi.lifespan import Lifespan
 from .asgi.scope import ScopeBuilder
 from .errors import RequestError
@@ -19,9 +18,12 @@ from .process.clock import LoopClock
 from .process.endpoints import Listener, listen
 from .process.logs import ActionLogger
 from .process.reactor import Reactor, install_reactor
-from .settings import Settings
+from .settings import TRUSTED_PEERS, Settings
 from .wire.connection import HTTPFactory
 from .wire.reader import Readers
+
+if TYPE_CHECKING:
+    from .asgi.forwarded import Forwarding
 
 __all__ = ["Server"]
 
@@ -71,9 +73,7 @@ class Server(Hub):
         self.listeners: list[Listener] = []
         self.ready_callable = ready_callable
         self.signal_handlers = signal_handlers
-        # Made in any case: a wrong entry of the trust list is to be found before it is needed.
-        forwarding = Forwarding(settings)
-        self._forwarding = forwarding if settings.proxy_headers else None
+        self._forwarding = _forwarding(settings)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_asked = threading.Event()
         self._stop_event: asyncio.Event | None = None
@@ -261,3 +261,14 @@ class Server(Hub):
         except TimeoutError:
             return condition()
         return True
+
+
+def _forwarding(settings: Settings) -> Forwarding | None:
+    if not settings.proxy_headers and settings.forwarded_allow_ips == TRUSTED_PEERS:
+        # Its patterns take a hundredth of the time to start.
+        return None
+    from .asgi.forwarded import Forwarding
+
+    # Made in any case: a wrong entry of the trust list is to be found before it is needed.
+    forwarding = Forwarding(settings)
+    return forwarding if settings.proxy_headers else None

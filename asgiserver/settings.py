@@ -14,15 +14,14 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 from .errors import SettingsError
 
-__all__ = ["DAPHNE_KEYWORDS", "Info", "Settings", "information", "parse", "type_hints"]
+__all__ = ["DAPHNE_KEYWORDS", "TRUSTED_PEERS", "Info", "Settings", "information", "parse", "type_hints"]
 
 
-@dataclass(frozen=True, slots=True)
-class Info:
+class Info(NamedTuple):
     """What is known of a setting besides its name, type and default.
 
     :param text: one sentence for ``--help`` and the README.
@@ -61,6 +60,8 @@ WEBSOCKET = "WebSocket"
 LIMITS = "Limits"
 PROXY = "Behind a proxy"
 LOGGING = "Logging"
+
+TRUSTED_PEERS = "127.0.0.1", "::1"  # unless others are named
 
 #: Keywords of Daphne's ``Server`` that have another name here.
 DAPHNE_KEYWORDS = {
@@ -183,7 +184,7 @@ class Settings:
 
     proxy_headers: bool = _field(False, PROXY, "Take client and scheme from the forwarding fields of trusted peers.")
     forwarded_allow_ips: tuple[str, ...] = _field(
-        ("127.0.0.1", "::1"), PROXY, "Trusted peers: addresses, networks, unix, or *, with commas between.",
+        TRUSTED_PEERS, PROXY, "Trusted peers: addresses, networks, unix, or *, with commas between.",
         metavar="LIST")
     proxy_headers_host: str | None = _field(None, PROXY, "Field with the client's address, X-Forwarded-For by default; "
                                             "Forwarded for RFC 7239 alone.", metavar="NAME")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
-from .forwarded import Forwarding
 from .interfaces import Headers, Scope
+
+if TYPE_CHECKING:
+    from .forwarded import Forwarding
 
 __all__ = ["Addresses", "Request", "ScopeBuilder"]
 

@@ -82,7 +82,8 @@ UNUSED = (
     "h2", "hpack", "hyperframe", "twisted.application", "twisted.conch", "twisted.plugin", "twisted.trial",
     "twisted.web", "twisted.words", "asgiserver.service",
     # Settings that are not used here
-    "asgiserver.process.access_file", "asgiserver.process.certificates", "asgiserver.process.proxy_protocol",
+    "asgiserver.asgi.forwarded", "asgiserver.process.access_file", "asgiserver.process.certificates",
+    "asgiserver.process.proxy_protocol",
     "asgiserver.process.unix_port", "difflib", "encodings.idna", "logging.config", "logging.handlers", "tomllib",
     "twisted.internet.endpoints", "trustme",
     # What Twisted imports by itself, the first wherever pyOpenSSL is installed
