@@ -21,40 +21,36 @@ from .direct_reactor import DirectReactor, OwnWatch, Watch, is_plain
 __all__ = ["UvloopReactor"]
 
 
-class _PlainWatch(Watch):
-    """A callback that is owned by uvloop alone."""
+class _Owned:
+    """A callback that is owned by uvloop alone, and tells when it is let go of."""
 
     __slots__ = ()
-    reactor: UvloopReactor
+    reactor: Any
+    reader: Any
 
     def __del__(self) -> None:
         self.reactor._dropped(self.reader)
 
 
-class _OwnWatch(OwnWatch):
-    """The same for a connection that reads in a way of its own."""
+class _PlainWatch(_Owned, Watch):
+    """For a plain TCP socket."""
 
     __slots__ = ()
-    reactor: UvloopReactor
-
-    def __del__(self) -> None:
-        self.reactor._dropped(self.reader)
 
 
-class _Watch:
-    """The same for whatever else there may be to read."""
+class _OwnWatch(_Owned, OwnWatch):
+    """For a connection that reads in a way of its own."""
 
-    __slots__ = ("reactor", "reader")
+    __slots__ = ()
 
-    def __init__(self, reactor: UvloopReactor, reader: Any) -> None:
-        self.reactor = reactor
-        self.reader = reader
+
+class _Watch(_OwnWatch):
+    """For whatever else there may be to read, in Twisted's way."""
+
+    __slots__ = ()
 
     def __call__(self) -> None:
-        self.reactor._readOrWrite(self.reader, True)  # type: ignore[no-untyped-call]
-
-    def __del__(self) -> None:
-        self.reactor._dropped(self.reader)
+        self.reactor._readOrWrite(self.reader, True)
 
 
 class UvloopReactor(DirectReactor):
