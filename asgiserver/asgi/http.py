@@ -140,11 +140,8 @@ class HTTPExchange(Exchange):
         # The pairs of every request; a match takes five times as long to find them.
         if type(reply) is ResponseBody and (state is _STARTED or state is _STREAMING):
             body, more_body = reply
-            if state is _STARTED:
-                if more_body or not self.whole(body):
-                    self._send_body(body, more_body)
-                else:
-                    self._complete(_COMPLETE)
+            if state is _STARTED and not more_body and self.whole(body):
+                self._complete(_COMPLETE)
             else:
                 self._send_body(body, more_body)
             return

@@ -17,7 +17,6 @@ __all__ = [
     "Application",
     "Channel",
     "Clock",
-    "DelayedCall",
     "Frames",
     "Headers",
     "Hub",
@@ -47,20 +46,13 @@ def is_close_code(code: int) -> bool:
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
-class DelayedCall(Protocol):
-    """A call that :meth:`Clock.callLater` has scheduled."""
-
-    def cancel(self) -> None:
-        """Do not make the call. May raise when it was made or cancelled already."""
-
-
 class Clock(Protocol):
     """Time: the part of Twisted's ``IReactorTime`` that is used, and what wakes many at little cost."""
 
     def seconds(self) -> float:
         """A time in seconds that never goes back; its zero has no meaning."""
 
-    def callLater(self, delay: float, function: Callable[..., object], /, *args: object) -> DelayedCall:  # noqa: N802
+    def callLater(self, delay: float, function: Callable[..., object], /, *args: object) -> object:  # noqa: N802
         """Call ``function(*args)`` after ``delay`` seconds."""
 
     def wake_later(self, sleeper: Sleeper, delay: float) -> None:

@@ -149,7 +149,8 @@ class HTTP1Stream:
     def send_data(self, data: bytes, *, last: bool = False) -> None:
         """See ``Stream``."""
         state = self._state
-        if state is _SWITCHED and not last:
+        if state is _SWITCHED:
+            # Its end is close(), not a last piece.
             self._connection.write(data)
             return
         if state is _CLOSED:
@@ -162,7 +163,7 @@ class HTTP1Stream:
                 self._connection.write_large([line, data, b"\r\n"], size + len(line) + 2)
                 return
         self._head = None
-        if self._framing is _PLAIN or state is _SWITCHED:
+        if self._framing is _PLAIN:
             if start is None:
                 self._connection.write(data)
             elif len(data) <= _SHORT:
@@ -203,7 +204,7 @@ class HTTP1Stream:
         self._head = None
         end = b""
         if self._framing is _CHUNKED:
-            parts.append(b"%x\r\n" % count)
+            parts.append(size_line(count))
             end = b"\r\n0\r\n\r\n" if last else b"\r\n"
         if parts:
             self._connection.write(b"".join(parts))
