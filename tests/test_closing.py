@@ -10,24 +10,8 @@ import pytest
 from twisted.internet.tcp import Connection as TCPConnection
 from twisted.python.failure import Failure
 
-from asgiserver.asgi.messages import ResponseBody, ResponseStart
-from asgiserver.wire.connection import HTTPConnection
-
 from .fakes import FakeSocket, FakeTransport, WireHub
-
-GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
-BUFFER = FakeSocket.bufferSize
-
-
-def connected(room: int = 1 << 30, **settings: float) -> tuple[WireHub, HTTPConnection, FakeSocket]:
-    hub = WireHub(**settings)
-    connection, transport = hub.connect(FakeSocket(room))
-    return hub, connection, transport
-
-
-def answer(hub: WireHub, data: bytes = b"ok", close: bool = False) -> None:
-    hub.exchange.handle_reply(ResponseStart(200, [], None, close, False))
-    hub.exchange.handle_reply(ResponseBody(data, False))
+from .test_connection import BUFFER, GET, answer, connected
 
 
 class TestClosing:

@@ -26,6 +26,20 @@ def reactor(request: pytest.FixtureRequest, loop: FakeLoop) -> Iterator[DirectRe
     loop.closed = True
 
 
+def failing_loses_its_connection_and_is_logged(reader: Any, reactor: Any, loop: FakeLoop) -> None:
+    events: list[LogEvent] = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        reader.failure = ValueError("oh")
+        reactor.addReader(reader)
+        loop.readable(7)
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    assert reader.lost == [ValueError]
+    assert [event["log_failure"].type for event in events] == [ValueError]
+    assert loop.readers == {}
+
+
 class TestPlainSocket:
     """What is read without Twisted's doRead, and ends as there."""
 
@@ -62,18 +76,7 @@ class TestPlainSocket:
         assert (loop.readers, loop.turn()) == ({}, 0)
 
     def test_a_protocol_that_fails_loses_its_connection_and_is_logged(self, reactor: Any, loop: FakeLoop) -> None:
-        events: list[LogEvent] = []
-        globalLogPublisher.addObserver(events.append)
-        try:
-            reader = PlainSocket(b"a")
-            reader.failure = ValueError("oh")
-            reactor.addReader(reader)
-            loop.readable(7)
-        finally:
-            globalLogPublisher.removeObserver(events.append)
-        assert reader.lost == [ValueError]
-        assert [event["log_failure"].type for event in events] == [ValueError]
-        assert loop.readers == {}
+        failing_loses_its_connection_and_is_logged(PlainSocket(b"a"), reactor, loop)
 
 
 class TestWrappedSocket:
@@ -105,18 +108,7 @@ class TestWrappedSocket:
         assert (loop.readers, loop.turn()) == ({}, 0)
 
     def test_one_that_fails_loses_its_connection_and_is_logged(self, reactor: Any, loop: FakeLoop) -> None:
-        events: list[LogEvent] = []
-        globalLogPublisher.addObserver(events.append)
-        try:
-            reader = WrappedSocket()
-            reader.failure = ValueError("oh")
-            reactor.addReader(reader)
-            loop.readable(7)
-        finally:
-            globalLogPublisher.removeObserver(events.append)
-        assert reader.lost == [ValueError]
-        assert [event["log_failure"].type for event in events] == [ValueError]
-        assert loop.readers == {}
+        failing_loses_its_connection_and_is_logged(WrappedSocket(), reactor, loop)
 
 
 class TestOthers:

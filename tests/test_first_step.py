@@ -464,6 +464,15 @@ class TestAskedInItsFirstStep:
         assert methods <= set(vars(task_type))
 
 
+def run_without_collector(main: Callable[[], Awaitable[None]]) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        run(main)
+    finally:
+        gc.enable()
+
+
 class TestMemory:
     @pytest.mark.parametrize("how", ["ends", "raises", "waits", "raises late", "is cancelled", "is asked"])
     def test_nothing_is_left_without_the_garbage_collector(self, how: str) -> None:
@@ -498,12 +507,7 @@ class TestMemory:
                 await asyncio.sleep(0)
             assert gone() is None
 
-        gc.collect()
-        gc.disable()
-        try:
-            run(main)
-        finally:
-            gc.enable()
+        run_without_collector(main)
 
     def test_error_keeps_nothing_that_keeps_it(self) -> None:
         class Failure(Exception):
@@ -524,9 +528,4 @@ class TestMemory:
             assert [error() for error in gone] == [None]
 
         gone: list[weakref.ref[Failure]] = []
-        gc.collect()
-        gc.disable()
-        try:
-            run(main)
-        finally:
-            gc.enable()
+        run_without_collector(main)
