@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Generator
 from functools import partial
-from types import MethodType, coroutine
+from types import MethodType
 from typing import Any
 
 from .asgi.deadlines import Deadline
 from .asgi.default_fields import DefaultFields
 from .asgi.exchange import Exchange, State, logged_request
-from .asgi.first_step import CAN_BEGIN, begin
 from .asgi.http import HTTPExchange
 from .asgi.interfaces import Application, Clock, Message, Stream
 from .asgi.scope import Addresses, Request, ScopeBuilder
@@ -31,10 +29,6 @@ logger = logging.getLogger("asgiserver")
 
 #: An enum's members take several times as long to look up.
 _STREAMING, _COMPLETE, _GONE = State.STREAMING, State.COMPLETE, State.GONE
-
-#: A task that waits costs more when it has begun at once; so after one, so many begin as usual. An application whose
-#: every request waits loses nothing by it then, and one that hardly ever does keeps most of what it gains.
-_USUAL_TURNS = 32
 
 #: How much of a refused request's target is worth a place in the log; bytes.
 _SHOWN = 200
@@ -64,10 +58,7 @@ class Hub:
         self.stopping = False
         self.refusing = False
         self.contained: tuple[type[BaseException], ...] = (SystemExit,)
-        #: None while the first step of an application is under way.
-        self._tasks: dict[Exchange, asyncio.Task[None] | None] = {}
-        # How many applications are to begin in a turn of their own before the next may begin at once.
-        self._usual_turns = 0
+        self._tasks: dict[Exchange, asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scopes = ScopeBuilder(settings.root_path, None, None)
         self._context = contextvars.copy_context()
@@ -148,62 +139,28 @@ class Hub:
 
     # Applications.
 
-    def create_application(self, exchange: Exchange, *, at_once: bool = False) -> None:
+    def create_application(self, exchange: Exchange) -> None:
         """Spawn the application for ``exchange``, in a copy of the server's own context.
 
         Without that, a pipelined request would inherit the context variables of the application before it.
-
-        :param at_once: let it run up to where it first waits, unless another application is running now, or one of the
-            last had to wait. Nothing may be left to do then for who has read the request.
         """
-        loop, path, context = self._loop, exchange.scope["path"], self._context.copy()
-        if loop is None:
-            loop = asyncio.get_running_loop()
-        self._tasks[exchange] = None
-        if at_once and not self._usual_turns and CAN_BEGIN and asyncio.current_task(loop) is None:
-            try:
-                task = begin(self._run_application(exchange), loop, path, context)
-            except asyncio.CancelledError:
-                return
-            if task is None:
-                return
-            self._usual_turns = _USUAL_TURNS
-        else:
-            self._usual_turns -= at_once and self._usual_turns > 0
-            running = self._run_application(exchange, enter=True)
-            running.send(None)
-            # Not create_task: under an eager task factory the application would answer before the request is read.
-            # Named by its path: a name of asyncio's own making takes longer, and says less.
-            task = asyncio.Task(running, loop=loop, name=path, context=context)
+        loop = self._loop or asyncio.get_running_loop()
+        # Not create_task: under an eager task factory the application would answer before the request is read.
+        # Named by the path: a name of asyncio's own making takes longer, and says less.
+        name, context = exchange.scope["path"], self._context.copy()
+        task = asyncio.Task(self._run_application(exchange), loop=loop, name=name, context=context)
         self._tasks[exchange] = task
+        task.add_done_callback(partial(self._task_done, exchange), context=context)
 
-    async def _run_application(self, exchange: Exchange, enter: bool = False) -> None:
-        """Call the application, and see to its end: a callback for that would cost a tenth of a small request.
-
-        :param enter: stop once, for who begins this by hand: what is thrown into a coroutine that was not entered, as
-            by a cancel() before its turn, never reaches its code.
-        """
+    async def _run_application(self, exchange: Exchange) -> None:
         try:
-            if enter:
-                await _entered()
             # A method of the exchange, as far as calling it goes: that is what takes the least time.
             await self.application(exchange.scope, exchange.receive, MethodType(self.handle_reply, exchange))
         except self.contained as error:
-            self.application_done(exchange, _contained(error))
-        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit) as error:
-            self.application_done(exchange, error)
-            raise
-        except BaseException as error:
-            if isinstance(error, GeneratorExit) and self._loop_has_ended():
-                raise
-            self.application_done(exchange, error)
-        else:
-            self.application_done(exchange, None)
+            raise _contained(error) from error
 
-    def _loop_has_ended(self) -> bool:
-        """Its tasks are thrown away then, and there is nothing that their end could be told to."""
-        running = asyncio._get_running_loop()
-        return running is None or self._loop not in (None, running)
+    def _task_done(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
+        self.application_done(exchange, asyncio.CancelledError() if task.cancelled() else task.exception())
 
     @staticmethod
     async def handle_reply(exchange: Exchange, message: Message) -> None:
@@ -310,14 +267,7 @@ class Hub:
 
 def _contained(error: BaseException) -> RuntimeError:
     """What stands for ``error``: out of a task that would end the loop, and with it everybody else's request."""
-    failure = RuntimeError(f"the application raised {error!r}")
-    failure.__cause__ = error
-    return failure
-
-
-@coroutine
-def _entered() -> Generator[None, None, None]:
-    yield
+    return RuntimeError(f"the application raised {error!r}")
 
 
 def _is_disconnect(error: BaseException | None) -> bool:

@@ -243,8 +243,7 @@ class Server(Hub):
         # it listens, and asyncio logs that task's exception as one that nobody has looked at.
         await self._wait_until(lambda: not self._tasks, now() + _TOLD_WAIT)
         for task in list(self._tasks.values()):
-            if task is not None:
-                task.cancel()
+            task.cancel()
         # Whoever gives requests less time than that means the end to be near.
         await self._wait_until(lambda: not self._tasks, now() + min(_LAST_WAIT, max(timeout, _TOLD_WAIT)))
         for exchange in self._tasks:

@@ -243,7 +243,7 @@ class WireHub:
         self.connections: set[HTTPConnection] = set()
         self.requests: list[Request] = []
         self.exchanges: list[Any] = []
-        self.begun: list[tuple[Exchange, bool]] = []
+        self.begun: list[Exchange] = []
         self.refused: list[tuple[Request | None, int]] = []
         self.scopes = ScopeBuilder("", None, None)
         self.log = FakeHub(logs_actions=False)
@@ -274,8 +274,8 @@ class WireHub:
         self.exchanges.append(exchange)
         return exchange
 
-    def create_application(self, exchange: Exchange, *, at_once: bool) -> None:
-        self.begun.append((exchange, at_once))
+    def create_application(self, exchange: Exchange) -> None:
+        self.begun.append(exchange)
 
     def request_refused(self, request: Request | None, addresses: Addresses, error: RequestError) -> None:
         self.refused.append((request, error.status))

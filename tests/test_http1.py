@@ -307,46 +307,30 @@ class TestPipelining:
 
 
 class TestApplication:
-    """When the application of a request is begun, and whether at once."""
+    """When the application of a request is begun."""
 
-    def test_request_that_is_all_there_is_begins_at_once(self) -> None:
-        wire = Wire(GET % 1)
-        for count in (1, 2):
-            assert wire.hub.begun == [(exchange, True) for exchange in wire.hub.exchanges]
+    def test_each_request_begins_one(self) -> None:
+        wire = Wire(GET % 1 + GET % 2 + b"GET")
+        for count in (1, 2, 3):
+            assert wire.hub.begun == wire.hub.exchanges
             assert len(wire.hub.begun) == count
             wire.answer()
-            # Read in the usual way the first time, in the short way the second time.
-            if count == 1:
-                wire.feed(GET % 1)
-
-    def test_the_last_of_those_that_were_pipelined_waits_too(self) -> None:
-        """Else its application would answer while the exchange before it is still to be ended and logged."""
-        wire = Wire(GET % 1 + GET % 2)
-        wire.answer()
-        assert [at_once for _, at_once in wire.hub.begun] == [False, False]
-
-    def test_whoever_pipelines_waits_for_a_turn(self) -> None:
-        wire = Wire(GET % 1 + GET % 2 + b"GET")
-        assert [at_once for _, at_once in wire.hub.begun] == [False]
-        wire.answer()
-        assert [at_once for _, at_once in wire.hub.begun] == [False, False]
-        wire.answer()
-        wire.feed(b" / HTTP/1.1\r\nhost: x\r\n\r\n")
-        assert [at_once for _, at_once in wire.hub.begun] == [False, False, True]
+            if count == 2:
+                wire.feed(b" / HTTP/1.1\r\nhost: x\r\n\r\n")
 
     @pytest.mark.parametrize("body", [b"", b"01234", b"0123456789"])
     def test_what_is_there_of_a_body_comes_first(self, body: bytes) -> None:
-        began: list[tuple[State, dict[str, Any], bool]] = []
+        began: list[tuple[State, dict[str, Any]]] = []
 
-        def create_application(exchange: Any, *, at_once: bool) -> None:
-            began.append((exchange.state, wire.receive() if body else {}, at_once))
+        def create_application(exchange: Any) -> None:
+            began.append((exchange.state, wire.receive() if body else {}))
 
         wire = Wire()
         wire.hub.create_application = create_application  # type: ignore[method-assign]
         wire.feed(POST + body)
         whole = len(body) == 10
         event = {"type": "http.request", "body": body, "more_body": not whole} if body else {}
-        assert began == [(State.WAITING, event, whole)]
+        assert began == [(State.WAITING, event)]
 
     def test_answers_of_many_turns_are_not_one_burst(self) -> None:
         """Whoever sent as much in one turn would have to let the others have theirs, and would count as waiting."""
@@ -363,9 +347,9 @@ class TestApplication:
         assert len(wire.hub.exchanges) == 1
         assert wire.hub.begun == []
 
-    def test_websocket_begins_in_a_turn(self) -> None:
+    def test_websocket_begins_one(self) -> None:
         wire = Wire(UPGRADE)
-        assert wire.hub.begun == [(wire.hub.exchange, False)]
+        assert wire.hub.begun == [wire.hub.exchange]
 
     def test_refused_request_begins_none(self) -> None:
         wire = Wire()

@@ -9,7 +9,6 @@ import logging
 import sys
 import weakref
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from asgiserver.asgi.interfaces import Message, Receive, Scope, Send
 from asgiserver.asgi.scope import Request
 from asgiserver.asgi.websocket import WebSocketExchange
 from asgiserver.errors import ClientDisconnected, MessageError, RequestError, UnexpectedMessage
-from asgiserver.hub import _USUAL_TURNS, Hub
+from asgiserver.hub import Hub
 from asgiserver.process.logs import AccessLog
 from asgiserver.settings import Settings
 
@@ -45,19 +44,13 @@ Application = Callable[[Scope, Receive, Send], Awaitable[Any]]
 class Served:
     """A hub with one application, inside a running loop."""
 
-    at_once = False
-
     def __init__(self, application: Application, action_logger: Any = None, **settings: Any) -> None:
         self.hub = Hub(application, Settings(**settings), action_logger or (lambda *_: None))
         self.clock = self.hub.clock = Clock()
 
     def begin(self, request: Request, stream: FakeStream) -> Exchange:
         exchange = self.hub.open_exchange(request, stream, ADDRESSES)
-        if self.at_once:
-            # Not from here: within a test's own task no other can begin.
-            asyncio.get_running_loop().call_soon(partial(self.hub.create_application, exchange, at_once=True))
-        else:
-            self.hub.create_application(exchange)
+        self.hub.create_application(exchange)
         return exchange
 
     async def open(self, request: Request = GET, *, body: bool = True) -> tuple[Exchange, FakeStream]:
@@ -71,12 +64,6 @@ class Served:
     @property
     def running(self) -> int:
         return len(self.hub._tasks)
-
-
-@pytest.fixture(autouse=True, params=[False, True], ids=["in its turn", "at once"])
-def _begins(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All has to be the same whether an application begins in a turn of the loop or at once."""
-    monkeypatch.setattr(Served, "at_once", request.param)
 
 
 class SlowStream(FakeStream):
@@ -286,7 +273,6 @@ class TestEnd:
             hub, stream = Served(application).hub, FakeStream()
             hub.create_application(hub.open_exchange(GET, stream, ADDRESSES))
             (task,) = hub._tasks.values()
-            assert task is not None
             task.cancel()
             await settle()
             assert task.cancelled()
@@ -317,88 +303,6 @@ class TestEnd:
             with pytest.raises(RuntimeError, match="already awaited"):
                 loop.run_until_complete(task)
             loop.close()
-
-
-class TestFirstStep:
-    """Which applications begin at once."""
-
-    @pytest.fixture(autouse=True)
-    def _at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Served, "at_once", True)
-
-    def test_one_that_answers_without_waiting_has_ended_when_it_was_begun(self) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(START)
-            await send(LAST)
-
-        async def main() -> None:
-            served, stream = Served(application), FakeStream()
-            stream.congested = False
-            served.begin(GET, stream)
-            calls: list[list[str]] = []
-            asyncio.get_running_loop().call_soon(lambda: calls.append([*stream.calls]))
-            await settle()
-            assert calls == [["headers", "data", "end"]]
-            assert served.running == 0
-
-        asyncio.run(main())
-
-    def test_after_one_that_waits_others_begin_in_a_turn_for_a_while(self) -> None:
-        began: list[bool] = []
-        returned = False
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            began.append(not returned)
-            if len(began) in waiting:
-                await asyncio.sleep(0)
-            await send(START)
-            await send(LAST)
-
-        def create() -> None:
-            nonlocal returned
-            returned, stream = False, FakeStream()
-            stream.congested = False
-            hub.create_application(hub.open_exchange(GET, stream, ADDRESSES), at_once=True)
-            returned = True
-
-        async def main() -> None:
-            for _ in range(_USUAL_TURNS + 5):
-                asyncio.get_running_loop().call_soon(create)
-                await settle()
-
-        waiting = {2, 3}
-        hub = Served(application).hub
-        asyncio.run(main())
-        assert began == [True, True, *[False] * _USUAL_TURNS, True, True, True]
-        assert not hub._tasks
-
-    @pytest.mark.parametrize("can_begin", [True, False])
-    def test_one_that_cannot_begin_at_once_is_seen_to_its_end(
-        self, can_begin: bool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Within another task, or where none can; also when it is cancelled before its turn."""
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            raise AssertionError("it was called")
-
-        def create(hub: Hub, exchange: Exchange) -> None:
-            hub.create_application(exchange, at_once=True)
-            task = hub._tasks[exchange]
-            assert task is not None
-            task.cancel()
-
-        async def main() -> None:
-            served, stream = Served(application), FakeStream()
-            exchange = served.hub.open_exchange(GET, stream, ADDRESSES)
-            if can_begin:
-                create(served.hub, exchange)
-            else:
-                asyncio.get_running_loop().call_soon(create, served.hub, exchange)
-            await settle()
-            assert (stream.status, served.running, served.hub._usual_turns) == (500, 0, 0)
-
-        monkeypatch.setattr("asgiserver.hub.CAN_BEGIN", can_begin)
-        asyncio.run(main())
 
 
 class TestFailures:

@@ -49,7 +49,7 @@ TESTED_IN = {
     "asgiserver/process/watched.py": "tests/e2e/test_live_server.py",
 }
 
-MOST_LINES = 350
+MOST_LINES = 450
 MOST_LINES_OF_A_FUNCTION = 60
 
 

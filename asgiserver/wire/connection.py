@@ -64,8 +64,8 @@ class WireHub(Protocol):
         :raises RequestError: the request is not for an application; the wire answers and closes.
         """
 
-    def create_application(self, exchange: Exchange, *, at_once: bool) -> None:
-        """Begin the application of an exchange; with ``at_once`` it may answer before this returns."""
+    def create_application(self, exchange: Exchange) -> None:
+        """Begin the application of an exchange, in a turn of the loop to come."""
 
     def request_refused(self, request: Request | None, addresses: Addresses, error: RequestError) -> None:
         """The wire has answered a request that reached no application; None when not even its head was read."""

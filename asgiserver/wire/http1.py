@@ -46,7 +46,7 @@ class HTTP1(HTTP1Stream):
                 except RequestError as error:
                     self._fail(error)
                 else:
-                    self._connection.hub.create_application(exchange, at_once=True)
+                    self._connection.hub.create_application(exchange)
                 return
         elif state is _BODY and not self._paused and self._reader.take_piece(len(data)):
             self._take_body(data)
@@ -60,7 +60,7 @@ class HTTP1(HTTP1Stream):
             if self._reader is readers.unfed:
                 self._reader = readers()
             self._reader.feed(data)
-            self._read(at_once=True)
+            self._read()
 
     def connection_lost(self) -> None:
         """The connection is no more."""
@@ -89,7 +89,7 @@ class HTTP1(HTTP1Stream):
 
     # Reading.
 
-    def _read(self, *, at_once: bool = False) -> None:
+    def _read(self) -> None:
         reader = self._reader
         begun: Exchange | None = None
         try:
@@ -114,12 +114,7 @@ class HTTP1(HTTP1Stream):
         if self._state is not _ANSWERING or reader.buffered:
             self._wait_for_more()
         if begun is not None and not begun.finished:
-            # Whoever pipelines is not served before others have had their turn; and to wait is all that an application
-            # can do first of a body that is not there, and of a WebSocket.
-            request = self._request
-            whole = self._state is _ANSWERING and not reader.buffered and request is not None and not request.upgrade
-            # Who reads on because a response is complete has still to end the exchange that it was of.
-            self._connection.hub.create_application(begun, at_once=at_once and whole)
+            self._connection.hub.create_application(begun)
 
     def _wanted(self) -> bool:
         """True when what the reader has next may be taken."""

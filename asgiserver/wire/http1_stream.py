@@ -81,8 +81,8 @@ class HTTP1Stream:
         """The response is complete: what becomes of the connection?"""
         raise NotImplementedError
 
-    def _read(self, *, at_once: bool = False) -> None:
-        """Take what the reader has, as far as it is wanted; with ``at_once`` an application may begin and answer."""
+    def _read(self) -> None:
+        """Take what the reader has, as far as it is wanted."""
         raise NotImplementedError
 
     def _wait_for_more(self) -> None:
