@@ -13,7 +13,7 @@ from .asgi.deadlines import Deadline
 from .asgi.default_fields import DefaultFields
 from .asgi.exchange import Exchange, State, logged_request
 from .asgi.http import HTTPExchange
-from .asgi.interfaces import Application, Clock, Message, Stream
+from .asgi.interfaces import Application, Clock, Message, Output, Stream
 from .asgi.scope import Addresses, Request, ScopeBuilder
 from .asgi.websocket import WebSocketExchange
 from .errors import ClientDisconnected, RequestError
@@ -61,6 +61,7 @@ class Hub:
         self._tasks: dict[Exchange, asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scopes = ScopeBuilder(settings.root_path, None, None)
+        #: The lifespan's; each application runs in a copy of it.
         self._context = contextvars.copy_context()
         self._changed: asyncio.Event | None = None
 
@@ -140,14 +141,14 @@ class Hub:
     # Applications.
 
     def create_application(self, exchange: Exchange) -> None:
-        """Spawn the application for ``exchange``, in a copy of the server's own context.
+        """Spawn the application for ``exchange``, in a copy of the lifespan's context.
 
-        Without that, a pipelined request would inherit the context variables of the application before it.
+        So it has the context variables that the application set at its start-up, and those of no other request.
         """
         loop = self._loop or asyncio.get_running_loop()
         # Not create_task: under an eager task factory the application would answer before the request is read.
-        # Named by the path: a name of asyncio's own making takes longer, and says less.
-        name, context = exchange.scope["path"], self._context.copy()
+        # Named by the path as it was sent, in which a line break that would forge a line of the log is still encoded.
+        name, context = exchange.scope["raw_path"].decode("ascii"), self._context.copy()
         task = asyncio.Task(self._run_application(exchange), loop=loop, name=name, context=context)
         self._tasks[exchange] = task
         task.add_done_callback(partial(self._task_done, exchange), context=context)
@@ -166,63 +167,69 @@ class Hub:
     async def handle_reply(exchange: Exchange, message: Message) -> None:
         """Route a message of the application to the wire, and wait while the peer is slow: an ASGI ``send``.
 
+        What follows a complete response is ignored, as ASGI asks for.
+
         :raises ApplicationError: the message is malformed or does not fit; nothing of it was sent.
         :raises ClientDisconnected: the peer has left, and the application does not listen for that.
         """
-        state = exchange.state
-        if state is _GONE or exchange.stream.congested:
-            await Hub._handle_late_reply(exchange, message)
+        state, output = exchange.state, exchange.stream.output
+        late = output.congested or state is _GONE or state is _COMPLETE
+        if late:
+            await Hub._handle_late_reply(exchange, message, output)
             return
-        # By far the most: nothing is to be waited for before.
+        # Fast path: nothing is to be waited for before.
         if state is _STREAMING:
             exchange.take(message)
         else:
             exchange.handle_reply(exchange.parse(message))
-        stream = exchange.stream
-        if stream.congested:
-            await stream.drain()
+        if output.congested:
+            await output.drain()
 
     @staticmethod
-    async def _handle_late_reply(exchange: Exchange, message: Message) -> None:
-        reply = None if exchange.gone else exchange.parse(message)
-        while exchange.stream.slow and not exchange.gone:
+    async def _handle_late_reply(exchange: Exchange, message: Message, output: Output) -> None:
+        reply = None if exchange.finished else exchange.parse(message)
+        while output.slow and not exchange.finished:
             # Several tasks may send, or one that gives up waiting: each adds nothing before there is room.
-            await exchange.stream.drain()
-        if not exchange.gone:
+            await output.drain()
+        if not exchange.finished:
             exchange.handle_reply(reply)
-            await exchange.stream.drain()
-        else:
-            # A loop that sends to nobody must not keep others from running: neither its own receive(), nor the deadline
-            # that cancels it when it ignores the error too.
-            await asyncio.sleep(0)
-            if not exchange.listening:
-                raise ClientDisconnected("the client has left")
+            await output.drain()
+            return
+        # A loop that sends to nobody must not keep others from running: neither its own receive(), nor the deadline
+        # that cancels it when it ignores the error too.
+        await asyncio.sleep(0)
+        if not exchange.gone:
+            logger.debug("A message for %s after its response was complete is ignored", exchange)
+        elif not exchange.listening:
+            raise ClientDisconnected("the client has left")
 
     def application_done(self, exchange: Exchange, error: BaseException | None) -> None:
-        """An application has ended: log its failure, and end what it left open. The only place that does.
+        """An application has ended: end what it left open, then log its failure. The only place that does.
 
         :param error: what it raised; CancelledError when it was cancelled.
         """
         del self._tasks[exchange]
-        if exchange.state is _COMPLETE and error is None:
-            # By far the most: there is nothing to log or to end.
-            exchange.release()
-        else:
-            self._application_left(exchange, error)
         if self.stopping:
             self._notify()
-
-    def _application_left(self, exchange: Exchange, error: BaseException | None) -> None:
-        if isinstance(error, asyncio.CancelledError):
-            if not exchange.finished:
-                self.application_failed("The application for %s was cancelled without a complete response", exchange)
-        elif error is not None:
-            if not (exchange.gone and _is_disconnect(error)):
-                self.application_failed("Exception in the application for %s", exchange, error)
-        elif not exchange.answered:
-            self.application_failed("The application for %s returned without a complete response", exchange)
+        if exchange.state is _COMPLETE and error is None:
+            # Fast path: there is nothing to end or to log.
+            exchange.release()
+            return
+        gone, finished, answered, cut_off = exchange.gone, exchange.finished, exchange.answered, exchange.cut_off
+        # The clean-up comes first: the exchange has ended, whatever becomes of looking at the error.
         exchange.application_done(failed=error is not None)
         exchange.release()
+        if isinstance(error, asyncio.CancelledError):
+            if not finished:
+                self.application_failed("The application for %s was cancelled without a complete response", exchange)
+        elif error is not None:
+            if cut_off or gone and is_disconnect(error):
+                # Whatever the framework makes of it, it is nobody's failure.
+                logger.info("The client of %s left, which ended its application: %s", exchange, type(error).__name__)
+            else:
+                self.application_failed("Exception in the application for %s", exchange, error)
+        elif not answered:
+            self.application_failed("The application for %s returned without a complete response", exchange)
 
     def application_failed(self, message: str, exchange: Exchange, error: BaseException | None = None) -> None:
         """Log a failure of the application's, once; ``message`` has one ``%s``, for the exchange."""
@@ -267,18 +274,32 @@ class Hub:
 
 def _contained(error: BaseException) -> RuntimeError:
     """What stands for ``error``: out of a task that would end the loop, and with it everybody else's request."""
-    return RuntimeError(f"the application raised {error!r}")
+    return RuntimeError(f"the application raised {type(error).__name__}")
 
 
-def _is_disconnect(error: BaseException | None) -> bool:
-    """True when ``error`` is ClientDisconnected or only passes it on: no failure of the application's."""
-    for _ in range(10):
-        if error is None or isinstance(error, ClientDisconnected):
-            break
-        if isinstance(error, BaseExceptionGroup):
-            return all(map(_is_disconnect, error.exceptions))
-        # What failed while ClientDisconnected was handled is a failure, unless it is, as Starlette's ClientDisconnect,
-        # the framework's own word for it.
-        passes_on = isinstance(error, OSError) or type(error).__name__.startswith("ClientDisconnect")
-        error = error.__cause__ or (error.__context__ if passes_on else None)
-    return isinstance(error, ClientDisconnected)
+def is_disconnect(error: BaseException) -> bool:
+    """True when ``error`` is ClientDisconnected or only passes it on: no failure of the application's.
+
+    Chains and groups may lead back to where they came from, and may be of any length.
+    """
+    found = False
+    seen: set[int] = set()
+    pending = [error]
+    while pending:
+        error = pending.pop()
+        if id(error) in seen:
+            continue
+        seen.add(id(error))
+        if isinstance(error, ClientDisconnected):
+            found = True
+        elif isinstance(error, BaseExceptionGroup):
+            pending += error.exceptions
+        else:
+            # What failed while ClientDisconnected was handled is a failure, unless it is, as Starlette's
+            # ClientDisconnect, the framework's own word for it.
+            passes_on = isinstance(error, OSError) or type(error).__name__.startswith("ClientDisconnect")
+            origin = error.__cause__ or (error.__context__ if passes_on else None)
+            if origin is None:
+                return False
+            pending.append(origin)
+    return found

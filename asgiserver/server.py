@@ -172,7 +172,7 @@ class Server(Hub):
         reactor = self._reactor()
         self.clock = LoopClock(asyncio.get_running_loop())
         self.reader = Readers(self.settings)
-        self._lifespan = Lifespan(self.application, self.settings, logger)
+        self._lifespan = Lifespan(self.application, self.settings, logger, self._context)
         await self._lifespan.startup()
         state = self._lifespan.state if self._lifespan.supported else None
         self._scopes = ScopeBuilder(self.settings.root_path, self._forwarding, state)

@@ -115,6 +115,11 @@ class FakeStream:
         self.on_resume: Callable[[], object] | None = None
 
     @property
+    def output(self) -> FakeStream:
+        """Itself; a wire's belongs to the connection."""
+        return self
+
+    @property
     def over(self) -> bool:
         return self.lost or bool({"end", "abort", "close"} & set(self.calls))
 

@@ -113,6 +113,43 @@ class TestReceive:
         asyncio.run(main())
 
 
+class TestRepeated:
+    """C1: an application that asks again after the end is told without a turn of the loop."""
+
+    @staticmethod
+    def gone() -> Letterbox:
+        exchange = Letterbox()
+        exchange.disconnected()
+        exchange._told = True
+        exchange.post(*["end"] * 5000)
+        return exchange
+
+    def test_no_wait_hides_the_answer(self) -> None:
+        exchange = self.gone()
+        for _ in range(50):
+            with pytest.raises(StopIteration) as stopped:
+                exchange.receive().send(None)
+            assert stopped.value.value == {"type": "end"}
+
+    def test_a_tight_loop_lets_others_have_their_turn(self) -> None:
+        async def main() -> None:
+            exchange, turns = self.gone(), 0
+
+            async def others() -> None:
+                nonlocal turns
+                while True:
+                    turns += 1
+                    await asyncio.sleep(0)
+
+            task = asyncio.ensure_future(others())
+            for _ in range(5000):
+                await exchange.receive()
+            assert turns >= 10
+            task.cancel()
+
+        asyncio.run(main())
+
+
 class TestState:
     ANSWERED = {State.OPEN, State.CLOSING, State.COMPLETE, State.GONE}
 

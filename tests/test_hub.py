@@ -9,6 +9,7 @@ import logging
 import sys
 import weakref
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from asgiserver.asgi.interfaces import Message, Receive, Scope, Send
 from asgiserver.asgi.scope import Request
 from asgiserver.asgi.websocket import WebSocketExchange
 from asgiserver.errors import ClientDisconnected, MessageError, RequestError, UnexpectedMessage
-from asgiserver.hub import Hub
+from asgiserver.hub import Hub, is_disconnect
 from asgiserver.process.logs import AccessLog
 from asgiserver.settings import Settings
 
@@ -36,6 +37,7 @@ HANDSHAKE = [
     (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="),
 ]
 GET = Request("GET", b"/page", [])
+POST = Request("POST", b"/upload", [], body_size=9)
 UPGRADE = Request("GET", b"/ws", HANDSHAKE, upgrade=True)
 
 Application = Callable[[Scope, Receive, Send], Awaitable[Any]]
@@ -420,7 +422,7 @@ class TestFailures:
 
         asyncio.run(main())
         assert len(caplog.records) == 2
-        assert f"the application raised {error!r}" in str(caplog.records[0].exc_info)
+        assert f"the application raised {type(error).__name__}" in str(caplog.records[0].exc_info)
 
     @pytest.mark.parametrize("error", [GeneratorExit(), BaseException("of the application")], ids=repr)
     def test_whatever_else_is_raised_is_logged_once_and_goes_no_further(
@@ -980,6 +982,203 @@ class TestDisconnect:
 
         asyncio.run(self.lost(application))
         assert errors(caplog) == ["Exception in the application for GET '/page'"]
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("it has no text")
+
+    __repr__ = __str__
+
+
+class UnprintableExit(Unprintable, SystemExit):
+    pass
+
+
+def linked(*errors: BaseException, by: str = "__cause__") -> BaseException:
+    """The first error, each linked to the one behind it."""
+    for error, origin in pairwise(errors):
+        setattr(error, by, origin)
+    return errors[0]
+
+
+def cycle(by: str, *others: BaseException) -> BaseException:
+    error = OSError("round")
+    return linked(error, *others, OSError("and round"), error, by=by)
+
+
+def grouped(error: BaseException, depth: int) -> BaseException:
+    for _ in range(depth):
+        error = BaseExceptionGroup("group", [error])
+    return error
+
+
+def raised_out_of_its_group() -> BaseException:
+    """As ``except BaseExceptionGroup as group: raise group.exceptions[0]`` leaves it."""
+    error = OSError("the peer has left")
+    error.__context__ = BaseExceptionGroup("group", [error])
+    return error
+
+
+CHAINS: dict[str, tuple[Callable[[], BaseException], bool]] = {
+    "cycle by context": (lambda: cycle("__context__"), False),
+    "cycle by cause": (lambda: cycle("__cause__"), False),
+    "itself": (lambda: linked(error := OSError(), error), False),
+    "cycle through a group": (raised_out_of_its_group, False),
+    "cycle beside a disconnect": (
+        lambda: BaseExceptionGroup("group", [cycle("__context__"), ClientDisconnected()]), True,
+    ),
+    "groups in groups": (lambda: grouped(ClientDisconnected(), 50), True),
+    "groups in groups with a failure": (
+        lambda: grouped(BaseExceptionGroup("two", [grouped(ClientDisconnected(), 3), KeyError("bug")]), 50), False,
+    ),
+    "the same group twice": (lambda: BaseExceptionGroup("two", [grouped(ClientDisconnected(), 2)] * 2), True),
+    "a thousand groups": (lambda: grouped(KeyError("bug"), 1000), False),
+    "a thousand links": (lambda: linked(*map(OSError, range(1000)), ClientDisconnected(), by="__context__"), True),
+    "a thousand causes": (lambda: linked(*map(ValueError, range(1000)), KeyError("bug")), False),
+    "no text": (Unprintable, False),
+    "no text before a disconnect": (lambda: linked(Unprintable(), ClientDisconnected()), True),
+    "an exit without text": (UnprintableExit, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", CHAINS)
+class TestChains:
+    """A4: an exception's origins may be of any shape, and its exchange ends all the same, with one line in the log."""
+
+    def test_a_disconnect_is_found(self, shape: str) -> None:
+        make, expected = CHAINS[shape]
+        assert is_disconnect(make()) is expected
+
+    @pytest.mark.parametrize("left", [False, True], ids=["connected", "left"])
+    @pytest.mark.parametrize("stopping", [False, True], ids=["serving", "stopping"])
+    def test_the_exchange_ends(
+        self, shape: str, left: bool, stopping: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "asgiserver")
+        make, expected = CHAINS[shape]
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await leaving.wait()
+            raise make()
+
+        async def main() -> None:
+            nonlocal leaving
+            leaving = asyncio.Event()
+            served = Served(application)
+            asyncio.get_running_loop().set_exception_handler(lambda *details: unhandled.append(details))
+            exchange, stream = await served.open()
+            if left:
+                leave(exchange, stream)
+            served.hub.stopping, served.hub._changed = stopping, asyncio.Event()
+            leaving.set()
+            await settle()
+            assert served.running == 0
+            assert served.clock.getDelayedCalls() == []
+            assert stream.calls == ([] if left else ["headers", "data", "end"])
+            assert served.hub._changed.is_set() is stopping
+
+        leaving: asyncio.Event
+        unhandled: list[Any] = []
+        asyncio.run(main())
+        assert unhandled == []
+        (record,) = caplog.records
+        assert record.levelno == (logging.INFO if left and expected else logging.ERROR)
+
+
+class TestUpload:
+    """C13: an upload that the client gives up is nobody's failure."""
+
+    @pytest.mark.parametrize("error", [KeyError("of a framework"), raised_out_of_its_group()], ids=repr)
+    @pytest.mark.parametrize("told", [True, False])
+    def test_whatever_is_made_of_its_end_is_one_line(
+        self, told: bool, error: BaseException, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "asgiserver")
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            if told:
+                assert (await receive())["type"] == "http.disconnect"
+            raise error
+
+        async def main() -> None:
+            served = Served(application)
+            exchange, stream = await served.open(POST, body=False)
+            if told:
+                exchange.body_received(b"123")
+                await settle()
+                leave(exchange, stream)
+                await settle()
+            else:
+                exchange.body_received(b"123")
+                await settle()
+            assert served.running == 0
+
+        asyncio.run(main())
+        (record,) = caplog.records
+        if told:
+            assert (record.levelno, record.exc_info) == (logging.INFO, None)
+            line = f"The client of POST '/upload' left, which ended its application: {type(error).__name__}"
+            assert record.getMessage() == line
+        else:
+            assert record.levelno == logging.ERROR
+
+    def test_failure_behind_a_whole_upload_is_one(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            raise KeyError("bug")
+
+        asyncio.run(TestDisconnect.lost(application, POST))
+        assert errors(caplog) == ["Exception in the application for POST '/upload'"]
+
+
+class TestLateMessages:
+    """C18: what follows a complete response is ignored."""
+
+    @pytest.mark.parametrize("message", [START, MORE, LAST, {"type": "nonsense"}, None], ids=repr)
+    @pytest.mark.parametrize("request_", [GET, UPGRADE], ids=["http", "denial"])
+    def test_is_one_line_for_debugging(
+        self, request_: Request, message: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG, "asgiserver")
+        kind = "websocket.http.response" if request_.upgrade else "http.response"
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send({**START, "type": f"{kind}.start"})
+            await send({**LAST, "type": f"{kind}.body"})
+            await send(message)
+            await send(message)
+
+        async def main() -> None:
+            _, stream = await Served(application).open(request_)
+            assert stream.calls == ["headers", "data", "end"]
+
+        asyncio.run(main())
+        what = "WEBSOCKET '/ws'" if request_.upgrade else "GET '/page'"
+        expected = (logging.DEBUG, f"A message for {what} after its response was complete is ignored")
+        assert [(record.levelno, record.getMessage()) for record in caplog.records] == [expected] * 2
+
+    def test_others_have_their_turn_meanwhile(self) -> None:
+        """A1: nor does it wait for a slow peer to take what is complete."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            await send(LAST)
+            stream.slow = True
+            while True:
+                await send(LAST)
+
+        async def main() -> None:
+            Served(application).begin(GET, stream)
+            for _ in range(3):
+                await settle()
+
+        stream = FakeStream()
+        asyncio.run(main())
 
 
 class TestClosingTimeout:

@@ -228,6 +228,16 @@ async def lets_a_cancellation_through(scope: Scope, receive: Receive, send: Send
     await other
 
 
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("it has no text")
+
+
+async def raises_without_text(scope: Scope, receive: Receive, send: Send) -> None:
+    """A4: an exception whose text cannot be had."""
+    raise Unprintable
+
+
 def is_no_coroutine_function(scope: Scope) -> None:
     raise AssertionError("not reached: it takes one argument")
 
@@ -237,7 +247,8 @@ WITHOUT_LIFESPAN = [
     (raises_after_receiving, "raised AssertionError: what is lifespan.startup?"),
     (returns_at_once, "returned"),
     (exits, "raised SystemExit: 5"),
-    (lets_a_cancellation_through, "raised CancelledError: "),
+    (lets_a_cancellation_through, "raised asyncio.exceptions.CancelledError"),
+    (raises_without_text, "raised tests.test_lifespan.Unprintable: <exception str() failed>"),
     (is_no_coroutine_function, "raised TypeError: "),
 ]
 

@@ -37,6 +37,10 @@ class State(Enum):
 #: An enum's members take several times as long to look up.
 _WAITING, _COMPLETE, _GONE = State.WAITING, State.COMPLETE, State.GONE
 
+#: How often in a row an application is told at once that its peer has left, before others have a turn. At once, because
+#: Starlette looks for it within a scope that is cancelled already, so that any wait would hide the answer.
+_REPEATS = 100
+
 
 class Exchange(Response):
     """What HTTP and WebSocket exchanges share.
@@ -47,7 +51,7 @@ class Exchange(Response):
     :param fields: the default fields of a response.
     """
 
-    __slots__ = ("_deadlines", "_hub", "_told", "_waiters", "clock", "scope", "settings", "state")
+    __slots__ = ("_deadlines", "_hub", "_repeated", "_told", "_waiters", "clock", "scope", "settings", "state")
 
     def __init__(
         self, scope: Scope, stream: Stream, hub: Hub, settings: Settings, clock: Clock, fields: DefaultFields
@@ -59,6 +63,7 @@ class Exchange(Response):
         self.state = _WAITING
         self._hub = hub
         self._told = False
+        self._repeated = 0
         #: Each gets an event, or None to look for one.
         self._waiters: list[asyncio.Future[Message | None]] | None = None
         self._deadlines: Deadlines | None = None
@@ -82,6 +87,11 @@ class Exchange(Response):
         return self.state not in (State.WAITING, State.STARTED, State.STREAMING)
 
     @property
+    def cut_off(self) -> bool:
+        """The peer left before its request was complete, and the application was told so."""
+        return False
+
+    @property
     def listening(self) -> bool:
         """The application learns of the peer's leave from ``receive()``, so its ``send()`` may stay silent."""
         return self._told or bool(self._waiters)
@@ -97,10 +107,12 @@ class Exchange(Response):
 
     async def receive(self) -> Message:
         """The next event for the application; can be cancelled without loss (ASGI ``receive``)."""
-        if self._told and (self.state is _GONE or self.state is _COMPLETE):
-            # An application that asks again and again after the end must not keep the others from running, nor the
-            # deadline that cancels it.
-            await asyncio.sleep(0)
+        if self._told and self.finished:
+            self._repeated += 1
+            if self._repeated % _REPEATS == 0:
+                # An application that asks again and again after the end must not keep the others from running, nor
+                # the deadline that cancels it.
+                await asyncio.sleep(0)
         while (event := self._next_event()) is None:
             waiter: asyncio.Future[Message | None] = asyncio.get_running_loop().create_future()
             if self._waiters is None:
@@ -174,7 +186,7 @@ class Exchange(Response):
         """The peer's half is complete."""
 
     def writable(self) -> None:
-        """The peer takes data again after :attr:`Stream.slow` was true."""
+        """The peer takes data again after the output's ``slow`` was true."""
 
     def request_failed(self, error: RequestError) -> None:
         """No application can answer any more: send the error's response, or abort one that has begun."""

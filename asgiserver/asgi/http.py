@@ -52,6 +52,7 @@ class HTTPExchange(Exchange):
         self.state = _WAITING
         self._hub = hub
         self._told = False
+        self._repeated = 0
         self._waiters = None
         self._deadlines = None
         self._fields = fields
@@ -90,6 +91,11 @@ class HTTPExchange(Exchange):
             self._paused = True
             self.stream.pause_reading()
         self._wake()
+
+    @property
+    def cut_off(self) -> bool:
+        """See ``Exchange``: an upload that the client gave up."""
+        return self.gone and self._told and not self._ended
 
     def body_ended(self) -> None:
         """The body is complete."""

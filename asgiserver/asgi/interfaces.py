@@ -21,6 +21,7 @@ __all__ = [
     "Headers",
     "Hub",
     "Message",
+    "Output",
     "Receive",
     "Scope",
     "Send",
@@ -76,20 +77,33 @@ class Hub(Protocol):
         """Something worth a line in the access log has happened."""
 
 
+class Output(Protocol):
+    """How the bytes of a connection leave it. It alone knows of pressure: whoever wants to know asks it each time."""
+
+    slow: bool
+    """True while more is waiting to be sent than the peer takes."""
+
+    congested: bool
+    """True when :meth:`drain` has to be awaited before more is sent: the peer is slow, or others want a turn."""
+
+    async def drain(self) -> None:
+        """Return when the peer is ready for more, or gone, or others have had their turn.
+
+        While :attr:`slow` or :attr:`congested` is true this never returns without a real wait, so that a loop around
+        it cannot keep the event loop busy.
+        """
+
+
 class Stream(Protocol):
     """Where one exchange writes its half; the only way out of ``asgi/``.
 
     A wire implements it: HTTP/1.1 for its current request, HTTP/2 for each of its streams. After :meth:`end`,
-    :meth:`abort`, or the peer's leave no method but :meth:`drain` may be called; the exchange's state sees to it.
+    :meth:`abort`, or the peer's leave no method may be called; the exchange's state sees to it.
     """
 
     @property
-    def slow(self) -> bool:
-        """True while more is waiting to be sent than the peer takes."""
-
-    @property
-    def congested(self) -> bool:
-        """True when :meth:`drain` has to be awaited before more is sent: the peer is slow, or others want a turn."""
+    def output(self) -> Output:
+        """Of the connection; all its streams share it."""
 
     def send_headers(
         self,
@@ -130,8 +144,8 @@ class Stream(Protocol):
     ) -> None:
         """Send ``count`` bytes of a regular file from ``offset`` on; ``last`` ends the response behind them.
 
-        Until ``sent`` is called :attr:`slow` is true, and no other method may be called but :meth:`drain` and
-        :meth:`abort`. ``sent`` is called once all was written, and not at all when the connection is lost before.
+        Until ``sent`` is called :attr:`Output.slow` is true, and no other method may be called but :meth:`abort`.
+        ``sent`` is called once all was written, and not at all when the connection is lost before.
 
         :param descriptor: closed when it is not needed any more, whatever happens.
         :param count: at least 1.
@@ -154,9 +168,6 @@ class Stream(Protocol):
 
     def resume_reading(self) -> None:
         """Deliver again; also answers a pending ``Expect: 100-continue`` (RFC 9110 §10.1.1)."""
-
-    async def drain(self) -> None:
-        """Return when the peer is ready for more, or gone."""
 
 
 class Frames(Protocol):

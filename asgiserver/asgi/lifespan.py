@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections import deque
+from contextvars import Context
 from enum import Enum, auto
 from typing import Any
 
@@ -54,9 +56,16 @@ class Lifespan:
     :param application: called with the lifespan scope unless ``settings.lifespan`` is ``"off"``.
     :param settings: ``lifespan``, ``lifespan_startup_timeout`` and ``lifespan_shutdown_timeout`` are used.
     :param logger: gets failures at ERROR, an unsupported lifespan at DEBUG; ``asgiserver`` by default.
+    :param context: the task runs in it, so that it has the context variables that the application sets there.
     """
 
-    def __init__(self, application: Application, settings: Settings, logger: logging.Logger | None = None) -> None:
+    def __init__(
+        self,
+        application: Application,
+        settings: Settings,
+        logger: logging.Logger | None = None,
+        context: Context | None = None,
+    ) -> None:
         #: In the scope as ``state``; a server gives each request a shallow copy of it.
         self.state: dict[str, Any] = {}
         #: The application has completed its start-up, so it gets a shutdown.
@@ -67,6 +76,7 @@ class Lifespan:
         self.error: BaseException | None = None
         self._application = application
         self._settings = settings
+        self._context = context
         self._logger = logger or logging.getLogger("asgiserver")
         self._phase = _Phase.NEW
         self._delivered = False
@@ -89,7 +99,7 @@ class Lifespan:
             return
         self._phase = _Phase.STARTING
         self._deliver({"type": "lifespan.startup"})
-        self._task = asyncio.create_task(self._run(), name="lifespan")
+        self._task = asyncio.create_task(self._run(), name="lifespan", context=self._context)
         timeout = self._settings.lifespan_startup_timeout
         try:
             await self._wait_for_answer(timeout)
@@ -221,7 +231,10 @@ class Lifespan:
 
     def _unsupported(self) -> None:
         error = self._error
-        what = "returned" if error is None else f"raised {type(error).__name__}: {error}"
+        what = "returned"
+        if error is not None:
+            # The traceback's text of it, since the application's own str() may fail; on one line.
+            what = "raised " + " ".join("".join(traceback.format_exception_only(error)).split())
         if self._settings.lifespan == "on":
             raise LifespanError(f"the application {what} before it completed its start-up") from error
         # One that took the event has failed to start, or takes every event for a request's: worth a line, no more.

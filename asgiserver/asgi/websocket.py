@@ -138,7 +138,7 @@ class WebSocketExchange(Inbox):
     @property
     def slow(self) -> bool:
         """The peer does not take what it is sent."""
-        return self.stream.slow
+        return self.stream.output.slow
 
     def write(self, data: bytes) -> None:
         """Frames for the peer."""
@@ -283,7 +283,7 @@ class WebSocketExchange(Inbox):
         silent = self.clock.seconds() - self._heard_at
         self.deadlines.set(Deadline.PING, interval - silent if silent < interval else interval, self._idle)
         awaited = self._pinged_at == self._heard_at and self.deadlines.pending(Deadline.PONG)
-        if silent < interval or awaited or self.stream.slow:
+        if silent < interval or awaited or self.stream.output.slow:
             return
         self._pinged_at = self._heard_at
         self.deadlines.set(Deadline.PONG, self.settings.ping_timeout, self._no_pong)
@@ -292,7 +292,7 @@ class WebSocketExchange(Inbox):
 
     def _no_pong(self) -> None:
         # The pong may wait behind messages that the application does not read, the ping behind those the peer does not.
-        waits = self.full or self.stream.slow
+        waits = self.full or self.stream.output.slow
         if self._heard_at == self._pinged_at and not waits and self.state is State.OPEN:
             logger.info("Dropped %s, which answered no ping for %g seconds", self, self.settings.ping_timeout)
             self._close = (ABNORMAL_CLOSURE, "ping timeout")

@@ -147,7 +147,6 @@ class HTTPConnection(ClosingProtocol):
         wire = self._wire
         if wire is None:
             wire = self._wire = HTTP1(self)
-            self._press(self.slow, self.congested)
         # The loop has just had a turn.
         self._unyielded = 0
         wire.data_received(data)
@@ -163,7 +162,7 @@ class HTTPConnection(ClosingProtocol):
     def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
         """The transport's buffer is full."""
         self._paused = True
-        self._press(True, True)
+        self.slow = self.congested = True
         self._buffered_before = self._buffered()
         self.deadlines.set(Deadline.WRITE, self.hub.settings.write_timeout, self._write_late)
 
@@ -174,7 +173,7 @@ class HTTPConnection(ClosingProtocol):
         if self._file is not None:
             self._push_file()
             return
-        self._press(False, False)
+        self.slow = self.congested = False
         self._wake()
         if self.phase is not _OPEN:
             self._linger()
@@ -211,12 +210,6 @@ class HTTPConnection(ClosingProtocol):
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.connection_lost()
-
-    def _press(self, slow: bool, congested: bool) -> None:
-        """The wire keeps what it is asked for after each message at hand."""
-        self.slow, self.congested = slow, congested
-        if self._wire is not None:
-            self._wire.slow, self._wire.congested = slow, congested
 
     def _silent_too_long(self) -> None:
         if self._wire is None:

@@ -37,7 +37,7 @@ class HTTP1(HTTP1Stream):
     def data_received(self, data: bytes) -> None:
         """Bytes of the peer."""
         state = self._state
-        if state is _IDLE and not self.slow:
+        if state is _IDLE and not self.output.slow:
             request = self._reader.take_whole(data)
             if request is not None:
                 # Nothing more can be wanted before the answer is complete.
@@ -121,7 +121,7 @@ class HTTP1(HTTP1Stream):
         state = self._state
         if state is _IDLE:
             # Responses to a peer that takes none must not pile up, however many requests it pipelines.
-            return not self.slow
+            return not self.output.slow
         return (state is _BODY or state is _DRAINING) and not self._paused
 
     def _end_body(self) -> None:
@@ -180,7 +180,7 @@ class HTTP1(HTTP1Stream):
                 # Moved by pieces of the body, not by whatever bytes of its framing.
                 if not connection.deadlines.pending(Deadline.BODY):
                     connection.deadlines.set(Deadline.BODY, settings.body_timeout, self._body_late)
-            case State.IDLE if not self.slow:
+            case State.IDLE if not self.output.slow:
                 if not self._reader.buffered:
                     # What there was were only empty lines.
                     connection.deadlines.clear(Deadline.HEAD)
@@ -260,7 +260,7 @@ class HTTP1(HTTP1Stream):
         hub = connection.hub
         if not connection.reading:
             connection.resume_reading()
-        if self._reader.buffered or self.slow:
+        if self._reader.buffered or self.output.slow:
             # A peer that still takes the last response is not idle, nor is one that has begun its next request.
             connection.deadlines.clear(Deadline.KEEP_ALIVE)
             if hub.stopping and not self._reader.buffered:

@@ -48,13 +48,12 @@ _UNKNOWN, _NONE, _PLAIN, _CHUNKED = Framing.UNKNOWN, Framing.NONE, Framing.PLAIN
 class HTTP1Stream:
     """What the current exchange of a connection writes to.
 
-    :ivar slow: as the connection's, which sets it: it is asked for with each message.
-    :ivar congested: as :attr:`slow`.
+    :ivar output: the connection.
     """
 
     __slots__ = (
         "_addresses", "_body_read", "_close", "_connection", "_drained", "_exchange", "_expects_continue", "_framing",
-        "_head", "_idle_since", "_paused", "_reader", "_request", "_state", "congested", "slow",
+        "_head", "_idle_since", "_paused", "_reader", "_request", "_state", "output",
     )  # fmt: skip
 
     def __init__(self, connection: HTTPConnection) -> None:
@@ -74,8 +73,7 @@ class HTTP1Stream:
         self._drained = 0
         #: Since when nothing is under way; long before the first request.
         self._idle_since = -math.inf
-        self.slow = connection.slow
-        self.congested = connection.congested
+        self.output = connection
 
     def _complete(self) -> None:
         """The response is complete: what becomes of the connection?"""
@@ -267,7 +265,3 @@ class HTTP1Stream:
             self._connection.resume_reading()
             if self._state is _BODY:
                 self._read()
-
-    async def drain(self) -> None:
-        """See ``Stream``."""
-        await self._connection.drain()

@@ -61,7 +61,7 @@ class WritingProtocol(TwistedProtocol):
     """The writing half of a connection.
 
     :ivar slow: True while the transport's buffer is full, or a file is being sent.
-    :ivar congested: True when whoever sends has to await :meth:`drain` next. Both change by :meth:`_press` alone.
+    :ivar congested: True when whoever sends has to await :meth:`drain` next.
     """
 
     transport: Any
@@ -104,7 +104,7 @@ class WritingProtocol(TwistedProtocol):
 
     def _end_writing(self) -> None:
         """The transport is gone, and whoever waits for it waits in vain."""
-        self._press(False, False)
+        self.slow = self.congested = False
         self._socket = self._sender = None
         self._drop_file()
         self._wake()
@@ -113,7 +113,7 @@ class WritingProtocol(TwistedProtocol):
         """Send ``data`` now as far as the peer takes it, the rest when it does."""
         self._unyielded += len(data)
         if self._unyielded > _BURST:
-            self._press(self.slow, True)
+            self.congested = True
         sender = self._sender
         if sender is None:
             self._write_after_others(data)
@@ -156,7 +156,7 @@ class WritingProtocol(TwistedProtocol):
             return
         self._unyielded += size
         if self._unyielded > _BURST:
-            self._press(self.slow, True)
+            self.congested = True
         try:
             sent = self._socket.sendmsg(parts)
         except OSError:
@@ -173,9 +173,6 @@ class WritingProtocol(TwistedProtocol):
             return False
         self._sender = self._find_sender()
         return self._sender is not None
-
-    def _press(self, slow: bool, congested: bool) -> None:
-        self.slow, self.congested = slow, congested
 
     def _write_now(self, data: bytes) -> bytes:
         """Send to the socket without the reactor; what it did not take."""
@@ -197,7 +194,7 @@ class WritingProtocol(TwistedProtocol):
         :param count: at least 1 byte.
         """
         self._file = _File(descriptor, offset, count, sent)
-        self._press(True, True)
+        self.slow = self.congested = True
         self._push_file()
 
     def _push_file(self) -> None:
@@ -218,7 +215,7 @@ class WritingProtocol(TwistedProtocol):
             self._drop_file()
             # Not _is_full: of an end that is too short to have paused us no resumeProducing would tell. And who sends
             # one file after the other lets the others have a turn, however fast the peer is.
-            self._press(self._paused, True)
+            self.slow, self.congested = self._paused, True
             file.sent()
             if not self.slow:
                 self._wake()
@@ -273,7 +270,7 @@ class WritingProtocol(TwistedProtocol):
             finally:
                 self._waiters.remove(waiter)
         elif self.congested:
-            self._press(False, False)
+            self.congested = False
             self._unyielded = 0
             await asyncio.sleep(0)
 

@@ -17,6 +17,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -69,6 +70,62 @@ class TestStarlette:
                 await done.wait()
 
     @in_loop
+    async def test_each_request_object_learns_that_the_client_has_left(self) -> None:
+        """C1: it asks within a scope that is cancelled already."""
+        told: list[bool] = []
+
+        async def view(request: Request) -> Response:
+            while not await request.is_disconnected():  # noqa: ASYNC110 - as applications do
+                await asyncio.sleep(0.005)
+            for _ in range(3):
+                told.append(await Request(request.scope, request.receive).is_disconnected())
+            return PlainTextResponse("too late")
+
+        async with serve(starlette(view)) as server:
+            async with connect(server) as peer:
+                await peer.send(GET)
+            await until(lambda: len(told) == 3)
+        assert told == [True, True, True]
+
+    @pytest.mark.parametrize("way", ["plain", "middleware", "group"])
+    @in_loop
+    async def test_an_upload_that_the_client_gives_up_is_one_line(
+        self, way: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A4, C13: a middleware passes on what a task group has raised, whose origins go round in a circle."""
+
+        async def view(request: Request) -> Response:
+            return PlainTextResponse(str(len(await request.body())))
+
+        async def through(request: Request, call_next: Any) -> Any:
+            return await call_next(request)
+
+        async def grouped(scope: Any, receive: Any, send: Any) -> None:
+            async def watch() -> None:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                raise OSError("the peer has left")
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(watch())
+            except BaseExceptionGroup as raised:
+                raise raised.exceptions[0]  # noqa: B904 - as the frameworks do
+
+        caplog.set_level(logging.INFO, "asgiserver")
+        application = starlette(view)
+        if way == "middleware":
+            application.add_middleware(BaseHTTPMiddleware, dispatch=through)
+        async with serve(grouped if way == "group" else application) as server:
+            async with connect(server) as peer:
+                await peer.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n123")
+                await until(lambda: server._tasks)
+            await until(lambda: not server._tasks)
+        lines = [record for record in caplog.records if "left, which ended its application" in record.getMessage()]
+        assert [(record.levelno, record.exc_info) for record in lines] == [(logging.INFO, None)]
+        assert failures(caplog) == []
+
+    @in_loop
     async def test_stops_streaming_when_the_client_leaves(self, caplog: pytest.LogCaptureFixture) -> None:
         closed = asyncio.Event()
 
@@ -96,7 +153,7 @@ class TestStarlette:
         left = asyncio.Event()
 
         async def view(request: Request) -> Response:
-            while not await request.is_disconnected():  # noqa: ASYNC110 - this is how Starlette lets one ask
+            while not await request.is_disconnected():  # noqa: ASYNC110 - as applications do  # noqa: ASYNC110 - this is how Starlette lets one ask
                 await asyncio.sleep(0.01)
             left.set()
             return PlainTextResponse("nobody reads this")

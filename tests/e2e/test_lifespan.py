@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import signal
 import time
@@ -15,7 +16,7 @@ from websockets.asyncio.client import connect as connect_websocket
 
 from asgiserver import Server
 from asgiserver.errors import LifespanError
-from tests.e2e.live import DEADLINE, answer, connect, in_loop, url
+from tests.e2e.live import DEADLINE, answer, connect, in_loop, until, url
 from tests.e2e.server import ServerProcess, connects, free_port, run_command, wait_for
 
 Lifespan = Callable[[Any, Any, Any], Awaitable[None]]
@@ -261,3 +262,53 @@ class TestCommandLine:
         assert "cleaned up" in server.output()
         assert "Listening" not in server.output()
         assert "Traceback" not in server.output()
+
+
+@in_loop
+async def test_context_variables_of_the_start_up_are_there_in_requests() -> None:
+    """C14: also those that it sets later, and what one request sets no other has."""
+    variable = contextvars.ContextVar("variable", default="unset")
+    later = asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            variable.set("by the start-up")
+            await send({"type": "lifespan.startup.complete"})
+            await later.wait()
+            variable.set("later")
+            later.clear()
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+        elif scope["type"] == "http":
+            await answer(send, variable.get().encode())
+            variable.set("by a request")
+        else:
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": variable.get()})
+
+    async with Server(application, port=0) as server, connect(server) as peer:
+        for _ in range(2):
+            assert (await peer.request("GET", "/")).body == b"by the start-up"
+        async with connect_websocket(url(server, "ws")) as websocket:
+            assert await websocket.recv() == "by the start-up"
+        later.set()
+        await until(lambda: not later.is_set())
+        assert (await peer.request("GET", "/")).body == b"later"
+
+
+@in_loop
+async def test_name_of_a_requests_task_forges_no_line_of_a_log() -> None:
+    """C15."""
+    names: list[str] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        names.append(task.get_name())
+        await answer(send, b"")
+
+    async with Server(application, port=0, lifespan="off") as server, connect(server) as peer:
+        await peer.request("GET", "/x%0aCRITICAL%20forged%E2%80%A8?secret=1")
+    assert names == ["/x%0aCRITICAL%20forged%E2%80%A8"]
