@@ -16,7 +16,7 @@ from .asgi.http import HTTPExchange
 from .asgi.interfaces import Application, Clock, Message, Output, Stream
 from .asgi.scope import Addresses, Request, ScopeBuilder
 from .asgi.websocket import WebSocketExchange
-from .errors import ClientDisconnected, RequestError
+from .errors import ApplicationError, ClientDisconnected, RequestError
 from .process.logs import AccessLog, ActionLogger
 from .settings import Settings
 from .wire.connection import HTTPConnection
@@ -178,10 +178,15 @@ class Hub:
             await Hub._handle_late_reply(exchange, message, output)
             return
         # Fast path: nothing is to be waited for before.
-        if state is _STREAMING:
-            exchange.take(message)
-        else:
-            exchange.handle_reply(exchange.parse(message))
+        try:
+            if state is _STREAMING:
+                exchange.take(message)
+            else:
+                exchange.handle_reply(exchange.parse(message))
+        except ApplicationError:
+            # An application that goes on after each of its mistakes must not keep others from running.
+            await asyncio.sleep(0)
+            raise
         if output.congested:
             await output.drain()
 

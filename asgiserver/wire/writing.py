@@ -26,6 +26,8 @@ logger = logging.getLogger("asgiserver")
 
 #: An application that sends without ever waiting lets the others run after this many bytes.
 _BURST = 524288
+#: What each call counts for besides its bytes, so that small and empty messages come to an end too; bytes.
+_CALL = 1024
 #: Up to here a copy costs less than what it saves; bytes.
 _JOIN = 16384
 _JOIN_WRAPPED = 131072
@@ -111,7 +113,7 @@ class WritingProtocol(TwistedProtocol):
 
     def write(self, data: bytes) -> None:
         """Send ``data`` now as far as the peer takes it, the rest when it does."""
-        self._unyielded += len(data)
+        self._unyielded += len(data) + _CALL
         if self._unyielded > _BURST:
             self.congested = True
         sender = self._sender
@@ -130,7 +132,7 @@ class WritingProtocol(TwistedProtocol):
     def _write_after_others(self, data: bytes) -> None:
         """Send ``data`` behind what waits in the transport, or at once when nothing does any more."""
         if self._can_send():
-            self._unyielded -= len(data)
+            self._unyielded -= len(data) + _CALL
             self.write(data)
             return
         transport = self.transport

@@ -29,7 +29,7 @@ import uvloop
 from asgiserver import Server
 from asgiserver.errors import ApplicationError
 
-from .live import connect, in_loop, serve, until
+from .live import answer, connect, in_loop, serve, until
 
 CONVERSATIONS = int(os.environ.get("ASGISERVER_CONVERSATIONS", "6000"))
 #: Conversations at a time.
@@ -345,4 +345,55 @@ async def test_late_message_to_a_peer_that_has_ended_its_direction(more: int) ->
         await until(done.is_set)
         peer.abort()
         await until(lambda: not server.connections)
+    assert watch.found == []
+
+
+async def head(send: Any) -> None:
+    await send(START)
+    while True:
+        await send(body(PIECE, True))
+
+
+async def empty(send: Any) -> None:
+    await send(START)
+    while True:
+        await send(body(b"", True))
+
+
+async def tiny(send: Any) -> None:
+    await send(ACCEPT)
+    while True:
+        await send({"type": "websocket.send", "text": ""})
+
+
+async def mistaken(send: Any) -> None:
+    while True:
+        with contextlib.suppress(ApplicationError):
+            await send({"type": "nonsense"})
+
+
+@pytest.mark.parametrize("sends", [head, empty, tiny, mistaken])
+@in_loop
+async def test_endless_messages_that_no_peer_can_slow_down(sends: Callable[[Any], Any]) -> None:
+    """A1: those of which nothing is written, or next to nothing, give others their turns too."""
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/other":
+            await answer(send, b"served")
+        else:
+            await sends(send)
+
+    watch = Watch()
+    async with watch.watching(), serve(endless, application_close_timeout=0.1) as server:
+        async with connect(server) as peer, connect(server) as other:
+            method = b"HEAD" if sends is head else b"GET"
+            await peer.send(HANDSHAKE % 1 if sends is tiny else method + b" / HTTP/1.1\r\nHost: h\r\n\r\n")
+            reading = asyncio.ensure_future(peer.read_rest())
+            await until(lambda: server._tasks)
+            for _ in range(20):
+                assert (await other.request("GET", "/other")).body == b"served"
+            reading.cancel()
+            await asyncio.wait({reading})
+            peer.abort()
+        await until(lambda: not server._tasks)
     assert watch.found == []
