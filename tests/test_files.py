@@ -283,7 +283,7 @@ class TestExchange:
         connection, transport = hub.connect(FakeSocket())
         connection.dataReceived(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         os.truncate(path, 100_000)
-        hub.exchange.handle_reply(ResponseStart(200, [], None, False, False))
+        hub.exchange.handle_reply(ResponseStart(200, [], None, False, False, []))
         with monkeypatch.context() as lacking:
             lacking.setattr(os, "dup", dup)
             with pytest.raises(MessageError, match="Too many open files"):

@@ -222,7 +222,7 @@ class TestStatesAndEvents:
         made = reached(state)
         EVENTS[event](made)
         assert (made.stream.status, made.stream.framing["close"]) == (status, close)
-        assert (b"x", b"1") not in made.stream.headers
+        assert (b"X", b"1") not in made.stream.headers
 
     @pytest.mark.parametrize(
         ("event", "close"),
@@ -247,10 +247,16 @@ class TestAccepting:
         assert made.stream.headers == [
             (b"upgrade", b"websocket"),
             (b"chosen", b"None"),
-            (b"set-cookie", b"a"),
+            (b"Set-Cookie", b"a"),
             (b"set-cookie", b"b"),
             (b"date", DATE),
         ]
+
+    def test_default_field_is_left_out_however_the_application_spells_its_own(self) -> None:
+        """C8."""
+        made = Made()
+        made.send(ACCEPT | {"headers": [(b"DATE", b"today")]})
+        assert made.stream.headers == [(b"upgrade", b"websocket"), (b"chosen", b"None"), (b"DATE", b"today")]
 
     def test_offered_subprotocol_can_be_chosen(self) -> None:
         """T134."""
@@ -298,7 +304,7 @@ class TestDenying:
         made = reached(State.STARTED)
         made.send(DENIAL_LAST | {"body": b"\xff"})
         assert (made.stream.status, made.stream.data) == (401, b"\xff")
-        assert (b"x", b"1") in made.stream.headers
+        assert (b"X", b"1") in made.stream.headers
         assert made.logged() == ["connecting", "rejected"]
         assert made.hub.actions[1][2]["status"] == 401
 

@@ -181,8 +181,8 @@ class WebSocketExchange(Inbox):
             case State.OPEN, Close(code, reason):
                 self.state = State.CLOSING
                 self._send_close(code, reason)
-            case State.WAITING, Accept(subprotocol, headers):
-                self._accept(subprotocol, headers)
+            case State.WAITING, Accept():
+                self._accept(*reply)
             case State.WAITING, Close():
                 self.answer(RequestError(403, "Forbidden"), close=False)
                 self._deny()
@@ -198,7 +198,7 @@ class WebSocketExchange(Inbox):
             case _:
                 raise unexpected(self.state, reply)
 
-    def _accept(self, subprotocol: str | None, headers: list[tuple[bytes, bytes]]) -> None:
+    def _accept(self, subprotocol: str | None, headers: list[tuple[bytes, bytes]], names: list[bytes]) -> None:
         if subprotocol is not None and subprotocol not in self.scope["subprotocols"]:
             offered = ", ".join(self.scope["subprotocols"]) or "none"
             raise MessageError(
@@ -210,7 +210,7 @@ class WebSocketExchange(Inbox):
         self.deadlines.set(Deadline.PING, self.settings.ping_interval, self._idle)
         self.deadlines.set(Deadline.LIFETIME, self.settings.websocket_timeout, self._too_old)
         self._log("connected")
-        self.stream.switch(self._fields.complete([*self._answer(subprotocol), *headers]))
+        self.stream.switch([*self._answer(subprotocol), *headers, *self._fields.lacking(names)])
 
     def _send_close(self, code: int, reason: str) -> None:
         assert self._engine is not None

@@ -1,0 +1,145 @@
+"""What an application sends and a client would refuse or misread: control bytes and spellings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import httpx
+import pytest
+
+from asgiserver.errors import MessageError
+
+from .live import Receive, Send, connect, in_loop, serve, url
+from .websocket import Attempts, handshake
+
+#: HTAB aside, all that RFC 9110 §5.5 keeps out of a value.
+CONTROLS = [bytes((number,)) for number in (*range(9), *range(10, 32), 127)]
+SPELLED = [(b"Content-Type", b"text/plain"), (b"ETag", b'"1"'), (b"X-REQUEST-ID", b"7"), (b"vary", b"*")]
+OK = {"type": "http.response.body", "body": b"ok"}
+
+
+@pytest.mark.parametrize("reader", ["h11", "httptools"])
+@in_loop
+async def test_control_byte_in_a_value_is_an_error_in_send_and_never_reaches_a_client(reader: str) -> None:
+    """C7."""
+    raised = 0
+
+    async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        nonlocal raised
+        for control in CONTROLS:
+            for value in (control, b"a" + control + b"b", b"ab" + control):
+                with pytest.raises(MessageError, match="x-a"):
+                    await send({"type": "http.response.start", "status": 200, "headers": [(b"x-a", value)]})
+                raised += 1
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-a", b"b\tc \xff\x80")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async with serve(application, http=reader) as server, httpx.AsyncClient() as browser, connect(server) as peer:
+        assert (await browser.get(url(server))).text == "ok"
+        response = await peer.request("GET", "/")
+        async with aiohttp.ClientSession() as session, session.get(url(server)) as other:
+            assert await other.read() == b"ok"
+    assert (response.value("x-a"), response.body) == ("b\tc \xff\x80", b"ok")
+    assert raised == 3 * 3 * len(CONTROLS)
+
+
+@pytest.mark.parametrize("kind", ["websocket.accept", "websocket.http.response.start"])
+@in_loop
+async def test_control_byte_in_the_answer_to_a_handshake_is_an_error_in_send(kind: str) -> None:
+    """C7."""
+    wrong = [{"type": kind, "status": 401, "headers": [(b"x-a", b"a" + control)]} for control in CONTROLS]
+    application = Attempts(*wrong, {"type": "websocket.close"})
+    async with serve(application) as server, connect(server) as peer:
+        await peer.send(handshake())
+        assert (await peer.response()).status == 403
+    assert application.outcomes == [*[MessageError] * len(CONTROLS), None]
+
+
+@pytest.mark.parametrize("how", ["whole", "pieces", "file", "HEAD", "304"])
+@in_loop
+async def test_names_reach_the_client_as_the_application_spells_them(how: str, tmp_path: Path) -> None:
+    """C8."""
+    (tmp_path / "file").write_bytes(b"ok")
+
+    async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        length = [(b"CONTENT-length", b"2")] if how in ("whole", "304") else []
+        status = 304 if how == "304" else 200
+        await send({"type": "http.response.start", "status": status, "headers": SPELLED + length})
+        if how == "file":
+            await send({"type": "http.response.pathsend", "path": str(tmp_path / "file")})
+            return
+        await send({"type": "http.response.body", "body": b"o", "more_body": True} if how == "pieces" else OK)
+        if how == "pieces":
+            await send({"type": "http.response.body", "body": b"k"})
+
+    method = "HEAD" if how == "HEAD" else "GET"
+    async with serve(application) as server, connect(server) as peer:
+        for _ in range(2):
+            # The length is understood however it is spelled: each response ends where it should.
+            assert (await peer.request(method, "/")).body == (b"" if how in ("HEAD", "304") else b"ok")
+        await peer.send(f"{method} / HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        lines = (await peer.read_until(b"\r\n\r\n")).split(b"\r\n")
+    assert lines[1:5] == [b": ".join(field) for field in SPELLED]
+    lengths = {"whole": [b"CONTENT-length: 2"], "304": [b"CONTENT-length: 2"], "file": [b"content-length: 2"]}
+    assert [line for line in lines if line.lower().startswith(b"content-length")] == lengths.get(how, [])
+
+
+@in_loop
+async def test_default_fields_give_way_however_the_application_spells_its_own() -> None:
+    """C8."""
+    own = [(b"SERVER", b"mine"), (b"Date", b"Tue, 15 Nov 1994 08:12:31 GMT"), (b"Connection", b"close")]
+
+    async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": own})
+            await send(OK)
+        else:
+            await send({"type": "websocket.accept", "headers": own})
+
+    async with serve(application) as server:
+        async with connect(server) as peer:
+            response = await peer.request("GET", "/")
+            assert [len(response.values(name)) for name in ("server", "date", "connection")] == [1, 1, 1]
+            assert await peer.closed()
+        async with connect(server) as peer:
+            await peer.send(handshake())
+            answer = await peer.read_until(b"\r\n\r\n")
+    assert answer.endswith(b"\r\nSERVER: mine\r\nDate: Tue, 15 Nov 1994 08:12:31 GMT\r\n\r\n")
+    assert [answer.lower().count(name) for name in (b"\r\nserver:", b"\r\ndate:", b"\r\nconnection:")] == [1, 1, 1]
+
+
+@in_loop
+async def test_answers_to_a_handshake_keep_their_spelling_too() -> None:
+    """C8."""
+
+    async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["path"] == "/accept":
+            await send({"type": "websocket.accept", "headers": SPELLED})
+        else:
+            await send({"type": "websocket.http.response.start", "status": 401, "headers": SPELLED})
+            await send({"type": "websocket.http.response.body", "body": b"no"})
+
+    async with serve(application) as server:
+        for target in ("/accept", "/deny"):
+            async with connect(server) as peer:
+                await peer.send(handshake(target=target))
+                lines = (await peer.read_until(b"\r\n\r\n")).split(b"\r\n")
+                assert set(lines) >= {b": ".join(field) for field in SPELLED}
+
+
+@pytest.mark.parametrize("name", ["Te", "Upgrade", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding"])
+@in_loop
+async def test_fields_of_one_connection_are_the_servers(name: str) -> None:
+    """C8: whatever their spelling; RFC 9110 §7.6.1."""
+
+    async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(name.encode(), b"gzip, chunked")]})
+        await send(OK)
+
+    async with serve(application) as server, connect(server) as peer:
+        for _ in range(2):
+            response = await peer.request("GET", "/")
+            assert response.body == b"ok"
+            assert response.values(name.lower()) in ([], ["chunked"])
