@@ -54,6 +54,14 @@ def start_error(**keys: Any) -> str:
     return http_error(**{"type": "http.response.start", "status": 200} | keys)
 
 
+def close_error(**keys: Any) -> str:
+    """The error that a close has with it, for those that need its code and reason."""
+    reply = parse_websocket({"type": "websocket.close"} | keys)
+    assert isinstance(reply, Close)
+    assert reply[:2] == (1000, "")
+    return str(reply.error)
+
+
 def websocket_error(**message: Any) -> str:
     with pytest.raises(MessageError) as caught:
         parse_websocket(message)
@@ -427,7 +435,7 @@ class TestClose:
 
     @pytest.mark.parametrize("code", [-1, 0, 99, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65536])
     def test_other_codes_are_refused(self, code: int) -> None:
-        text = websocket_error(type="websocket.close", code=code)
+        text = close_error(code=code)
         assert text == f'websocket.close: "code" must be 1000 to 1003, 1007 to 1014, or 3000 to 4999; got {code}'
 
     def test_a_code_of_an_enum_becomes_a_plain_int(self) -> None:
@@ -437,14 +445,14 @@ class TestClose:
 
     @pytest.mark.parametrize(("code", "kind"), [("1000", "str"), (True, "bool"), (1000.0, "float")])
     def test_a_code_of_another_type_is_named(self, code: Any, kind: str) -> None:
-        assert websocket_error(type="websocket.close", code=code).endswith(f'"code" must be an int, got {kind}')
+        assert close_error(code=code).endswith(f'"code" must be an int, got {kind}')
 
     @pytest.mark.parametrize(("reason", "kind"), [(b"why", "bytes"), (0, "int")])
     def test_a_reason_of_another_type_is_named(self, reason: Any, kind: str) -> None:
-        assert websocket_error(type="websocket.close", reason=reason).endswith(f'"reason" must be a str, got {kind}')
+        assert close_error(reason=reason).endswith(f'"reason" must be a str, got {kind}')
 
     def test_a_reason_with_a_lone_surrogate_is_refused(self) -> None:
-        assert '"reason" cannot be encoded' in websocket_error(type="websocket.close", reason="\udfff")
+        assert '"reason" cannot be encoded' in close_error(reason="\udfff")
 
     @pytest.mark.parametrize(
         ("reason", "taken"),

@@ -139,6 +139,9 @@ class TestStatesAndReplies:
             made.send(self.MESSAGES[name])
             next_state, calls = self.NEXT[state, name]
             assert (made.exchange.state, made.stream.calls) == (next_state, calls)
+        elif state is State.COMPLETE:
+            made.send(self.MESSAGES[name])
+            assert (made.exchange.state, made.stream.calls) == (state, before)
         else:
             with pytest.raises(UnexpectedMessage):
                 made.send(self.MESSAGES[name])
@@ -157,6 +160,61 @@ class TestStatesAndReplies:
         before = list(made.stream.calls)
         made.send(self.MESSAGES[name])
         assert (made.exchange.state, made.stream.calls) == (state, before)
+
+    @pytest.mark.parametrize("name", MESSAGES)
+    @pytest.mark.parametrize("refuse", [[CLOSE], [DENIAL_START, DENIAL_LAST], [DENIAL_START, DENIAL_MORE, DENIAL_LAST]])
+    def test_what_follows_a_refusal_is_ignored_with_a_line_for_developers(
+        self, refuse: list[dict[str, Any]], name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """C18."""
+        caplog.set_level(logging.DEBUG, "asgiserver")
+        made = Made()
+        for message in refuse:
+            made.send(message)
+        made.send(self.MESSAGES[name])
+        (record,) = caplog.records
+        assert (record.name, record.levelname) == ("asgiserver", "DEBUG")
+        assert record.getMessage() == (
+            f"Ignored {self.MESSAGES[name]['type']} for WEBSOCKET '/ws', which was refused already"
+        )
+
+
+#: What no close frame may have.
+UNSENDABLE: list[dict[str, Any]] = [
+    *({"code": code} for code in (0, 403, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65536, -1, True, 1000.0, "1000")),
+    *({"reason": reason} for reason in (b"bytes", 5, ["path", "item"], {"detail": "x"}, "\udfff")),
+    {"code": 403, "reason": [{"loc": ["path", "id"]}]},
+]
+
+
+class TestUnsendableClose:
+    """C17. A code or a reason that no close frame may have is an error where a close frame would have it."""
+
+    @pytest.mark.parametrize("keys", [*UNSENDABLE, {"reason": "x" * 500}, {"code": None, "reason": None, "why": 1}])
+    def test_before_the_accept_it_is_a_403_that_has_neither(self, keys: dict[str, Any]) -> None:
+        """C17."""
+        made = Made()
+        made.send({"type": "websocket.close"} | keys)
+        assert (made.exchange.state, made.stream.status, made.stream.data) == (State.COMPLETE, 403, b"Forbidden\n")
+        assert [made.receive(), made.receive()] == [CONNECT, disconnect(1006)]
+
+    @pytest.mark.parametrize("keys", UNSENDABLE)
+    def test_after_the_accept_it_is_refused_and_the_next_try_may_succeed(self, keys: dict[str, Any]) -> None:
+        """C17."""
+        made = reached(State.OPEN)
+        with pytest.raises(MessageError, match=r"websocket\.close: \"(code|reason)\""):
+            made.send({"type": "websocket.close"} | keys)
+        assert (made.exchange.state, made.engine.sent) == (State.OPEN, [])
+        made.send(CLOSE)
+        assert made.engine.sent == [("close", 4001, "enough")]
+
+    @pytest.mark.parametrize("state", [State.STARTED, State.STREAMING, State.CLOSING])
+    def test_elsewhere_it_is_as_wrong_as_any_other_close(self, state: State) -> None:
+        """C17."""
+        made = reached(state)
+        with pytest.raises(UnexpectedMessage):
+            made.send({"type": "websocket.close", "code": 403})
+        assert made.exchange.state is state
 
 
 class TestStatesAndEvents:

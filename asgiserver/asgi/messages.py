@@ -85,10 +85,17 @@ class SendBytes(NamedTuple):
 
 
 class Close(NamedTuple):
-    """``websocket.close``: a code that an endpoint may send, a reason of at most 123 bytes in UTF-8."""
+    """``websocket.close``.
+
+    :param code: one that an endpoint may send.
+    :param reason: at most 123 bytes in UTF-8.
+    :param error: why the message's code or reason cannot be sent, None when both can. It is for the exchange to raise:
+        before the accept a close is answered by a 403, which has neither.
+    """
 
     code: int
     reason: str
+    error: MessageError | None = None
 
 
 class DenialStart(NamedTuple):
@@ -140,7 +147,7 @@ def parse_websocket(message: Any) -> Accept | SendText | SendBytes | Close | Den
     """Check a message sent in a ``websocket`` scope.
 
     A close reason longer than 123 bytes is cut at a character's boundary: a close without a part of its reason is
-    worth more than an exception in place of the close.
+    worth more than an exception in place of the close. One whose code or reason cannot be sent has its error with it.
 
     :raises MessageError: names the message's type and key, what was expected, and what came.
     """
@@ -207,7 +214,10 @@ def _send(message: Mapping[str, Any]) -> SendText | SendBytes:
 
 
 def _close(message: Mapping[str, Any]) -> Close:
-    return Close(_close_code(message), _close_reason(message))
+    try:
+        return Close(_close_code(message), _close_reason(message))
+    except MessageError as error:
+        return Close(1000, "", error)
 
 
 def _close_code(message: Mapping[str, Any]) -> int:

@@ -1,13 +1,18 @@
-"""What an application sends and a client would refuse or misread: control bytes and spellings."""
+"""What an application sends and a client would refuse or misread: control bytes, spellings, impossible closes."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import httpx
 import pytest
+from fastapi import FastAPI, WebSocket
+from websockets.asyncio.client import connect as client
+from websockets.exceptions import InvalidStatus
 
 from asgiserver.errors import MessageError
 
@@ -18,6 +23,10 @@ from .websocket import Attempts, handshake
 CONTROLS = [bytes((number,)) for number in (*range(9), *range(10, 32), 127)]
 SPELLED = [(b"Content-Type", b"text/plain"), (b"ETag", b'"1"'), (b"X-REQUEST-ID", b"7"), (b"vary", b"*")]
 OK = {"type": "http.response.body", "body": b"ok"}
+
+
+def levels(caplog: pytest.LogCaptureFixture) -> set[str]:
+    return {record.levelname for record in caplog.records if record.levelno >= logging.WARNING}
 
 
 @pytest.mark.parametrize("reader", ["h11", "httptools"])
@@ -143,3 +152,44 @@ async def test_fields_of_one_connection_are_the_servers(name: str) -> None:
             response = await peer.request("GET", "/")
             assert response.body == b"ok"
             assert response.values(name.lower()) in ([], ["chunked"])
+
+
+def project() -> FastAPI:
+    application = FastAPI()
+
+    @application.websocket("/items/{item}")
+    async def items(websocket: WebSocket, item: int) -> None:
+        await websocket.accept()
+        await websocket.send_json(item)
+        await websocket.close()
+
+    @application.websocket("/forbidden")
+    async def forbidden(websocket: WebSocket) -> None:
+        await websocket.close(code=403, reason="members only " * 20)
+
+    return application
+
+
+@pytest.mark.parametrize("path", ["/items/seven", "/forbidden"])
+@in_loop
+async def test_refusal_of_fastapi_is_a_403_without_a_traceback(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    """C17: validation closes with a reason that is a list of errors."""
+    async with serve(project()) as server:
+        with pytest.raises(InvalidStatus) as caught:
+            await client(url(server, "ws") + path)
+        async with client(url(server, "ws") + "/items/7") as websocket:
+            assert await websocket.recv() == "7"
+    assert caught.value.response.status_code == 403
+    assert levels(caplog) == set()
+
+
+@in_loop
+async def test_close_that_cannot_be_sent_is_an_error_once_accepted() -> None:
+    """C17."""
+    wrong = [{"type": "websocket.close", "code": 403}, {"type": "websocket.close", "reason": ["no text"]}]
+    application = Attempts({"type": "websocket.accept"}, *wrong, {"type": "websocket.close", "code": 4001})
+    async with serve(application) as server, client(url(server, "ws")) as websocket:
+        async with asyncio.timeout(20):
+            await websocket.wait_closed()
+        assert websocket.close_code == 4001
+    assert application.outcomes == [None, MessageError, MessageError, None]
