@@ -213,6 +213,7 @@ _SO_FAR_OF_WEBSOCKET = {
     **_SO_FAR,
     State.WAITING: "before websocket.accept",
     State.STARTED: "after websocket.http.response.start",
+    State.COMPLETE: "after the WebSocket was denied",
 }
 
 

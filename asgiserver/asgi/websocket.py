@@ -21,12 +21,11 @@ from .default_fields import DefaultFields
 from .exchange import State, logged_request, unexpected
 from .inbox import Inbox
 from .interfaces import Clock, Frames, Headers, Hub, Message, Scope, Stream
-from .messages import TYPES, Accept, Close, DenialBody, DenialStart, ResponseStart, SendBytes, SendText, parse_websocket
+from .messages import Accept, Close, DenialBody, DenialStart, ResponseStart, SendBytes, SendText, parse_websocket
 
 __all__ = ["Answer", "WebSocketExchange"]
 
 logger = logging.getLogger("asgiserver.wire")
-application_logger = logging.getLogger("asgiserver")
 
 ABNORMAL_CLOSURE = 1006
 _WAITING, _OPEN, _COMPLETE, _GONE = State.WAITING, State.OPEN, State.COMPLETE, State.GONE
@@ -195,9 +194,6 @@ class WebSocketExchange(Inbox):
                 self.state = State.STARTED
             case (State.STARTED | State.STREAMING), DenialBody(body, more_body):
                 self._send_denial(body, more_body)
-            case State.COMPLETE, _:
-                # ASGI "Response Body": what follows a complete response is ignored.
-                application_logger.debug("Ignored %s for %s, which was refused already", TYPES[type(reply)], self)
             case State.CLOSING, (SendText() | SendBytes() | Close()) if self.listening:
                 # Say, a group's message that was queued for a Channels consumer while it closed: an exception would
                 # end the consumer before it hears of the disconnect.

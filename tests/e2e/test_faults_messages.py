@@ -16,8 +16,8 @@ from websockets.exceptions import InvalidStatus
 
 from asgiserver.errors import MessageError
 
-from .live import Receive, Send, connect, in_loop, serve, url
-from .websocket import Attempts, handshake
+from .live import Receive, Send, connect, in_loop, serve, until, url
+from .websocket import Attempts, handshake, refused
 
 #: HTAB aside, all that RFC 9110 §5.5 keeps out of a value.
 CONTROLS = [bytes((number,)) for number in (*range(9), *range(10, 32), 127)]
@@ -193,3 +193,34 @@ async def test_close_that_cannot_be_sent_is_an_error_once_accepted() -> None:
             await websocket.wait_closed()
         assert websocket.close_code == 4001
     assert application.outcomes == [None, MessageError, MessageError, None]
+
+
+REFUSALS: dict[str, list[dict[str, Any]]] = {
+    "close": [{"type": "websocket.close", "code": 4001}],
+    "denial": [
+        {"type": "websocket.http.response.start", "status": 401, "headers": []},
+        {"type": "websocket.http.response.body", "body": b"n", "more_body": True},
+        {"type": "websocket.http.response.body", "body": b"o"},
+    ],
+}
+
+
+@pytest.mark.parametrize("how", REFUSALS)
+@in_loop
+async def test_what_follows_a_refusal_is_ignored(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    """C18: each with a line for developers, and whatever it says."""
+    late = [
+        {"type": "websocket.accept"}, {"type": "websocket.send", "text": "a"}, {"type": "websocket.close", "code": 403},
+        *REFUSALS["denial"],
+    ]  # fmt: skip
+    application = Attempts(*REFUSALS[how], *late)
+    with caplog.at_level(logging.DEBUG, "asgiserver"):
+        async with serve(application) as server, connect(server) as peer:
+            for turn in (1, 2):
+                response = await refused(peer, handshake())
+                assert (response.status, response.body) in ((403, b"Forbidden\n"), (401, b"no"))
+                await until(lambda turn=turn: len(application.outcomes) == turn * len(REFUSALS[how] + late))
+    assert set(application.outcomes) == {None}
+    assert levels(caplog) == set()
+    lines = [record for record in caplog.records if record.name == "asgiserver" and "ignored" in record.getMessage()]
+    assert [record.levelname for record in lines] == ["DEBUG"] * 2 * len(late)
