@@ -139,7 +139,7 @@ class FakeStream:
     ) -> None:
         self._call("headers")
         self.status = status
-        self.headers = [*headers, *defaults.fields]
+        self.headers = [*headers, *defaults]
         self.framing = {"content_length": content_length, "has_body": has_body, "close": close}
 
     def send_response(

@@ -17,8 +17,8 @@ def response(method: str = "GET") -> tuple[Response, FakeStream]:
 
 
 def start(status: int = 200, length: int | None = None, close: bool = False) -> ResponseStart:
-    headers = [(b"x", b"1")] + ([] if length is None else [(b"content-length", str(length).encode())])
-    return ResponseStart(status, headers, length, close, False)
+    headers = [(b"X", b"1")] + ([] if length is None else [(b"Content-Length", str(length).encode())])
+    return ResponseStart(status, headers, length, close, False, [name.lower() for name, _ in headers])
 
 
 class TestHead:
@@ -39,7 +39,16 @@ class TestHead:
         made, stream = response()
         made.start(start())
         made.body(b"", more_body=False)
-        assert stream.headers == [(b"x", b"1"), (b"date", DATE), (b"server", b"asgiserver")]
+        assert stream.headers == [(b"X", b"1"), (b"date", DATE), (b"server", b"asgiserver")]
+
+    @pytest.mark.parametrize("name", [b"Date", b"DATE", b"date"])
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_default_field_is_left_out_however_the_application_spells_its_own(self, name: bytes, whole: bool) -> None:
+        """C8."""
+        made, stream = response()
+        made.start(ResponseStart(200, [(name, b"today")], 0, False, False, [b"date"]))
+        made.whole(b"") if whole else made.body(b"", more_body=False)
+        assert stream.headers == [(name, b"today"), (b"server", b"asgiserver")]
 
     @pytest.mark.parametrize("close", [True, False])
     @pytest.mark.parametrize("length", [None, 3])
@@ -62,28 +71,28 @@ class TestNoBody:
         made.body(body, more_body=False)
         assert (stream.data, made.sent) == (b"", 0)
         assert stream.framing == {"content_length": 5, "has_body": False, "close": False}
-        assert (b"content-length", b"5") in stream.headers
+        assert (b"Content-Length", b"5") in stream.headers
 
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
     def test_204_has_no_length_either(self, method: str) -> None:
-        """T061; RFC 9110 §8.6."""
+        """T061, C8; RFC 9110 §8.6."""
         made, stream = response(method)
         made.start(start(204, length=3))
         made.body(b"abc", more_body=False)
         assert stream.framing == {"content_length": None, "has_body": False, "close": False}
-        assert [name for name, _ in stream.headers] == [b"x", b"date", b"server"]
+        assert [name for name, _ in stream.headers] == [b"X", b"date", b"server"]
         assert stream.data == b""
 
     @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
     @pytest.mark.parametrize("length", [None, 0, 3])
     def test_205_says_that_there_is_nothing(self, method: str, length: int | None) -> None:
-        """T061; RFC 9110 §15.3.6."""
+        """T061, C8; RFC 9110 §15.3.6."""
         made, stream = response(method)
         made.start(start(205, length=length))
         made.body(b"ab", more_body=True)
         made.body(b"c", more_body=False)
         assert stream.framing == {"content_length": 0, "has_body": False, "close": False}
-        assert [value for name, value in stream.headers if name == b"content-length"] == [b"0"]
+        assert [value for name, value in stream.headers if name.lower() == b"content-length"] == [b"0"]
         assert (stream.data, made.sent, stream.calls[-1]) == (b"", 0, "end")
 
 
@@ -161,7 +170,7 @@ class TestAnswer:
         made.start(start(200, length=9))
         made.answer(RequestError(500, "Internal Server Error"), close=False)
         assert (stream.status, made.status) == (500, 500)
-        assert b"x" not in dict(stream.headers)
+        assert b"X" not in dict(stream.headers)
 
 
 class TestWhole:

@@ -120,6 +120,24 @@ class TestOpening:
         with pytest.raises(MessageError, match='"file" cannot be sent'):
             file_part(SendFile(file, None, None, False))
 
+    @pytest.mark.parametrize("name", ["\udfff", "x" * 5000])
+    def test_a_name_that_no_file_can_have(self, tmp_path: Path, name: str) -> None:
+        """C7: an error of the message's, with a part of the name at most."""
+        with pytest.raises(MessageError, match=r"http\.response\.pathsend: cannot open") as caught:
+            open_path(str(tmp_path / name))
+        assert len(str(caught.value)) < 250
+
+    @pytest.mark.parametrize("number", [None, "3", 1.5, 10**20, -1])
+    def test_what_is_no_descriptor(self, number: Any) -> None:
+        """C7."""
+
+        class Odd:
+            def fileno(self) -> Any:
+                return number
+
+        with pytest.raises(MessageError, match='"file" cannot be sent'):
+            file_part(SendFile(Odd(), None, None, False))
+
     def test_a_file_in_memory(self) -> None:
         with pytest.raises(MessageError, match='"file" cannot be sent'):
             file_part(SendFile(io.BytesIO(b"x"), None, None, False))
@@ -283,7 +301,7 @@ class TestExchange:
         connection, transport = hub.connect(FakeSocket())
         connection.dataReceived(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         os.truncate(path, 100_000)
-        hub.exchange.handle_reply(ResponseStart(200, [], None, False, False))
+        hub.exchange.handle_reply(ResponseStart(200, [], None, False, False, []))
         with monkeypatch.context() as lacking:
             lacking.setattr(os, "dup", dup)
             with pytest.raises(MessageError, match="Too many open files"):

@@ -40,7 +40,7 @@ class Wire:
         self.connection.dataReceived(data)
 
     def start(self, status: int = 200, length: int | None = None, close: bool = False) -> None:
-        self.hub.exchange.handle_reply(ResponseStart(status, [], length, close, False))
+        self.hub.exchange.handle_reply(ResponseStart(status, [], length, close, False, []))
 
     def body(self, data: bytes = b"", more: bool = False) -> None:
         self.hub.exchange.handle_reply(ResponseBody(data, more))
@@ -68,7 +68,8 @@ class TestFraming:
     def test_known_length_is_sent_as_it_is(self) -> None:
         """T053."""
         wire = Wire(GET % 1)
-        wire.hub.exchange.handle_reply(ResponseStart(200, [(b"content-length", b"2")], 2, False, False))
+        name = b"content-length"
+        wire.hub.exchange.handle_reply(ResponseStart(200, [(name, b"2")], 2, False, False, [name]))
         wire.body(b"ok")
         assert wire.transport.take() == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ndate: " + DATE + b"\r\n\r\nok"
         assert not wire.closed
@@ -848,7 +849,7 @@ class TestSwitching:
 
     def switched(self, rest: bytes = b"") -> tuple[Wire, FakeFrames]:
         wire = Wire(UPGRADE + rest, ping_interval=0, websocket_timeout=0)
-        wire.hub.exchange.handle_reply(Accept(None, []))
+        wire.hub.exchange.handle_reply(Accept(None, [], []))
         return wire, wire.hub.exchange._engine
 
     def test_101_is_followed_by_opaque_bytes_both_ways(self) -> None:
@@ -934,7 +935,7 @@ class TestReaderOfAnIdleConnection:
         for number, connection in enumerate(connections):
             for _ in range(2):
                 connection.dataReceived(GET % number)
-                hub.exchange.handle_reply(ResponseStart(200, [], 2, False, False))
+                hub.exchange.handle_reply(ResponseStart(200, [], 2, False, False, []))
                 hub.exchange.handle_reply(ResponseBody(b"ok", False))
         wires: list[Any] = [connection._wire for connection in connections]
         # The first has met what nobody knew.

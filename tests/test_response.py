@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgiserver.asgi.default_fields import NO_DEFAULTS, Defaults
-from asgiserver.asgi.response_fields import KnownFields
+from asgiserver.asgi.default_fields import Defaults
 from asgiserver.errors import RequestError
-from asgiserver.wire.response import CONTINUE, Framing, framed, head, refusal, whole
+from asgiserver.wire.response import CONTINUE, Framing, framed, head, refusal
 
 from .fakes import DATE, fields
 
@@ -101,11 +100,14 @@ def test_refusal_is_a_whole_response_that_closes(has_body: bool) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 404, 299])
-@pytest.mark.parametrize("defaults", [fields().lacking([]), NO_DEFAULTS])
+@pytest.mark.parametrize("defaults", [fields("asgiserver").lacking([]), fields().lacking([]), ()])
 @pytest.mark.parametrize("body", [b"", b"ab"])
-def test_whole_response_is_its_head_and_its_body(status: int, defaults: Defaults, body: bytes) -> None:
+def test_default_fields_and_a_body_follow_the_applications(status: int, defaults: Defaults, body: bytes) -> None:
     headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
-    expected = head(status, headers, defaults=defaults) + body
-    assert whole(status, headers, defaults, body) == expected
-    assert whole(status, KnownFields(headers), defaults, body) == expected
-    assert head(status, KnownFields(headers), defaults=defaults) + body == expected
+    assert head(status, headers, defaults=defaults, body=body) == head(status, [*headers, *defaults]) + body
+
+
+def test_names_are_written_as_they_were_given() -> None:
+    """C8."""
+    made = head(200, [(b"ETag", b"1"), (b"X-REQUEST-ID", b"2"), (b"vary", b"*")])
+    assert made == b"HTTP/1.1 200 OK\r\nETag: 1\r\nX-REQUEST-ID: 2\r\nvary: *\r\n\r\n"

@@ -145,18 +145,51 @@ class TestStatesAndReplies:
             assert (made.exchange.state, made.stream.calls) == (state, before)
 
     @pytest.mark.parametrize("name", ["text", "bytes", "close"])
-    @pytest.mark.parametrize("state", [State.CLOSING, State.COMPLETE])
-    def test_what_a_listening_application_sends_after_its_close_is_dropped(self, state: State, name: str) -> None:
+    def test_what_a_listening_application_sends_after_its_close_is_dropped(self, name: str) -> None:
         """It will hear of the end by its receive(), as it would had the peer closed; Daphne drops it too."""
-        made = reached(state)
+        made = reached(State.CLOSING)
         made.receive()
-        if state is State.CLOSING:
-            assert would_wait(made.exchange.receive)
-        else:
-            assert made.receive() == disconnect(1006)
-        before = list(made.stream.calls)
+        assert would_wait(made.exchange.receive)
         made.send(self.MESSAGES[name])
-        assert (made.exchange.state, made.stream.calls) == (state, before)
+        assert (made.exchange.state, made.stream.calls) == (State.CLOSING, [])
+
+
+#: What no close frame may have.
+UNSENDABLE: list[dict[str, Any]] = [
+    *({"code": code} for code in (0, 403, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65536, -1, True, 1000.0, "1000")),
+    *({"reason": reason} for reason in (b"bytes", 5, ["path", "item"], {"detail": "x"}, "\udfff")),
+    {"code": 403, "reason": [{"loc": ["path", "id"]}]},
+]
+
+
+class TestUnsendableClose:
+    """C17. A code or a reason that no close frame may have is an error where a close frame would have it."""
+
+    @pytest.mark.parametrize("keys", [*UNSENDABLE, {"reason": "x" * 500}, {"code": None, "reason": None, "why": 1}])
+    def test_before_the_accept_it_is_a_403_that_has_neither(self, keys: dict[str, Any]) -> None:
+        """C17."""
+        made = Made()
+        made.send({"type": "websocket.close"} | keys)
+        assert (made.exchange.state, made.stream.status, made.stream.data) == (State.COMPLETE, 403, b"Forbidden\n")
+        assert [made.receive(), made.receive()] == [CONNECT, disconnect(1006)]
+
+    @pytest.mark.parametrize("keys", UNSENDABLE)
+    def test_after_the_accept_it_is_refused_and_the_next_try_may_succeed(self, keys: dict[str, Any]) -> None:
+        """C17."""
+        made = reached(State.OPEN)
+        with pytest.raises(MessageError, match=r"websocket\.close: \"(code|reason)\""):
+            made.send({"type": "websocket.close"} | keys)
+        assert (made.exchange.state, made.engine.sent) == (State.OPEN, [])
+        made.send(CLOSE)
+        assert made.engine.sent == [("close", 4001, "enough")]
+
+    @pytest.mark.parametrize("state", [State.STARTED, State.STREAMING, State.CLOSING, State.COMPLETE])
+    def test_elsewhere_it_is_as_wrong_as_any_other_close(self, state: State) -> None:
+        """C17."""
+        made = reached(state)
+        with pytest.raises(UnexpectedMessage):
+            made.send({"type": "websocket.close", "code": 403})
+        assert made.exchange.state is state
 
 
 class TestStatesAndEvents:
@@ -222,7 +255,7 @@ class TestStatesAndEvents:
         made = reached(state)
         EVENTS[event](made)
         assert (made.stream.status, made.stream.framing["close"]) == (status, close)
-        assert (b"x", b"1") not in made.stream.headers
+        assert (b"X", b"1") not in made.stream.headers
 
     @pytest.mark.parametrize(
         ("event", "close"),
@@ -247,10 +280,16 @@ class TestAccepting:
         assert made.stream.headers == [
             (b"upgrade", b"websocket"),
             (b"chosen", b"None"),
-            (b"set-cookie", b"a"),
+            (b"Set-Cookie", b"a"),
             (b"set-cookie", b"b"),
             (b"date", DATE),
         ]
+
+    def test_default_field_is_left_out_however_the_application_spells_its_own(self) -> None:
+        """C8."""
+        made = Made()
+        made.send(ACCEPT | {"headers": [(b"DATE", b"today")]})
+        assert made.stream.headers == [(b"upgrade", b"websocket"), (b"chosen", b"None"), (b"DATE", b"today")]
 
     def test_offered_subprotocol_can_be_chosen(self) -> None:
         """T134."""
@@ -298,7 +337,7 @@ class TestDenying:
         made = reached(State.STARTED)
         made.send(DENIAL_LAST | {"body": b"\xff"})
         assert (made.stream.status, made.stream.data) == (401, b"\xff")
-        assert (b"x", b"1") in made.stream.headers
+        assert (b"X", b"1") in made.stream.headers
         assert made.logged() == ["connecting", "rejected"]
         assert made.hub.actions[1][2]["status"] == 401
 

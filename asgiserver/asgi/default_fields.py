@@ -7,33 +7,16 @@ from collections.abc import Callable
 
 from ..errors import SettingsError
 from .interfaces import TCHAR, Headers
-from .response_fields import CONNECTION_SPECIFIC, KnownFields
+from .response_fields import CONNECTION_SPECIFIC
 
-__all__ = ["NO_DEFAULTS", "DefaultFields", "Defaults"]
+__all__ = ["DefaultFields", "Defaults"]
 
-
-class Defaults:
-    """Fields that a response gets besides its own. Not to be kept: they change with the time.
-
-    :param fields: the fields.
-    :ivar lines: the same as they stand in the head of an HTTP/1 message, without the last line's end.
-    """
-
-    __slots__ = ("fields", "lines")
-
-    def __init__(self, fields: list[tuple[bytes, bytes]]) -> None:
-        self.set(fields)
-
-    def set(self, fields: list[tuple[bytes, bytes]]) -> None:
-        """Hold other fields."""
-        self.fields = fields
-        self.lines = b"\r\n".join(map(b": ".join, fields))
-
+#: Fields that a response gets besides its own: not to be kept, as they change with the time. A tuple has a hash, so a
+#: wire can remember how it writes them.
+Defaults = tuple[tuple[bytes, bytes], ...]
 
 _DAYS = b"Mon Tue Wed Thu Fri Sat Sun".split()
 _MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
-
-NO_DEFAULTS = Defaults([])
 
 
 class DefaultFields:
@@ -51,37 +34,32 @@ class DefaultFields:
         self._fixed = [(b"server", encoded("server_name", server_name))] if server_name else []
         for line in lines:
             name, _, value = line.partition(":")
-            field = encoded("headers", name.strip().lower()), encoded("headers", value.strip())
+            field = encoded("headers", name.strip()).lower(), encoded("headers", value.strip())
             if not field[0] or field[0].translate(None, TCHAR):
                 raise SettingsError(f"headers: {name.strip()!r} is no field name")
-            if field[0] in CONNECTION_SPECIFIC or field[0] == b"content-length":
+            if field[0] in CONNECTION_SPECIFIC | {b"content-length"} or field[0].startswith(b"sec-websocket-"):
                 raise SettingsError(f"headers: {name.strip()!r} is set by the server")
             self._fixed.append(field)
         self._names = frozenset(name for name, _ in self._fixed) | {b"date"}
         self._now = now
         self._second = -1
-        self._all = Defaults([])
+        self._all: Defaults = ()
 
     def complete(self, headers: Headers) -> list[tuple[bytes, bytes]]:
-        """``headers`` and, behind them, the default fields that they lack."""
-        return [*headers, *self.lacking(headers).fields]
+        """``headers``, whose names are in lower case, and behind them the default fields that they lack."""
+        return [*headers, *self.lacking([name for name, _ in headers])]
 
-    def lacking(self, headers: Headers) -> Defaults:
-        """The default fields that ``headers`` lack."""
+    def lacking(self, names: list[bytes]) -> Defaults:
+        """The default fields that a response lacks whose fields have ``names``, in lower case."""
         if not 0 <= self._now() - self._second < 1:
             self._begin_second()
-        names = self._names
-        if type(headers) is KnownFields and names.isdisjoint(headers.names):
+        if self._names.isdisjoint(names):
             return self._all
-        for name, _ in headers:
-            if name in names:
-                given = {name for name, _ in headers}
-                return Defaults([field for field in self._all.fields if field[0] not in given])
-        return self._all
+        return tuple(field for field in self._all if field[0] not in names)
 
     def _begin_second(self) -> None:
         self._second = int(self._now())
-        self._all.set([(b"date", _date(self._second)), *self._fixed])
+        self._all = (b"date", _date(self._second)), *self._fixed
 
 
 def _date(seconds: int) -> bytes:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from ..errors import MessageError
+from .response_fields import shown
 
 __all__ = ["FilePart", "SendFile", "SendPath", "file_part", "open_path", "parse_file", "parse_path", "pass_by"]
 
@@ -54,7 +55,7 @@ def parse_path(message: Mapping[str, Any]) -> SendPath:
         _fail(message["type"], f'"path" must be a str, got {type(path).__name__}')
     path = os.fspath(path)
     if not isinstance(path, str) or not os.path.isabs(path) or "\0" in path:
-        _fail(message["type"], f'"path" must be an absolute path, got {path!r}')
+        _fail(message["type"], f'"path" must be an absolute path, got {shown(path)}')
     return SendPath(path)
 
 
@@ -66,7 +67,7 @@ def parse_file(message: Mapping[str, Any]) -> SendFile:
     offset, size = message.get("offset"), message.get("count")
     for name, number in (("offset", offset), ("count", size)):
         if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
-            _fail(message["type"], f'"{name}" must be an int of at least 0, got {number!r}')
+            _fail(message["type"], f'"{name}" must be an int of at least 0, got {shown(number)}')
     return SendFile(file, offset, size, bool(message.get("more_body", False)))
 
 
@@ -78,8 +79,9 @@ def open_path(path: str) -> FilePart:
     try:
         # Not to wait for the other end of a named pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        _fail("http.response.pathsend", f"cannot open {path!r}: {error.strerror or error}")
+    except (OSError, ValueError) as error:
+        # A ValueError when the path has a lone surrogate, which no file's name can have.
+        _fail("http.response.pathsend", f"cannot open {shown(path)}: {getattr(error, 'strerror', None) or error}")
     try:
         return FilePart(descriptor, 0, _size(descriptor, "http.response.pathsend"))
     except MessageError:
@@ -104,7 +106,8 @@ def file_part(reply: SendFile) -> FilePart:
         if offset + size > end:
             _fail(kind, f"the file has {end} bytes, but {size} from {offset} on are to be sent")
         return FilePart(os.dup(descriptor), offset, size)
-    except (OSError, ValueError) as error:
+    except (OSError, OverflowError, TypeError, ValueError) as error:
+        # Overflow and type: fileno() has given what no descriptor can be.
         if isinstance(error, MessageError):
             raise
         _fail(kind, f'"file" cannot be sent: {error}')

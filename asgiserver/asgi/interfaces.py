@@ -38,7 +38,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 #: What a token is made of (RFC 9110 §5.6.2, tchar).
 TCHAR = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-#: Field lines in order, names in lower case, duplicates kept.
+#: Field lines in order, duplicates kept; names in lower case, but for those that an application sends.
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -118,7 +118,8 @@ class Stream(Protocol):
         """Begin the final response. May be held back until the first :meth:`send_data` or :meth:`end`.
 
         :param status: 200 to 999.
-        :param headers: checked and in lower case, without connection-specific fields; the wire adds framing.
+        :param headers: checked, their names as the application spells them (HTTP/2 wants them in lower case, RFC 9113
+            §8.2), without connection-specific fields; the wire adds framing.
         :param defaults: further fields that the exchange wants sent, behind the others.
         :param content_length: what ``headers`` say of the body's size in bytes, None when nothing.
         :param has_body: False for HEAD, 204 and 304: no body follows, whatever the fields say (RFC 9112 §6.3).

@@ -1,7 +1,7 @@
 """Messages of the application, turned from dicts into typed replies or into an error that says what was wrong.
 
-This is the border where an application is checked: behind it field names are tokens in lower case, values cannot end
-a line, bodies are ``bytes``. It knows no state; whether a reply fits the moment is the exchange's business. Each
+This is the border where an application is checked: behind it field names are tokens, values have no control
+characters, bodies are ``bytes``. It knows no state; whether a reply fits the moment is the exchange's business. Each
 ``send()`` passes here, so the checks are single passes of C functions over the bytes.
 
 Keys that ASGI does not name are ignored, as new versions of it may add some.
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from ..errors import MessageError
 from .files import SendFile, SendPath, parse_file, parse_path
 from .interfaces import TCHAR, is_close_code
-from .response_fields import LOWER, Fields, fail, kind_of, known_fields, parse_fields, shown, wrong
+from .response_fields import LOWER, Fields, fail, kind_of, parse_fields, shown, wrong
 
 __all__ = [
     "TYPES",
@@ -37,10 +37,11 @@ class ResponseStart(NamedTuple):
     """``http.response.start``.
 
     :param status: 200 to 999.
-    :param headers: names in lower case, in the application's order, without the connection-specific fields.
+    :param headers: in the application's order and spelling, without the connection-specific fields.
     :param content_length: what the content-length among ``headers`` says, in bytes.
     :param close: the application asked for ``connection: close``.
     :param trailers: the application wants to send trailers.
+    :param names: those of ``headers``, one by one, in lower case.
     """
 
     status: int
@@ -48,6 +49,7 @@ class ResponseStart(NamedTuple):
     content_length: int | None
     close: bool
     trailers: bool
+    names: list[bytes]
 
 
 class ResponseBody(NamedTuple):
@@ -58,10 +60,16 @@ class ResponseBody(NamedTuple):
 
 
 class Accept(NamedTuple):
-    """``websocket.accept``. ``subprotocol`` is a token; whether the client offered it is not known here."""
+    """``websocket.accept``.
+
+    :param subprotocol: a token; whether the client offered it is not known here.
+    :param headers: as those of :class:`ResponseStart`.
+    :param names: those of ``headers``, one by one, in lower case.
+    """
 
     subprotocol: str | None
     headers: Fields
+    names: list[bytes]
 
 
 class SendText(NamedTuple):
@@ -77,10 +85,17 @@ class SendBytes(NamedTuple):
 
 
 class Close(NamedTuple):
-    """``websocket.close``: a code that an endpoint may send, a reason of at most 123 bytes in UTF-8."""
+    """``websocket.close``.
+
+    :param code: one that an endpoint may send.
+    :param reason: at most 123 bytes in UTF-8.
+    :param error: why the message's code or reason cannot be sent, None when both can. It is for the exchange to raise:
+        before the accept a close is answered by a 403, which has neither.
+    """
 
     code: int
     reason: str
+    error: MessageError | None = None
 
 
 class DenialStart(NamedTuple):
@@ -91,6 +106,7 @@ class DenialStart(NamedTuple):
     content_length: int | None
     close: bool
     trailers: bool
+    names: list[bytes]
 
 
 class DenialBody(NamedTuple):
@@ -105,11 +121,6 @@ _Body = TypeVar("_Body", ResponseBody, DenialBody)
 
 #: Makes a named tuple without the function that ``NamedTuple`` writes for it, which takes three times as long.
 _tuple = tuple.__new__
-
-#: Starts of responses that were checked, by their status and the fields as the application gave them. An application
-#: sends the same few again and again; what is remembered here is in :data:`.response_fields.KnownFields`' terms.
-_STARTS: dict[tuple[Any, ...], ResponseStart] = {}
-_MOST_STARTS = 512
 
 #: RFC 6455 §5.5: a control frame carries 125 bytes at most, and two are the code's.
 _REASON_SIZE = 123
@@ -127,7 +138,7 @@ def parse_http(message: Any) -> ResponseStart | ResponseBody | SendPath | SendFi
         if type(body) is bytes:
             return _tuple(ResponseBody, (body, bool(message.get("more_body"))))
     elif kind == "http.response.start":
-        return _response_start(message)
+        return _start(message, ResponseStart)
     reply: ResponseStart | ResponseBody | SendPath | SendFile = _HTTP[message_type(message, _HTTP)](message)
     return reply
 
@@ -136,7 +147,7 @@ def parse_websocket(message: Any) -> Accept | SendText | SendBytes | Close | Den
     """Check a message sent in a ``websocket`` scope.
 
     A close reason longer than 123 bytes is cut at a character's boundary: a close without a part of its reason is
-    worth more than an exception in place of the close.
+    worth more than an exception in place of the close. One whose code or reason cannot be sent has its error with it.
 
     :raises MessageError: names the message's type and key, what was expected, and what came.
     """
@@ -174,12 +185,12 @@ def _accept(message: Mapping[str, Any]) -> Accept:
             wrong(message, "subprotocol", "a str or None", subprotocol)
         if not (subprotocol and subprotocol.isascii() and not subprotocol.encode().translate(LOWER, TCHAR)):
             fail(message, f'"subprotocol" must be a token (RFC 9110 §5.6.2), got {shown(subprotocol)}')
-    headers, _, _ = parse_fields(message)
-    for name, _ in headers:
+    headers, names, _, _ = parse_fields(message)
+    for name in names:
         # RFC 6455 §4.2.2 leaves these to the handshake, RFC 9110 §8.6 forbids a length in a 101.
         if name.startswith(b"sec-websocket-") or name == b"content-length":
             fail(message, f"header {shown(name)} belongs to the server, not to the application")
-    return Accept(subprotocol, headers)
+    return Accept(subprotocol, headers, names)
 
 
 def _send(message: Mapping[str, Any]) -> SendText | SendBytes:
@@ -203,45 +214,32 @@ def _send(message: Mapping[str, Any]) -> SendText | SendBytes:
 
 
 def _close(message: Mapping[str, Any]) -> Close:
+    try:
+        return Close(_close_code(message), _close_reason(message))
+    except MessageError as error:
+        return Close(1000, "", error)
+
+
+def _close_code(message: Mapping[str, Any]) -> int:
     code = message.get("code")
     if code is None:
-        code = 1000
-    elif not isinstance(code, int) or isinstance(code, bool):
+        return 1000
+    if not isinstance(code, int) or isinstance(code, bool):
         wrong(message, "code", "an int", code)
     # RFC 6455 §7.4: 1004, 1005, 1006 and 1015 are never sent, what lies between has no meaning.
-    elif not is_close_code(code):
+    if not is_close_code(code):
         fail(message, f'"code" must be 1000 to 1003, 1007 to 1014, or 3000 to 4999; got {shown(code)}')
+    return int(code)
+
+
+def _close_reason(message: Mapping[str, Any]) -> str:
     reason = message.get("reason")
     if reason is None:
-        reason = ""
-    elif not isinstance(reason, str):
+        return ""
+    if not isinstance(reason, str):
         wrong(message, "reason", "a str", reason)
     encoded = _encoded(message, "reason", reason)
-    if len(encoded) > _REASON_SIZE:
-        reason = encoded[:_REASON_SIZE].decode("utf-8", "ignore")
-    return Close(int(code), reason)
-
-
-def _response_start(message: dict[str, Any]) -> ResponseStart:
-    status, headers = message.get("status"), message.get("headers")
-    if type(status) is not int or type(headers) is not list or message.get("trailers"):
-        return _start(message, ResponseStart)
-    key = status, *headers
-    try:
-        known = _STARTS.get(key)
-    except (TypeError, ValueError):
-        # A field is a list, or something wrong, such as a memoryview.
-        return _start(message, ResponseStart)
-    if known is not None:
-        return known
-    start = _start(message, ResponseStart)
-    fields = known_fields(headers, start.headers)
-    if fields is None:
-        return start
-    if len(_STARTS) >= _MOST_STARTS:
-        del _STARTS[next(iter(_STARTS))]
-    start = _STARTS[key] = start._replace(headers=fields)
-    return start
+    return reason if len(encoded) <= _REASON_SIZE else encoded[:_REASON_SIZE].decode("utf-8", "ignore")
 
 
 def _start(message: Mapping[str, Any], kind: type[_Start]) -> _Start:
@@ -253,8 +251,8 @@ def _start(message: Mapping[str, Any], kind: type[_Start]) -> _Start:
     if not 200 <= status <= 999:
         hint = "; an informational response is no response (RFC 9110 §15.2)" if 100 <= status < 200 else ""
         fail(message, f'"status" must be 200 to 999, got {shown(status)}{hint}')
-    headers, length, close = parse_fields(message)
-    return _tuple(kind, (status, headers, length, close, bool(message.get("trailers"))))
+    headers, names, length, close = parse_fields(message)
+    return _tuple(kind, (status, headers, length, close, bool(message.get("trailers")), names))
 
 
 def _body(message: Mapping[str, Any], kind: type[_Body]) -> _Body:

@@ -68,12 +68,12 @@ class Response:
         """
         start = self._start
         assert start is not None
-        status, headers, length, close, _ = start
+        status, headers, length, close, _, names = start
         if length is None or length != len(body) or self._method == "HEAD" or status in _BODILESS:
             return False
         self.status = status
         self.sent = length
-        self.stream.send_response(status, headers, self._fields.lacking(headers), length, body, close)
+        self.stream.send_response(status, headers, self._fields.lacking(names), length, body, close)
         return True
 
     def body(self, body: bytes, more_body: bool) -> None:
@@ -122,17 +122,17 @@ class Response:
     def answer(self, error: RequestError, *, close: bool) -> None:
         """Send a whole response in the application's place."""
         fields, body = plain(error)
-        self.start(ResponseStart(error.status, fields, len(body), close, False))
+        self.start(ResponseStart(error.status, fields, len(body), close, False, [name for name, _ in fields]))
         self.body(body, more_body=False)
 
     def _send_head(self, start: ResponseStart, has_body: bool) -> None:
-        status, headers, length, close, _ = start
+        status, headers, length, close, _, names = start
         self.status = status
         self._has_body = has_body
-        defaults = self._fields.lacking(headers)
+        defaults = self._fields.lacking(names)
         if status == 204 or status == 205:
             # RFC 9110 §8.6: a server MUST NOT send Content-Length in a 204; §15.3.6: a 205 says that there is nothing.
-            headers = [field for field in headers if field[0] != b"content-length"]
+            headers = [field for field, name in zip(headers, names, strict=True) if name != b"content-length"]
             length = None if status == 204 else 0
             headers += [(b"content-length", b"0")] if status == 205 else []
         self.stream.send_headers(status, headers, defaults, content_length=length, has_body=has_body, close=close)
@@ -146,4 +146,5 @@ class Response:
 
 
 def _with_length(start: ResponseStart, length: int) -> ResponseStart:
-    return start._replace(headers=[*start.headers, (b"content-length", b"%d" % length)], content_length=length)
+    headers, names = [*start.headers, (b"content-length", b"%d" % length)], [*start.names, b"content-length"]
+    return start._replace(headers=headers, content_length=length, names=names)

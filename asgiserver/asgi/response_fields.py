@@ -8,84 +8,52 @@ from typing import Any, NoReturn
 from ..errors import MessageError
 from .interfaces import TCHAR
 
-__all__ = [
-    "CONNECTION_SPECIFIC", "LOWER", "Fields", "KnownFields", "fail", "kind_of", "known_fields", "parse_fields", "shown",
-    "wrong",
-]  # fmt: skip
+__all__ = ["CONNECTION_SPECIFIC", "LOWER", "Fields", "fail", "kind_of", "parse_fields", "shown", "wrong"]
 
 Fields = list[tuple[bytes, bytes]]
-
-
-class KnownFields(Fields):
-    """Fields that are sent again and again, with what is made of them each time; not to be changed.
-
-    :ivar lines: as they stand in the head of an HTTP/1 message, without the last line's end; not empty.
-    :ivar names: their names.
-    """
-
-    __slots__ = ("lines", "names")
-
-    def __init__(self, fields: Fields) -> None:
-        super().__init__(fields)
-        self.lines = b"\r\n".join(map(b": ".join, fields))
-        self.names = frozenset(name for name, _ in fields)
-
 
 _NOT_TOKEN = bytes(set(range(256)) - set(TCHAR))
 LOWER = bytes(range(256)).lower()
 
-#: As numbers, which are looked for in bytes eight times as fast as bytes are.
-_CR, _LF, _NUL = b"\r\n\0"
+#: What a value is made of (RFC 9110 §5.5): HTAB, SP, visible characters and obs-text. Clients refuse anything else.
+_TEXT = bytes(set(range(256)) - set(range(32)) - {0x7F} | set(b"\t"))
 
 #: RFC 9110 §7.6.1: these speak of one connection, which is the wire's.
-CONNECTION_SPECIFIC = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+CONNECTION_SPECIFIC = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade")
+)
 
 _SPECIAL = CONNECTION_SPECIFIC | {b"content-length"}
 
-#: Names that were checked, with what they are in lower case: an application sends the same few again and again.
+#: Names that were checked, with what they are in lower case: an application sends the same few again and again. No
+#: value is ever remembered, as it may be a secret.
 _NAMES: dict[bytes, bytes] = {}
-_MOST_NAMES = 500
-
-#: Fields that were checked, with what they are then, and the length that a content-length says. Of those that have few
-#: values, none of them a secret, and of short lengths.
-_PAIRS: dict[tuple[bytes, bytes], tuple[tuple[bytes, bytes], int | None]] = {}
-_MOST_PAIRS, _MOST_OF_VALUE, _MOST_DIGITS = 1500, 128, 3
-#: Most fields of a response that are remembered together.
-_MOST_FIELDS = 32
-_REPEATED = frozenset(
-    b"accept-ranges access-control-allow-credentials access-control-allow-headers access-control-allow-methods "
-    b"access-control-allow-origin allow cache-control content-encoding content-language content-security-policy "
-    b"content-length content-type cross-origin-opener-policy permissions-policy referrer-policy "
-    b"strict-transport-security vary x-content-type-options x-frame-options".split()
-)
+_MOST_NAMES, _LONGEST_NAME = 500, 64
 
 #: Enough for any length of 64 bits; ``int()`` of thousands of digits is slow, and an error beyond 4300 of them.
 _LENGTH_DIGITS = 20
 
 
-def parse_fields(message: Mapping[str, Any]) -> tuple[Fields, int | None, bool]:
-    """The headers in lower case, the content-length, and whether the connection is to be closed."""
+def parse_fields(message: Mapping[str, Any]) -> tuple[Fields, list[bytes], int | None, bool]:
+    """The headers, their names in lower case, the content-length, and whether the connection is to be closed."""
     headers = message.get("headers")
     fields: Fields = []
+    names: list[bytes] = []
+    values: list[bytes] = []
     length: int | None = None
     close = False
-    for item in headers if isinstance(headers, (list, tuple)) else _iterable(message, headers):
+    for item in headers if type(headers) is list else _iterable(message, headers):
         try:
-            known = _PAIRS.get(item)
+            name, value = item
         except (TypeError, ValueError):
-            known = None  # a list, or something wrong, such as a memoryview
-        if known is not None:
-            pair, size = known
-            if size is None:
-                fields.append(pair)
-                continue
-            if length is None:
-                fields.append(pair)
-                length = size
-                continue
-        pair = lowered, value = _checked(message, item)
+            fail(message, f'each of "headers" must be a pair of name and value, got {shown(item)}')
+        if type(name) is not bytes or type(value) is not bytes:
+            name, value = _plain_bytes(message, name, value)
+        value = value.strip(b" \t")
+        lowered = _NAMES.get(name) or _lowered(message, name)
         if lowered in _SPECIAL:
             if lowered != b"content-length":
+                _check_value(message, name, value)
                 close = close or lowered == b"connection" and _has_close(value)
                 continue
             previous, length = length, _content_length(message, value)
@@ -93,49 +61,32 @@ def parse_fields(message: Mapping[str, Any]) -> tuple[Fields, int | None, bool]:
                 if previous != length:
                     fail(message, f"more than one content-length: {previous} and {length}")
                 continue
-        fields.append(pair)
-        if lowered in _REPEATED:
-            _remember(item, pair, length if lowered == b"content-length" else None)
-    return fields, length, close
+        fields.append((name, value))
+        names.append(lowered)
+        values.append(value)
+    # All values at once, since hardly any is ever wrong.
+    if b"".join(values).translate(None, _TEXT):
+        for name, value in fields:
+            _check_value(message, name, value)
+    return fields, names, length, close
 
 
-def known_fields(headers: list[Any], fields: Fields) -> KnownFields | None:
-    """``fields``, which are what :func:`parse_fields` made of ``headers``, if all of them may be remembered."""
-    if 0 < len(headers) <= _MOST_FIELDS and len(headers) == len(fields) and all(map(_PAIRS.__contains__, headers)):
-        return KnownFields(fields)
-    return None
+def _plain_bytes(message: Mapping[str, Any], name: Any, value: Any) -> tuple[bytes, bytes]:
+    """A field whose name or value is of a class derived from bytes, or MessageError."""
+    if not isinstance(name, bytes):
+        fail(message, f"the name of header {shown(name)} must be bytes, got {kind_of(name)}")
+    if not isinstance(value, bytes):
+        fail(message, f"the value of header {shown(name)} must be bytes, got {kind_of(value)}")
+    return bytes(name), bytes(value)
 
 
-def _checked(message: Mapping[str, Any], item: Any) -> tuple[bytes, bytes]:
-    """A field with its name in lower case, checked to be one line of a head."""
-    try:
-        name, value = item
-    except (TypeError, ValueError):
-        fail(message, f'each of "headers" must be a pair of name and value, got {shown(item)}')
-    if not isinstance(name, bytes) or not isinstance(value, bytes):
-        _wrong_field(message, name, value)
-    lowered = _NAMES.get(name) or _lowered(name)
-    if not lowered or _CR in value or _LF in value or _NUL in value:
-        _wrong_field(message, name, value)
-    return lowered, value.strip(b" \t")
-
-
-def _remember(item: Any, pair: tuple[bytes, bytes], length: int | None) -> None:
-    plain = type(item) is tuple and type(item[0]) is bytes and type(item[1]) is bytes
-    most = _MOST_OF_VALUE if length is None else _MOST_DIGITS
-    if plain and len(item[1]) <= most:
-        if len(_PAIRS) >= _MOST_PAIRS:
-            # Whatever never comes again, such as a policy with a nonce, makes room for what does.
-            del _PAIRS[next(iter(_PAIRS))]
-        _PAIRS[item] = pair, length
-
-
-def _lowered(name: bytes) -> bytes:
-    """A field's name in lower case; empty when it is no token."""
+def _lowered(message: Mapping[str, Any], name: bytes) -> bytes:
+    """A field's name in lower case."""
     lowered = name.translate(LOWER, _NOT_TOKEN)
-    if len(lowered) != len(name):
-        return b""
-    if len(_NAMES) < _MOST_NAMES and type(name) is bytes:
+    if not name or len(lowered) != len(name):
+        # A pseudo-header's colon is no token character either (RFC 9113 §8.3).
+        fail(message, f"the name of a header must be a token (RFC 9110 §5.1), got {shown(name)}")
+    if len(_NAMES) < _MOST_NAMES and len(name) <= _LONGEST_NAME:
         _NAMES[name] = lowered
     return lowered
 
@@ -148,16 +99,15 @@ def _iterable(message: Mapping[str, Any], headers: Any) -> Iterable[Any]:
     return headers
 
 
-def _wrong_field(message: Mapping[str, Any], name: Any, value: Any) -> NoReturn:
-    what = shown(name)
-    if not isinstance(name, bytes):
-        fail(message, f"the name of header {what} must be bytes, got {kind_of(name)}")
-    if not name or name.translate(None, TCHAR):
-        # A pseudo-header's colon is no token character either (RFC 9113 §8.3).
-        fail(message, f"the name of a header must be a token (RFC 9110 §5.1), got {what}")
-    if not isinstance(value, bytes):
-        fail(message, f"the value of header {what} must be bytes, got {kind_of(value)}")
-    fail(message, f"the value of header {what} must not hold CR, LF or NUL (RFC 9110 §5.5), got {shown(value)}")
+def _check_value(message: Mapping[str, Any], name: bytes, value: bytes) -> None:
+    controls = value.translate(None, _TEXT)
+    if controls:
+        # Without the value itself, which may be a secret.
+        fail(
+            message,
+            f"the value of header {shown(name)} must not hold control characters other than HTAB (RFC 9110 §5.5), "
+            f"got {shown(controls)}",
+        )
 
 
 def _content_length(message: Mapping[str, Any], value: bytes) -> int:

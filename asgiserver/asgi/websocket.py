@@ -178,12 +178,15 @@ class WebSocketExchange(Inbox):
                 self._engine.send_message(payload, text=False)
             return
         match self.state, reply:
-            case State.OPEN, Close(code, reason):
+            case State.OPEN, Close(code, reason, error):
+                if error is not None:
+                    raise error
                 self.state = State.CLOSING
                 self._send_close(code, reason)
-            case State.WAITING, Accept(subprotocol, headers):
-                self._accept(subprotocol, headers)
+            case State.WAITING, Accept():
+                self._accept(*reply)
             case State.WAITING, Close():
+                # ASGI "Close": a 403, which has no place for a code or a reason, so theirs are not looked at.
                 self.answer(RequestError(403, "Forbidden"), close=False)
                 self._deny()
             case State.WAITING, DenialStart():
@@ -191,14 +194,14 @@ class WebSocketExchange(Inbox):
                 self.state = State.STARTED
             case (State.STARTED | State.STREAMING), DenialBody(body, more_body):
                 self._send_denial(body, more_body)
-            case (State.CLOSING | State.COMPLETE), (SendText() | SendBytes() | Close()) if self.listening:
+            case State.CLOSING, (SendText() | SendBytes() | Close()) if self.listening:
                 # Say, a group's message that was queued for a Channels consumer while it closed: an exception would
                 # end the consumer before it hears of the disconnect.
                 pass
             case _:
                 raise unexpected(self.state, reply)
 
-    def _accept(self, subprotocol: str | None, headers: list[tuple[bytes, bytes]]) -> None:
+    def _accept(self, subprotocol: str | None, headers: list[tuple[bytes, bytes]], names: list[bytes]) -> None:
         if subprotocol is not None and subprotocol not in self.scope["subprotocols"]:
             offered = ", ".join(self.scope["subprotocols"]) or "none"
             raise MessageError(
@@ -210,7 +213,7 @@ class WebSocketExchange(Inbox):
         self.deadlines.set(Deadline.PING, self.settings.ping_interval, self._idle)
         self.deadlines.set(Deadline.LIFETIME, self.settings.websocket_timeout, self._too_old)
         self._log("connected")
-        self.stream.switch(self._fields.complete([*self._answer(subprotocol), *headers]))
+        self.stream.switch([*self._answer(subprotocol), *headers, *self._fields.lacking(names)])
 
     def _send_close(self, code: int, reason: str) -> None:
         assert self._engine is not None

@@ -14,7 +14,7 @@ from ..asgi.default_fields import Defaults
 from ..asgi.exchange import Exchange
 from ..asgi.interfaces import Headers
 from ..asgi.scope import Addresses, Request
-from .response import CONTINUE, Framing, framed, head, size_line, whole
+from .response import CONTINUE, Framing, framed, head, size_line
 
 if TYPE_CHECKING:
     from .connection import HTTPConnection
@@ -131,7 +131,7 @@ class HTTP1Stream:
             return
         self._framing = _PLAIN
         if content_length <= _SHORT:
-            connection.write(whole(status, headers, defaults, body))
+            connection.write(head(status, headers, defaults=defaults, body=body))
         else:
             connection.write_all([head(status, headers, defaults=defaults), body])
         self._complete()

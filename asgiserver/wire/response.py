@@ -6,13 +6,12 @@ from enum import Enum, auto
 from functools import lru_cache
 from http import HTTPStatus
 
-from ..asgi.default_fields import NO_DEFAULTS, DefaultFields, Defaults
+from ..asgi.default_fields import DefaultFields, Defaults
 from ..asgi.interfaces import Headers
 from ..asgi.response import plain
-from ..asgi.response_fields import KnownFields
 from ..errors import RequestError
 
-__all__ = ["CONTINUE", "Framing", "framed", "head", "refusal", "size_line", "whole"]
+__all__ = ["CONTINUE", "Framing", "framed", "head", "refusal", "size_line"]
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -31,37 +30,39 @@ class Framing(Enum):
 
 
 def head(
-    status: int, headers: Headers, chunked: bool = False, connection: bytes = b"", defaults: Defaults = NO_DEFAULTS
+    status: int,
+    headers: Headers,
+    chunked: bool = False,
+    connection: bytes = b"",
+    defaults: Defaults = (),
+    body: bytes = b"",
 ) -> bytes:
-    """A response's head, from the status line to the empty line.
+    """A response's head, from the status line to the empty line, and ``body`` behind it.
 
     :param status: 101 or 200 to 999.
-    :param headers: checked: no CR, LF or NUL anywhere in them.
+    :param headers: checked: their names are tokens, their values have no control characters. They are written as they
+        are, since names have no case here (RFC 9110 §5.1) but some clients wrongly expect one.
     :param chunked: say that the body is chunked.
     :param connection: value of the Connection field; none when empty.
     :param defaults: further fields, behind the others.
     """
     # Formatting and joining cost least when they are few: this is done for each response.
     lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown" % status]
-    if type(headers) is KnownFields:
-        lines.append(headers.lines)
-    else:
-        lines += map(_field_line, headers)
-    if defaults.lines:
-        lines.append(defaults.lines)
+    lines += map(_field_line, headers)
+    if defaults:
+        lines.append(_default_lines(defaults))
     if chunked:
         lines.append(b"transfer-encoding: chunked")
     if connection:
         lines.append(b"connection: %b" % connection)
-    lines.append(b"\r\n")
+    lines += (b"", body)
     return b"\r\n".join(lines)
 
 
-def whole(status: int, headers: Headers, defaults: Defaults, body: bytes) -> bytes:
-    """A whole response whose Content-Length is among ``headers``; else as :func:`head`."""
-    if type(headers) is KnownFields and status in _STATUS_LINES and defaults.lines:
-        return b"\r\n".join((_STATUS_LINES[status], headers.lines, defaults.lines, b"", body))
-    return head(status, headers, defaults=defaults) + body
+@lru_cache(maxsize=8)
+def _default_lines(defaults: Defaults) -> bytes:
+    """The server's own fields, which are the same for all responses of a second."""
+    return b"\r\n".join(map(_field_line, defaults))
 
 
 @lru_cache(maxsize=64)

@@ -110,6 +110,16 @@ class Refusing(AsyncWebsocketConsumer):
         say("refusing", "disconnect", code)
 
 
+class Forbidding(AsyncWebsocketConsumer):
+    """Means a status of HTTP, and gives a reason that is no text."""
+
+    async def connect(self) -> None:
+        await self.close(code=403, reason=["members", "only"])
+
+    async def disconnect(self, code: int) -> None:
+        say("forbidding", "disconnect", code)
+
+
 class Session(WebsocketConsumer):
     def connect(self) -> None:
         self.accept()
@@ -137,6 +147,7 @@ application = ProtocolTypeRouter(
                         path("ticker", Ticker.as_asgi()),
                         path("slow", Slow.as_asgi()),
                         path("refusing", Refusing.as_asgi()),
+                        path("forbidding", Forbidding.as_asgi()),
                         path("session", Session.as_asgi()),
                     ]
                 )

@@ -116,6 +116,15 @@ async def test_consumer_that_refuses_is_a_403(server: ServerProcess) -> None:
 
 
 @in_loop
+async def test_consumer_that_refuses_with_what_no_close_frame_may_have_is_a_403_too(server: ServerProcess) -> None:
+    """C17. The fixture looks for tracebacks."""
+    with pytest.raises(InvalidStatus) as caught:
+        await client(address(server, "forbidding"))
+    assert caught.value.response.status_code == 403
+    await said(server, "forbidding disconnect 1006", 1)
+
+
+@in_loop
 async def test_session_of_the_handshakes_cookie(server: ServerProcess) -> None:
     """T304."""
     async with httpx.AsyncClient() as browser:
