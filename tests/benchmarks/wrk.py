@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 from .processes import LEAD, Usage, per_unit
+from .varied import Varied
 
-__all__ = ["ClientFailed", "Request", "available", "run"]
+__all__ = ["ClientFailed", "Request", "available", "run", "script"]
 
 #: Seconds after which wrk gives up by itself, beyond those that are measured: a bound for every wait for its words.
 SLACK = 20
@@ -24,7 +26,7 @@ SLACK = 20
 _MARKS = """
 local ffi = require("ffi")
 ffi.cdef("typedef struct { long seconds, nanoseconds; } moment; int clock_gettime(int, moment *);")
-local moment, message, begin, mark, over = ffi.new("moment")
+local moment, begin, mark, over = ffi.new("moment")
 local sent, first = 0, 0
 local function now()
   ffi.C.clock_gettime(1, moment)
@@ -34,10 +36,9 @@ local function say(...)
   io.write(string.format(...))
   io.flush()
 end
-function init() message = wrk.format() end
 function request()
   sent = sent + 1
-  if over then return message end
+  if over then return message() end
   local time = now()
   begin = begin or time
   if mark then
@@ -50,7 +51,7 @@ function request()
     mark, first = time, sent
     say('\\n{"mark":"begin"}\\n')
   end
-  return message
+  return message()
 end
 function done(summary, latency, requests)
   local e = summary.errors
@@ -58,6 +59,12 @@ function done(summary, latency, requests)
     summary.requests, e.connect + e.read + e.write + e.timeout, e.status,
     latency:percentile(50), latency:percentile(99))
 end
+"""
+
+_REPEATED = """
+local text
+function init() text = wrk.format() end
+local function message() return text end
 """
 
 
@@ -76,21 +83,28 @@ class Request:
     fields: Mapping[str, str] = field(default_factory=dict)
     body: int = 0
 
-    def script(self, connections: int, seconds: float) -> str:
-        """For wrk: sends this over ``connections`` and marks ``seconds`` of it."""
+    def script(self, host: str) -> str:
+        """For wrk, which adds ``host`` itself: ``message()`` tells the request."""
         lines = [f"wrk.method = {json.dumps(self.method)}"]
         lines += [f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in self.fields.items()]
         if self.body:
             lines.append(f'wrk.body = string.rep("x", {self.body})')
-        lines.append(f"local CONNECTIONS, LEAD, SECONDS = {connections}, {LEAD}, {seconds}")
-        return "\n".join(lines) + _MARKS
+        return "\n".join([*lines, _REPEATED])
+
+
+def script(request: Request | Varied, host: str, connections: int, seconds: float) -> str:
+    """All that wrk is told: to send ``request`` over ``connections``, and to mark ``seconds`` of it."""
+    bounds = f"local CONNECTIONS, LEAD, SECONDS = {connections}, {LEAD}, {seconds}"
+    return "\n".join([request.script(host), bounds, _MARKS])
 
 
 def available() -> bool:
     return shutil.which("wrk") is not None
 
 
-def run(url: str, request: Request, connections: int, seconds: float, pid: int, folder: Path) -> dict[str, float]:
+def run(
+    url: str, request: Request | Varied, connections: int, seconds: float, pid: int, folder: Path
+) -> dict[str, float]:
     """Ask ``url`` over ``connections`` of its own for ``seconds``, and measure what the server ``pid`` needs for it.
 
     The latencies are of all that wrk does, so that the first requests on new connections, and TLS handshakes beside
@@ -99,7 +113,7 @@ def run(url: str, request: Request, connections: int, seconds: float, pid: int, 
     :raises ClientFailed: an answer was no success, a connection broke, or nothing was answered.
     """
     path = folder / "wrk.lua"
-    path.write_text(request.script(connections, seconds), "utf-8")
+    path.write_text(script(request, urlsplit(url).netloc, connections, seconds), "utf-8")
     limit = f"{SLACK + round(seconds)}s"
     command = ["wrk", "-t", "1", "-c", str(connections), "-d", limit, "--timeout", "10s", "-s", str(path), url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
