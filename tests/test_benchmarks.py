@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -310,6 +311,7 @@ class TestServers:
 
 
 class TestCommandLine:
+    @pytest.mark.usefixtures("unchanged")
     @pytest.mark.parametrize(
         ("arguments", "reason"),
         [
@@ -318,7 +320,7 @@ class TestCommandLine:
             (["--rounds", "0"], "--rounds: 1 to 20"),
             (["--seconds", "0.1"], "--seconds: 0.5 to 60"),
             (["--connections", "0"], "--connections: 1 to 1000"),
-            (["--also", "before=/no/such/folder"], "--also before=/no/such/folder: /no/such/folder has no package"),
+            (["--also", "before=/no/such/folder"], "before=/no/such/folder: it has no package asgiserver"),
             (["--also", f"uvicorn={ROOT}"], "'uvicorn' is no new name"),
             (["--also", str(ROOT)], "is no new name"),
             (["--json", "no/such/folder/results.json"], "there is no folder for no/such/folder/results.json"),
@@ -371,13 +373,17 @@ class TestCommandLine:
 
     @pytest.mark.usefixtures("nothing_is_measured", "unchanged")
     def test_another_checkout_is_one_more_server(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        results = tmp_path / "results.json"
-        options = ["--also", f"before={ROOT}", "--connections", "128", "--json", str(results)]
+        """Also when its results are read after it has gone."""
+        results, package = tmp_path / "results.json", tmp_path / "asgiserver"
+        package.mkdir()
+        (package / "__main__.py").touch()
+        options = ["--also", f"before={tmp_path}", "--connections", "128", "--json", str(results)]
         assert main(["--only", "varied", "--servers", "asgiserver", "--rounds", "1", *options]) == 0
         out = capsys.readouterr().out
         assert "| before | 11.0 |" in out
         assert "| | asgiserver / before |\n|---|---:|\n| GET, each different, 128 connections | 1.000 |" in out
         del SERVERS["before"]
+        shutil.rmtree(package)
         assert main(["--from", str(results)]) == 0
         assert capsys.readouterr().out == out
 

@@ -166,10 +166,12 @@ def _gunicorn(order: Order) -> list[str]:
 
 
 def _h2corn(order: Order) -> list[str]:
+    # It counts the wait for a further head as the reading of that head: without both, idle connections end after 10 s.
     return [
         "h2corn", "-b", _bound(order), "-w", "1", "--loop", "uvloop", "--no-access-log",
-        "--timeout-keep-alive", KEEP_ALIVE, *(["--proxy-headers"] if order.proxied else []),
-        *_tls(order, "--certfile", "--keyfile"), order.application,
+        "--timeout-keep-alive", KEEP_ALIVE, "--timeout-request-header", KEEP_ALIVE,
+        *(["--proxy-headers"] if order.proxied else []), *_tls(order, "--certfile", "--keyfile"),
+        order.application,
     ]  # fmt: skip
 
 
@@ -199,10 +201,8 @@ SERVERS = {
 def other_checkout(name: str, folder: Path) -> ServerKind:
     """This server as it is in another checkout, with httptools and uvloop.
 
-    :raises ValueError: that folder has no package ``asgiserver``, or there is such a server already.
+    :raises ValueError: the name is none, or that of another server.
     """
     if not re.fullmatch(r"[a-z0-9.-]+", name) or name in SERVERS:
         raise ValueError(f"{name!r} is no new name of small letters, digits, dots and dashes")
-    if not (folder / "asgiserver" / "__main__.py").is_file():
-        raise ValueError(f"{folder} has no package asgiserver")
     return ServerKind(name, ("asgiserver", "httptools", "uvloop"), _FASTEST, checkout=folder.resolve())
