@@ -1,4 +1,4 @@
-"""What the benchmarks send and have answered where nothing is repeated: it differs, and it is what it should be."""
+"""Requests and answers of the benchmarks where nothing is repeated: they differ, and they are right."""
 
 from __future__ import annotations
 

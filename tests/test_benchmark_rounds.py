@@ -136,6 +136,10 @@ class TestWrk:
         assert "wrk.body" not in wrk.script(wrk.Request(), "host", 32, 0.5)
         assert "local CONNECTIONS, LEAD, SECONDS = 32, 0.05, 0.5\n" in script
 
+    def test_it_reads_the_clocks_of_the_server(self) -> None:
+        script = wrk.script(wrk.Request(), "host", 32, 0.5, [processes.clock_id(4), processes.clock_id(7)])
+        assert "local CLOCKS = {-38, -62}\n" in script
+
     def test_what_it_says_is_waited_for(self) -> None:
         said = io.StringIO('Running 1s test\n\n{"mark":"begin"}\n\n{"mark":"end","requests":7}\n')
         wrk._until(said, "begin")

@@ -88,9 +88,9 @@ def _measured(parser: argparse.ArgumentParser, options: argparse.Namespace) -> d
     known = list(SERVERS)
     more = _prepared(parser, options.also, options.connections)
     for name in more:
-        folder = SERVERS[name].checkout
-        if folder and not (folder / "asgiserver" / "__main__.py").is_file():
-            parser.error(f"--also {name}={folder}: it has no package asgiserver")
+        checkout = SERVERS[name].checkout
+        if checkout and not (checkout / "asgiserver" / "__main__.py").is_file():
+            parser.error(f"--also {name}={checkout}: it has no package asgiserver")
     servers = [*_chosen(parser, options.servers, known), *more]
     number_of_rounds, seconds = (1, 1.0) if options.quick else (options.rounds, options.seconds)
     if not 1 <= number_of_rounds <= 20:

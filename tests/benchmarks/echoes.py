@@ -35,7 +35,7 @@ def text_of(size: int) -> bytes:
     return b"".join(b'{"id": %d, "name": "user %d", "value": %d},' % each for each in numbers)[:size]
 
 
-#: So many messages that differ are made before a slice; one of a few seconds comes to their end and begins anew.
+#: The number of messages that are made before a slice; a slice of a few seconds begins anew with the first.
 MOST_TEXTS = 10_000
 #: Letters of one to four bytes in UTF-8, as people write.
 _LETTERS = "Grüße aus Zürich, señora – привет, как дела? こんにちは、元気ですか 👋🏽 "

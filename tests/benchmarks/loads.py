@@ -74,7 +74,7 @@ class Load:
     :param client: does it; None when there is nothing to do but to start.
     :param metrics: names in :data:`METRICS`; the first is what the servers are compared by.
     :param answer: what ``GET /`` has to be answered beforehand; None for anything.
-    :param varied: what is sent; some of it has to be answered right beforehand, instead of ``GET /``.
+    :param varied: the requests; three of them, instead of ``GET /``, have to be answered right beforehand.
     :param unix: through a unix socket.
     :param proxied: servers take client and scheme from the forwarding fields.
     :param needs_wrk: it is nothing without wrk.

@@ -21,7 +21,7 @@ from .wrk import ClientFailed
 
 __all__ = ["Requests"]
 
-#: So many are made before a slice; one of a few seconds comes to their end and begins anew.
+#: The number of requests that are made before a slice; a slice of a few seconds begins anew with the first.
 MOST_REQUESTS = 10_000
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -40,7 +40,7 @@ class Requests:
         first, host, request = any_number(), f"127.0.0.1:{port}", Varied(varied_of)
         self.messages = itertools.cycle([request.message(first + n, host) for n in range(MOST_REQUESTS)])
         self.sockets: dict[int, socket.socket] = {}
-        #: What has come of an answer whose end has not.
+        #: The beginnings of answers that have not come whole, by file descriptor.
         self.parts: dict[int, bytes] = {}
         self.sent: dict[int, float] = {}
         self.times: list[float] = []

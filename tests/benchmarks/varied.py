@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 __all__ = ["Asked", "Varied", "any_number"]
 
-#: The beginning of this, of another length each time, stands in the target and in a cookie.
+#: Each target and one cookie hold the beginning of this text, of another length each time.
 WORDS = "of-requests-that-real-clients-send-no-two-are-ever-the-same"
 _TARGET = "/articles/%d/%s?page=%d&q=%08x"
 _HEAD = (
@@ -55,7 +55,7 @@ end
 
 
 class Asked(NamedTuple):
-    """What of a request its answer depends on."""
+    """The parts of a request on which its answer depends."""
 
     path: str
     query: bytes
@@ -64,7 +64,7 @@ class Asked(NamedTuple):
 
 
 def any_number() -> int:
-    """Where a slice begins to count, so that it does not repeat another's requests."""
+    """A number to begin a slice with, below 2 to the 31st, so that slices do not repeat each other's requests."""
     return random.randrange(1 << 31)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import socketserver
 import subprocess
@@ -112,13 +111,15 @@ class Recording(socketserver.ThreadingTCPServer):
 @pytest.mark.parametrize("request_", [VARIED, JSON], ids=["get", "post"])
 def test_what_wrk_sends_is_never_the_same_and_as_it_is_known_here(request_: Varied, tmp_path: Path) -> None:
     require("wrk")
-    with Recording() as server:
+    measured = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with measured, Recording() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         host = f"127.0.0.1:{server.server_address[1]}"
         try:
-            wrk.run(f"http://{host}/", request_, 4, 0.1, os.getpid(), tmp_path)
+            wrk.run(f"http://{host}/", request_, 4, 0.1, measured.pid, tmp_path)
         finally:
+            measured.kill()
             server.shutdown()
             thread.join()
         seen = list(server.seen)
