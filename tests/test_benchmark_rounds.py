@@ -83,6 +83,14 @@ class TestRounds:
         measure("idle", self.SERVERS, 1, 4.0, tmp_path)
         assert sorted(order[3:6]) == sorted((name, 4.0) for name in self.SERVERS)
 
+    def test_only_unix_sockets_are_compared_with_tcp(self, order: list[tuple[str, float]], tmp_path: Path) -> None:
+        servers = ["asgiserver", "asgiserver-tcp"]
+        found = list(measuring.rounds(["get", "unix"], servers, 1, 4.0, tmp_path, lambda record: None))
+        assert [(each.load, each.server) for each in found] == [
+            ("get", "asgiserver"), ("unix", "asgiserver"), ("unix", "asgiserver-tcp"),
+        ]  # fmt: skip
+        assert list(measuring.rounds(["get"], servers[1:], 1, 4.0, tmp_path, lambda record: None)) == []
+
     def test_an_interrupt_ends_all_servers(
         self, order: list[tuple[str, float]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
@@ -122,11 +130,15 @@ class TestRounds:
 
 class TestWrk:
     def test_its_script_says_what_is_sent(self) -> None:
-        script = wrk.Request("POST", {"X-Quote": 'a "b"'}, body=3).script(32, 0.5)
+        script = wrk.script(wrk.Request("POST", {"X-Quote": 'a "b"'}, body=3), "host", 32, 0.5)
         lines = ['wrk.method = "POST"', 'wrk.headers["X-Quote"] = "a \\"b\\""', 'wrk.body = string.rep("x", 3)']
         assert script.splitlines()[:3] == lines
-        assert "wrk.body" not in wrk.Request().script(32, 0.5)
+        assert "wrk.body" not in wrk.script(wrk.Request(), "host", 32, 0.5)
         assert "local CONNECTIONS, LEAD, SECONDS = 32, 0.05, 0.5\n" in script
+
+    def test_it_reads_the_clocks_of_the_server(self) -> None:
+        script = wrk.script(wrk.Request(), "host", 32, 0.5, [processes.clock_id(4), processes.clock_id(7)])
+        assert "local CLOCKS = {-38, -62}\n" in script
 
     def test_what_it_says_is_waited_for(self) -> None:
         said = io.StringIO('Running 1s test\n\n{"mark":"begin"}\n\n{"mark":"end","requests":7}\n')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from .benchmarks.frames import client_frame, deflated, expect, payload_of, serve
 from .benchmarks.loads import LOADS, METRICS
 from .benchmarks.measuring import Record, measure
 from .benchmarks.report import Table, environment, number, overview, summary, tables
-from .benchmarks.servers import SERVERS, Certificate, ServerKind
+from .benchmarks.servers import SERVERS, Certificate, Order, ServerKind, other_checkout
 from .benchmarks.targets import TARGETS, Target, reached, verdicts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,19 +91,28 @@ class TestFailures:
         assert ">failed</text>" in svg(found)
 
     def test_what_is_not_installed_is_a_failed_row(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        nobody = ServerKind("nobody", ("no-such-package-at-all",), lambda application, port, certificate: [])
+        nobody = ServerKind("nobody", ("no-such-package-at-all",), lambda order: [])
         monkeypatch.setitem(SERVERS, "nobody", nobody)
         assert measure("start", ["nobody"], 1, 1.0, tmp_path) == [Record("start", "nobody", 1, failure="not installed")]
 
     def test_a_server_that_ends_at_once_is_a_failed_row(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        wrong = ServerKind("wrong", ("asgiserver",), lambda application, port, tls: ["asgiserver", "-p", "x", "a:b"])
+        wrong = ServerKind("wrong", ("asgiserver",), lambda order: ["asgiserver", "-p", "x", "a:b"])
         monkeypatch.setitem(SERVERS, "wrong", wrong)
         [found] = measure("start", ["wrong"], 1, 1.0, tmp_path)
         assert found.failure.startswith("ended with status 2: ")
         assert "expected a whole number, got 'x'" in found.failure
 
+    def test_another_checkout_is_what_is_run(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        package = tmp_path / "before" / "asgiserver"
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / "__main__.py").write_text("raise SystemExit('the other one')")
+        monkeypatch.setitem(SERVERS, "before", other_checkout("before", package.parent))
+        [found] = measure("start", ["before"], 1, 1.0, tmp_path)
+        assert found.failure == "ended with status 1: the other one"
+
     def test_a_flag_that_is_not_known_is_a_failed_row(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        wrong = ServerKind("wrong", ("asgiserver",), lambda application, port, certificate: [], ("--port", "--sail"))
+        wrong = ServerKind("wrong", ("asgiserver",), lambda order: [], ("--port", "--sail"))
         monkeypatch.setitem(SERVERS, "wrong", wrong)
         [found] = measure("start", ["wrong"], 1, 1.0, tmp_path)
         assert found.failure == "no such flag: --sail"
@@ -120,7 +130,8 @@ class TestTargets:
     def test_each_is_of_a_load_and_servers_that_exist(self) -> None:
         for target in TARGETS:
             assert SERVERS[target.server].ours
-            assert not target.against or not SERVERS[target.against].ours
+            other = SERVERS[target.against or "uvicorn"]
+            assert not other.ours or other.tcp_in == target.load
             assert not target.metric or target.metric in LOADS[target.load].metrics
 
     def test_against_the_best_peer(self) -> None:
@@ -133,12 +144,24 @@ class TestTargets:
 
     def test_verdicts(self) -> None:
         text = verdicts([table(asgiserver=[15.0], asgiserver_h11=[70.0], uvicorn_h11=[100.0], granian=[20.0])])
-        assert "asgiserver / best peer | 0.75 | 0.75 | met |" in text
-        assert "asgiserver-h11 / uvicorn-h11 | 0.60 | 0.70 | **missed** |" in text
+        assert "asgiserver / best peer | 0.85 | 0.75 | met |" in text
+        servers = {"asgiserver": [15.0], "asgiserver_h11": [70.0], "uvicorn_h11": [100.0], "granian": [16.0]}
+        text = verdicts(summary(records("varied", **servers)))
+        assert "asgiserver / best peer | 0.90 | 0.94 | **missed** |" in text
+        assert "asgiserver / uvicorn | 0.75 | – | unknown |" in text
+        assert "asgiserver-h11 / uvicorn-h11 | 0.50 | 0.70 | **missed** |" in text
+
+    def test_a_unix_socket_against_our_own_tcp(self) -> None:
+        found = summary(records("unix", asgiserver=[21.0], asgiserver_tcp=[20.0], uvicorn=[42.0]))
+        text = verdicts(found)
+        assert "asgiserver / best peer | 0.90 | 0.50 | met |" in text
+        assert "asgiserver / asgiserver-tcp | 1.05 | 1.05 | met |" in text
+        assert "asgiserver-tcp" not in overview(found)
+        assert "| **21.0** | 42.0 |" in overview(found)
 
     def test_what_failed_is_neither_met_nor_missed(self) -> None:
         text = verdicts([table(asgiserver=["it broke"], granian=[20.0])])
-        assert "| 0.75 | – | unknown |" in text
+        assert "| 0.85 | – | unknown |" in text
         assert "met" not in text.replace("memory", "")
 
     def test_nothing_to_say_without_targets(self) -> None:
@@ -177,7 +200,7 @@ class TestReadme:
         text = (ROOT / "README.md").read_text("utf-8")
         made = readme.with_results(text, [table(asgiserver=[10.0], uvicorn=[20.0])], environment())
         assert f"]({readme.CHART})" in made
-        assert "| GET, small head, µs per request | **10.0** | 20.0 |" in made
+        assert "| the same GET again and again, µs per request | **10.0** | 20.0 |" in made
         assert "failed" not in made.partition(readme.BEGIN)[2].partition(readme.END)[0]
         assert readme.with_results(made, [], environment()).count(readme.BEGIN) == 1
 
@@ -185,7 +208,7 @@ class TestReadme:
         text = (ROOT / "README.md").read_text("utf-8")
         found = [table(asgiserver=[10.0], uvicorn=[20.0, "once"], daphne=["it broke"])]
         made = readme.with_results(text, found, environment())
-        assert "\n\n- GET, small head, daphne: it broke\n\n" in made
+        assert "\n\n- the same GET again and again, daphne: it broke\n\n" in made
         assert "once" not in made.partition(readme.BEGIN)[2]
 
 
@@ -262,13 +285,25 @@ class TestProcesses:
 class TestServers:
     def test_each_gets_application_port_and_certificate(self) -> None:
         for kind in SERVERS.values():
-            plain = kind.arguments("module:attribute", 4321, None)
+            plain = kind.arguments(Order("module:attribute", 4321))
             assert plain[0] == kind.packages[0]
             assert "module:attribute" in plain
             assert "4321" in " ".join(plain)
-            secure = " ".join(kind.arguments("module:attribute", 4321, Certificate("/chain", "/key", "/authority")))
+            secured = Order("module:attribute", 4321, certificate=Certificate("/chain", "/key", "/authority"))
+            secure = " ".join(kind.arguments(secured))
             assert "/chain" in secure
             assert "/key" in secure
+
+    def test_each_takes_a_unix_socket_instead_of_the_port(self) -> None:
+        for kind in SERVERS.values():
+            words = " ".join(kind.arguments(Order("module:attribute", 4321, "/run/test.sock")))
+            assert "/run/test.sock" in words
+            assert "4321" not in words
+
+    def test_each_believes_forwarding_fields_when_it_is_asked_to(self) -> None:
+        """By an option, or by a wrapper around the application."""
+        for kind in SERVERS.values():
+            assert kind.arguments(Order("a:b", 1)) != kind.arguments(Order("a:b", 1, proxied=True))
 
     def test_loads_have_columns_that_exist(self) -> None:
         for load in LOADS.values():
@@ -276,6 +311,7 @@ class TestServers:
 
 
 class TestCommandLine:
+    @pytest.mark.usefixtures("unchanged")
     @pytest.mark.parametrize(
         ("arguments", "reason"),
         [
@@ -283,6 +319,10 @@ class TestCommandLine:
             (["--servers", "nonsense"], "unknown: nonsense"),
             (["--rounds", "0"], "--rounds: 1 to 20"),
             (["--seconds", "0.1"], "--seconds: 0.5 to 60"),
+            (["--connections", "0"], "--connections: 1 to 1000"),
+            (["--also", "before=/no/such/folder"], "before=/no/such/folder: it has no package asgiserver"),
+            (["--also", f"uvicorn={ROOT}"], "'uvicorn' is no new name"),
+            (["--also", str(ROOT)], "is no new name"),
             (["--json", "no/such/folder/results.json"], "there is no folder for no/such/folder/results.json"),
             (["--from", "no-such-file"], "--from no-such-file: no results of --json: "),
             (["--from", __file__], "no results of --json: "),
@@ -323,6 +363,29 @@ class TestCommandLine:
         assert main(["--from", str(results), "--svg", str(chart)]) == 0
         assert capsys.readouterr().out == first
         assert chart.read_text("utf-8") == drawn
+
+    @pytest.fixture
+    def unchanged(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What the options add and change is gone after the test."""
+        monkeypatch.setitem(LOADS, "varied", LOADS["varied"])
+        monkeypatch.setitem(SERVERS, "before", SERVERS["asgiserver"])
+        del SERVERS["before"]
+
+    @pytest.mark.usefixtures("nothing_is_measured", "unchanged")
+    def test_another_checkout_is_one_more_server(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Also when its results are read after it has gone."""
+        results, package = tmp_path / "results.json", tmp_path / "asgiserver"
+        package.mkdir()
+        (package / "__main__.py").touch()
+        options = ["--also", f"before={tmp_path}", "--connections", "128", "--json", str(results)]
+        assert main(["--only", "varied", "--servers", "asgiserver", "--rounds", "1", *options]) == 0
+        out = capsys.readouterr().out
+        assert "| before | 11.0 |" in out
+        assert "| | asgiserver / before |\n|---|---:|\n| GET, each different, 128 connections | 1.000 |" in out
+        del SERVERS["before"]
+        shutil.rmtree(package)
+        assert main(["--from", str(results)]) == 0
+        assert capsys.readouterr().out == out
 
     @pytest.mark.usefixtures("nothing_is_measured")
     def test_what_was_measured_before_an_interrupt_is_kept(self, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,11 +15,11 @@ from typing import Any
 from tests.e2e.server import ROOT
 
 from .chart import svg
-from .loads import LOADS
+from .loads import LOADS, varied_over
 from .measuring import Record, rounds
 from .readme import CHART, ran_on, with_results
-from .report import environment, number, overview, summary, tables
-from .servers import SERVERS
+from .report import checkouts, environment, number, overview, summary, tables
+from .servers import SERVERS, other_checkout
 from .targets import verdicts
 
 __all__ = ["main"]
@@ -36,6 +36,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", metavar="LOAD[,LOAD]", help="only these loads")
     parser.add_argument("--servers", metavar="NAME[,NAME]", help="only these servers")
+    parser.add_argument(
+        "--also", action="append", default=[], metavar="NAME=PATH",
+        help="one more server: asgiserver as it is in the checkout PATH, with httptools and uvloop, on the "
+        "applications of this one; a change is measured by turns with what was before it; may be given several times",
+    )
+    parser.add_argument("--connections", type=int, metavar="N", help="of the load varied, 1 to 1000 (default: 32)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="1 to 20; the median counts (default: 3)")
     parser.add_argument("--seconds", type=float, default=1.5, help="of each server in a round, 0.5 to 60 (1.5)")
     parser.add_argument("--quick", action="store_true", help="one round of one second each: a look, not a result")
@@ -44,6 +50,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--readme", action="store_true", help=f"write the results into README.md, the chart to {CHART}")
     parser.add_argument("--from", type=Path, dest="source", metavar="FILE", help="measure nothing: results of --json")
     return parser
+
+
+def _prepared(parser: argparse.ArgumentParser, also: Sequence[str], connections: int | None) -> list[str]:
+    """Change the load and add to the servers as the options say; the names of the new ones."""
+    if connections is not None:
+        if not 1 <= connections <= 1000:
+            parser.error("--connections: 1 to 1000")
+        LOADS["varied"] = varied_over(connections)
+    names = []
+    for given in also:
+        name, _, folder = given.partition("=")
+        try:
+            SERVERS[name] = other_checkout(name, Path(folder))
+        except ValueError as error:
+            parser.error(f"--also {given}: {error}")
+        names.append(name)
+    return names
 
 
 def _chosen(parser: argparse.ArgumentParser, given: str | None, known: Sequence[str]) -> list[str]:
@@ -62,7 +85,13 @@ def _say(record: Record) -> None:
 
 def _measured(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:
     loads = _chosen(parser, options.only, list(LOADS))
-    servers = _chosen(parser, options.servers, list(SERVERS))
+    known = list(SERVERS)
+    more = _prepared(parser, options.also, options.connections)
+    for name in more:
+        checkout = SERVERS[name].checkout
+        if checkout and not (checkout / "asgiserver" / "__main__.py").is_file():
+            parser.error(f"--also {name}={checkout}: it has no package asgiserver")
+    servers = [*_chosen(parser, options.servers, known), *more]
     number_of_rounds, seconds = (1, 1.0) if options.quick else (options.rounds, options.seconds)
     if not 1 <= number_of_rounds <= 20:
         parser.error("--rounds: 1 to 20")
@@ -81,6 +110,8 @@ def _measured(parser: argparse.ArgumentParser, options: argparse.Namespace) -> d
             sys.stderr.write("interrupted: here is what was measured until now\n")
     return {
         "environment": environment(),
+        "also": options.also,
+        "connections": options.connections,
         "rounds": number_of_rounds,
         "seconds": seconds,
         "load_average_before": load_before,
@@ -91,6 +122,7 @@ def _measured(parser: argparse.ArgumentParser, options: argparse.Namespace) -> d
 def _read(parser: argparse.ArgumentParser, source: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(source.read_text("utf-8"))
+        _prepared(parser, found.get("also", []), found.get("connections"))
         return {**found, "records": [Record(**record) for record in found["records"]]}
     except (OSError, ValueError, TypeError, KeyError) as error:
         parser.error(f"--from {source}: no results of --json: {error}")
@@ -109,7 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps(found, indent=1, default=Record.as_json) + "\n", "utf-8")
     results = summary(found["records"])
     ran = f"{found['rounds']} round(s) of {found['seconds']:g} s, load before: {found['load_average_before']:.2f}"
-    parts = [tables(results), overview(results), verdicts(results), ran_on(found["environment"]), ran]
+    compared = [overview(results), verdicts(results), checkouts(results)]
+    parts = [tables(results), *compared, ran_on(found["environment"]), ran]
     sys.stdout.write("\n\n".join(part for part in parts if part) + "\n")
     if options.svg:
         options.svg.write_text(svg(results), "utf-8")

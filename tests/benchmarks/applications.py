@@ -8,13 +8,19 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # Not when servers import this: what starting takes is measured.
+    from .varied import Asked
 
 __all__ = [
     "BODY", "DELIVERED", "FILE_SIZE", "PIECE", "PIECES",
-    "broadcast", "echo", "file", "hello", "measured", "stream", "wait",
+    "broadcast", "echo", "file", "hello", "json", "json_of", "measured", "page", "page_of", "proxied", "proxied_of",
+    "stream", "varied", "varied_of", "wait",
 ]  # fmt: skip
 
 Scope = dict[str, Any]
@@ -52,6 +58,115 @@ async def hello(scope: Scope, receive: Receive, send: Send) -> None:
         return await lifespan(receive, send)
     await send(_START)
     await send(_END)
+
+
+#: Answers to requests that differ end with so much of it as a checksum of the target says.
+_FILLING = b"Words that fill an answer, as many of them as its checksum says. " * 100
+_VARY = (b"Cookie", b"Accept-Encoding", b"Accept-Encoding, Cookie", b"Accept-Language, Cookie")
+
+
+def _checksum(path: str, query: bytes) -> int:
+    return zlib.crc32(query, zlib.crc32(path.encode()))
+
+
+async def _answer(send: Send, checksum: int, body: bytes) -> None:
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(body)),
+        (b"etag", b'"%08x"' % checksum),
+        (b"set-cookie", b"seen=%08x; Path=/; HttpOnly; SameSite=Lax" % checksum),
+        (b"vary", _VARY[checksum & 3]),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _body(path: str, query: bytes, checksum: int) -> bytes:
+    return b"%s?%s %s" % (path.encode(), query, _FILLING[: checksum % 211])
+
+
+async def varied(scope: Scope, receive: Receive, send: Send) -> None:
+    """The target and up to 210 bytes; length, etag, cookie and vary differ with the target."""
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    checksum = _checksum(scope["path"], scope["query_string"])
+    await _answer(send, checksum, _body(scope["path"], scope["query_string"], checksum))
+
+
+async def proxied(scope: Scope, receive: Receive, send: Send) -> None:
+    """As :func:`varied`, after the scheme and the client that the proxy has told."""
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    checksum = _checksum(scope["path"], scope["query_string"])
+    told = f"{scope['scheme']} {scope['client'][0]} ".encode()
+    await _answer(send, checksum, told + _body(scope["path"], scope["query_string"], checksum))
+
+
+_PAGE = b"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>%s</title></head>
+<body><p>%08x</p><p>%s</p></body></html>
+"""
+
+
+def _page(path: str, checksum: int) -> bytes:
+    return _PAGE % (path.encode(), checksum, _FILLING[: 4900 + checksum % 211])
+
+
+async def page(scope: Scope, receive: Receive, send: Send) -> None:
+    """5 KiB of HTML, with seven fields as Django sends them, in its spelling."""
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    checksum = _checksum(scope["path"], scope["query_string"])
+    body = _page(scope["path"], checksum)
+    token = b"%08x%08x%08x%08x" % ((checksum,) * 4)
+    headers = [
+        (b"Content-Type", b"text/html; charset=utf-8"),
+        (b"X-Frame-Options", b"DENY"),
+        (b"Vary", b"Cookie"),
+        (b"Content-Length", b"%d" % len(body)),
+        (b"X-Content-Type-Options", b"nosniff"),
+        (b"Referrer-Policy", b"same-origin"),
+        (b"Set-Cookie", b"csrftoken=%s; Max-Age=31449600; Path=/; SameSite=Lax" % token),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def json(scope: Scope, receive: Receive, send: Send) -> None:
+    """Reads JSON, and answers the same."""
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    body = b""
+    more = True
+    while more:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            return
+        body += event.get("body", b"")
+        more = event.get("more_body", False)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def varied_of(asked: Asked) -> bytes:
+    """The body that :func:`varied` has to answer."""
+    return _body(asked.path, asked.query, _checksum(asked.path, asked.query))
+
+
+def proxied_of(asked: Asked) -> bytes:
+    """The body that :func:`proxied` has to answer behind a proxy that says https."""
+    return f"https {asked.client} ".encode() + varied_of(asked)
+
+
+def page_of(asked: Asked) -> bytes:
+    """The body that :func:`page` has to answer."""
+    return _page(asked.path, _checksum(asked.path, asked.query))
+
+
+def json_of(asked: Asked) -> bytes:
+    """The body that :func:`json` has to answer."""
+    return asked.body
 
 
 async def wait(scope: Scope, receive: Receive, send: Send) -> None:

@@ -22,6 +22,7 @@ from .applications import BODY
 from .downloads import Download
 from .frames import DEADLINE, exactly, expect, head, open_websocket
 from .processes import ProcessesChanged, Usage, memory_bytes, per_unit
+from .requests import Requests
 from .wrk import ClientFailed
 
 __all__ = ["CLIENTS", "main"]
@@ -149,7 +150,12 @@ def broadcast(port: int, pid: int, seconds: float, **options: Any) -> dict[str, 
     return _measured(echoes.Deliveries(port, **options), pid, seconds)
 
 
-def _measured(play: echoes.Play | Download, pid: int, seconds: float) -> dict[str, float]:
+def requests(port: int, pid: int, seconds: float, **options: Any) -> dict[str, float]:
+    """GETs of which no two are alike, by TCP or through a unix socket; per request."""
+    return _measured(Requests(port, **options), pid, seconds)
+
+
+def _measured(play: echoes.Play, pid: int, seconds: float) -> dict[str, float]:
     units, times, usage, client = play.run(pid, seconds)
     if not units:
         raise ClientFailed("nothing came back")
@@ -158,6 +164,7 @@ def _measured(play: echoes.Play | Download, pid: int, seconds: float) -> dict[st
 
 CLIENTS: dict[str, Callable[..., dict[str, float]]] = {
     "upload": upload, "download": download, "idle": idle, "echo": echo, "broadcast": broadcast,
+    "requests": requests,
 }  # fmt: skip
 
 

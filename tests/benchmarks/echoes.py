@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 import socket
 import time
 import zlib
@@ -14,7 +16,7 @@ from .frames import DEADLINE, client_frame, deflated, exactly, open_websocket, p
 from .processes import LEAD, Usage
 from .wrk import ClientFailed
 
-__all__ = ["Deliveries", "Echoes", "Play"]
+__all__ = ["Deliveries", "Echoes", "Play", "varied_texts"]
 
 #: Units, seconds that each took, what the server used, and the CPU seconds of this process.
 Measured = tuple[float, list[float], Usage, float]
@@ -31,6 +33,24 @@ def text_of(size: int) -> bytes:
     """``size`` bytes of text that compresses about as well as JSON does."""
     numbers = [(n, n * 7919 % 1000, n * n * 31 % 99991) for n in range(size // 30 + 1)]
     return b"".join(b'{"id": %d, "name": "user %d", "value": %d},' % each for each in numbers)[:size]
+
+
+#: The number of messages that are made before a slice; a slice of a few seconds begins anew with the first.
+MOST_TEXTS = 10_000
+#: Letters of one to four bytes in UTF-8, as people write.
+_LETTERS = "Grüße aus Zürich, señora – привет, как дела? こんにちは、元気ですか 👋🏽 "
+
+
+def varied_texts(number: int) -> list[bytes]:
+    """Texts in UTF-8 of 20 to 400 bytes, with letters beyond ASCII, of which no two are alike."""
+    found = []
+    first = random.randrange(1 << 31)
+    for place in range(first, first + number):
+        size = random.randint(20, 400)
+        # A letter that is cut in two is left out, and full stops take its room.
+        text = f"é{place:x} {_LETTERS * 8}".encode()[:size].decode("utf-8", "ignore")
+        found.append(text.encode().ljust(size, b"."))
+    return found
 
 
 class Counting(asyncio.BufferedProtocol):
@@ -69,6 +89,7 @@ class Parsing(asyncio.Protocol):
         self.answered = answered
         self.lost = lost
         self.data = bytearray()
+        self.missing = 0
         self.sent = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -164,29 +185,33 @@ class Echoes(_Driven):
     """Each connection sends a message of ``size`` bytes again when it has come back.
 
     :param compressed: with permessage-deflate.
+    :param varied: another message each time, of 20 to 400 bytes.
     """
 
-    def __init__(self, port: int, size: int = 32, connections: int = 32, compressed: bool = False) -> None:
+    def __init__(
+        self, port: int, size: int = 32, connections: int = 32, compressed: bool = False, varied: bool = False
+    ) -> None:
         super().__init__()
         self.port = port
         self.connections = connections
         self.compressed = compressed
-        self.payload = text_of(size)
-        sent = deflated(self.payload) if compressed else self.payload
-        self.frame = client_frame(sent, compressed=compressed)
-        self.answer = server_frame(self.payload)
+        self.payloads = varied_texts(MOST_TEXTS) if varied else [text_of(size)]
+        frames = (client_frame(deflated(p) if compressed else p, compressed=compressed) for p in self.payloads)
+        # Each frame with the length of its answer.
+        self.turns = itertools.cycle([(f, len(server_frame(p))) for f, p in zip(frames, self.payloads, strict=True)])
 
     def sockets(self) -> list[socket.socket]:
         opened = [open_websocket(self.port, compressed=self.compressed) for _ in range(self.connections)]
-        for sock in opened:
-            sock.sendall(self.frame)
-            self._check(sock)
+        for sock, payload in zip(opened, itertools.cycle(self.payloads)):
+            sock.sendall(next(self.turns)[0])
+            self._check(sock, payload)
         return opened
 
-    def _check(self, sock: socket.socket) -> None:
+    def _check(self, sock: socket.socket, sent: bytes) -> None:
         """The first answer, byte for byte."""
         if not self.compressed:
-            if (answer := exactly(sock, len(self.answer))) != self.answer:
+            expected = server_frame(sent)
+            if (answer := exactly(sock, len(expected))) != expected:
                 raise ClientFailed(f"a wrong echo that begins with {answer[:16]!r}")
             return
         data = bytearray()
@@ -195,7 +220,7 @@ class Echoes(_Driven):
         payload = bytes(data[found[0] : found[1]])
         if not data[0] & 0x40:
             raise ClientFailed("the echo is not compressed")
-        if zlib.decompressobj(wbits=-15).decompress(payload + b"\0\0\xff\xff") != self.payload:
+        if zlib.decompressobj(wbits=-15).decompress(payload + b"\0\0\xff\xff") != sent:
             raise ClientFailed("a wrong echo")
 
     def protocol(self) -> asyncio.BaseProtocol:
@@ -203,16 +228,18 @@ class Echoes(_Driven):
 
     def begin(self, protocols: list[Any]) -> None:
         for protocol in protocols:
-            protocol.missing = len(self.answer)
             protocol.sent = time.perf_counter()
-            protocol.transport.write(self.frame)
+            self._say(protocol)
+
+    def _say(self, connection: Counting | Parsing) -> None:
+        frame, connection.missing = next(self.turns)
+        connection.transport.write(frame)
 
     def _arrived(self, connection: Counting, size: int) -> None:
         connection.missing -= size
         if connection.missing <= 0:
             if connection.missing:
                 return self.fail("more bytes came back than were sent")
-            connection.missing = len(self.answer)
             self._next(connection)
         return None
 
@@ -222,7 +249,7 @@ class Echoes(_Driven):
         self.times.append(now - connection.sent)
         connection.sent = now
         if not self.over:
-            connection.transport.write(self.frame)
+            self._say(connection)
 
 
 class Deliveries(_Driven):
@@ -268,4 +295,3 @@ class Deliveries(_Driven):
             if not self.over:
                 self._say()
         return None
-

@@ -10,20 +10,21 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.server import ROOT, environment
 
 from . import wrk
-from .applications import BODY, FILE_SIZE, PIECE, PIECES
+from .applications import BODY, FILE_SIZE, PIECE, PIECES, json_of, page_of, proxied_of, varied_of
 from .processes import memory_bytes
 from .running import Running, ServerFailed
 from .servers import Certificate, ServerKind
+from .varied import Varied, any_number
 from .wrk import ClientFailed, Request
 
-__all__ = ["LOADS", "METRICS", "Load", "Metric", "Slice", "opened"]
+__all__ = ["LOADS", "METRICS", "Load", "Metric", "Slice", "opened", "varied_over"]
 
 MIB = 1 << 20
 #: Seconds that a client may need for a slice beyond those that it measures: to open connections, and to close them.
@@ -73,6 +74,9 @@ class Load:
     :param client: does it; None when there is nothing to do but to start.
     :param metrics: names in :data:`METRICS`; the first is what the servers are compared by.
     :param answer: what ``GET /`` has to be answered beforehand; None for anything.
+    :param varied: the requests; three of them, instead of ``GET /``, have to be answered right beforehand.
+    :param unix: through a unix socket.
+    :param proxied: servers take client and scheme from the forwarding fields.
     :param needs_wrk: it is nothing without wrk.
     :param slices: how many a round has of each server.
     :param warm_up: one more comes first and does not count.
@@ -85,7 +89,10 @@ class Load:
     client: Client | None = field(repr=False)
     metrics: tuple[str, ...] = ALL
     answer: bytes | None = BODY
+    varied: Varied | None = None
     tls: bool = False
+    unix: bool = False
+    proxied: bool = False
     needs_wrk: bool = False
     slices: int = 8
     warm_up: bool = True
@@ -96,7 +103,7 @@ class Load:
         return self.application if ":" in self.application else f"tests.benchmarks.applications:{self.application}"
 
 
-def _wrk(request: Request, connections: int) -> Client:
+def _wrk(request: Request | Varied, connections: int) -> Client:
     @contextmanager
     def client(server: Running) -> Iterator[Slice]:
         def take(seconds: float) -> dict[str, float]:
@@ -111,7 +118,8 @@ def _wrk(request: Request, connections: int) -> Client:
 def _client(name: str, **options: Any) -> Client:
     @contextmanager
     def client(server: Running) -> Iterator[Slice]:
-        order = json.dumps({"client": name, "port": server.port, "pid": server.pid, **options})
+        place = {"port": server.port, **({"path": server.path} if server.path else {})}
+        order = json.dumps({"client": name, "pid": server.pid, **place, **options})
         command = [sys.executable, "-m", "tests.benchmarks.clients", order]
         with tempfile.TemporaryFile(dir=server.folder) as errors, subprocess.Popen(
             command, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
@@ -155,8 +163,11 @@ def opened(load: Load, kind: ServerKind, folder: Path, certificate: Certificate 
     :raises ServerFailed: on entering, or when a slice is taken.
     """
 
+    def running() -> Running:
+        return Running(kind, load.path, folder, certificate, unix=load.unix, proxied=load.proxied)
+
     def start(seconds: float) -> dict[str, float]:
-        with Running(kind, load.path, folder, certificate) as server:
+        with running() as server:
             time.sleep(REST)
             memory = memory_bytes(server.pid) / MIB
             _check(load, server)
@@ -165,17 +176,23 @@ def opened(load: Load, kind: ServerKind, folder: Path, certificate: Certificate 
     if load.client is None:
         yield start
         return
-    with Running(kind, load.path, folder, certificate) as server:
+    with running() as server:
         _check(load, server)
         with load.client(server) as take:
             yield take
 
 
 def _check(load: Load, server: Running) -> None:
-    """:raises ServerFailed: ``GET /`` is not answered as the application answers it."""
-    body = server.answer()
-    if load.answer is not None and body != load.answer:
-        raise ServerFailed(f"a wrong answer of {len(body)} bytes that begins with {body[:16]!r}")
+    """:raises ServerFailed: an answer is not what the application answers."""
+    if load.varied is None:
+        asked = [(b"", load.answer)]
+    else:
+        numbers = [any_number() for _ in range(3)]
+        asked = [(load.varied.message(each, server.host), load.varied.expected(each)) for each in numbers]
+    for message, expected in asked:
+        body = server.answer(message)
+        if expected is not None and body != expected:
+            raise ServerFailed(f"a wrong answer of {len(body)} bytes that begins with {body[:16]!r}")
 
 
 BROWSER: Mapping[str, str] = {
@@ -200,9 +217,38 @@ POST = Request("POST", {"Content-Type": "application/octet-stream"}, body=65536)
 PROJECT = "tests.benchmarks.project:application"
 IDLE = ("each", "idle_cpu")
 
+VARIED = Varied(varied_of)
+PAGE = Varied(page_of)
+JSON = Varied(json_of, posts=True)
+PROXIED = Varied(proxied_of, fields="X-Forwarded-Proto: https\r\n")
+
+
+def _varied(title: str, application: str, request: Varied, connections: int = 32, **options: Any) -> Load:
+    client = _wrk(request, connections)
+    return Load(title, "request", application, client, varied=request, needs_wrk=True, **options)
+
+
+def varied_over(connections: int) -> Load:
+    """The first of :data:`LOADS`, over so many connections."""
+    return replace(
+        LOADS["varied"], title=f"GET, each different, {connections} connections", client=_wrk(VARIED, connections)
+    )
+
+
 LOADS = {
-    "get": Load("GET, small head", "request", "hello", _wrk(Request(), 32), needs_wrk=True),
-    "browser": Load("GET, a browser's head", "request", "hello", _wrk(Request(fields=BROWSER), 32), needs_wrk=True),
+    "varied": _varied("GET, each different", "varied", VARIED),
+    "page": _varied("page of 5 KiB, each different", "page", PAGE),
+    "json": _varied("POST of 1 KiB of JSON, each different", "json", JSON),
+    "one": _varied("GET, each different, one connection", "varied", VARIED, 1),
+    "unix": Load(
+        "GET, each different, unix socket", "request", "varied", _client("requests"), varied=VARIED, unix=True
+    ),
+    "proxied": _varied("GET, each different, behind a proxy", "proxied", PROXIED, proxied=True),
+    "tls-varied": _varied("TLS GET, each different", "varied", VARIED, tls=True),
+    "get": Load("the same GET again and again", "request", "hello", _wrk(Request(), 32), needs_wrk=True),
+    "browser": Load(
+        "the same GET, a browser's head", "request", "hello", _wrk(Request(fields=BROWSER), 32), needs_wrk=True
+    ),
     "wait": Load("200 waiting requests of 10 ms", "request", "wait", _wrk(Request(), 200), needs_wrk=True),
     "post": Load("POST of 64 KiB", "request", "measured", _wrk(POST, 32), answer=b"0", needs_wrk=True),
     "upload": Load(
@@ -216,8 +262,11 @@ LOADS = {
     "file": Load(
         "file of 1 MiB", "response", "file", _client("download", size=FILE_SIZE, connections=4), answer=b"x" * FILE_SIZE
     ),
-    "tls": Load("TLS GET", "request", "hello", _wrk(Request(), 32), tls=True, needs_wrk=True),
+    "tls": Load("the same TLS GET", "request", "hello", _wrk(Request(), 32), tls=True, needs_wrk=True),
     "echo": Load("WebSocket echo, 32 B", "message", "echo", _client("echo", size=32)),
+    "ws-varied": Load(
+        "WebSocket echo, 20 to 400 B, each different", "message", "echo", _client("echo", varied=True)
+    ),
     "deflate": Load(
         "WebSocket echo, 1 KiB compressed", "message", "echo",
         _client("echo", size=1024, connections=16, compressed=True),

@@ -8,7 +8,10 @@ import re
 import time
 from pathlib import Path
 
-__all__ = ["LEAD", "WARM_UP", "ProcessesChanged", "Usage", "cpu_seconds", "memory_bytes", "per_unit", "started", "tree"]
+__all__ = [
+    "LEAD", "WARM_UP", "ProcessesChanged", "Usage", "clock_id", "cpu_seconds", "memory_bytes", "per_unit", "started",
+    "tree",
+]  # fmt: skip
 
 #: Seconds of a load on a fresh server before the first slice.
 WARM_UP = 0.3
@@ -36,13 +39,17 @@ def tree(pid: int) -> list[int]:
     return found
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of all threads of ``pid`` since its start, exact to less than a microsecond.
+def clock_id(pid: int) -> int:
+    """The clock that Linux gives each process (clock_getcpuclockid(3)).
 
-    Linux gives each process a clock of its own (clock_getcpuclockid(3)): its id is made of the complement of the
-    process's and, in the lowest three bits, 2 for what the scheduler counted.
+    Its id is made of the complement of the process's and, in the lowest three bits, 2 for what the scheduler counted.
     """
-    return time.clock_gettime((~pid << 3) | 2)
+    return (~pid << 3) | 2
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of all threads of ``pid`` since its start, exact to less than a microsecond."""
+    return time.clock_gettime(clock_id(pid))
 
 
 def memory_bytes(pid: int) -> int:
@@ -87,6 +94,10 @@ class Usage:
         self.wall = 0.0
         self._before = {process: cpu_seconds(process) for process in tree(pid)}
         self._start = time.monotonic()
+
+    @property
+    def processes(self) -> list[int]:
+        return list(self._before)
 
     def stop(self) -> None:
         """:raises ProcessesChanged: a process ended or was started in between."""

@@ -14,11 +14,11 @@ from .loads import LOADS, METRICS
 from .measuring import Record
 from .servers import SERVERS
 
-__all__ = ["Row", "Table", "environment", "failures", "overview", "summary", "tables"]
+__all__ = ["Row", "Table", "checkouts", "environment", "failures", "overview", "summary", "tables"]
 
 PACKAGES = (
-    "asgiserver", "twisted", "autobahn", "h11", "httptools", "uvloop", "uvicorn", "websockets", "granian", "gunicorn",
-    "gunicorn-h1c", "hypercorn", "daphne", "django", "channels",
+    "asgiserver", "twisted", "autobahn", "h11", "httptools", "uvloop", "uvicorn", "websockets", "granian", "h2corn",
+    "gunicorn", "gunicorn-h1c", "hypercorn", "daphne", "django", "channels",
 )  # fmt: skip
 
 
@@ -153,13 +153,18 @@ def failures(found: Sequence[Table]) -> str:
 
 
 def overview(found: Sequence[Table]) -> str:
-    """One table of what the servers are compared by: loads down, servers across, the best of each in bold."""
-    servers = [name for name in SERVERS if any(table.row(name) for table in found)]
+    """One table of what the servers are compared by: loads down, servers across, the best of each in bold.
+
+    Those that are there for one load are left out.
+    """
+    servers = [name for name, kind in SERVERS.items() if not kind.tcp_in and any(table.row(name) for table in found)]
     lines = ["| | " + " | ".join(servers) + " |", "|---|" + "---:|" * len(servers)]
     for table in found:
         load = LOADS[table.load]
         metric = load.metrics[0]
-        values = {row.server: row.values[metric] for row in table.rows if metric in row.values}
+        values = {
+            row.server: row.values[metric] for row in table.rows if row.server in servers and metric in row.values
+        }
         cells = []
         for name in servers:
             text = number(values[name]) if name in values else "failed" if table.row(name) else "–"
@@ -167,3 +172,16 @@ def overview(found: Sequence[Table]) -> str:
         per = "" if metric == "first_answer" else f" per {load.unit}"
         lines.append(f"| {load.title}, {METRICS[metric].unit}{per} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def checkouts(found: Sequence[Table]) -> str:
+    """A table of what this checkout costs as a part of what others do; empty when no other was measured."""
+    others = [name for name, kind in SERVERS.items() if kind.checkout and any(table.row(name) for table in found)]
+    lines = ["| | " + " | ".join(f"asgiserver / {name}" for name in others) + " |", "|---|" + "---:|" * len(others)]
+    for table in found:
+        metric = LOADS[table.load].metrics[0]
+        values = {row.server: row.values[metric] for row in table.rows if row.values.get(metric)}
+        ours = values.get("asgiserver", 0.0)
+        cells = [f"{ours / values[name]:.3f}" if ours and name in values else "–" for name in others]
+        lines.append(f"| {LOADS[table.load].title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) if others else ""

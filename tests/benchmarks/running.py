@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -13,12 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from tests.e2e.server import ROOT, connects, environment, free_port
+from tests.e2e.server import ROOT, environment, free_port
 
 from . import processes
-from .servers import Certificate, ServerKind
+from .servers import Certificate, Order, ServerKind
 
 __all__ = ["Running", "ServerFailed"]
 
@@ -38,18 +39,30 @@ class Running:
     :param application: ``module:attribute``.
     :param certificate: serves TLS.
     :param folder: a temporary folder of the run.
+    :param unix: on a unix socket in ``folder`` instead, unless the kind is there to be compared with that.
+    :param proxied: believes the forwarding fields of 127.0.0.1.
+    :ivar path: of the unix socket; empty without one.
     :ivar started_in: seconds from its start to the end of its first answer.
     :ivar start_cpu: seconds of CPU that it has used until then.
     :raises ServerFailed: on entering, when it cannot be started.
     """
 
     def __init__(
-        self, kind: ServerKind, application: str, folder: Path, certificate: Certificate | None = None
+        self,
+        kind: ServerKind,
+        application: str,
+        folder: Path,
+        certificate: Certificate | None = None,
+        *,
+        unix: bool = False,
+        proxied: bool = False,
     ) -> None:
         self.kind = kind
         self.application = application
         self.folder = folder
         self.certificate = certificate
+        self.path = str(folder / f"{kind.name}.sock") if unix and not kind.tcp_in else ""
+        self.proxied = proxied
         self.port = 0
         self.started_in = 0.0
         self.start_cpu = 0.0
@@ -59,21 +72,27 @@ class Running:
         return self.process.pid
 
     @property
+    def host(self) -> str:
+        """The value of requests' Host."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
     def url(self) -> str:
-        return f"{'https' if self.certificate else 'http'}://127.0.0.1:{self.port}/"
+        return f"{'https' if self.certificate else 'http'}://{self.host}/"
 
     def __enter__(self) -> Self:
         if missing := self.kind.missing_flags():
             raise ServerFailed(f"no such flag: {', '.join(missing)}")
         self.port = free_port()
+        if self.path:
+            Path(self.path).unlink(missing_ok=True)
         self.log = tempfile.TemporaryFile("w+", dir=self.folder)
-        command = [sys.executable, "-m", *self.kind.arguments(self.application, self.port, self.certificate)]
-        variables = environment({"BENCHMARK_FOLDER": str(self.folder), "PYTHONUNBUFFERED": ""})
-        # A server that is not installed but run from its sources has to keep what it has compiled, as the others do.
-        variables["PYTHONDONTWRITEBYTECODE"] = ""
+        order = Order(self.application, self.port, self.path, self.certificate, self.proxied)
+        command = [sys.executable, "-m", *self.kind.arguments(order)]
+        place, variables = self._surroundings()
         begin = time.monotonic()
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env=variables, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT
+            command, cwd=place, env=variables, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT
         )
         try:
             self._wait_until_it_answers(begin + START)
@@ -89,28 +108,64 @@ class Running:
     ) -> None:
         self._end()
 
-    def answer(self) -> bytes:
-        """The body of ``GET /``.
+    def _surroundings(self) -> tuple[Path, dict[str, str]]:
+        """The working folder and the environment of the process.
+
+        Another checkout's package is found by a link in a folder of its own, so that the applications are this one's.
+        """
+        variables = environment({"BENCHMARK_FOLDER": str(self.folder), "PYTHONUNBUFFERED": ""})
+        # A server that is not installed but run from its sources has to keep what it has compiled, as the others do.
+        variables["PYTHONDONTWRITEBYTECODE"] = ""
+        if self.kind.checkout is None:
+            return ROOT, variables
+        place = self.folder / f"checkout-{self.kind.name}"
+        if not place.exists():
+            place.mkdir()
+            (place / "asgiserver").symlink_to(self.kind.checkout / "asgiserver", target_is_directory=True)
+        variables["PYTHONPATH"] = os.pathsep.join((str(place), variables["PYTHONPATH"]))
+        return place, variables
+
+    @property
+    def _address(self) -> tuple[socket.AddressFamily, Any]:
+        return (socket.AF_UNIX, self.path) if self.path else (socket.AF_INET, ("127.0.0.1", self.port))
+
+    def _connected(self) -> socket.socket:
+        """:raises OSError: nobody listens, or the handshake fails."""
+        family, address = self._address
+        with contextlib.ExitStack() as stack:
+            sock = stack.enter_context(socket.socket(family))
+            sock.settimeout(ANSWER)
+            sock.connect(address)
+            if self.certificate:
+                trusted = ssl.create_default_context(cafile=self.certificate.authority)
+                sock = trusted.wrap_socket(sock, server_hostname="127.0.0.1")
+            stack.pop_all()
+        return sock
+
+    def answer(self, message: bytes = b"") -> bytes:
+        """The body of the response to the request ``message``; by default ``GET /``.
 
         :raises ServerFailed: for any status but 200, and when the connection breaks.
         """
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER)
-        if self.certificate:
-            trusted = ssl.create_default_context(cafile=self.certificate.authority)
-            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=ANSWER, context=trusted)
-        with contextlib.closing(connection):
-            try:
-                connection.request("GET", "/")
-                response = connection.getresponse()
-                body = response.read()
-            except (OSError, http.client.HTTPException) as error:
-                raise ServerFailed(f"no answer to the first request: {error!r}") from error
+        try:
+            with self._connected() as sock:
+                sock.sendall(message or b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n" % self.host.encode("ascii"))
+                with contextlib.closing(http.client.HTTPResponse(sock)) as response:
+                    response.begin()
+                    body = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise ServerFailed(f"no answer to the first request: {error!r}") from error
         if response.status != 200:
             raise ServerFailed(f"the first request was answered {response.status}")
         return body
 
+    def _listens(self) -> bool:
+        family, address = self._address
+        with socket.socket(family) as probe:
+            return probe.connect_ex(address) == 0
+
     def _wait_until_it_answers(self, end: float) -> None:
-        while not connects(self.port):
+        while not self._listens():
             if self.process.poll() is not None:
                 raise ServerFailed(f"ended with status {self.process.returncode}: {self._last_line()}")
             if time.monotonic() > end:

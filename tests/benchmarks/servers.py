@@ -1,7 +1,7 @@
 """The servers that are compared, each as its own manual tells to run it in production, with one worker process.
 
-What is set for all of them, where they have it: one worker, no log of requests, idle connections kept for 75 s, and
-room for as many connections as the loads open.
+What is set for all of them, where they have it: one worker, no log of requests, idle connections kept for 75 s, room
+for as many connections as the loads open, and forwarding fields believed in the load for that alone.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from tests.e2e.server import ROOT, environment
 
-__all__ = ["SERVERS", "Certificate", "ServerKind"]
+__all__ = ["SERVERS", "Certificate", "Order", "ServerKind", "other_checkout"]
 
 KEEP_ALIVE = "75"
 MOST_CONNECTIONS = "4096"
+#: Where the application for servers stands whose forwarding fields a wrapper of theirs reads.
+PROXIED = "tests.benchmarks.proxied"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +35,40 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """What a server is asked to serve, and where.
+
+    :param application: ``module:attribute``.
+    :param port: of 127.0.0.1.
+    :param path: of a unix socket to listen on instead; empty for the port.
+    :param proxied: the forwarding fields of 127.0.0.1 are believed; otherwise of nobody.
+    """
+
+    application: str
+    port: int
+    path: str = ""
+    certificate: Certificate | None = None
+    proxied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ServerKind:
     """A server with its options.
 
     :param name: its name in tables.
     :param packages: what has to be installed; the first has its version shown.
-    :param arguments: the command after ``python -m``: for an application, a port and perhaps a certificate.
+    :param arguments: the command after ``python -m``.
     :param flags: options that its ``--help`` has to know.
+    :param tcp_in: the load over unix sockets in which alone it takes part, on TCP, to be compared; empty for all loads.
+    :param checkout: the folder whose package ``asgiserver`` is run instead of this one's.
     """
 
     name: str
     packages: tuple[str, ...]
-    arguments: Callable[[str, int, Certificate | None], list[str]] = field(repr=False)
+    arguments: Callable[[Order], list[str]] = field(repr=False)
     flags: tuple[str, ...] = ()
+    tcp_in: str = ""
+    checkout: Path | None = None
 
     @property
     def ours(self) -> bool:
@@ -70,56 +94,84 @@ def _known_flags(module: str) -> frozenset[str]:
     return frozenset(re.findall(r"(?<!\S)--[\w-]+", done.stdout))
 
 
-def _asgiserver(*more: str) -> Callable[[str, int, Certificate | None], list[str]]:
-    def arguments(application: str, port: int, certificate: Certificate | None) -> list[str]:
-        tls = ["--ssl-certfile", certificate.chain, "--ssl-keyfile", certificate.key] if certificate else []
+def _tls(order: Order, chain: str, key: str) -> list[str]:
+    return [chain, order.certificate.chain, key, order.certificate.key] if order.certificate else []
+
+
+def _bound(order: Order) -> str:
+    return f"unix:{order.path}" if order.path else f"127.0.0.1:{order.port}"
+
+
+def _asgiserver(*more: str) -> Callable[[Order], list[str]]:
+    def arguments(order: Order) -> list[str]:
+        where = ["-u", order.path] if order.path else ["-b", "127.0.0.1", "-p", str(order.port)]
         return [
-            "asgiserver", "-b", "127.0.0.1", "-p", str(port), "-v", "0", "--keep-alive-timeout", KEEP_ALIVE,
-            *more, *tls, application,
+            "asgiserver", *where, "-v", "0", "--keep-alive-timeout", KEEP_ALIVE, *more,
+            *(["--proxy-headers"] if order.proxied else []), *_tls(order, "--ssl-certfile", "--ssl-keyfile"),
+            order.application,
         ]  # fmt: skip
 
     return arguments
 
 
-def _uvicorn(*more: str) -> Callable[[str, int, Certificate | None], list[str]]:
-    def arguments(application: str, port: int, certificate: Certificate | None) -> list[str]:
-        tls = ["--ssl-certfile", certificate.chain, "--ssl-keyfile", certificate.key] if certificate else []
+_FASTEST = _asgiserver("--http", "httptools", "--loop", "uvloop")
+
+
+def _uvicorn(*more: str) -> Callable[[Order], list[str]]:
+    def arguments(order: Order) -> list[str]:
+        where = ["--uds", order.path] if order.path else ["--host", "127.0.0.1", "--port", str(order.port)]
         return [
-            "uvicorn", "--host", "127.0.0.1", "--port", str(port), "--no-access-log", "--log-level", "warning",
-            "--timeout-keep-alive", KEEP_ALIVE, *more, *tls, application,
+            "uvicorn", *where, "--no-access-log", "--log-level", "warning", "--timeout-keep-alive", KEEP_ALIVE, *more,
+            "--proxy-headers" if order.proxied else "--no-proxy-headers",
+            *_tls(order, "--ssl-certfile", "--ssl-keyfile"), order.application,
         ]  # fmt: skip
 
     return arguments
 
 
-def _daphne(application: str, port: int, certificate: Certificate | None) -> list[str]:
-    if certificate is None:
-        return ["daphne", "-b", "127.0.0.1", "-p", str(port), "-v", "0", application]
-    keys = f"privateKey={certificate.key}:certKey={certificate.chain}"
-    return ["daphne", "-e", f"ssl:{port}:interface=127.0.0.1:{keys}", "-v", "0", application]
+def _daphne(order: Order) -> list[str]:
+    more = ["--proxy-headers"] if order.proxied else []
+    where = ["-u", order.path] if order.path else ["-b", "127.0.0.1", "-p", str(order.port)]
+    if order.certificate:
+        keys = f"privateKey={order.certificate.key}:certKey={order.certificate.chain}"
+        where = ["-e", f"ssl:{order.port}:interface=127.0.0.1:{keys}"]
+    return ["daphne", *where, "-v", "0", *more, order.application]
 
 
-def _hypercorn(application: str, port: int, certificate: Certificate | None) -> list[str]:
-    tls = ["--certfile", certificate.chain, "--keyfile", certificate.key] if certificate else []
+def _hypercorn(order: Order) -> list[str]:
     return [
-        "hypercorn", "-b", f"127.0.0.1:{port}", "-k", "uvloop", "-w", "1", "--backlog", "2048",
-        "--keep-alive", KEEP_ALIVE, "--log-level", "warning", *tls, application,
+        "hypercorn", "-b", _bound(order), "-k", "uvloop", "-w", "1", "--backlog", "2048",
+        "--keep-alive", KEEP_ALIVE, "--log-level", "warning", *_tls(order, "--certfile", "--keyfile"),
+        f"{PROXIED}:hypercorn" if order.proxied else order.application,
     ]  # fmt: skip
 
 
-def _granian(application: str, port: int, certificate: Certificate | None) -> list[str]:
-    tls = ["--ssl-certificate", certificate.chain, "--ssl-keyfile", certificate.key] if certificate else []
+def _granian(order: Order) -> list[str]:
+    where = ["--uds", order.path] if order.path else ["--host", "127.0.0.1", "--port", str(order.port)]
     return [
-        "granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--no-access-log", "--log-level", "warning", "--backpressure", MOST_CONNECTIONS, *tls, application,
+        "granian", "--interface", "asgi", *where, "--workers", "1",
+        "--no-access-log", "--log-level", "warning", "--backpressure", MOST_CONNECTIONS,
+        *_tls(order, "--ssl-certificate", "--ssl-keyfile"),
+        f"{PROXIED}:granian" if order.proxied else order.application,
     ]  # fmt: skip
 
 
-def _gunicorn(application: str, port: int, certificate: Certificate | None) -> list[str]:
-    tls = ["--certfile", certificate.chain, "--keyfile", certificate.key] if certificate else []
+def _gunicorn(order: Order) -> list[str]:
     return [
-        "gunicorn", "-k", "asgi", "-w", "1", "-b", f"127.0.0.1:{port}", "--log-level", "warning",
-        "--keep-alive", KEEP_ALIVE, "--worker-connections", MOST_CONNECTIONS, *tls, application,
+        "gunicorn", "-k", "asgi", "-w", "1", "-b", _bound(order), "--log-level", "warning",
+        "--keep-alive", KEEP_ALIVE, "--worker-connections", MOST_CONNECTIONS,
+        "--forwarded-allow-ips", "127.0.0.1" if order.proxied else "",
+        *_tls(order, "--certfile", "--keyfile"), order.application,
+    ]  # fmt: skip
+
+
+def _h2corn(order: Order) -> list[str]:
+    # It counts the wait for a further head as the reading of that head: without both, idle connections end after 10 s.
+    return [
+        "h2corn", "-b", _bound(order), "-w", "1", "--loop", "uvloop", "--no-access-log",
+        "--timeout-keep-alive", KEEP_ALIVE, "--timeout-request-header", KEEP_ALIVE,
+        *(["--proxy-headers"] if order.proxied else []), *_tls(order, "--certfile", "--keyfile"),
+        order.application,
     ]  # fmt: skip
 
 
@@ -128,9 +180,9 @@ SERVERS = {
     kind.name: kind
     for kind in (
         ServerKind(
-            "asgiserver", ("asgiserver", "httptools", "uvloop"),
-            _asgiserver("--http", "httptools", "--loop", "uvloop"), ("--http", "--loop"),
+            "asgiserver", ("asgiserver", "httptools", "uvloop"), _FASTEST, ("--http", "--loop"),
         ),
+        ServerKind("asgiserver-tcp", ("asgiserver", "httptools", "uvloop"), _FASTEST, tcp_in="unix"),
         ServerKind(
             "asgiserver-h11", ("asgiserver", "h11"),
             _asgiserver("--http", "h11", "--loop", "asyncio"), ("--http", "--loop"),
@@ -138,8 +190,19 @@ SERVERS = {
         ServerKind("uvicorn", ("uvicorn", "httptools", "uvloop", "websockets"), _uvicorn()),
         ServerKind("uvicorn-h11", ("uvicorn", "h11", "websockets"), _uvicorn("--http", "h11", "--loop", "asyncio")),
         ServerKind("granian", ("granian", "uvloop"), _granian),
+        ServerKind("h2corn", ("h2corn", "uvloop"), _h2corn),
         ServerKind("gunicorn", ("gunicorn", "uvloop"), _gunicorn),
         ServerKind("hypercorn", ("hypercorn", "uvloop"), _hypercorn),
         ServerKind("daphne", ("daphne",), _daphne),
     )
 }  # fmt: skip
+
+
+def other_checkout(name: str, folder: Path) -> ServerKind:
+    """This server as it is in another checkout, with httptools and uvloop.
+
+    :raises ValueError: the name is none, or that of another server.
+    """
+    if not re.fullmatch(r"[a-z0-9.-]+", name) or name in SERVERS:
+        raise ValueError(f"{name!r} is no new name of small letters, digits, dots and dashes")
+    return ServerKind(name, ("asgiserver", "httptools", "uvloop"), _FASTEST, checkout=folder.resolve())

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.benchmarks import clients
+from tests.benchmarks import clients, wrk
 from tests.benchmarks.applications import FILE_SIZE, PIECE, PIECES
-from tests.benchmarks.loads import LOADS
+from tests.benchmarks.loads import JSON, LOADS, VARIED
 from tests.benchmarks.running import Running
 from tests.benchmarks.servers import SERVERS
+from tests.benchmarks.varied import Varied
 from tests.benchmarks.wrk import ClientFailed
 from tests.programs import require
 
@@ -54,27 +58,76 @@ def add_up(values: dict[str, float]) -> None:
 
 
 def test_what_needs_no_other_program(tmp_path: Path) -> None:
-    found, report = run("start,echo", tmp_path)
-    assert [(record["load"], record["failure"]) for record in found] == [("start", ""), ("echo", "")], report
-    start, echo = (record["values"] for record in found)
+    found, report = run("start,ws-varied,unix", tmp_path)
+    loads = ["start", "ws-varied", "unix"]
+    assert [(record["load"], record["failure"]) for record in found] == [(load, "") for load in loads], report
+    start, echo, _ = (record["values"] for record in found)
     assert 1 < start["first_answer"] < DEADLINE * 1e3
     assert start["start_cpu"] > 1
     assert start["memory"] > 10
-    assert len(found[1]["slices"]) == LOADS["echo"].slices
-    for values in found[1]["slices"]:
-        add_up(values)
+    for record in found[1:]:
+        assert len(record["slices"]) == LOADS[record["load"]].slices
+        for values in record["slices"]:
+            add_up(values)
     assert 0 < echo["p50"] <= echo["p99"]
-    assert "| WebSocket echo, 32 B, µs per message |" in report
+    assert "| WebSocket echo, 20 to 400 B, each different, µs per message |" in report
 
 
 def test_what_wrk_does(tmp_path: Path) -> None:
     require("wrk")
-    [record], report = run("get", tmp_path)
-    assert not record["failure"], report
-    for values in record["slices"]:
-        add_up(values)
-    assert record["values"]["rate"] > 100
-    assert "asgiserver-h11 / uvicorn-h11 | 0.60 | – | unknown |" in report
+    found, report = run("get,varied,proxied", tmp_path)
+    assert [record["failure"] for record in found] == ["", "", ""], report
+    for record in found:
+        for values in record["slices"]:
+            add_up(values)
+        assert record["values"]["rate"] > 100
+    assert "asgiserver-h11 / uvicorn-h11 | 0.50 | – | unknown |" in report
+
+
+class Recorder(socketserver.StreamRequestHandler):
+    """Answers every request, and keeps it."""
+
+    def handle(self) -> None:
+        # wrk goes in the middle of what it does.
+        with suppress(ConnectionError):
+            while (line := self.rfile.readline()) != b"":
+                head = line
+                while line not in (b"\r\n", b""):
+                    line = self.rfile.readline()
+                    head += line
+                length = re.search(rb"Content-Length: (\d+)", head)
+                self.server.seen.append(head + self.rfile.read(int(length[1]) if length else 0))  # type: ignore[attr-defined]
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
+class Recording(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.seen: list[bytes] = []
+        super().__init__(("127.0.0.1", 0), Recorder)
+
+
+@pytest.mark.parametrize("request_", [VARIED, JSON], ids=["get", "post"])
+def test_what_wrk_sends_is_never_the_same_and_as_it_is_known_here(request_: Varied, tmp_path: Path) -> None:
+    require("wrk")
+    measured = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with measured, Recording() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        host = f"127.0.0.1:{server.server_address[1]}"
+        try:
+            wrk.run(f"http://{host}/", request_, 4, 0.1, measured.pid, tmp_path)
+        finally:
+            measured.kill()
+            server.shutdown()
+            thread.join()
+        seen = list(server.seen)
+    assert len(set(seen)) == len(seen) > 8
+    for message in seen:
+        number = re.match(rb"\w+ /articles/(\d+)/", message)
+        assert number is not None
+        assert message == request_.message(int(number[1]), host)
 
 
 def test_websockets_and_idle_connections(tmp_path: Path) -> None:
