@@ -37,28 +37,12 @@ class HTTP1(HTTP1Stream):
     def data_received(self, data: bytes) -> None:
         """Bytes of the peer."""
         state = self._state
-        if state is _IDLE and not self.slow:
-            request = self._reader.take_whole(data)
-            if request is not None:
-                # Nothing more can be wanted before the answer is complete.
-                try:
-                    exchange = self._begin(request)
-                except RequestError as error:
-                    self._fail(error)
-                else:
-                    self._connection.hub.create_application(exchange, at_once=True)
-                return
-        elif state is _BODY and not self._paused and self._reader.take_piece(len(data)):
+        if state is _BODY and not self._paused and self._reader.take_piece(len(data)):
             self._take_body(data)
-            return
         elif state is _SWITCHED:
             assert self._exchange is not None
             self._exchange.body_received(data)
-            return
-        if state is not _CLOSED:
-            readers = self._connection.hub.reader
-            if self._reader is readers.unfed:
-                self._reader = readers()
+        elif state is not _CLOSED:
             self._reader.feed(data)
             self._read(at_once=True)
 

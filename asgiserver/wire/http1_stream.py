@@ -59,8 +59,7 @@ class HTTP1Stream:
 
     def __init__(self, connection: HTTPConnection) -> None:
         self._connection = connection
-        # Until there is something to feed one with: an idle connection needs none of its own.
-        self._reader = connection.hub.reader.unfed
+        self._reader = connection.hub.reader()
         self._state = _IDLE
         self._exchange: Exchange | None = None
         self._request: Request | None = None
@@ -226,7 +225,6 @@ class HTTP1Stream:
         self._state = _SWITCHED
         self._connection.write(head(101, headers))
         rest = self._reader.take_rest()
-        self._reader = self._connection.hub.reader.unfed
         self._connection.resume_reading()
         if rest and self._exchange is not None:
             self._exchange.body_received(rest)
