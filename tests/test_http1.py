@@ -273,6 +273,7 @@ class TestPipelining:
         wire = Wire((GET % 1) * 1500)
         for _ in range(1500):
             wire.answer(length=2)
+            wire.advance(0)
         assert len(wire.hub.requests) == 1500
 
     def test_peer_that_takes_no_responses_gets_no_further_ones(self) -> None:
@@ -436,7 +437,7 @@ class TestBody:
         assert [(record.name, record.levelno, record.getMessage()) for record in caplog.records] == [
             ("asgiserver.wire", logging.INFO, f"Ended POST '/' with {error}")
             for error in (
-                "400: The request's body has a chunk whose size is not valid.",
+                "400: The request's body has a chunk whose size or extension is not valid.",
                 "408: The request's body did not arrive in time.",
             )
         ]

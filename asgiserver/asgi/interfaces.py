@@ -25,6 +25,7 @@ __all__ = [
     "Scope",
     "Send",
     "Stream",
+    "Turn",
     "is_close_code",
 ]
 
@@ -76,6 +77,16 @@ class Hub(Protocol):
         """Something worth a line in the access log has happened."""
 
 
+class Turn(Protocol):
+    """How much is done with what one connection has read before the others have their turn."""
+
+    steps: int
+    """What is left of it, in small pieces of work such as one frame; the turn is over when this is not above 0."""
+
+    def wait_for_turn(self, go_on: Callable[[], None]) -> None:
+        """Call ``go_on`` once in the connection's next turn; until it has nothing left to do nothing more is read."""
+
+
 class Stream(Protocol):
     """Where one exchange writes its half; the only way out of ``asgi/``.
 
@@ -90,6 +101,10 @@ class Stream(Protocol):
     @property
     def congested(self) -> bool:
         """True when :meth:`drain` has to be awaited before more is sent: the peer is slow, or others want a turn."""
+
+    @property
+    def turn(self) -> Turn:
+        """The connection's; all its streams share it."""
 
     def send_headers(
         self,

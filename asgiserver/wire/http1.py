@@ -26,6 +26,9 @@ _IDLE, _BODY, _ANSWERING, _DRAINING = State.IDLE, State.BODY, State.ANSWERING, S
 _SWITCHED, _CLOSED = State.SWITCHED, State.CLOSED
 _UNKNOWN, _KEEP_ALIVE = Framing.UNKNOWN, Deadline.KEEP_ALIVE
 
+#: What a request, or a piece of a body of up to 64 chunks, takes of the connection's turn.
+_STEPS_OF_EVENT = 16
+
 
 class HTTP1(HTTP1Stream):
     """The HTTP/1.1 wire of a connection, and the ``Stream`` of its current exchange."""
@@ -74,14 +77,18 @@ class HTTP1(HTTP1Stream):
     # Reading.
 
     def _read(self, *, at_once: bool = False) -> None:
-        reader = self._reader
+        reader, connection = self._reader, self._connection
         begun: Exchange | None = None
         try:
             while self._wanted():
+                if connection.steps <= 0 and reader.buffered:
+                    connection.wait_for_turn(self._read)
+                    break
+                connection.steps -= _STEPS_OF_EVENT
                 event = reader.next_event()
                 if type(event) is Request:
                     # The keep-alive deadline stays: to let it ring in vain costs less than to clear it each time.
-                    self._connection.deadlines.clear(Deadline.HEAD)
+                    connection.deadlines.clear(Deadline.HEAD)
                     begun = self._begin(event)
                     if not event.body_size:
                         # Nothing can be wanted before the answer is complete.

@@ -76,6 +76,11 @@ class HTTP1Stream:
         self.slow = connection.slow
         self.congested = connection.congested
 
+    @property
+    def turn(self) -> HTTPConnection:
+        """See ``Stream``."""
+        return self._connection
+
     def _complete(self) -> None:
         """The response is complete: what becomes of the connection?"""
         raise NotImplementedError
