@@ -159,7 +159,7 @@ class Settings:
     request_buffer_size: int = _field(65536, LIMITS,
                                       "Body or messages kept for an application that does not read them, "
                                       "before the peer is stopped; one read may bring more.",
-                                      unit="bytes", minimum=1024)
+                                      unit="bytes", minimum=1)
     pipeline_buffer_size: int = _field(65536, LIMITS, "Requests read ahead of the one that is being answered.",
                                        unit="bytes", minimum=1024)
 
