@@ -134,12 +134,14 @@ def plain_request(head: bytes, limit_count: int) -> Request | None:
         headers = [(name.lower(), value.strip(b" \t")) for name, value in [line.split(b":", 1) for line in lines]]
     except ValueError:
         return None  # a line without a colon
-    names = dict(headers)
-    # A folded line has a space in what would be its name.
-    if b"" in names or b"transfer-encoding" in names or b"".join(names).translate(None, TCHAR):
-        return None
+    fields = dict(headers)
     method, target, minor = match.groups()
-    return None if method not in _METHODS else request(method, target, headers, "1.0" if minor == b"0" else "1.1")
+    if b"" in fields or b"transfer-encoding" in fields or method not in _METHODS:
+        return None
+    # A folded line has a space in what would be its name.
+    if b"".join(fields).translate(None, TCHAR):
+        return None
+    return _request(method, target, headers, fields, "1.0" if minor == b"0" else "1.1")
 
 
 def request(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], http_version: str) -> Request:
@@ -148,7 +150,12 @@ def request(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], ht
     :param headers: names in lower case.
     :raises RequestError: 400, 417 or 501.
     """
-    fields = dict(headers)
+    return _request(method, target, headers, dict(headers), http_version)
+
+
+def _request(
+    method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], fields: dict[bytes, bytes], http_version: str
+) -> Request:
     if len(fields) == len(headers):
         known = {name: fields[name] for name in _KNOWN if name in fields}
     else:

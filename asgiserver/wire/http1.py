@@ -26,8 +26,9 @@ _IDLE, _BODY, _ANSWERING, _DRAINING = State.IDLE, State.BODY, State.ANSWERING, S
 _SWITCHED, _CLOSED = State.SWITCHED, State.CLOSED
 _UNKNOWN, _KEEP_ALIVE = Framing.UNKNOWN, Deadline.KEEP_ALIVE
 
-#: What a request, or a piece of a body of up to 64 chunks, takes of the connection's turn.
-_STEPS_OF_EVENT = 16
+#: What a piece of a body, which may be made of 64 chunks, takes of the connection's turn. A request takes one step, as
+#: its application has a turn of its own anyway before the next one is read.
+_STEPS_OF_PIECE = 16
 
 
 class HTTP1(HTTP1Stream):
@@ -84,7 +85,7 @@ class HTTP1(HTTP1Stream):
                 if connection.steps <= 0 and reader.buffered:
                     connection.wait_for_turn(self._read)
                     break
-                connection.steps -= _STEPS_OF_EVENT
+                connection.steps -= 1
                 event = reader.next_event()
                 if type(event) is Request:
                     # The keep-alive deadline stays: to let it ring in vain costs less than to clear it each time.
@@ -99,6 +100,7 @@ class HTTP1(HTTP1Stream):
                     self._end_body()
                 else:
                     assert type(event) is bytes
+                    connection.steps -= _STEPS_OF_PIECE
                     self._take_body(event)
         except RequestError as error:
             self._fail(error)
