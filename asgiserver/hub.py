@@ -117,6 +117,7 @@ class Hub:
             max_message_size=settings.websocket_max_message_size,
             max_frame_size=settings.websocket_max_frame_size,
             deflate=deflate,
+            turn=stream.turn,
             after_turn=asyncio.get_running_loop().call_soon,
         )
         answer = partial(response_headers, upgrade, extensions=extension)

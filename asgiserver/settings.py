@@ -70,6 +70,8 @@ DAPHNE_KEYWORDS = {
     "proxy_forwarded_port_header": "proxy_headers_port",
     "proxy_forwarded_proto_header": "proxy_headers_proto",
 }
+#: What None means to Daphne's ``Server`` where a setting has another value for it here: no limit, and no Server field.
+_DAPHNE_NONE = {"websocket_max_message_size": 0, "websocket_max_frame_size": 0, "server_name": ""}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +161,7 @@ class Settings:
     request_buffer_size: int = _field(65536, LIMITS,
                                       "Body or messages kept for an application that does not read them, "
                                       "before the peer is stopped; one read may bring more.",
-                                      unit="bytes", minimum=1024)
+                                      unit="bytes", minimum=1)
     pipeline_buffer_size: int = _field(65536, LIMITS, "Requests read ahead of the one that is being answered.",
                                        unit="bytes", minimum=1024)
 
@@ -244,7 +246,7 @@ class Settings:
                 value = min(limits, default=None)
             if keyword.startswith("proxy_forwarded_") and value is not None:
                 values["proxy_headers"] = True
-            values[name] = value
+            values[name] = _DAPHNE_NONE.get(name) if value is None else value
         return values
 
     @classmethod

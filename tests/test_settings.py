@@ -83,6 +83,18 @@ class TestTable:
         assert settings.websocket_max_message_size == settings.websocket_max_frame_size == 2**20
         assert (settings.verbosity, settings.root_path) == (1, "")
 
+    def test_a_buffer_may_be_as_small_as_daphnes(self) -> None:
+        """C20."""
+        assert Settings(request_buffer_size=1).request_buffer_size == 1
+
+    def test_what_none_means_to_daphne(self) -> None:
+        """C20."""
+        settings = Settings.from_keywords(
+            websocket_max_message_size=None, websocket_max_frame_size=None, server_name=None, http_timeout=None
+        )
+        assert (settings.websocket_max_message_size, settings.websocket_max_frame_size) == (0, 0)
+        assert (settings.server_name, settings.http_timeout) == ("", None)
+
     def test_every_wait_that_a_peer_can_cause_has_an_end(self) -> None:
         settings = Settings()
         for name in ("first_byte", "head", "keep_alive", "body", "write", "websocket_connect", "ping"):
