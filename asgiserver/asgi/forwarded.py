@@ -27,7 +27,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
 from ..errors import SettingsError
@@ -36,10 +36,14 @@ from .interfaces import Headers
 
 __all__ = ["Forwarded", "Forwarding", "TrustedPeers"]
 
-#: Entries of a list that are looked at. Real chains have a handful.
+#: Entries of a list that are looked at, empty ones among them. Real chains have a handful.
 MAX_HOPS: Final = 100
+#: Parameters of an element of ``Forwarded``, empty ones among them; RFC 7239 §5 knows four.
+MAX_PARAMETERS: Final = 16
 #: Bytes of ``Forwarded`` that are parsed as a whole: a client can make the list long, and each byte costs.
 MAX_SIZE: Final = 8192
+#: Bytes of a host: a name has at most 253 (RFC 1035 §2.3.4), each of which may be percent-encoded, and a port.
+_MAX_HOST = 1024
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -171,9 +175,11 @@ _SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 §5.6.2
 _NAME = re.compile(TOKEN)
 # RFC 7239 §4, with blanks around the separators and any character in an unquoted value, as proxies write it. No two
-# neighbouring parts can match the same byte: a line that does not match is given up in linear time.
+# neighbouring parts can match the same byte, and none gives back what it has matched: a line that does not match is
+# given up in linear time.
 _PAIR = re.compile(
-    rb"[ \t]*(?:(" + TOKEN.encode() + rb')=(?:"((?:[^"\\]|\\.)*)"|([^\x00- \x7f",;\\]+))[ \t]*)?([;,]|\Z)', re.DOTALL
+    rb"[ \t]*+(?:(" + TOKEN.encode() + rb'+)=(?:"((?:[^"\\]++|\\.)*+)"|([^\x00- \x7f",;\\]++))[ \t]*+)?([;,]|\Z)',
+    re.DOTALL,
 )
 # RFC 7239 §6, and IPv6 without brackets, which then has no port.
 _NODE = re.compile(r"(?:\[([^\[\]]*:[^\[\]]*)\]|([^:\[\]]+))(?::([0-9]{1,5}|_[A-Za-z0-9._\-]+))?|([^\[\]]+)")
@@ -243,7 +249,7 @@ def _port(digits: bytes) -> int | None:
 
 
 def _host(value: bytes) -> bytes | None:
-    match = _HOST.fullmatch(value)
+    match = _HOST.fullmatch(value) if len(value) <= _MAX_HOST else None
     if match is None or match[1] is not None and _address(match[1].decode("ascii")) is None:
         return None
     return value
@@ -255,11 +261,9 @@ def _last(fields: dict[bytes, list[bytes]], name: bytes) -> bytes:
 
 
 def _entries(lines: list[bytes]) -> Iterator[bytes]:
-    """The entries of a list field from the right, without empty ones (RFC 9110 §5.6.1.2)."""
-    for line in reversed(lines):
-        for entry in _split(line):
-            if entry:
-                yield entry
+    """The last entries of a list field from the right, without empty ones (RFC 9110 §5.6.1.2)."""
+    entries = chain.from_iterable(map(_split, reversed(lines)))
+    return (entry for entry in islice(entries, MAX_HOPS) if entry)
 
 
 def _split(line: bytes) -> Iterator[bytes]:
@@ -270,15 +274,15 @@ def _split(line: bytes) -> Iterator[bytes]:
 
 
 def _forwarded_hops(lines: list[bytes]) -> Iterator[Hop]:
-    """The elements of ``Forwarded`` from the right, up to the first that is malformed: a hop that says nothing."""
-    for line in reversed(lines):
-        for element in _elements_from_right(line):
-            if element is None:
-                yield Hop(None)
-                return
-            if element:
-                scheme = _SCHEMES.get(element.get(b"proto", b"").lower())
-                yield Hop(_node(element.get(b"for", b"")), scheme, _host(element.get(b"host", b"")))
+    """The last elements of ``Forwarded`` from the right, up to one that is malformed: a hop that says nothing."""
+    elements = chain.from_iterable(map(_elements_from_right, reversed(lines)))
+    for element in islice(elements, MAX_HOPS):
+        if element is None:
+            yield Hop(None)
+            return
+        if element:
+            scheme = _SCHEMES.get(element.get(b"proto", b"").lower())
+            yield Hop(_node(element.get(b"for", b"")), scheme, _host(element.get(b"host", b"")))
 
 
 def _elements_from_right(line: bytes) -> Iterator[dict[bytes, bytes] | None]:
@@ -300,14 +304,15 @@ def _elements_from_right(line: bytes) -> Iterator[dict[bytes, bytes] | None]:
 
 
 def _elements(text: bytes) -> list[dict[bytes, bytes]] | None:
-    """Elements (RFC 7239 §4) as their parameters, names in lower case; None when malformed or too long."""
+    """Elements (RFC 7239 §4) as their parameters, names in lower case; None when malformed, too long, or too many."""
     if len(text) > MAX_SIZE:
         return None
     elements: list[dict[bytes, bytes]] = [{}]
-    position, separator = 0, b","
+    position, separator, parameters = 0, b",", 0
     while separator:
         match = _PAIR.match(text, position)
-        if match is None:
+        parameters += 1
+        if match is None or parameters > MAX_PARAMETERS or len(elements) > MAX_HOPS:
             return None
         name, quoted, plain, separator = match.groups()
         position = match.end()
@@ -318,4 +323,5 @@ def _elements(text: bytes) -> list[dict[bytes, bytes]] | None:
             elements[-1][name] = plain if quoted is None else _ESCAPE.sub(rb"\1", quoted)
         if separator == b",":
             elements.append({})
+            parameters = 0
     return elements
