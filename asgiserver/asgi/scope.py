@@ -14,9 +14,8 @@ __all__ = ["Addresses", "Request", "ScopeBuilder"]
 
 CHUNKED = -1
 
-#: Copied for each, since an application may write into what it is given.
-_ASGI = {"version": "3.0", "spec_version": "2.5"}
-_EXTENSIONS: dict[str, dict[str, Any]] = {"http.response.pathsend": {}, "http.response.zerocopysend": {}}
+#: What may stand in a path as it is, besides letters, digits and ``-._~`` (RFC 3986 §3.3).
+_PATH_CHARACTERS = "/!$&'()*+,;=:@"
 
 
 class Request(NamedTuple):
@@ -85,7 +84,8 @@ class ScopeBuilder:
                 headers = replace_host(headers, host)
         scope: dict[str, Any] = {
             "type": "http",
-            "asgi": _ASGI.copy(),
+            # Made anew, with all that is in them: an application may write into what it is given.
+            "asgi": {"version": "3.0", "spec_version": "2.5"},
             "http_version": http_version,
             "method": method,
             "scheme": scheme,
@@ -96,7 +96,7 @@ class ScopeBuilder:
             "headers": headers,
             "client": None if client is None else [*client],
             "server": None if server is None else [*server],
-            "extensions": _EXTENSIONS.copy(),
+            "extensions": {"http.response.pathsend": {}, "http.response.zerocopysend": {}},
         }
         if self._state is not None:
             scope["state"] = self._state.copy()
