@@ -10,7 +10,7 @@ from .interfaces import Headers, Scope
 if TYPE_CHECKING:
     from .forwarded import Forwarding
 
-__all__ = ["Addresses", "Request", "ScopeBuilder"]
+__all__ = ["Addresses", "Request", "ScopeBuilder", "unmapped"]
 
 CHUNKED = -1
 
@@ -111,6 +111,15 @@ class ScopeBuilder:
         scope["subprotocols"] = subprotocols
         scope["extensions"] = {"websocket.http.response": {}}
         return scope
+
+
+def unmapped(host: str) -> str:
+    """``host``, or the IPv4 address in an IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2) as the system writes it.
+
+    An IPv6 socket that takes IPv4 connections too names their ends so.
+    """
+    plain = host.removeprefix("::ffff:")
+    return plain if "." in plain and ":" not in plain else host
 
 
 def replace_host(headers: Headers, host: bytes) -> list[tuple[bytes, bytes]]:

@@ -22,7 +22,7 @@ from ..asgi.deadlines import Deadline
 from ..asgi.default_fields import DefaultFields
 from ..asgi.exchange import Exchange
 from ..asgi.interfaces import Clock, Stream
-from ..asgi.scope import Addresses, Request
+from ..asgi.scope import Addresses, Request, unmapped
 from ..errors import RequestError
 from ..settings import Settings
 from .closing import ClosingProtocol, Phase
@@ -236,6 +236,6 @@ def _address(address: Any) -> tuple[str, int | None] | None:
     """Host and port of a Twisted address, path and None of a unix socket's, None when it has no name."""
     host = getattr(address, "host", None)
     if host is not None:
-        return host, address.port
+        return unmapped(host), address.port
     name = getattr(address, "name", None)
     return (os.fsdecode(name), None) if name else None
