@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 from .errors import SettingsError
 
-__all__ = ["DAPHNE_KEYWORDS", "TRUSTED_PEERS", "Info", "Settings", "information", "parse", "type_hints"]
+__all__ = ["DAPHNE_KEYWORDS", "PROXY_PEERS", "TRUSTED_PEERS", "Info", "Settings", "information", "parse", "type_hints"]
 
 
 class Info(NamedTuple):
@@ -62,6 +62,7 @@ PROXY = "Behind a proxy"
 LOGGING = "Logging"
 
 TRUSTED_PEERS = "127.0.0.1", "::1"  # unless others are named
+PROXY_PEERS = *TRUSTED_PEERS, "unix"
 
 #: Keywords of Daphne's ``Server`` that have another name here.
 DAPHNE_KEYWORDS = {
@@ -185,6 +186,9 @@ class Settings:
     proxy_headers: bool = _field(False, PROXY, "Take client and scheme from the forwarding fields of trusted peers.")
     forwarded_allow_ips: tuple[str, ...] = _field(
         TRUSTED_PEERS, PROXY, "Trusted peers: addresses, networks, unix, or *, with commas between.",
+        metavar="LIST")
+    proxy_allow_ips: tuple[str, ...] = _field(
+        PROXY_PEERS, PROXY, "Who may connect to a haproxy: endpoint and announce a client, in the same notation.",
         metavar="LIST")
     proxy_headers_host: str | None = _field(None, PROXY, "Field with the client's address, X-Forwarded-For by default; "
                                             "Forwarded for RFC 7239 alone.", metavar="NAME")

@@ -8,6 +8,10 @@ proxies that wrote it. The walk starts at the peer of the connection and goes th
 * an entry that is no address (``unknown``, ``_hidden``, rubbish) ends the walk, and the client is the last trusted
   address before it. Nothing to the left of it is believed. ``unix:`` is a hop over a unix socket.
 
+A PROXY header is a hop in this chain as well. The peer of the connection announces an address by it, and may set fields
+as before: its scheme and host count. But the list of addresses is gone through only if the announced address is trusted
+too, since a proxy that writes PROXY headers may have passed the list on as it came.
+
 Of a request's scheme and host, ``X-Forwarded-Proto`` and ``-Host`` have no list that goes with the addresses: their
 last value counts, which the nearest proxy wrote. In ``Forwarded`` they belong to a hop, and the one farthest out that
 is still believed counts.
@@ -88,16 +92,17 @@ class TrustedPeers:
     addresses count as IPv4 on both sides, and a zone (``%eth0``) is ignored.
 
     :param entries: addresses, networks in CIDR notation, ``unix``, and ``*`` for every peer; empty ones are skipped.
+    :param setting: the setting that has them, for the error.
     :raises SettingsError: an entry is none of these, or a network has host bits set.
     """
 
     __slots__ = ("_addresses", "_all", "_networks", "_unix")
 
-    def __init__(self, entries: Iterable[str]) -> None:
+    def __init__(self, entries: Iterable[str], setting: str = "forwarded_allow_ips") -> None:
         words = {entry.strip() for entry in entries} - {""}
         self._all = "*" in words
         self._unix = self._all or "unix" in words
-        networks = [_network(word) for word in sorted(words - {"*", "unix"})]
+        networks = [_network(word, setting) for word in sorted(words - {"*", "unix"})]
         self._addresses = frozenset(network[0] for network in networks if network.num_addresses == 1)
         self._networks = tuple(network for network in networks if network.num_addresses > 1)
 
@@ -130,37 +135,52 @@ class Forwarding:
         self._forwarded = only_forwarded or settings.proxy_headers_host is None
         self._x_fields = frozenset() if only_forwarded else frozenset((self._for, self._proto, b"x-forwarded-host"))
 
-    def resolve(self, headers: Headers, client: tuple[str, int] | None, scheme: str) -> Forwarded:
+    def resolve(
+        self,
+        headers: Headers,
+        client: tuple[str, int] | None,
+        scheme: str,
+        peer: tuple[str, int] | None,
+        *,
+        announced: bool = False,
+    ) -> Forwarded:
         """What is to be believed of a request with ``headers`` that came from ``client``; never raises.
 
-        :param client: the connection's peer, None on a unix socket.
+        :param client: the connection's peer, None on a unix socket, or what a PROXY header announces.
         :param scheme: the connection's own, ``"http"`` or ``"https"``; kept when nothing better is said.
+        :param peer: the machine that has connected, None on a unix socket; its fields are read when it is trusted.
+        :param announced: ``client`` is from a PROXY header; a None is no peer on a unix socket of ours then.
         """
-        peer = Forwarded(client, scheme)
-        if client not in self._trusted:
-            return peer
+        known = Forwarded(client, scheme)
+        if peer not in self._trusted:
+            return known
         fields: dict[bytes, list[bytes]] = {}
         for name, value in headers:
             if name == self._port or name in self._x_fields or name == b"forwarded" and self._forwarded:
                 fields.setdefault(name, []).append(value)
+        reached = announced and (client is None or client not in self._trusted)
         if not self._x_fields.isdisjoint(fields):
-            return self._x_forwarded(fields, peer)
+            return self._x_forwarded(fields, known, reached)
         if b"forwarded" in fields:
-            return self._walk(_forwarded_hops(fields[b"forwarded"]), peer, 0)
-        return peer
+            return self._walk(_forwarded_hops(fields[b"forwarded"]), known, 0, reached)
+        return known
 
-    def _x_forwarded(self, fields: dict[bytes, list[bytes]], peer: Forwarded) -> Forwarded:
+    def _x_forwarded(self, fields: dict[bytes, list[bytes]], known: Forwarded, reached: bool) -> Forwarded:
         hops = (Hop(_node(entry)) for entry in _entries(fields.get(self._for, [])))
-        found = self._walk(hops, peer, _port(_last(fields, self._port)) or 0)
+        found = self._walk(hops, known, _port(_last(fields, self._port)) or 0, reached)
         scheme = _SCHEMES.get(_last(fields, self._proto).lower(), found.scheme)
         return Forwarded(found.client, scheme, _host(_last(fields, b"x-forwarded-host")))
 
-    def _walk(self, hops: Iterator[Hop], peer: Forwarded, port: int) -> Forwarded:
-        """Go outward through ``hops`` from the trusted ``peer``; ``port`` is for entries that have none."""
-        client, scheme, host = peer
-        for hop in islice(hops, MAX_HOPS):
+    def _walk(self, hops: Iterator[Hop], known: Forwarded, port: int, reached: bool) -> Forwarded:
+        """Go outward through ``hops`` from the trusted peer.
+
+        :param port: for entries that have none.
+        :param reached: the client is ``known`` already, and only what the nearest proxy says of the request counts.
+        """
+        client, scheme, host = known
+        for hop in hops:
             scheme, host = hop.scheme or scheme, hop.host or host
-            if hop.node is None:
+            if reached or hop.node is None:
                 break
             address = hop.node.address
             if address is not None:
@@ -188,11 +208,11 @@ _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 _HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?")
 
 
-def _network(entry: str) -> Network:
+def _network(entry: str, setting: str) -> Network:
     try:
         network = ipaddress.ip_network(entry.partition("%")[0] if ":" in entry and "/" not in entry else entry)
     except ValueError:
-        message = f"forwarded_allow_ips: expected an address, a network without host bits, unix or *, got {entry!r}"
+        message = f"{setting}: expected an address, a network without host bits, unix or *, got {entry!r}"
         raise SettingsError(message) from None
     mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
     if mapped is not None and network.prefixlen >= 96:

@@ -122,7 +122,14 @@ class HTTPConnection(ClosingProtocol):
             if len(_SERVERS) >= _MOST_SERVERS:
                 _SERVERS.clear()
             server = _SERVERS.setdefault(server, server)
-            self._addresses = Addresses(client, server, ISSLTransport.providedBy(transport))  # type: ignore[arg-type]
+            secure = ISSLTransport.providedBy(transport)
+            # Whatever wraps a transport asks it for what it does not have itself.
+            header = getattr(transport, "proxy_header", None)
+            self._addresses = Addresses(client, server, secure)  # type: ignore[arg-type]
+            if header is not None and header.client is not None:
+                self._addresses = self._addresses._replace(
+                    secure=secure or header.secure, announced=True, proxy=getattr(transport, "proxy", None)
+                )
         return self._addresses
 
     # What Twisted calls.
