@@ -232,7 +232,7 @@ class TestParse:
     def test_a_line_is_at_most_107_bytes_long(self) -> None:
         longest = b"PROXY UNKNOWN ".ljust(105) + b"\r\n"
         assert parse(longest) == Header(107)
-        assert refusal(b"PROXY UNKNOWN ".ljust(106) + b"\r\n") == "its line is too long"
+        assert refusal(b"PROXY UNKNOWN ".ljust(106) + b"\r\n") == "the line of its PROXY header is too long"
 
     @pytest.mark.parametrize(
         "line",
@@ -287,24 +287,24 @@ class TestParse:
         if kind in (0x00, 0x11, 0x12, 0x21, 0x22, 0x31, 0x32):
             assert parse(header)
         else:
-            assert refusal(header) == "its address family or protocol is unknown"
+            assert refusal(header) == "the family or protocol in its PROXY header is unknown"
         assert parse(v2(kind, bytes(216), command=0x20)) == Header(16 + 216), "of LOCAL all is discarded"
 
     @pytest.mark.parametrize("command", [number for number in range(256) if number not in (0x20, 0x21)])
     def test_a_command_is_local_or_proxy_of_version_2(self, command: int) -> None:
-        assert refusal(v2(0x11, INET, command=command)) == "its version or command is unknown"
+        assert refusal(v2(0x11, INET, command=command)) == "the version or command of its PROXY header is unknown"
 
     @pytest.mark.parametrize(("kind", "size"), [(0x11, 12), (0x21, 36), (0x31, 216)])
     def test_addresses_may_not_be_cut_off(self, kind: int, size: int) -> None:
         assert parse(v2(kind, bytes(size)))
         for shorter in range(size):
-            assert refusal(v2(kind, bytes(shorter))) == "its addresses are cut off"
+            assert refusal(v2(kind, bytes(shorter))) == "the addresses in its PROXY header are cut off"
 
     def test_a_block_may_be_16_kib_long(self) -> None:
         filling = field(0x04, bytes(16384 - 12 - 3))
         assert parse(v2(0x11, INET, filling)) == Header(16 + 16384, *parse(V2_TCP4)[1:])  # type: ignore[index]
         # It is told by the length, before that much has come.
-        assert refusal(V2 + struct.pack("!BBH", 0x21, 0x11, 16385)) == "it is too long"
+        assert refusal(V2 + struct.pack("!BBH", 0x21, 0x11, 16385)) == "its PROXY header is too long"
 
     def test_of_unix_sockets_no_client_has_an_address(self) -> None:
         header = parse(v2(0x31, b"/run/client".ljust(108, b"\0") + b"/run/web".ljust(108, b"\0")))
@@ -333,8 +333,11 @@ class TestParse:
         ends = [5, len(whole)]
         for cut in range(1, len(whole) + 1):
             header = v2(0x11, INET, whole[:cut])
-            assert (parse(header) is not None) if cut in ends else refusal(header) == "a field of it is cut off"
-        assert refusal(v2(0x11, INET, field(0x20, b"\x01\0\0\0"))) == "a field of it is cut off"
+            if cut in ends:
+                assert parse(header)
+            else:
+                assert refusal(header) == "a field of its PROXY header is cut off"
+        assert refusal(v2(0x11, INET, field(0x20, b"\x01\0\0\0"))) == "a field of its PROXY header is cut off"
 
     @given(st.binary(max_size=60), st.sampled_from([b"", V2, V2 + b"\x21\x11", V2 + b"\x21\x11\0\x20" + INET]))
     def test_whatever_comes_is_a_header_or_a_refusal(self, data: bytes, start: bytes) -> None:
@@ -365,7 +368,7 @@ class TestWhoMaySendOne:
         caplog.set_level(logging.INFO, "asgiserver.wire")
         factory = ProxiedFactory(Factory.forProtocol(Recorder), TrustedPeers(["127.0.0.1", "::1", "unix"]))
         assert (factory.buildProtocol(address) is not None) is allowed
-        lines = [] if allowed else ["Refused a PROXY header from 203.0.113.7: proxy_allow_ips does not name it"]
+        lines = [] if allowed else ["Refused a connection from 203.0.113.7: proxy_allow_ips does not name it"]
         assert caplog.messages == lines
 
 
@@ -379,7 +382,7 @@ class TestTheLog:
         assert proxied.refused()
         [record] = caplog.records
         assert (record.name, record.levelno, record.exc_info) == ("asgiserver.wire", logging.INFO, None)
-        assert record.getMessage().startswith(f"Refused a PROXY header from {SOCKET}: ")
+        assert record.getMessage().startswith(f"Refused a connection from {SOCKET}: ")
 
     def test_says_nothing_of_a_peer_that_leaves_before_its_end(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG)

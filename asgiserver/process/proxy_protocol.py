@@ -80,15 +80,15 @@ def parse(data: bytes | bytearray) -> Header | None:
     if data.startswith(_V1[: len(data)]):
         end = data.find(b"\r\n", 0, _V1_LIMIT)
         if end < 0 and len(data) >= _V1_LIMIT:
-            raise ValueError("its line is too long")
+            raise ValueError("the line of its PROXY header is too long")
         return _parse_line(bytes(data[: end + 2])) if end >= 0 else None
     if not data.startswith(_V2[: len(data)]):
-        raise ValueError("there is none")
+        raise ValueError("it does not begin with a PROXY header")
     if len(data) < _V2_FIXED:
         return None
     size = int.from_bytes(data[14:16], "big")
     if size > _V2_LIMIT:
-        raise ValueError("it is too long")
+        raise ValueError("its PROXY header is too long")
     end = _V2_FIXED + size
     return _parse_block(data[12], data[13], bytes(data[_V2_FIXED:end])) if len(data) >= end else None
 
@@ -96,14 +96,14 @@ def parse(data: bytes | bytearray) -> Header | None:
 def _parse_line(line: bytes) -> Header:
     match = _V1_LINE.fullmatch(line)
     if match is None:
-        raise ValueError("its line is malformed")
+        raise ValueError("the line of its PROXY header is malformed")
     family, *ends = match.groups()
     if family is None:
         return Header(len(line))
     packed = [_packed(_V1_FAMILIES[family], text.decode("ascii")) for text in ends[:2]]
     ports = [int(digits) for digits in ends[2:]]
     if max(ports) > 65535:
-        raise ValueError("a port is out of range")
+        raise ValueError("a port in its PROXY header is out of range")
     client, server = map(_internet, packed, ports)
     return Header(len(line), client, server)
 
@@ -112,7 +112,7 @@ def _packed(family: socket.AddressFamily, text: str) -> bytes:
     try:
         return socket.inet_pton(family, text)
     except OSError:
-        raise ValueError("an address is malformed") from None
+        raise ValueError("an address in its PROXY header is malformed") from None
 
 
 def _parse_block(command: int, kind: int, block: bytes) -> Header:
@@ -126,16 +126,16 @@ def _parse_block(command: int, kind: int, block: bytes) -> Header:
         # The proxy's own, such as a health check; what else it says is to be discarded.
         return Header(whole)
     if command != _PROXY:
-        raise ValueError("its version or command is unknown")
+        raise ValueError("the version or command of its PROXY header is unknown")
     if kind not in _KINDS:
-        raise ValueError("its address family or protocol is unknown")
+        raise ValueError("the family or protocol in its PROXY header is unknown")
     family = kind >> 4
     if family == _UNSPECIFIED:
         return Header(whole)
     size = _ADDRESS_SIZE[family]
     end = 2 * size + (0 if family == _UNIX else 4)
     if len(block) < end:
-        raise ValueError("its addresses are cut off")
+        raise ValueError("the addresses in its PROXY header are cut off")
     addresses = block[:size], block[size : 2 * size]
     if family == _UNIX:
         client, server = map(_unix, addresses)
@@ -161,7 +161,7 @@ def _is_secure(fields: bytes) -> bool:
         value = at + 3
         end = value + int.from_bytes(fields[at + 1 : value], "big")
         if len(fields) < max(value, end) or fields[at] == _TYPE_SSL and end - value < _SSL_FIXED:
-            raise ValueError("a field of it is cut off")
+            raise ValueError("a field of its PROXY header is cut off")
         secure |= fields[at] == _TYPE_SSL and bool(fields[value] & _CLIENT_SSL)
         at = end
     return secure
@@ -224,7 +224,7 @@ class ProxiedConnection(ProtocolWrapper):
         except ValueError as error:
             self._refused = True
             self._head.clear()
-            logger.info("Refused a PROXY header from %s: %s", _shown(self.proxy), error)
+            logger.info("Refused a connection from %s: %s", _shown(self.proxy), error)
             self.loseConnection()  # type: ignore[no-untyped-call]
             return b""
         if header is None:
@@ -250,7 +250,7 @@ class ProxiedFactory(WrappingFactory[ProtocolWrapper]):
         """A protocol for a new connection, None to close it."""
         proxy = None if isinstance(addr, UNIXAddress) else (unmapped(addr.host), addr.port)
         if proxy not in self.allowed:
-            logger.info("Refused a PROXY header from %s: proxy_allow_ips does not name it", _shown(proxy))
+            logger.info("Refused a connection from %s: proxy_allow_ips does not name it", _shown(proxy))
             return None
         wrapped = self.wrappedFactory.buildProtocol(addr)
         return None if wrapped is None else ProxiedConnection(self, wrapped, proxy)

@@ -420,10 +420,10 @@ class TestPROXYHeader:
         [
             (("10.0.0.0/8", "unix"), V1, "proxy_allow_ips does not name it"),
             ((), V1, "proxy_allow_ips does not name it"),
-            (("*",), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "there is none"),
-            (("*",), b'PROXY TCP6 fe80::1%x"y ::1 1 2\r\n', "its line is malformed"),
-            (("*",), b"PROXY TCP4 203.0.113.7 198.51.100.1 +1 1_1\r\n", "its line is malformed"),
-            (("*",), V2 + b"\x21\x11\0\x04" + bytes(4), "its addresses are cut off"),
+            (("*",), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "it does not begin with a PROXY header"),
+            (("*",), b'PROXY TCP6 fe80::1%x"y ::1 1 2\r\n', "the line of its PROXY header is malformed"),
+            (("*",), b"PROXY TCP4 203.0.113.7 198.51.100.1 +1 1_1\r\n", "the line of its PROXY header is malformed"),
+            (("*",), V2 + b"\x21\x11\0\x04" + bytes(4), "the addresses in its PROXY header are cut off"),
         ],
     )
     @in_loop
@@ -438,7 +438,7 @@ class TestPROXYHeader:
             except ConnectionError:
                 pass
             assert await peer.closed()
-        assert lines(caplog) == [f"Refused a PROXY header from 127.0.0.1: {reason}"]
+        assert lines(caplog) == [f"Refused a connection from 127.0.0.1: {reason}"]
         assert not [record for record in caplog.records if record.levelno > logging.INFO]
         assert not application.scopes
 
@@ -479,7 +479,7 @@ class TestPROXYHeader:
         async with serve(Recorder(), port=None, endpoints=(endpoint,)) as server, connect(server) as peer:
             await peer.send(b"\x16\x03\x01\x02\0\1")
             assert await peer.closed()
-        assert lines(caplog) == ["Refused a PROXY header from 127.0.0.1: there is none"]
+        assert lines(caplog) == ["Refused a connection from 127.0.0.1: it does not begin with a PROXY header"]
 
 
 @contextmanager
