@@ -172,6 +172,22 @@ class TestValues:
     def test_one_text_of_addresses_is_split(self, text: str) -> None:
         assert Settings(forwarded_allow_ips=text).forwarded_allow_ips == ("::1", "10.0.0.0/8")  # type: ignore[arg-type]
 
+    @pytest.mark.parametrize(
+        ("given", "root_path"),
+        [
+            ("/api", "/api"), ("/api/", "/api"), ("api", "/api"), ("api/v1//", "/api/v1"), ("//api", "/api"), ("/", ""),
+            ("", ""), ("/caf\xe9", "/caf\xe9"), ("/100%", "/100%"), ("/a b", "/a b"),
+        ],
+    )  # fmt: skip
+    def test_a_root_path_begins_with_a_slash_and_does_not_end_with_one(self, given: str, root_path: str) -> None:
+        """C2."""
+        assert Settings(root_path=given).root_path == root_path
+
+    @pytest.mark.parametrize("given", ["/caf%C3%A9", "/a%2fb", "/\udce9"])
+    def test_a_root_path_is_decoded(self, given: str) -> None:
+        """C2."""
+        assert error(root_path=given) == f"root_path: expected a decoded path like '/caf\xe9', got {given!r}"
+
     def test_a_key_without_a_certificate_is_refused(self) -> None:
         assert error(ssl_keyfile="key.pem") == "ssl_keyfile needs ssl_certfile beside it"
         assert Settings(ssl_certfile="both.pem").ssl_keyfile is None

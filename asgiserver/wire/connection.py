@@ -23,7 +23,7 @@ from ..asgi.deadlines import Deadline
 from ..asgi.default_fields import DefaultFields
 from ..asgi.exchange import Exchange
 from ..asgi.interfaces import Clock, Stream
-from ..asgi.scope import Addresses, Request
+from ..asgi.scope import Addresses, Request, unmapped
 from ..errors import RequestError
 from ..settings import Settings
 from .closing import ClosingProtocol, Phase
@@ -131,7 +131,14 @@ class HTTPConnection(ClosingProtocol):
             if len(_SERVERS) >= _MOST_SERVERS:
                 _SERVERS.clear()
             server = _SERVERS.setdefault(server, server)
-            self._addresses = Addresses(client, server, ISSLTransport.providedBy(transport))  # type: ignore[arg-type]
+            secure = ISSLTransport.providedBy(transport)
+            # Whatever wraps a transport asks it for what it does not have itself.
+            header = getattr(transport, "proxy_header", None)
+            self._addresses = Addresses(client, server, secure)  # type: ignore[arg-type]
+            if header is not None and header.client is not None:
+                self._addresses = self._addresses._replace(
+                    secure=secure or header.secure, announced=True, proxy=getattr(transport, "proxy", None)
+                )
         return self._addresses
 
     # What Twisted calls.
@@ -267,6 +274,6 @@ def _address(address: Any) -> tuple[str, int | None] | None:
     """Host and port of a Twisted address, path and None of a unix socket's, None when it has no name."""
     host = getattr(address, "host", None)
     if host is not None:
-        return host, address.port
+        return unmapped(host), address.port
     name = getattr(address, "name", None)
     return (os.fsdecode(name), None) if name else None
