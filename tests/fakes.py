@@ -237,6 +237,7 @@ class WireHub:
         self.clock = Clock()
         self.fields = fields()
         self.reader = Readers(self.settings)
+        self.keep_alive_timeout = self.settings.keep_alive_timeout
         self.stopping = False
         self.accepting = True
         self.refusal: RequestError | None = None
