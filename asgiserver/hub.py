@@ -48,6 +48,7 @@ class Hub:
     :ivar connections: all that are open.
     :ivar keep_alive_timeout: how long a connection may be idle, in seconds; less while the server stops.
     :ivar stopping: no connection is used again after its next response.
+    :ivar ending: half of ``graceful_timeout`` is over, so responses that stream without end are asked to end.
     :ivar refusing: no request is begun any more.
     :ivar contained: what an application may raise without ending the loop, besides Exception.
     """
@@ -64,6 +65,7 @@ class Hub:
         self._turned_away: set[HTTPConnection] = set()
         self.keep_alive_timeout = settings.keep_alive_timeout
         self.stopping = False
+        self.ending = False
         self.refusing = False
         self.contained: tuple[type[BaseException], ...] = (SystemExit,)
         #: None while the first step of an application is under way.

@@ -226,11 +226,11 @@ class Server(Hub):
         self.stopping = True
         for connection in list(self.connections):
             connection.server_stopping()
-        in_time = await self._wait_until(lambda: not self._tasks, deadline)
+        in_time = await self._wait_for_applications(deadline)
         if in_time:
             # Peers may still owe a close frame, or a request, or the rest of one, which is answered like any other.
             await self._wait_until(lambda: not self.connections, now() + idle + _LAST_WAIT)
-            in_time = await self._wait_until(lambda: not self._tasks, deadline)
+            in_time = await self._wait_for_applications(deadline)
         self.refusing = True
         if not in_time:
             await self._cancel_applications()
@@ -238,6 +238,17 @@ class Server(Hub):
             connection.finish()
         # Then what was written only has to be sent.
         await self._wait_until(lambda: not self.connections, deadline and max(deadline, now() + _LAST_WAIT))
+
+    async def _wait_for_applications(self, deadline: float | None) -> bool:
+        """True once all have ended, False at the ``deadline``; half of the time before it event streams are told."""
+        timeout = self.settings.graceful_timeout
+        if deadline is not None and timeout is not None and not self.ending:
+            if await self._wait_until(lambda: not self._tasks, deadline - timeout / 2):
+                return True
+            self.ending = True
+            for exchange in list(self._tasks):
+                exchange.server_stopping()
+        return await self._wait_until(lambda: not self._tasks, deadline)
 
     async def _cancel_applications(self) -> None:
         timeout = self.settings.graceful_timeout or 0

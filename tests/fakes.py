@@ -189,6 +189,8 @@ class FakeHub:
         self.logs_actions = logs_actions
         self.actions: list[tuple[str, str, dict[str, Any]]] = []
         self.gone: list[Exchange] = []
+        self.stopping = False
+        self.ending = False
 
     def exchange_gone(self, exchange: Exchange) -> None:
         self.gone.append(exchange)
