@@ -161,4 +161,5 @@ def test_no_request_is_lost_while_processes_take_over_from_each_other(folder: Pa
     found = statuses.read_text("ascii").split()
     lost = [status for status in found if status not in ("200", "499")]
     assert found.count("200") >= REQUESTS
+    assert found.count("499") <= 64
     assert not lost, f"{len(lost)} of {len(found)} requests were lost: {sorted(set(lost))}"
