@@ -646,12 +646,12 @@ class TestStopping:
 
             async def ask() -> None:
                 nonlocal asked
-                while asked < 1000 and await made.exchange.receive() == DISCONNECT:
+                while asked < 100_000 and await made.exchange.receive() == DISCONNECT:
                     asked += 1
 
             asking = asyncio.ensure_future(ask())
             await settle()
-            assert 1 < asked < 1000
+            assert 1 < asked < 100_000
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
 
