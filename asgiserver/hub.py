@@ -40,7 +40,9 @@ class Hub:
     :ivar application: the ASGI 3 application.
     :ivar action_logger: called as Daphne calls it, ``(protocol, action, details)``.
     :ivar connections: all that are open.
-    :ivar stopping: no connection is used again after its current response.
+    :ivar keep_alive_timeout: how long a connection may be idle, in seconds; less while the server stops.
+    :ivar stopping: no connection is used again after its next response.
+    :ivar ending: half of ``graceful_timeout`` is over, so responses that stream without end are asked to end.
     :ivar refusing: no request is begun any more.
     :ivar contained: what an application may raise without ending the loop, besides Exception.
     """
@@ -55,7 +57,9 @@ class Hub:
         self.fields = DefaultFields(settings.server_name, settings.headers)
         self.connections: set[HTTPConnection] = set()
         self._turned_away: set[HTTPConnection] = set()
+        self.keep_alive_timeout = settings.keep_alive_timeout
         self.stopping = False
+        self.ending = False
         self.refusing = False
         self.contained: tuple[type[BaseException], ...] = (SystemExit,)
         self._tasks: dict[Exchange, asyncio.Task[None]] = {}
