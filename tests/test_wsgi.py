@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import io
 import sys
 import threading
@@ -607,6 +608,41 @@ class TestFiles:
         path.write_bytes(b"0123456789")
         client = call(answering(FileWrapper(path.open("rb")), headers=[("Content-Length", "4")]))
         assert client.sent[1]["read"] == b"0123"
+
+    @pytest.mark.parametrize("at_once", [True, False])
+    def test_a_cancelled_request_leaves_no_copy_of_it_open(self, at_once: bool, tmp_path: Path) -> None:
+        path = tmp_path / "file"
+        path.write_bytes(b"0123456789")
+
+        async def run() -> None:
+            put, sending = threading.Event(), asyncio.Event()
+
+            async def send(message: Message) -> None:
+                sending.set()
+                await asyncio.Event().wait()
+
+            def application(environ: Environ, start_response: Any) -> Any:
+                start_response("200 OK", [])
+
+                wrapper = FileWrapper(path.open("rb"))
+                wrapper.close = lambda: (wrapper.filelike.close(), put.set())
+                return wrapper
+
+            client = Client(scope_of())
+            task = asyncio.create_task(WSGI(application)(client.scope, client.receive, send))
+            if at_once:
+                # The loop has not taken it yet.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                assert put.wait(20)
+            else:
+                await sending.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(run())
+        gc.collect()
 
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
     def test_what_is_no_plain_file_is_read(self, method: str, tmp_path: Path) -> None:

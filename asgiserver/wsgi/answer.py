@@ -112,7 +112,7 @@ class Answer:
             return False
         head = self._begin(size)
         self._remaining, self._ended = 0, True
-        self._bridge.put_file(head, io.FileIO(os.dup(raw.fileno()), "rb"), offset, size)
+        self._bridge.put_file(head, raw, offset, size)
         return True
 
     def _end(self) -> None:

@@ -6,8 +6,10 @@ import asyncio
 import contextvars
 import io
 import logging
+import os
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from ..asgi.interfaces import Message, Receive, Send
@@ -75,6 +77,8 @@ class Bridge:
             self._abandoned = True
             self._fail(ClientDisconnected("the request was cancelled"))
             done.cancel()
+            if self._file is not None:
+                self._file["file"].close()
             raise
         done.result()
         if self._failure is not None:
@@ -85,15 +89,15 @@ class Bridge:
         with self._room:
             head, blocks, file, more = self._head, self._blocks, self._file, self._more
             self._head, self._blocks, self._file, taken = None, [], None, self._waiting
-        if head is not None:
-            await self._pass_on(head)
         if len(blocks) > 1 and taken < len(blocks) * _SMALL:
             blocks = [b"".join(blocks)]
-        for number, block in enumerate(blocks, 1):
-            last = not more and number == len(blocks) and file is None
-            await self._pass_on({"type": "http.response.body", "body": block, "more_body": not last})
-        if file is not None:
-            with file["file"]:
+        with file["file"] if file is not None else nullcontext():
+            if head is not None:
+                await self._pass_on(head)
+            for number, block in enumerate(blocks, 1):
+                last = not more and number == len(blocks)
+                await self._pass_on({"type": "http.response.body", "body": block, "more_body": not last})
+            if file is not None:
                 await self._pass_on(file)
         with self._room:
             self._waiting -= taken
@@ -141,11 +145,15 @@ class Bridge:
             self._loop.call_soon_threadsafe(self._changed.set)
 
     def put_file(self, head: Message | None, file: io.FileIO, offset: int, count: int) -> None:
-        """Have a part of a file sent, which ends the response; ``file`` is closed afterwards. Else as :meth:`put`."""
-        part = {"type": "http.response.zerocopysend", "file": file, "offset": offset, "count": count}
+        """Have a part of a regular file sent, which ends the response; else as :meth:`put`.
+
+        It is sent by a descriptor of its own, so that the thread need not wait before it closes ``file``.
+        """
         with self._room:
+            self._wait_for_room()
+            copy = io.FileIO(os.dup(file.fileno()))
             self._head = head or self._head
-            self._file = part
+            self._file = {"type": "http.response.zerocopysend", "file": copy, "offset": offset, "count": count}
         self._loop.call_soon_threadsafe(self._changed.set)
 
     def _wait_for_room(self) -> None:
