@@ -8,6 +8,7 @@ import gc
 import io
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -533,6 +534,29 @@ class TestThreads:
         asyncio.run(asyncio.wait_for(run(), 20))
         # One block is with send(), one waits for room, and what waits is bounded.
         assert made <= 3 + 262_144 // (amount + 64) + 1
+
+    def test_a_client_that_takes_everything_leaves_others_their_turn(self) -> None:
+        stop = threading.Event()
+
+        def blocks() -> Iterator[bytes]:
+            while not stop.wait(0.0001):
+                yield b"x"
+
+        async def run() -> None:
+            async def send(message: Message) -> None:
+                # The thread makes the next block meanwhile, but the loop does nothing else.
+                stop.wait(0.005)
+
+            task = asyncio.create_task(WSGI(answering(blocks()))(client.scope, client.receive, send))
+            asyncio.get_running_loop().call_later(0.05, stop.set)
+            await asyncio.wait_for(task, 20)
+
+        client, deadline = Client(scope_of()), threading.Timer(15, stop.set)
+        deadline.start()
+        began = time.monotonic()
+        asyncio.run(run())
+        deadline.cancel()
+        assert time.monotonic() - began < 15
 
     def test_a_failure_after_a_cancellation_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         begun, cancelled = threading.Event(), threading.Event()

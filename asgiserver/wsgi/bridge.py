@@ -42,7 +42,7 @@ class Bridge:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._abandoned = False
-        #: Guards what follows; a thread that has to wait is notified.
+        #: Guards what follows; threads that have to wait are notified.
         self._room = threading.Condition(threading.Lock())
         self._head: Message | None = None
         self._blocks: list[bytes] = []
@@ -73,6 +73,9 @@ class Bridge:
                 ended = done.done()
                 while self._blocks or self._file:
                     await self._forward()
+                    if self._blocks:
+                        # A client that takes all at once never makes send() wait, and others want their turn.
+                        await asyncio.sleep(0)
         except BaseException:
             self._abandoned = True
             self._fail(ClientDisconnected("the request was cancelled"))
@@ -101,7 +104,7 @@ class Bridge:
                 await self._pass_on(file)
         with self._room:
             self._waiting -= taken
-            self._room.notify()
+            self._room.notify_all()
 
     async def _pass_on(self, message: Message) -> None:
         if self._failure is None:
@@ -113,7 +116,7 @@ class Bridge:
     def _fail(self, error: Exception) -> None:
         with self._room:
             self._failure = error
-            self._room.notify()
+            self._room.notify_all()
 
     # In the thread.
 
