@@ -15,11 +15,10 @@ from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from asgiserver.asgi.deadlines import Sleeper
 from asgiserver.asgi.default_fields import DefaultFields, Defaults
 from asgiserver.asgi.exchange import Exchange
 from asgiserver.asgi.http import HTTPExchange
-from asgiserver.asgi.interfaces import Headers, Stream
+from asgiserver.asgi.interfaces import Headers, Sleeper, Stream
 from asgiserver.asgi.scope import Addresses, Request, ScopeBuilder
 from asgiserver.asgi.websocket import WebSocketExchange
 from asgiserver.errors import RequestError
@@ -80,19 +79,21 @@ def fields(server_name: str = "", *lines: str) -> DefaultFields:
 
 
 class Clock(task.Clock):
-    """Twisted's, and whoever sleeps is woken by a delayed call at the very time."""
+    """Twisted's; a sleeper is woken by a delayed call, at the very time."""
 
     def __init__(self) -> None:
         super().__init__()
         self._sleepers: dict[Sleeper, IDelayedCall] = {}
 
-    def wake_later(self, sleeper: Sleeper, delay: float) -> None:
+    def wake_at(self, due: float, sleeper: Sleeper) -> float:
         assert sleeper not in self._sleepers
-        self._sleepers[sleeper] = self.callLater(delay, self._wake, sleeper)
+        call = self._sleepers[sleeper] = self.callLater(max(0.0, due - self.seconds()), self._wake, sleeper)
+        return call.getTime()
 
-    def let_sleep(self, sleeper: Sleeper) -> None:
+    def let_sleep(self, sleeper: Sleeper, when: float) -> None:
         call = self._sleepers.pop(sleeper, None)
         if call is not None:
+            assert call.getTime() == when
             call.cancel()
 
     def _wake(self, sleeper: Sleeper) -> None:

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgiserver.asgi.deadlines import Deadline, Deadlines, Sleeper
-from asgiserver.process.clock import LoopClock, _Slot
+from asgiserver.asgi.deadlines import Deadline, Deadlines
+from asgiserver.process.clock import LoopClock
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
 
@@ -174,20 +174,26 @@ class FakeTimer:
             self.loop.timers.remove(self)
 
 
-class Woken(Sleeper):
+class Woken:
     """Notes when it is woken."""
 
     def __init__(self, clock: TimedClock, name: object = "", then: Callable[[], object] = lambda: None) -> None:
-        self.before = self.after = None
         self.clock = clock
         self.name = name
         self.then = then
+        self.when = 0.0
         self.times: list[float] = []
 
     def wake(self) -> None:
         self.times.append(self.clock.loop.now)
         self.clock.order.append(self.name)
         self.then()
+
+    def sleep(self, seconds: float = 1.0) -> None:
+        self.when = self.clock.wake_at(self.clock.loop.now + seconds, self)
+
+    def stop(self) -> None:
+        self.clock.let_sleep(self, self.when)
 
 
 class TimedClock(LoopClock):
@@ -201,23 +207,51 @@ class TimedClock(LoopClock):
     def seconds(self) -> float:  # type: ignore[override]
         return self.loop.now
 
+    def sleepers(self, *names: object) -> list[Woken]:
+        """Sleepers that are all to be woken in a second."""
+        made = [Woken(self, name) for name in names]
+        for sleeper in made:
+            sleeper.sleep()
+        return made
+
+    def wait(self) -> None:
+        """Let all of them be woken; nothing of them is left then."""
+        self.loop.advance(2.0)
+        assert self.loop.timers == []
+        assert self._slots == self._timers == {}
+
 
 class TestSlots:
-    @given(st.floats(0, 100_000), st.floats(0, 10_000), st.sampled_from([0.0, -0.002, 0.003]))
-    def test_nobody_is_woken_early_nor_later_than_by_a_32nd(self, began: float, delay: float, lag: float) -> None:
+    @given(
+        st.floats(-1000, 100_000),
+        st.lists(st.tuples(st.sampled_from(list(Deadline)), st.floats(0, 10_000), st.floats(0, 100)), max_size=5),
+        st.sampled_from([0.0, -0.002, 0.003]),
+    )
+    def test_no_deadline_is_early_nor_later_than_by_a_32nd(
+        self, began: float, steps: list[tuple[Deadline, float, float]], lag: float
+    ) -> None:
+        """F8. Among others of the same owner too, that are set and moved before and after it."""
         clock = TimedClock(lag)
         clock.loop.now = began
-        sleeper = Woken(clock)
-        clock.wake_later(sleeper, delay)
-        clock.loop.advance(delay * 2 + 1)
-        [woken] = sleeper.times
-        assert began + delay <= woken <= began + delay * (1 + 1 / 32) + 0.002 + max(lag, 0)
+        deadlines = Deadlines(clock)
+        due: dict[Deadline, tuple[float, float]] = {}
+        expired: dict[Deadline, float] = {}
+        for kind, seconds, wait in steps:
+            due[kind] = (clock.loop.now + seconds, seconds)
+            deadlines.set(kind, seconds, lambda kind=kind: expired.setdefault(kind, clock.loop.now))  # type: ignore[misc]
+            expired.pop(kind, None)
+            clock.loop.advance(wait)
+        clock.loop.advance(20_000)
+        assert expired.keys() == due.keys()
+        for kind, (when, seconds) in due.items():
+            assert when <= expired[kind] <= when + seconds / 32 + 0.002 + max(lag, 0)
+        assert clock._slots == clock._timers == {}
 
     def test_those_of_about_the_same_time_share_a_timer(self) -> None:
         clock = TimedClock()
         sleepers = [Woken(clock) for _ in range(5000)]
         for sleeper in sleepers:
-            clock.wake_later(sleeper, 60.0)
+            sleeper.sleep(60.0)
             clock.loop.now += 0.01
             # Twice 32 times a 32nd, and one that has begun.
             assert len(clock.loop.timers) <= 65
@@ -225,83 +259,63 @@ class TestSlots:
         assert all(len(sleeper.times) == 1 for sleeper in sleepers)
         assert clock.loop.timers == []
 
-    def test_who_comes_first_is_woken_first(self) -> None:
-        clock = TimedClock()
-        for number in range(10):
-            clock.wake_later(Woken(clock, number), 1.0)
-        clock.loop.advance(2.0)
-        assert clock.order == list(range(10))
-
-    def test_who_is_due_first_is_woken_first(self) -> None:
+    def test_the_one_that_is_due_first_is_woken_first(self) -> None:
         clock = TimedClock()
         for seconds in (30, 1, 7, 3600, 0):
-            clock.wake_later(Woken(clock, seconds), float(seconds))
+            Woken(clock, seconds).sleep(float(seconds))
         clock.loop.advance(4000.0)
         assert clock.order == [0, 1, 7, 30, 3600]
 
     @pytest.mark.parametrize("gone", [[0], [1], [2], [0, 1], [2, 1], [0, 2], [1, 0, 2]])
-    def test_who_is_let_sleep_is_not_woken_and_the_others_are(self, gone: list[int]) -> None:
+    def test_one_that_is_let_sleep_is_not_woken_and_the_others_are(self, gone: list[int]) -> None:
         clock = TimedClock()
-        sleepers = [Woken(clock, number) for number in range(3)]
-        for sleeper in sleepers:
-            clock.wake_later(sleeper, 1.0)
+        sleepers = clock.sleepers(0, 1, 2)
         for number in gone:
-            clock.let_sleep(sleepers[number])
-            clock.let_sleep(sleepers[number])
+            sleepers[number].stop()
+            sleepers[number].stop()
         assert len(clock.loop.timers) == (len(gone) < 3)
-        clock.loop.advance(2.0)
-        assert clock.order == [number for number in range(3) if number not in gone]
+        clock.wait()
+        assert set(clock.order) == {0, 1, 2} - set(gone)
 
-    def test_who_was_woken_can_be_let_sleep_and_woken_again(self) -> None:
+    def test_one_that_was_woken_can_be_let_sleep_and_woken_again(self) -> None:
         clock = TimedClock()
         sleeper = Woken(clock)
         for _ in range(3):
-            clock.wake_later(sleeper, 1.0)
-            clock.loop.advance(2.0)
-            clock.let_sleep(sleeper)
+            sleeper.sleep()
+            clock.wait()
+            sleeper.stop()
         assert len(sleeper.times) == 3
 
     def test_thousands_that_came_and_went_leave_nothing(self) -> None:
         clock = TimedClock()
         for seconds in range(5000):
             sleeper = Woken(clock)
-            clock.wake_later(sleeper, seconds / 10)
-            clock.let_sleep(sleeper)
-            assert sleeper.before is sleeper.after is None
+            sleeper.sleep(seconds / 10)
+            sleeper.stop()
         assert clock.loop.timers == []
-        assert clock._slots == {}
+        assert clock._slots == clock._timers == {}
 
-    def test_one_that_fails_is_reported_and_the_others_are_woken(self) -> None:
+    @pytest.mark.parametrize("error", [ValueError, SystemExit])
+    def test_one_that_fails_leaves_the_others_to_be_woken(self, error: type[BaseException]) -> None:
         clock = TimedClock()
+        sleepers = clock.sleepers("before", "bug", "after")
 
         def fail() -> None:
-            raise ValueError("a bug")
+            raise error
 
-        for name, then in (("before", list), ("bug", fail), ("after", list)):
-            clock.wake_later(Woken(clock, name, then), 1.0)
-        clock.loop.advance(2.0)
-        assert clock.order == ["before", "bug", "after"]
-        [failure] = clock.loop.failures
-        assert isinstance(failure["exception"], ValueError)
-        assert "Woken.wake" in failure["message"]
-
-    def test_one_that_ends_the_process_leaves_the_others_to_be_woken(self) -> None:
-        clock = TimedClock()
-
-        def leave() -> None:
-            raise SystemExit
-
-        for name, then in (("leaves", leave), ("after", list)):
-            clock.wake_later(Woken(clock, name, then), 1.0)
-        with pytest.raises(SystemExit):
-            clock.loop.advance(2.0)
-        clock.loop.advance(2.0)
-        assert clock.order == ["leaves", "after"]
+        sleepers[1].then = fail
+        if error is SystemExit:
+            with pytest.raises(SystemExit):
+                clock.wait()
+        clock.wait()
+        assert sorted(map(str, clock.order)) == ["after", "before", "bug"]
+        reported = [type(failure["exception"]) for failure in clock.loop.failures]
+        assert reported == ([] if error is SystemExit else [ValueError])
+        assert all("Woken.wake" in failure["message"] for failure in clock.loop.failures)
 
     def test_very_many_of_one_time_let_the_others_have_a_turn(self) -> None:
         clock = TimedClock()
-        for number in range(1000):
-            clock.wake_later(Woken(clock, number), 1.0)
+        clock.sleepers(*range(1000))
         clock.loop.now += 1.1
         turns = 0
         while len(clock.order) < 1000:
@@ -310,84 +324,75 @@ class TestSlots:
             assert len(clock.order) - before <= 100
             turns += 1
         assert turns >= 10
-        assert clock.order == list(range(1000))
-        clock.loop.turn()
-        assert clock.loop.timers == []
+        assert set(clock.order) == set(range(1000))
+        clock.wait()
 
-    def test_one_may_let_others_of_its_time_sleep(self) -> None:
+    @pytest.mark.parametrize("count", [3, 300])
+    def test_one_may_let_others_of_its_time_sleep(self, count: int) -> None:
+        """Also those that are left for a later turn."""
         clock = TimedClock()
-        others = [Woken(clock, number) for number in range(3)]
+        sleepers = clock.sleepers(*range(count))
 
         def stop() -> None:
-            for each in others:
-                clock.let_sleep(each)
+            for each in sleepers:
+                each.stop()
 
-        clock.wake_later(Woken(clock, "first", stop), 1.0)
-        for other in others:
-            clock.wake_later(other, 1.0)
-        clock.loop.advance(2.0)
-        assert clock.order == ["first"]
-        assert clock.loop.timers == []
+        for sleeper in sleepers:
+            sleeper.then = stop
+        clock.wait()
+        assert len(clock.order) == 1
 
-    def test_one_may_wait_again_at_once(self) -> None:
+    def test_all_that_are_left_for_a_later_turn_may_be_let_sleep(self) -> None:
         clock = TimedClock()
-        sleeper = Woken(clock)
-        sleeper.then = lambda: clock.wake_later(sleeper, 0.0) if len(sleeper.times) < 5 else None
-        clock.wake_later(sleeper, 1.0)
-        clock.loop.advance(2.0)
-        assert len(sleeper.times) == 5
-        assert clock._slots == {}
+        sleepers = clock.sleepers(*range(300))
+        clock.loop.now += 1.1
+        clock.loop.turn()
+        for sleeper in sleepers:
+            sleeper.stop()
+        clock.wait()
+        assert len(clock.order) == 100
 
-    def test_a_slot_that_is_made_while_its_time_rings_is_another(self) -> None:
+    @pytest.mark.parametrize("exactly", [False, True])
+    def test_one_may_wait_again_at_once(self, exactly: bool) -> None:
+        """Even until the very time that has just come, which real clocks hardly ever show twice."""
         clock = TimedClock()
-        late, later = Woken(clock, "late"), Woken(clock, "later")
+        [sleeper, other] = clock.sleepers("again", "other")
 
         def again() -> None:
-            # Exactly the time that rings.
-            clock.loop.now = 1001.0
-            clock.wake_later(late, 0.0)
-            clock.let_sleep(later)
-            assert list(clock._slots) == [1001.0]
+            if exactly:
+                clock.loop.now = 1001.0
+            other.stop()
+            if len(sleeper.times) < 500:
+                sleeper.sleep(0.0)
 
-        clock.wake_later(Woken(clock, "first", again), 1.0)
-        clock.wake_later(later, 1.0)
+        sleeper.then = other.then = again
+        other.stop()
         clock.loop.advance(2.0)
-        assert clock.order == ["first", "late"]
-        assert clock._slots == {}
+        clock.wait()
+        assert len(sleeper.times) == 500
 
-    @pytest.mark.parametrize("ends", ["rings", "is left", "is left while it rings"])
-    def test_a_slot_is_no_cycle_for_the_garbage_collector(self, ends: str) -> None:
+    @pytest.mark.parametrize("ends", ["is woken", "is let sleep"])
+    def test_one_that_sleeps_no_more_is_kept_by_nobody(self, ends: str) -> None:
         clock = TimedClock()
-        last = Woken(clock)
-        first = Woken(clock, then=lambda: clock.let_sleep(last) if ends == "is left while it rings" else None)
-        gc.collect()
+        [sleeper, _] = clock.sleepers("one", "other")
+        if ends == "is let sleep":
+            sleeper.stop()
+        else:
+            clock.wait()
+        reference = weakref.ref(sleeper)
         gc.disable()
         try:
-            clock.wake_later(first, 1.0)
-            clock.wake_later(last, 1.0)
-            if ends == "is left":
-                clock.let_sleep(first)
-                clock.let_sleep(last)
-            clock.loop.advance(2.0)
-            assert not [each for each in gc.get_objects() if type(each) is _Slot]
+            del sleeper
+            assert reference() is None
         finally:
             gc.enable()
-
-    def test_one_that_is_woken_is_kept_by_nobody(self) -> None:
-        clock = TimedClock()
-        kept = Woken(clock)
-        clock.wake_later(kept, 1.0)
-        clock.wake_later(Woken(clock), 1.0)
-        clock.loop.advance(2.0)
-        assert kept.before is kept.after is None
 
 
 def test_a_sleeper_is_woken_by_a_loop_and_not_before(loop: asyncio.AbstractEventLoop) -> None:
     clock = LoopClock(loop)
 
-    class Done(Sleeper):
+    class Done:
         def __init__(self, done: asyncio.Future[None]) -> None:
-            self.before = self.after = None
             self.done = done
 
         def wake(self) -> None:
@@ -398,7 +403,7 @@ def test_a_sleeper_is_woken_by_a_loop_and_not_before(loop: asyncio.AbstractEvent
 
     def begin(done: asyncio.Future[None]) -> None:
         variable.set("inside")
-        clock.wake_later(Done(done), 0.05)
+        clock.wake_at(clock.seconds() + 0.05, Done(done))
 
     for _ in range(3):
         before = clock.seconds()

@@ -1,280 +1,207 @@
-"""Deadlines: several of them, one timer, and nothing called too early, twice, or after the end."""
+"""Deadlines: several of them, one wake-up, and nothing called too early, twice, or after the end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgiserver.asgi.deadlines import Deadline, Deadlines
+from asgiserver.asgi.deadlines import LATENESS, Deadline, Deadlines
 
 from .fakes import Clock
 
+HEAD, BODY, PING = Deadline.HEAD, Deadline.BODY, Deadline.PING
 
-class Expired(list[str]):
-    """What has expired, in order."""
 
-    def __call__(self, name: str) -> Callable[[], None]:
-        return lambda: self.append(name)
+class Made:
+    """Deadlines whose time is made up, and the names of those that have expired, in order."""
+
+    def __init__(self, began: float = 0.0) -> None:
+        self.clock = Clock()
+        self.clock.rightNow = began
+        self.deadlines = Deadlines(self.clock)
+        self.expired: list[str] = []
+
+    def set(
+        self, kind: Deadline, seconds: float | None, name: str = "", then: Callable[[], Any] = lambda: None
+    ) -> None:
+        def expired() -> None:
+            self.expired.append(name or kind.name)
+            then()
+
+        self.deadlines.set(kind, seconds, expired)
+
+    @property
+    def timers(self) -> list[Any]:
+        return list(self.clock.getDelayedCalls())
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def deadlines(clock: Clock) -> Deadlines:
-    return Deadlines(clock)
-
-
-@pytest.fixture
-def expired() -> Expired:
-    return Expired()
-
-
-def test_a_deadline_expires_when_it_is_due_and_not_before(clock: Clock, deadlines: Deadlines, expired: Expired) -> None:
-    deadlines.set(Deadline.HEAD, 2.0, expired("head"))
-    clock.advance(1.9)
-    assert expired == []
-    clock.advance(0.1)
-    assert expired == ["head"]
-
-
-def test_a_deadline_expires_once(clock: Clock, deadlines: Deadlines, expired: Expired) -> None:
-    deadlines.set(Deadline.HEAD, 1.0, expired("head"))
-    clock.pump([1.0, 1.0, 1.0])
-    assert expired == ["head"]
-    assert clock.getDelayedCalls() == []
-
-
-def test_none_of_them_makes_a_timer() -> None:
-    clock = Clock()
-    Deadlines(clock)
-    assert clock.getDelayedCalls() == []
-
-
-def test_all_kinds_share_one_timer(clock: Clock, deadlines: Deadlines, expired: Expired) -> None:
-    for seconds, kind in enumerate(Deadline, start=1):
-        deadlines.set(kind, float(seconds), expired(kind.name))
-        assert len(clock.getDelayedCalls()) == 1
-    clock.pump([1.0] * len(Deadline))
-    assert expired == [kind.name for kind in Deadline]
-
-
-def test_moving_a_deadline_away_costs_no_timer(clock: Clock, deadlines: Deadlines, expired: Expired) -> None:
-    deadlines.set(Deadline.BODY, 1.0, expired("early"))
-    [call] = clock.getDelayedCalls()
-    for _ in range(5):
-        clock.advance(0.5 / 5)
-        deadlines.set(Deadline.BODY, 1.0, expired("late"))
-        assert clock.getDelayedCalls() == [call]
-        assert call.getTime() == 1.0
-    clock.advance(0.5)
-    assert expired == [], "the timer fired, and found that nothing was due"
-    clock.advance(0.5)
-    assert expired == ["late"]
-
-
-def test_a_nearer_deadline_moves_the_timer(clock: Clock, deadlines: Deadlines, expired: Expired) -> None:
-    deadlines.set(Deadline.LIFETIME, 100.0, expired("lifetime"))
-    deadlines.set(Deadline.PING, 1.0, expired("ping"))
-    clock.advance(1.0)
-    assert expired == ["ping"]
-    clock.advance(99.0)
-    assert expired == ["ping", "lifetime"]
-
-
-def test_setting_a_kind_again_nearer_moves_it(clock: Clock, deadlines: Deadlines, expired: Expired) -> None:
-    deadlines.set(Deadline.WRITE, 10.0, expired("far"))
-    deadlines.set(Deadline.WRITE, 1.0, expired("near"))
-    clock.advance(1.0)
-    clock.advance(100.0)
-    assert expired == ["near"]
-
-
-def test_a_cleared_deadline_does_not_expire(clock: Clock, deadlines: Deadlines, expired: Expired) -> None:
-    deadlines.set(Deadline.HEAD, 1.0, expired("head"))
-    deadlines.set(Deadline.BODY, 2.0, expired("body"))
-    deadlines.clear(Deadline.HEAD)
-    clock.pump([1.0, 1.0])
-    assert expired == ["body"]
-
-
-def test_clearing_what_was_not_set_changes_nothing(clock: Clock, deadlines: Deadlines, expired: Expired) -> None:
-    deadlines.set(Deadline.BODY, 1.0, expired("body"))
-    deadlines.clear(Deadline.HEAD)
-    clock.advance(1.0)
-    assert expired == ["body"]
-
-
-def test_setting_none_clears(clock: Clock, deadlines: Deadlines, expired: Expired) -> None:
-    deadlines.set(Deadline.HEAD, 1.0, expired("head"))
-    deadlines.set(Deadline.HEAD, None, expired("never"))
-    clock.advance(10.0)
-    assert expired == []
-
-
-def test_setting_none_first_makes_no_timer(clock: Clock, deadlines: Deadlines, expired: Expired) -> None:
-    deadlines.set(Deadline.HEAD, None, expired("never"))
-    assert clock.getDelayedCalls() == []
-
-
-def test_zero_seconds_still_wait_for_the_loop(clock: Clock, deadlines: Deadlines, expired: Expired) -> None:
-    deadlines.set(Deadline.CLOSE, 0.0, expired("close"))
-    assert expired == []
-    clock.advance(0)
-    assert expired == ["close"]
-
-
-def test_all_that_are_due_expire_together(clock: Clock, deadlines: Deadlines, expired: Expired) -> None:
-    deadlines.set(Deadline.HEAD, 1.0, expired("head"))
-    deadlines.set(Deadline.BODY, 2.0, expired("body"))
-    deadlines.set(Deadline.PING, 9.0, expired("ping"))
-    clock.advance(5.0)
-    assert expired == ["head", "body"]
-    clock.advance(4.0)
-    assert expired == ["head", "body", "ping"]
-
-
-def test_an_expired_deadline_may_set_itself_again(clock: Clock, deadlines: Deadlines, expired: Expired) -> None:
-    def ping() -> None:
-        expired.append("ping")
-        deadlines.set(Deadline.PING, 1.0, ping)
-
-    deadlines.set(Deadline.PING, 1.0, ping)
-    clock.pump([1.0, 1.0, 1.0])
-    assert expired == ["ping"] * 3
-    assert len(clock.getDelayedCalls()) == 1
-
-
-def test_an_expired_deadline_may_set_a_nearer_one_than_what_is_left(
-    clock: Clock, deadlines: Deadlines, expired: Expired
-) -> None:
-    deadlines.set(Deadline.LIFETIME, 50.0, expired("lifetime"))
-    deadlines.set(Deadline.PING, 1.0, lambda: deadlines.set(Deadline.PONG, 2.0, expired("pong")))
-    clock.pump([1.0, 2.0])
-    assert expired == ["pong"]
-    clock.advance(47.0)
-    assert expired == ["pong", "lifetime"]
-
-
-def test_an_expired_deadline_may_clear_one_that_is_due_too(
-    clock: Clock, deadlines: Deadlines, expired: Expired
-) -> None:
-    deadlines.set(Deadline.HEAD, 1.0, lambda: deadlines.clear(Deadline.BODY))
-    deadlines.set(Deadline.BODY, 1.0, expired("body"))
-    clock.advance(1.0)
-    assert expired == []
-
-
-def test_an_expired_deadline_may_move_one_that_is_due_too(clock: Clock, deadlines: Deadlines, expired: Expired) -> None:
-    deadlines.set(Deadline.HEAD, 1.0, lambda: deadlines.set(Deadline.BODY, 1.0, expired("later")))
-    deadlines.set(Deadline.BODY, 1.0, expired("body"))
-    clock.advance(1.0)
-    assert expired == []
-    clock.advance(1.0)
-    assert expired == ["later"]
-
-
-def test_an_expired_deadline_may_stop_them_all(clock: Clock, deadlines: Deadlines, expired: Expired) -> None:
-    deadlines.set(Deadline.HEAD, 1.0, deadlines.stop)
-    deadlines.set(Deadline.BODY, 1.0, expired("body"))
-    deadlines.set(Deadline.PING, 5.0, expired("ping"))
-    clock.pump([1.0, 10.0])
-    assert expired == []
-    assert clock.getDelayedCalls() == []
-
-
-def test_stopping_leaves_no_timer(clock: Clock, deadlines: Deadlines, expired: Expired) -> None:
-    deadlines.set(Deadline.HEAD, 1.0, expired("head"))
-    deadlines.stop()
-    deadlines.stop()
-    assert clock.getDelayedCalls() == []
-    clock.advance(10.0)
-    assert expired == []
-
-
-def test_it_is_known_of_each_whether_it_is_set(deadlines: Deadlines, expired: Expired) -> None:
-    assert deadlines.first is None
-    kinds = [Deadline.KEEP_ALIVE, Deadline.WRITE, Deadline.CLOSE]
-    for kind in kinds:
-        deadlines.set(kind, 1.0, expired(kind.name))
-    assert deadlines.first is Deadline.KEEP_ALIVE
-    for number, kind in enumerate(kinds):
-        assert [deadlines.pending(each) for each in kinds] == [False] * number + [True] * (3 - number)
-        deadlines.clear(kind)
-    assert deadlines.first is None
-
-
-def test_what_is_cleared_leaves_those_after_it_as_they_were(
-    clock: Clock, deadlines: Deadlines, expired: Expired
-) -> None:
-    for seconds, kind in ((3.0, Deadline.KEEP_ALIVE), (1.0, Deadline.WRITE), (2.0, Deadline.CLOSE)):
-        deadlines.set(kind, seconds, expired(kind.name))
-    deadlines.clear(Deadline.KEEP_ALIVE)
-    deadlines.set(Deadline.KEEP_ALIVE, 4.0, expired("again"))
-    clock.pump([1.0] * 4)
-    assert expired == ["WRITE", "CLOSE", "again"]
-
-
-def test_settling_leaves_what_is_due_and_otherwise_nothing(
-    clock: Clock, deadlines: Deadlines, expired: Expired
-) -> None:
-    deadlines.set(Deadline.HEAD, 1.0, expired("head"))
-    deadlines.settle()
-    assert len(clock.getDelayedCalls()) == 1
-    deadlines.clear(Deadline.HEAD)
-    assert len(clock.getDelayedCalls()) == 1
-    deadlines.settle()
-    assert clock.getDelayedCalls() == []
-    deadlines.set(Deadline.HEAD, 1.0, expired("head"))
-    clock.advance(1.0)
-    assert expired == ["head"]
+def made() -> Made:
+    return Made()
 
 
 @given(
     st.lists(
         st.tuples(st.sampled_from(list(Deadline)), st.one_of(st.none(), st.integers(0, 5)), st.integers(0, 3)),
         max_size=20,
-    )
+    ),
+    st.sampled_from([0, 10**6, -(10**6)]),
 )
 def test_any_order_of_sets_and_waits_behaves_as_a_table_of_due_times(
-    steps: list[tuple[Deadline, int | None, int]],
+    steps: list[tuple[Deadline, int | None, int]], now: int
 ) -> None:
-    clock = Clock()
-    deadlines = Deadlines(clock)
+    """F8. Also where the zero of time is in the future."""
+    made = Made(float(now))
     expired: list[tuple[Deadline, float]] = []
     due: dict[Deadline, int] = {}
     expected: list[tuple[Deadline, float]] = []
-    now = 0
-    for kind, seconds, wait in [*steps, (Deadline.HEAD, None, 10)]:
-        deadlines.set(kind, seconds, lambda kind=kind: expired.append((kind, clock.seconds())))  # type: ignore[misc]
+    for kind, seconds, wait in [*steps, (HEAD, None, 10)]:
+        made.deadlines.set(kind, seconds, lambda kind=kind: expired.append((kind, made.clock.seconds())))  # type: ignore[misc]
         due.pop(kind, None)
         if seconds is not None:
             due[kind] = now + seconds
-        clock.advance(0)
+        made.clock.advance(0)
         for tick in range(wait + 1):
-            clock.advance(1 if tick else 0)
+            made.clock.advance(1 if tick else 0)
             now += 1 if tick else 0
             expected += [(kind, float(now)) for kind, when in due.items() if when <= now]
             due = {kind: when for kind, when in due.items() if when > now}
         assert sorted(expired, key=repr) == sorted(expected, key=repr)
-        assert {kind for kind in Deadline if deadlines.pending(kind)} == set(due)
-    assert clock.getDelayedCalls() == []
+        assert {kind for kind in Deadline if made.deadlines.pending(kind)} == set(due)
+    assert made.timers == []
 
 
-def test_a_callback_that_fails_takes_no_other_deadline_with_it(
-    clock: Clock, deadlines: Deadlines, expired: Expired
+def test_all_kinds_share_one_timer(made: Made) -> None:
+    assert made.timers == []
+    for seconds, kind in enumerate(Deadline, start=1):
+        made.set(kind, float(seconds))
+        assert len(made.timers) == 1
+    made.clock.pump([1.0] * len(Deadline))
+    assert made.expired == [kind.name for kind in Deadline]
+    assert made.timers == []
+
+
+def test_to_move_or_clear_a_deadline_touches_no_timer(made: Made) -> None:
+    """F8. As a connection does with each of its requests."""
+    made.set(Deadline.KEEP_ALIVE, 10.0)
+    [call] = made.timers
+    for _ in range(100):
+        made.clock.advance(0.01)
+        made.deadlines.clear(HEAD, Deadline.KEEP_ALIVE)
+        made.set(BODY, 20.0)
+        made.deadlines.clear(BODY)
+        made.set(Deadline.KEEP_ALIVE, 10.0)
+        assert made.timers == [call]
+        assert call.getTime() == 10.0
+    assert len(list(made.deadlines._entries())) == 1
+    made.clock.advance(9.5)
+    assert made.expired == [], "the timer has woken it, and nothing was due"
+    made.clock.advance(0.5)
+    assert made.expired == ["KEEP_ALIVE"]
+
+
+def test_a_clock_that_rounds_up_is_not_asked_again_for_less_than_it_rounds(made: Made) -> None:
+    """F8. Else each request in the first second after a wake-up would ask it."""
+    rounded = made.clock.wake_at
+    made.clock.wake_at = lambda due, sleeper: rounded(due + LATENESS * 10.0, sleeper)  # type: ignore[method-assign]
+    made.set(HEAD, 10.0)
+    [call] = made.timers
+    made.clock.advance(0.1)
+    made.deadlines.clear(HEAD)
+    made.set(BODY, 10.0)
+    assert made.timers == [call]
+    made.set(PING, 5.0)
+    assert made.timers != [call]
+
+
+@pytest.mark.parametrize(
+    ("sets", "waits", "expired"),
+    [
+        pytest.param([(HEAD, 2.0, "")], [1.9], [], id="not before"),
+        pytest.param([(HEAD, 2.0, "")], [1.9, 0.1, 9.0], ["HEAD"], id="once"),
+        pytest.param([(HEAD, 0.0, "")], [0.0], ["HEAD"], id="zero"),
+        pytest.param([(HEAD, None, "")], [10.0], [], id="none"),
+        pytest.param([(HEAD, 1.0, ""), (HEAD, None, "")], [10.0], [], id="none clears"),
+        pytest.param([(HEAD, 100.0, ""), (PING, 1.0, "")], [1.0, 99.0], ["PING", "HEAD"], id="nearer one"),
+        pytest.param([(HEAD, 10.0, "far"), (HEAD, 1.0, "near")], [1.0, 100.0], ["near"], id="nearer again"),
+        pytest.param([(PING, 9.0, ""), (BODY, 2.0, ""), (HEAD, 1.0, "")], [5.0, 4.0], ["HEAD", "BODY", "PING"],
+                     id="several at once in the order of being due"),
+    ],
+)  # fmt: skip
+def test_what_expires_and_when(
+    made: Made, sets: list[tuple[Deadline, float | None, str]], waits: list[float], expired: list[str]
 ) -> None:
-    def fail() -> None:
-        raise RuntimeError("a bug")
+    for kind, seconds, name in sets:
+        made.set(kind, seconds, name)
+    assert made.expired == []
+    made.clock.pump(waits)
+    assert made.expired == expired
 
-    deadlines.set(Deadline.HEAD, 1.0, fail)
-    deadlines.set(Deadline.BODY, 2.0, expired("body"))
-    with pytest.raises(RuntimeError, match="a bug"):
-        clock.advance(1.0)
-    clock.advance(1.0)
-    assert expired == ["body"]
+
+@pytest.mark.parametrize(
+    ("then", "waits", "expired", "left"),
+    [
+        pytest.param(lambda made: made.set(HEAD, 1.0), [1.0], ["HEAD", "BODY", "HEAD"], 1, id="set itself"),
+        pytest.param(lambda made: made.set(HEAD, 0.0), [], ["HEAD", "BODY", "HEAD"], 1, id="set itself at once"),
+        pytest.param(lambda made: made.set(Deadline.PONG, 2.0), [2.0], ["HEAD", "BODY", "PONG"], 1, id="set a nearer"),
+        pytest.param(lambda made: made.deadlines.clear(BODY), [], ["HEAD"], 1, id="clear one that is due"),
+        pytest.param(lambda made: made.set(BODY, 1.0), [1.0], ["HEAD", "BODY"], 1, id="move one that is due"),
+        pytest.param(lambda made: made.deadlines.stop(), [100.0], ["HEAD"], 0, id="stop them all"),
+        pytest.param(lambda made: (made.deadlines.stop(), made.set(HEAD, 1.0)), [1.0], ["HEAD"] * 2, 0, id="stop, set"),
+    ],
+)
+def test_what_an_expired_deadline_may_do(
+    made: Made, then: Callable[[Made], object], waits: list[float], expired: list[str], left: int
+) -> None:
+    once = [then]
+    made.set(HEAD, 1.0, then=lambda: once and once.pop()(made))
+    made.set(BODY, 1.5)
+    made.set(PING, 50.0)
+    made.clock.pump([1.5, *waits])
+    assert made.expired == expired
+    assert sum(made.deadlines.pending(kind) for kind in Deadline) == left
+    assert len(made.timers) == (left > 0)
+
+
+def test_stopping_and_settling_leave_no_timer(made: Made) -> None:
+    for _ in range(2):
+        made.set(HEAD, 1.0)
+        made.deadlines.settle()
+        assert len(made.timers) == 1
+        made.deadlines.clear(HEAD)
+        assert len(made.timers) == 1
+        made.deadlines.settle()
+        assert made.timers == []
+        made.set(HEAD, 1.0)
+        made.deadlines.stop()
+        made.deadlines.stop()
+        assert made.timers == []
+    made.clock.advance(10.0)
+    assert made.expired == []
+    made.set(HEAD, 1.0)
+    made.clock.advance(1.0)
+    assert made.expired == ["HEAD"]
+
+
+def test_it_is_known_of_each_whether_it_is_set(made: Made) -> None:
+    kinds = [Deadline.KEEP_ALIVE, Deadline.WRITE, Deadline.CLOSE]
+    for kind in kinds:
+        made.set(kind, 1.0)
+    for number, kind in enumerate(kinds):
+        assert [made.deadlines.pending(each) for each in kinds] == [False] * number + [True] * (3 - number)
+        made.deadlines.clear(kind, HEAD)
+    assert not any(map(made.deadlines.pending, kinds))
+
+
+def test_a_callback_that_fails_takes_no_other_deadline_with_it(made: Made) -> None:
+    made.set(HEAD, 1.0, then=lambda: 1 / 0)
+    made.set(BODY, 1.5)
+    made.set(PING, 2.5)
+    with pytest.raises(ZeroDivisionError):
+        made.clock.advance(1.5)
+    made.clock.pump([0.0, 1.0])
+    assert made.expired == ["HEAD", "BODY", "PING"]

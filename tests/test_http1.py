@@ -12,7 +12,7 @@ from asgiserver.asgi.exchange import State
 from asgiserver.asgi.messages import Accept, Close, ResponseBody, ResponseStart
 from asgiserver.errors import RequestError
 
-from .fakes import DATE, FakeFrames, FakeSocket, FakeTransport, WireHub, at_once, would_wait
+from .fakes import DATE, Clock, FakeFrames, FakeSocket, FakeTransport, WireHub, at_once, would_wait
 
 GET = b"GET /%d HTTP/1.1\r\nhost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n"
@@ -805,6 +805,62 @@ class TestDeadlines:
         assert wire.closed
         assert wire.transport.take() == response() + b"ok"
 
+    @pytest.mark.parametrize(
+        ("data", "answered", "kinds"),
+        [
+            (b"", False, {Deadline.FIRST_BYTE}),
+            (b"\r\n", False, {Deadline.FIRST_BYTE}),
+            (b"GET", False, {Deadline.HEAD}),
+            (GET % 1, False, set()),
+            (GET % 1 + b"GET", False, set()),
+            (POST, False, {Deadline.BODY}),
+            (EXPECT, False, set()),
+            (POST + b"0123456789", False, set()),
+            (UPGRADE, False, set()),
+            (POST, True, {Deadline.BODY}),
+            (GET % 1, True, {Deadline.KEEP_ALIVE}),
+            (GET % 1 + b"\r\n", True, {Deadline.KEEP_ALIVE}),
+            (POST + b"0123456789", True, {Deadline.KEEP_ALIVE}),
+            (GET % 1 + b"GET", True, {Deadline.HEAD}),
+            (GET % 1 + GET % 2, True, set()),
+        ],
+    )
+    def test_at_most_one_thing_is_awaited_of_a_peer(self, data: bytes, answered: bool, kinds: set[Deadline]) -> None:
+        """F8. In each state of a connection its own, and none that is left to expire in vain."""
+        for earlier in (0, 3):
+            wire = Wire()
+            for number in range(earlier):
+                wire.feed(GET % number)
+                wire.answer(length=2)
+            wire.feed(data)
+            if answered:
+                wire.answer(length=2)
+            pending = {kind for kind in Deadline if wire.connection.deadlines.pending(kind)}
+            assert pending == ({Deadline.KEEP_ALIVE} if earlier and kinds == {Deadline.FIRST_BYTE} else kinds)
+
+    @pytest.mark.parametrize("answers_fast", [True, False])
+    def test_requests_cost_no_timer(self, answers_fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """F8. Of five thousand deadlines that are set and cleared, the clock learns of two in the shortest's time."""
+        calls: list[float] = []
+        original = Clock.wake_at
+
+        def counted(self: Clock, due: float, sleeper: Any) -> float:
+            calls.append(due)
+            return original(self, due, sleeper)
+
+        monkeypatch.setattr(Clock, "wake_at", counted)
+        wire = Wire()
+        for number in range(1000):
+            wire.feed(POST[:20])
+            wire.feed(POST[20:])
+            wire.feed(b"01234")
+            wire.feed(b"56789" + GET % number)
+            wire.answer(length=2)
+            wire.advance(0.0 if answers_fast else 0.1)
+            wire.answer(length=2)
+        assert len(calls) <= (1 if answers_fast else 2 * 100 / 20)
+        assert not wire.closed
+
     def test_peer_that_has_begun_its_next_request_is_never_idle(self, monkeypatch: pytest.MonkeyPatch) -> None:
         wire = Wire(GET % 1 + GET % 2 + b"GET", keep_alive_timeout=5, head_timeout=20)
         kinds: list[Deadline] = []
@@ -832,8 +888,12 @@ class TestDeadlines:
         wire.advance(0.1)
         assert (wire.closed, wire.transport.take()) == (True, b"")
 
-    def test_each_request_moves_the_end(self) -> None:
+    @pytest.mark.parametrize("began", [0.0, -1000.0])
+    def test_each_request_moves_the_end(self, began: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        """F8. Wherever the zero of time is."""
+        monkeypatch.setattr(Clock, "rightNow", began)
         wire = Wire(GET % 1, keep_alive_timeout=10, first_byte_timeout=100)
+        assert wire.hub.clock.seconds() == began
         wire.answer(length=2)
         for number in range(2, 6):
             wire.advance(7)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asgiserver.asgi.deadlines import Deadline
 from asgiserver.asgi.exchange import State
 from asgiserver.asgi.inbox import MESSAGE_OVERHEAD
 from asgiserver.asgi.scope import Request, ScopeBuilder
@@ -685,6 +686,25 @@ class TestDeadlines:
         assert "abort" not in made.stream.calls
         made.clock.advance(20)
         assert made.stream.calls[-1] == "abort"
+
+    def test_what_is_awaited_of_a_peer(self) -> None:
+        """F8. Any byte moves the ping away and is as good as a pong, until one side closes."""
+        made = reached(State.OPEN, ping_interval=20, ping_timeout=30, websocket_timeout=1000)
+
+        def pending() -> set[Deadline]:
+            return {kind for kind in Deadline if made.exchange.deadlines.pending(kind)}
+
+        always = {Deadline.PING, Deadline.LIFETIME}
+        assert pending() == always
+        made.clock.advance(20)
+        assert pending() == always | {Deadline.PONG}
+        made.exchange.body_received(b"p")
+        assert pending() == always
+        made.send(CLOSE)
+        made.exchange.body_received(b"p")
+        assert pending() == {Deadline.LIFETIME, Deadline.CLOSE}
+        made.exchange.close_received(1000, "")
+        assert pending() == set()
 
     def test_talking_peer_is_not_pinged(self) -> None:
         made = reached(State.OPEN, ping_interval=20)

@@ -1,24 +1,30 @@
-"""Several deadlines on one timer.
+"""Several deadlines on one wake-up.
 
-A deadline that moves with each request must cost an attribute and no timer, so a :class:`Deadlines` keeps when each
-kind is due and is woken at most once. When that is too early it is to be woken again for what is due next.
-
-There is one for each connection, which mostly has one deadline: so that one needs nothing but attributes.
+To set, move or clear a deadline writes attributes and no more: the clock is asked only when nothing wakes the owner
+early enough. So a deadline that each request or message moves costs no timer; the owner is woken once, finds that
+nothing is due yet, and is woken again for what is due next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum, auto
+from operator import attrgetter
 
 from .interfaces import Clock
 
-__all__ = ["Deadline", "Deadlines", "Sleeper"]
+__all__ = ["LATENESS", "Deadline", "Deadlines"]
+
+#: How much later than it was set for a deadline may be called, as a share of its time.
+LATENESS = 1 / 32
+
+_due = attrgetter("due")
 
 
 class Deadline(IntEnum):
-    """What is waited for, each at most once at a time per owner. A number, since that is hashed four times as fast."""
+    """What is waited for, each at most once at a time per owner."""
 
+    FIRST_BYTE = auto()
     HEAD = auto()
     BODY = auto()
     KEEP_ALIVE = auto()
@@ -32,122 +38,104 @@ class Deadline(IntEnum):
     APPLICATION = auto()
 
 
-class Sleeper:
-    """Who waits to be woken by a :class:`.Clock`.
+class _Entry:
+    """A deadline, in a list of few that is linked by ``next``: the least memory for one.
 
-    :ivar before: whom the clock wakes before it, None while it does not wait; the clock's own, as is the next.
-    :ivar after: whom the clock wakes after it.
+    A cleared one has neither ``kind`` nor ``expired``, and stays for the next that is set.
     """
 
-    __slots__ = ("after", "before")
-    before: Sleeper | None
-    after: Sleeper | None
+    __slots__ = ("due", "expired", "kind", "next")
 
-    def wake(self) -> None:
-        """The time has come."""
-        raise NotImplementedError
+    def __init__(self, kind: Deadline, due: float, expired: Callable[[], object], following: _Entry | None) -> None:
+        self.kind: Deadline | None = kind
+        self.due = due
+        self.expired: Callable[[], object] | None = expired
+        self.next = following
 
 
-class Deadlines(Sleeper):
+class Deadlines:
     """The deadlines of one connection or exchange.
 
     :param clock: where time comes from; seconds.
-    :ivar first: one that is set; None when there is none. Only to be looked at.
     """
 
-    __slots__ = ("_clock", "_due", "_expired", "_others", "_wake_at", "first")
+    __slots__ = ("_clock", "_first", "_wake_at")
 
     def __init__(self, clock: Clock) -> None:
-        self.before = self.after = None
-        self.first: Deadline | None = None
         self._clock = clock
-        # When the first is due, and what is called then.
-        self._due = 0.0
-        self._expired: Callable[[], object] | None = None
-        # The same of the others, of which there are none without a first.
-        self._others: dict[Deadline, tuple[float, Callable[[], object]]] | None = None
-        # When it is woken; None while it need not be.
+        self._first: _Entry | None = None
+        # When the clock wakes this object; None while it does not.
         self._wake_at: float | None = None
 
     def set(self, kind: Deadline, seconds: float | None, expired: Callable[[], object]) -> None:
-        """Call ``expired`` in ``seconds``, instead of what was set for ``kind`` before; None clears it."""
+        """Call ``expired`` once, in ``seconds`` or up to a 32nd of that later; replaces what was set for ``kind``.
+
+        :param seconds: None clears ``kind``.
+        """
         if seconds is None:
             self.clear(kind)
             return
         due = self._clock.seconds() + seconds
-        if self.first is kind or self.first is None:
-            self.first, self._due, self._expired = kind, due, expired
-        elif self._others is None:
-            self._others = {kind: (due, expired)}
+        entry = self._find(kind) or self._find(None)
+        if entry is None:
+            self._first = _Entry(kind, due, expired, self._first)
         else:
-            self._others[kind] = due, expired
-        wake_at = self._wake_at
-        if wake_at is None or due < wake_at:
-            self._arm(due, seconds)
+            entry.kind, entry.due, entry.expired = kind, due, expired
+        if self._wake_at is None or self._wake_at - due > seconds * LATENESS:
+            self._sleep()
 
     def pending(self, kind: Deadline) -> bool:
         """True while ``kind`` is set."""
-        return self.first is kind or (self._others is not None and kind in self._others)
+        return self._find(kind) is not None
 
-    def clear(self, kind: Deadline) -> None:
-        """Forget ``kind``; nothing happens when it was not set."""
-        others = self._others
-        if self.first is kind:
-            if others is None:
-                self.first = self._expired = None
-                return
-            self.first = next(iter(others))
-            self._due, self._expired = others.pop(self.first)
-        elif others is None or others.pop(kind, None) is None:
-            return
-        if not others:
-            self._others = None
+    def clear(self, *kinds: Deadline) -> None:
+        """Forget ``kinds``; nothing happens for those that are not set."""
+        entry = self._first
+        while entry is not None:
+            if entry.kind in kinds:
+                entry.kind = entry.expired = None
+            entry = entry.next
 
     def settle(self) -> None:
-        """Have nothing left that waits when nothing is due any more, so that nobody is kept alive."""
-        if self.first is None:
-            self.stop()
+        """When no deadline is set, have the clock forget this object, which it would keep alive until it wakes it."""
+        if not any(entry.kind for entry in self._entries()):
+            self._sleep()
 
     def stop(self) -> None:
-        """Forget all. The owner is gone; nothing is called any more."""
-        self.first = self._expired = self._others = None
-        if self._wake_at is not None:
-            self._wake_at = None
-            self._clock.let_sleep(self)
+        """Forget all deadlines, and have the clock forget this object: its owner is gone."""
+        for entry in self._entries():
+            entry.kind = entry.expired = None
+        self._sleep()
 
     def wake(self) -> None:
-        """Call what is due. A callback that fails takes no other deadline with it."""
-        self._wake_at = None
+        """Call what is due, in the order of being due. A callback that fails takes no other deadline with it."""
         now = self._clock.seconds()
         try:
-            for kind, due, expired in self._all():
-                # An earlier callback of this very loop may have cleared or moved the deadline.
-                if due <= now and self._is_set(kind, due, expired):
-                    self.clear(kind)
+            for entry in sorted(self._entries(), key=_due):
+                # A callback may have cleared or moved what comes after it.
+                expired = entry.expired
+                if expired is not None and entry.due <= now:
+                    entry.kind = entry.expired = None
                     expired()
         finally:
-            self._go_on()
+            self._sleep()
 
-    def _go_on(self) -> None:
-        """Be woken again for what is left, unless a callback has seen to that."""
-        if self.first is not None:
-            due = min(due for _, due, _ in self._all())
-            if self._wake_at is None or due < self._wake_at:
-                self._arm(due, max(0.0, due - self._clock.seconds()))
-
-    def _all(self) -> list[tuple[Deadline, float, Callable[[], object]]]:
-        found = [(kind, *others) for kind, others in (self._others or {}).items()]
-        if self.first is not None and self._expired is not None:
-            found.insert(0, (self.first, self._due, self._expired))
-        return found
-
-    def _is_set(self, kind: Deadline, due: float, expired: Callable[[], object]) -> bool:
-        if self.first is kind:
-            return self._due == due and self._expired == expired
-        return self._others is not None and self._others.get(kind) == (due, expired)
-
-    def _arm(self, due: float, seconds: float) -> None:
+    def _sleep(self) -> None:
+        """Have the clock wake this object when the next deadline is due, and not otherwise."""
         if self._wake_at is not None:
-            self._clock.let_sleep(self)
-        self._wake_at = due
-        self._clock.wake_later(self, seconds)
+            self._clock.let_sleep(self, self._wake_at)
+        first = min((entry for entry in self._entries() if entry.kind), key=_due, default=None)
+        self._wake_at = None if first is None else self._clock.wake_at(first.due, self)
+
+    def _find(self, kind: Deadline | None) -> _Entry | None:
+        """The entry of ``kind``, or with None one that is free."""
+        entry = self._first
+        while entry is not None and entry.kind is not kind:
+            entry = entry.next
+        return entry
+
+    def _entries(self) -> Iterator[_Entry]:
+        entry = self._first
+        while entry is not None:
+            yield entry
+            entry = entry.next

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from .deadlines import Sleeper
     from .default_fields import Defaults
 
 __all__ = [
@@ -25,6 +24,7 @@ __all__ = [
     "Receive",
     "Scope",
     "Send",
+    "Sleeper",
     "Stream",
     "Turn",
     "is_close_code",
@@ -48,6 +48,13 @@ def is_close_code(code: int) -> bool:
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
+class Sleeper(Protocol):
+    """An object that a clock wakes; it is compared by identity."""
+
+    def wake(self) -> None:
+        """The time has come."""
+
+
 class Clock(Protocol):
     """Time: the part of Twisted's ``IReactorTime`` that is used, and what wakes many at little cost."""
 
@@ -57,11 +64,11 @@ class Clock(Protocol):
     def callLater(self, delay: float, function: Callable[..., object], /, *args: object) -> object:  # noqa: N802
         """Call ``function(*args)`` after ``delay`` seconds."""
 
-    def wake_later(self, sleeper: Sleeper, delay: float) -> None:
-        """Call ``sleeper.wake()`` once, after ``delay`` seconds or somewhat later; it must not be waiting already."""
+    def wake_at(self, due: float, sleeper: Sleeper) -> float:
+        """Call ``sleeper.wake()`` once, when ``seconds()`` is at what this returns: ``due`` or somewhat later."""
 
-    def let_sleep(self, sleeper: Sleeper) -> None:
-        """Do not wake it; nothing happens to one that does not wait."""
+    def let_sleep(self, sleeper: Sleeper, when: float) -> None:
+        """Do not wake ``sleeper`` at ``when``, which ``wake_at`` returned; one that was woken already is left alone."""
 
 
 class Hub(Protocol):

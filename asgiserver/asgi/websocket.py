@@ -29,6 +29,7 @@ logger = logging.getLogger("asgiserver.wire")
 
 ABNORMAL_CLOSURE = 1006
 _WAITING, _OPEN, _COMPLETE, _GONE = State.WAITING, State.OPEN, State.COMPLETE, State.GONE
+_PING, _PONG = Deadline.PING, Deadline.PONG
 
 #: Makes the fields of the answer that accepts the handshake, from the chosen subprotocol.
 Answer = Callable[[str | None], Headers]
@@ -42,9 +43,7 @@ class WebSocketExchange(Inbox):
     :param frames: makes the frame engine once the WebSocket is accepted; it calls this object back.
     """
 
-    __slots__ = (
-        "_answer", "_began", "_close", "_connected", "_frames", "_heard_at", "_pinged_at", "_received", "_sent",
-    )
+    __slots__ = ("_answer", "_began", "_close", "_connected", "_frames", "_received", "_sent")
 
     parse = staticmethod(parse_websocket)
 
@@ -65,8 +64,7 @@ class WebSocketExchange(Inbox):
         self._connected = False
         self._close: tuple[int, str] | None = None
         self._received = self._sent = 0
-        self._began = self._heard_at = clock.seconds()
-        self._pinged_at: float | None = None
+        self._began = clock.seconds()
         self.deadlines.set(Deadline.ACCEPT, settings.websocket_connect_timeout, self._not_accepted)
         self._log("connecting")
 
@@ -92,7 +90,11 @@ class WebSocketExchange(Inbox):
     def body_received(self, data: bytes) -> None:
         """Bytes of frames, after :meth:`Stream.switch`."""
         self._received += len(data)
-        self._heard_at = self.clock.seconds()
+        if self.state is _OPEN:
+            # Any byte shows that the peer is alive.
+            deadlines = self.deadlines
+            deadlines.clear(_PONG)
+            deadlines.set(_PING, self.settings.ping_interval, self._silent)
         assert self._engine is not None
         self._engine.receive(data)
 
@@ -151,7 +153,7 @@ class WebSocketExchange(Inbox):
         self.stream.send_parts([head, payload])
 
     def pong_received(self, payload: bytes) -> None:
-        """Any byte shows that the peer is alive, so there is nothing to do for a pong of its own."""
+        """Nothing to do: the bytes of a pong have moved the deadlines, as any bytes do."""
 
     def close_received(self, code: int, reason: str) -> None:
         """The peer's close frame has come and ours was sent: the closing handshake is over (RFC 6455 §7.1.4)."""
@@ -210,7 +212,7 @@ class WebSocketExchange(Inbox):
         self.state = State.OPEN
         self._engine = self._frames(self)
         self.deadlines.clear(Deadline.ACCEPT)
-        self.deadlines.set(Deadline.PING, self.settings.ping_interval, self._idle)
+        self.deadlines.set(_PING, self.settings.ping_interval, self._silent)
         self.deadlines.set(Deadline.LIFETIME, self.settings.websocket_timeout, self._too_old)
         self._log("connected")
         self.stream.switch([*self._answer(subprotocol), *headers, *self._fields.lacking(names)])
@@ -219,8 +221,7 @@ class WebSocketExchange(Inbox):
         assert self._engine is not None
         self._close = (code, reason)
         self._engine.send_close(code, reason)
-        self.deadlines.clear(Deadline.PING)
-        self.deadlines.clear(Deadline.PONG)
+        self.deadlines.clear(_PING, _PONG)
         self.deadlines.set(Deadline.CLOSE, self.settings.websocket_close_timeout, self._close_expired)
         if self.full:
             # Nothing more is kept for the application, so the peer's close frame can be looked for.
@@ -278,25 +279,18 @@ class WebSocketExchange(Inbox):
         self._leave(code, reason)
         self._send_close(code, reason)
 
-    def _idle(self) -> None:
-        """Ping a peer that has been silent for ``ping_interval`` (RFC 6455 §5.5.2)."""
-        interval = self.settings.ping_interval
-        if self.state is not State.OPEN or interval is None:
-            return
-        silent = self.clock.seconds() - self._heard_at
-        self.deadlines.set(Deadline.PING, interval - silent if silent < interval else interval, self._idle)
-        awaited = self._pinged_at == self._heard_at and self.deadlines.pending(Deadline.PONG)
-        if silent < interval or awaited or self.stream.output.slow:
-            return
-        self._pinged_at = self._heard_at
-        self.deadlines.set(Deadline.PONG, self.settings.ping_timeout, self._no_pong)
-        assert self._engine is not None
-        self._engine.send_ping(os.urandom(8))
+    def _silent(self) -> None:
+        """Ping a peer that has been silent for ``ping_interval``, and again after as long (RFC 6455 §5.5.2)."""
+        self.deadlines.set(_PING, self.settings.ping_interval, self._silent)
+        # A ping waits behind the messages that a slow peer does not take.
+        if not (self.deadlines.pending(_PONG) or self.stream.output.slow):
+            self.deadlines.set(_PONG, self.settings.ping_timeout, self._no_pong)
+            assert self._engine is not None
+            self._engine.send_ping(os.urandom(8))
 
     def _no_pong(self) -> None:
         # The pong may wait behind messages that the application does not read, the ping behind those the peer does not.
-        waits = self.full or self.stream.output.slow
-        if self._heard_at == self._pinged_at and not waits and self.state is State.OPEN:
+        if not (self.full or self.stream.output.slow):
             logger.info("Dropped %s, which answered no ping for %g seconds", self, self.settings.ping_timeout)
             self._close = (ABNORMAL_CLOSURE, "ping timeout")
             self._cut_off()
@@ -309,8 +303,7 @@ class WebSocketExchange(Inbox):
         self._told = self._told or self.state is State.WAITING
         self._close = (code, reason)
         self.state = State.GONE
-        for kind in (Deadline.ACCEPT, Deadline.PING, Deadline.PONG, Deadline.LIFETIME):
-            self.deadlines.clear(kind)
+        self.deadlines.clear(Deadline.ACCEPT, _PING, _PONG, Deadline.LIFETIME)
         if not logged:
             age = self.clock.seconds() - self._began
             self._log("disconnected", code=code, time_taken=age, size=self._sent, request_size=self._received)

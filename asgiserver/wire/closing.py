@@ -129,8 +129,7 @@ class ClosingProtocol(WritingProtocol):
         self._close_behind_all()
 
     def _forget_requests(self) -> None:
-        for kind in (Deadline.HEAD, Deadline.BODY, Deadline.KEEP_ALIVE):
-            self.deadlines.clear(kind)
+        self.deadlines.clear(Deadline.FIRST_BYTE, Deadline.HEAD, Deadline.BODY, Deadline.KEEP_ALIVE)
 
     # The peer's end.
 

@@ -152,8 +152,8 @@ class HTTPConnection(ClosingProtocol):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
         if self.hub.connection_made(self):
-            # The connection is idle, as between requests, but for how long it may be.
-            self.deadlines.set(Deadline.KEEP_ALIVE, self.hub.settings.first_byte_timeout, self._silent_too_long)
+            # The wire clears it with the first byte of a head; empty lines are none.
+            self.deadlines.set(Deadline.FIRST_BYTE, self.hub.settings.first_byte_timeout, self.close)
         else:
             self._refuse()
 
@@ -250,7 +250,7 @@ class HTTPConnection(ClosingProtocol):
         if self.phase is not _OPEN:
             return
         if self._wire is None:
-            self.deadlines.set(Deadline.KEEP_ALIVE, self.hub.keep_alive_timeout, self._silent_too_long)
+            self.deadlines.set(Deadline.KEEP_ALIVE, self.hub.keep_alive_timeout, self.close)
         else:
             self._wire.server_stopping()
 
@@ -260,12 +260,6 @@ class HTTPConnection(ClosingProtocol):
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.connection_lost()
-
-    def _silent_too_long(self) -> None:
-        if self._wire is None:
-            self.close()
-        else:
-            self._wire.idle_too_long()
 
     def _refuse(self) -> None:
         """Turn a connection away that is one too many."""

@@ -24,7 +24,8 @@ logger = logging.getLogger("asgiserver.wire")
 #: An enum's members take several times as long to look up.
 _IDLE, _BODY, _ANSWERING, _DRAINING = State.IDLE, State.BODY, State.ANSWERING, State.DRAINING
 _SWITCHED, _CLOSED = State.SWITCHED, State.CLOSED
-_UNKNOWN, _KEEP_ALIVE = Framing.UNKNOWN, Deadline.KEEP_ALIVE
+_UNKNOWN = Framing.UNKNOWN
+_FIRST_BYTE, _HEAD, _KEEP_ALIVE = Deadline.FIRST_BYTE, Deadline.HEAD, Deadline.KEEP_ALIVE
 
 #: What a piece of a body, which may be made of 64 chunks, takes of the connection's turn. A request takes one step, as
 #: its application has a turn of its own anyway before the next one is read.
@@ -70,12 +71,10 @@ class HTTP1(HTTP1Stream):
 
         It was not told that the connection closes, so its next request may be on the way (RFC 9112 §9.6).
         """
-        # Left to ring in vain, it would ring too late for the time that counts from now on.
-        self._connection.deadlines.clear(_KEEP_ALIVE)
         if self._exchange is not None:
             self._exchange.server_stopping()
         elif self._state is _DRAINING or not self._reader.buffered:
-            self._set_keep_alive()
+            self._wait_for_next()
 
     # Reading.
 
@@ -90,8 +89,6 @@ class HTTP1(HTTP1Stream):
                 connection.steps -= 1
                 event = reader.next_event()
                 if type(event) is Request:
-                    # The keep-alive deadline stays: to let it ring in vain costs less than to clear it each time.
-                    connection.deadlines.clear(Deadline.HEAD)
                     begun = self._begin(event)
                     if not event.body_size:
                         # Nothing can be wanted before the answer is complete.
@@ -129,6 +126,7 @@ class HTTP1(HTTP1Stream):
                 self._exchange.body_ended()
 
     def _begin(self, request: Request) -> Exchange:
+        self._connection.deadlines.clear(_FIRST_BYTE, _HEAD, _KEEP_ALIVE)
         self._request = request
         self._close = not request.keep_alive
         self._framing = _UNKNOWN
@@ -178,13 +176,13 @@ class HTTP1(HTTP1Stream):
             case State.IDLE if not self.output.slow:
                 if not self._reader.buffered:
                     # What there was were only empty lines.
-                    connection.deadlines.clear(Deadline.HEAD)
-                    if not connection.deadlines.pending(Deadline.KEEP_ALIVE):
-                        self._set_keep_alive()
-                elif not connection.deadlines.pending(Deadline.HEAD):
+                    connection.deadlines.clear(_HEAD)
+                    if not (connection.deadlines.pending(_KEEP_ALIVE) or connection.deadlines.pending(_FIRST_BYTE)):
+                        self._wait_for_next()
+                elif not connection.deadlines.pending(_HEAD):
                     # Counted from the head's first byte; later bytes do not move it.
-                    connection.deadlines.clear(Deadline.KEEP_ALIVE)
-                    connection.deadlines.set(Deadline.HEAD, settings.head_timeout, self._head_late)
+                    connection.deadlines.clear(_FIRST_BYTE, _KEEP_ALIVE)
+                    connection.deadlines.set(_HEAD, settings.head_timeout, self._head_late)
             case State.ANSWERING | State.IDLE if self._reader.buffered > settings.pipeline_buffer_size:
                 connection.pause_reading()
 
@@ -205,23 +203,6 @@ class HTTP1(HTTP1Stream):
         self._connection.write(refusal(error, self._connection.hub.fields, has_body=has_body))
         self._connection.hub.request_refused(self._request, self._connection.addresses, error)
         self.close()
-
-    def _set_keep_alive(self) -> None:
-        connection = self._connection
-        self._idle_since = connection.hub.clock.seconds()
-        connection.deadlines.set(_KEEP_ALIVE, connection.hub.keep_alive_timeout, self.idle_too_long)
-
-    def idle_too_long(self) -> None:
-        """The keep-alive deadline has passed, if a request has not made it void or moved it."""
-        hub = self._connection.hub
-        # The rest of a body that nobody reads is not waited for when the server stops.
-        if self._state is not _IDLE and not (hub.stopping and self._state is _DRAINING):
-            return
-        left = self._idle_since + (hub.keep_alive_timeout or 0) - hub.clock.seconds()
-        if left > 0:
-            self._connection.deadlines.set(_KEEP_ALIVE, left, self.idle_too_long)
-        else:
-            self.close()
 
     def _head_late(self) -> None:
         self._fail(RequestError(408, "The request's head did not arrive in time."))
@@ -244,7 +225,7 @@ class HTTP1(HTTP1Stream):
             self._state = _DRAINING
             self._drained = 0
             if self._connection.hub.stopping:
-                self._set_keep_alive()
+                self._wait_for_next()
             self._read()
         else:
             self._next_request()
@@ -257,11 +238,9 @@ class HTTP1(HTTP1Stream):
         connection = self._connection
         if not connection.reading:
             connection.resume_reading()
-        if self._reader.buffered or self.output.slow:
+        if not self._reader.buffered and not self.output.slow:
             # A peer that still takes the last response is not idle, nor is one that has begun its next request.
-            connection.deadlines.clear(Deadline.KEEP_ALIVE)
-        elif self._idle_since > 0 and connection.deadlines.first is _KEEP_ALIVE:
-            # It looks at this when it rings: to set it each time would cost three times as much.
-            self._idle_since = connection.hub.clock.seconds()
-        else:
-            self._set_keep_alive()
+            self._wait_for_next()
+
+    def _wait_for_next(self) -> None:
+        self._connection.deadlines.set(_KEEP_ALIVE, self._connection.hub.keep_alive_timeout, self.close)

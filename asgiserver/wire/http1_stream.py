@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from enum import Enum, auto
@@ -53,7 +52,7 @@ class HTTP1Stream:
 
     __slots__ = (
         "_addresses", "_body_read", "_close", "_connection", "_drained", "_exchange", "_expects_continue", "_framing",
-        "_head", "_idle_since", "_paused", "_reader", "_request", "_state", "output",
+        "_head", "_paused", "_reader", "_request", "_state", "output",
     )  # fmt: skip
 
     def __init__(self, connection: HTTPConnection) -> None:
@@ -70,8 +69,6 @@ class HTTP1Stream:
         self._expects_continue = False
         self._body_read = 0
         self._drained = 0
-        #: Since when nothing is under way; long before the first request.
-        self._idle_since = -math.inf
         self.output = connection
 
     @property
