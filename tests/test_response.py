@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgiserver.asgi.default_fields import Defaults
 from asgiserver.errors import RequestError
+from asgiserver.wire.default_fields import Defaults
 from asgiserver.wire.response import CONTINUE, Framing, framed, head, refusal
 
 from .fakes import DATE, fields

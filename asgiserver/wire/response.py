@@ -6,10 +6,10 @@ from enum import Enum, auto
 from functools import lru_cache
 from http import HTTPStatus
 
-from ..asgi.default_fields import DefaultFields, Defaults
 from ..asgi.interfaces import Headers
 from ..asgi.response import plain
 from ..errors import RequestError
+from .default_fields import DefaultFields, Defaults
 
 __all__ = ["CONTINUE", "Framing", "framed", "head", "refusal", "size_line"]
 
@@ -86,7 +86,8 @@ def refusal(error: RequestError, fields: DefaultFields, *, has_body: bool = True
 
     :param has_body: False when the request was HEAD.
     """
-    headers, body = plain(error)
+    start = plain(error)
     # RFC 9110 §7.8: whoever sends Upgrade names it in Connection.
     connection = b"close, upgrade" if error.status == 426 else b"close"
-    return head(error.status, fields.complete(headers), connection=connection) + (body if has_body else b"")
+    body = error.body if has_body else b""
+    return head(error.status, start.headers, False, connection, fields.lacking(start.names), body)
