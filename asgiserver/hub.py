@@ -116,6 +116,7 @@ class Hub:
             max_message_size=settings.websocket_max_message_size,
             max_frame_size=settings.websocket_max_frame_size,
             deflate=deflate,
+            turn=stream.turn,
             after_turn=asyncio.get_running_loop().call_soon,
         )
         answer = partial(response_headers, upgrade, extensions=extension)
@@ -169,7 +170,7 @@ class Hub:
         await exchange.handle_reply(message)
 
     def application_done(self, exchange: Exchange, error: BaseException | None) -> None:
-        """An application has ended: end what it left open, then log its failure. The only place that does.
+        """An application has ended: log its failure, and end what it left open. The only place that does.
 
         :param error: what it raised; CancelledError when it was cancelled.
         """
@@ -180,20 +181,25 @@ class Hub:
             # Fast path: there is nothing to end or to log.
             exchange.release()
             return
-        gone, finished, answered, cut_off = exchange.gone, exchange.finished, exchange.answered, exchange.cut_off
-        # The clean-up comes first: the exchange has ended, whatever becomes of looking at the error.
-        exchange.application_done(failed=error is not None)
-        exchange.release()
+        try:
+            # Before the answer, so that whoever gets a 500 finds its cause in the log.
+            self._tell(exchange, error)
+        finally:
+            # Whatever becomes of looking at the error, the exchange has ended.
+            exchange.application_done(failed=error is not None)
+            exchange.release()
+
+    def _tell(self, exchange: Exchange, error: BaseException | None) -> None:
         if isinstance(error, asyncio.CancelledError):
-            if not finished:
+            if not exchange.finished:
                 self.application_failed("The application for %s was cancelled without a complete response", exchange)
         elif error is not None:
-            if cut_off or gone and is_disconnect(error):
+            if exchange.cut_off or exchange.gone and is_disconnect(error):
                 # Whatever the framework makes of it, it is nobody's failure.
                 logger.info("The client of %s left, which ended its application: %s", exchange, type(error).__name__)
             else:
                 self.application_failed("Exception in the application for %s", exchange, error)
-        elif not answered:
+        elif not exchange.answered:
             self.application_failed("The application for %s returned without a complete response", exchange)
 
     def application_failed(self, message: str, exchange: Exchange, error: BaseException | None = None) -> None:

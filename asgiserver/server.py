@@ -18,7 +18,7 @@ from .process.clock import LoopClock
 from .process.endpoints import Listener, listen
 from .process.logs import ActionLogger
 from .process.reactor import Reactor, install_reactor
-from .settings import TRUSTED_PEERS, Settings
+from .settings import PROXY_PEERS, TRUSTED_PEERS, Settings
 from .wire.connection import HTTPFactory
 from .wire.reader import Readers
 
@@ -263,11 +263,13 @@ class Server(Hub):
 
 
 def _forwarding(settings: Settings) -> Forwarding | None:
-    if not settings.proxy_headers and settings.forwarded_allow_ips == TRUSTED_PEERS:
+    lists = settings.forwarded_allow_ips, settings.proxy_allow_ips
+    if not settings.proxy_headers and lists == (TRUSTED_PEERS, PROXY_PEERS):
         # Its patterns take a hundredth of the time to start.
         return None
-    from .asgi.forwarded import Forwarding
+    from .asgi.forwarded import Forwarding, TrustedPeers
 
-    # Made in any case: a wrong entry of the trust list is to be found before it is needed.
+    # Made in any case: a wrong entry of a trust list is to be found before it is needed.
     forwarding = Forwarding(settings)
+    TrustedPeers(settings.proxy_allow_ips, "proxy_allow_ips")
     return forwarding if settings.proxy_headers else None

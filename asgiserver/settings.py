@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 from .errors import SettingsError
 
-__all__ = ["DAPHNE_KEYWORDS", "TRUSTED_PEERS", "Info", "Settings", "information", "parse", "type_hints"]
+__all__ = ["DAPHNE_KEYWORDS", "PROXY_PEERS", "TRUSTED_PEERS", "Info", "Settings", "information", "parse", "type_hints"]
 
 
 class Info(NamedTuple):
@@ -62,6 +63,7 @@ PROXY = "Behind a proxy"
 LOGGING = "Logging"
 
 TRUSTED_PEERS = "127.0.0.1", "::1"  # unless others are named
+PROXY_PEERS = *TRUSTED_PEERS, "unix"
 
 #: Keywords of Daphne's ``Server`` that have another name here.
 DAPHNE_KEYWORDS = {
@@ -70,6 +72,8 @@ DAPHNE_KEYWORDS = {
     "proxy_forwarded_port_header": "proxy_headers_port",
     "proxy_forwarded_proto_header": "proxy_headers_proto",
 }
+#: What None means to Daphne's ``Server`` where a setting has another value for it here: no limit, and no Server field.
+_DAPHNE_NONE = {"websocket_max_message_size": 0, "websocket_max_frame_size": 0, "server_name": ""}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +119,8 @@ class Settings:
     application_close_timeout: float | None = _field(
         10.0, APPLICATION, "Time an application may run on after its client has left before it is cancelled; "
         "-1 for no limit.", unit="s", off="negative")
-    root_path: str = _field("", APPLICATION, "The scope's root_path; path is left as the client sent it.",
-                            metavar="PATH")
+    root_path: str = _field("", APPLICATION, "Public path of the application, the scope's root_path; put in front of "
+                            "paths that come without it.", metavar="PATH")
 
     http: str = _field("auto", HTTP, "Parser of requests; auto is httptools where it is installed, else h11.",
                        choices=("auto", "h11", "httptools"))
@@ -159,7 +163,7 @@ class Settings:
     request_buffer_size: int = _field(65536, LIMITS,
                                       "Body or messages kept for an application that does not read them, "
                                       "before the peer is stopped; one read may bring more.",
-                                      unit="bytes", minimum=1024)
+                                      unit="bytes", minimum=1)
     pipeline_buffer_size: int = _field(65536, LIMITS, "Requests read ahead of the one that is being answered.",
                                        unit="bytes", minimum=1024)
 
@@ -185,6 +189,9 @@ class Settings:
     proxy_headers: bool = _field(False, PROXY, "Take client and scheme from the forwarding fields of trusted peers.")
     forwarded_allow_ips: tuple[str, ...] = _field(
         TRUSTED_PEERS, PROXY, "Trusted peers: addresses, networks, unix, or *, with commas between.",
+        metavar="LIST")
+    proxy_allow_ips: tuple[str, ...] = _field(
+        PROXY_PEERS, PROXY, "Who may connect to a haproxy: endpoint and announce a client, in the same notation.",
         metavar="LIST")
     proxy_headers_host: str | None = _field(None, PROXY, "Field with the client's address, X-Forwarded-For by default; "
                                             "Forwarded for RFC 7239 alone.", metavar="NAME")
@@ -213,6 +220,7 @@ class Settings:
             object.__setattr__(self, "host", None)
         elif self.host is not None and self.host.count(":") == 1:
             raise SettingsError(f"host: expected an address or a name without the port, got {self.host!r}")
+        object.__setattr__(self, "root_path", _root_path(self.root_path))
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
             raise SettingsError("ssl_keyfile needs ssl_certfile beside it")
         for line in self.headers:
@@ -244,7 +252,7 @@ class Settings:
                 value = min(limits, default=None)
             if keyword.startswith("proxy_forwarded_") and value is not None:
                 values["proxy_headers"] = True
-            values[name] = value
+            values[name] = _DAPHNE_NONE.get(name) if value is None else value
         return values
 
     @classmethod
@@ -319,6 +327,17 @@ def _kind(hint: Any) -> type:
         if hint is kind or kind in getattr(hint, "__args__", ()) and getattr(hint, "__origin__", None) is not tuple:
             return kind
     return tuple
+
+
+def _root_path(text: str) -> str:
+    """``text`` with one slash at its beginning and none at its end; empty for the root.
+
+    The ASGI specification gives paths decoded, so one that is percent-encoded would never be found in them.
+    """
+    if re.search("%[0-9A-Fa-f]{2}|[\ud800-\udfff]", text):
+        raise SettingsError(f"root_path: expected a decoded path like '/caf\xe9', got {text!r}")
+    stripped = text.strip("/")
+    return f"/{stripped}" if stripped else ""
 
 
 def _checked(name: str, value: Any, hint: Any, info: Info) -> Any:

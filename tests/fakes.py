@@ -27,6 +27,8 @@ from asgiserver.wire.connection import HTTPConnection
 from asgiserver.wire.default_fields import DefaultFields
 from asgiserver.wire.reader import Readers
 
+from .conformance.peer import Turns
+
 T = TypeVar("T")
 
 #: 1994-11-15 08:12:31 UTC, the date of RFC 9110 §6.6.1.
@@ -113,6 +115,7 @@ class FakeStream:
         self.framing: dict[str, Any] = {}
         self.data = b""
         self.on_resume: Callable[[], object] | None = None
+        self.turn = Turns()
 
     @property
     def output(self) -> FakeStream:

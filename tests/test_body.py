@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgiserver.errors import RequestError
-from asgiserver.wire.body import Body, ChunkedBody, Event, LengthBody
+from asgiserver.wire.body import Body, ChunkedBody, Event, LengthBody, _chunk_size
 
 
 def chunked(limit_size: int = 200, limit_count: int = 5) -> ChunkedBody:
@@ -95,6 +95,19 @@ class TestChunks:
         assert piece == b"*" * 65536
         assert 64 * len(chunk) <= at < 65 * len(chunk)
 
+    @pytest.mark.parametrize("chunk", [b"1\r\n*\r\n", b"1;a\r\n*\r\n"])
+    def test_a_piece_is_of_few_chunks(self, chunk: bytes) -> None:
+        """D1. One read may hold tens of thousands."""
+        body = chunked()
+        data = chunk * 40_000
+        piece, at = body.take(data, 0)
+        assert isinstance(piece, bytes)
+        assert 1 <= len(piece) <= 64
+        assert at <= 65 * len(chunk)
+
+    def test_all_trailers_that_are_allowed_are_taken_at_once(self) -> None:
+        assert chunked(10_000, 1000).take(b"0\r\n" + b"x: y\r\n" * 1000 + b"\r\n", 0)[0] is Event.END
+
     def test_empty_body(self) -> None:
         assert read(chunked(), b"0\r\n\r\nGET") == (b"", True, b"GET")
 
@@ -119,10 +132,36 @@ class TestRefusals:
         """T102."""
         assert status(size + b"\r\nhello\r\n") == 400
 
-    @pytest.mark.parametrize("size", [b"5", b"05", b"0000000005", b"5;a", b"5 ;a=b", b"5\t;", b"5;a=\xe9"])
+    @pytest.mark.parametrize(
+        "size",
+        [
+            b"5", b"05", b"0000000005", b"5;a", b"5 ;a=b", b"5\t; \ta \t=\t b", b"5;a;b;a=1", b"5;a=\"\"", b"5;a=b ;c",
+            b'5;a="\\"; \t\xe9\\\xe9\\\\";b', b"5;chunk-signature=0123456789abcdef",
+        ],
+    )
     def test_good_sizes(self, size: bytes) -> None:
-        """T021."""
+        """T021. C19: extensions as RFC 9112 §7.1.1 has them."""
         assert status(size + b"\r\nhello\r\n") == 200
+        assert status(size.replace(b"5", b"0", 1) + b"\r\n\r\n") == 200
+
+    @pytest.mark.parametrize(
+        "extension",
+        [
+            b";", b"; ", b";;", b";a;", b";a=", b";=b", b";bad[=x", b";a=b[", b";a=\xe9", b";a b", b";a=b c", b";a ",
+            b";a=b\t", b' ;a="', b';a="b', b';a="b"c', b';a="\\"', b";a='b c'", b';"a"=b', b" ", b"\t", b",a", b";a,b",
+            b";a==b", b';a="\\\x01"', b";a=b=c",
+        ],
+    )
+    def test_bad_extensions(self, extension: bytes) -> None:
+        """C19."""
+        assert status(b"5" + extension + b"\r\nhello\r\n") == 400
+        assert status(b"0" + extension + b"\r\n\r\n") == 400
+
+    @pytest.mark.parametrize("part", [b" \t", b";a", b";a ", b";a=", b'";', b'\\"', b'a="', b"=;"])
+    def test_time_for_extensions_is_linear(self, part: bytes) -> None:
+        """C19. A line may be so long that trying every way through it would never end."""
+        for start in (b"5;a", b'5;a="', b"5"):
+            assert _chunk_size(start + (part * 1024)[:1000] + b"\x7f") is None
 
     @pytest.mark.parametrize("end", [b"\n0", b"x\n", b"!\r\n", b"\rx", b"0\r\n", b"\n\n"])
     def test_chunk_that_is_not_followed_by_crlf(self, end: bytes) -> None:

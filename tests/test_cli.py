@@ -38,6 +38,7 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "websocket_compression": (None, True),
     "proxy_headers": (None, True),
     "forwarded_allow_ips": ("10.0.0.0/8,unix", ("10.0.0.0/8", "unix")),
+    "proxy_allow_ips": ("10.0.0.7,unix", ("10.0.0.7", "unix")),
     "proxy_headers_host": ("X-Real-IP", "X-Real-IP"),
     "proxy_headers_port": ("X-Real-Port", "X-Real-Port"),
     "proxy_headers_proto": ("X-Scheme", "X-Scheme"),

@@ -14,10 +14,13 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress, ISSLTransport, ITCPTransport
 from twisted.internet.tcp import Connection as TCPConnection
+from twisted.protocols.policies import WrappingFactory
 from zope.interface import directlyProvides
 
+from asgiserver.asgi.forwarded import TrustedPeers
 from asgiserver.asgi.messages import ResponseBody, ResponseStart
 from asgiserver.asgi.scope import Addresses
+from asgiserver.process.proxy_protocol import ProxiedFactory
 from asgiserver.wire.closing import ClosingProtocol
 from asgiserver.wire.connection import _SERVERS, HTTPConnection, HTTPFactory
 from asgiserver.wire.writing import WritingProtocol
@@ -319,6 +322,12 @@ class TestAddresses:
                 IPv6Address("TCP", "::1", 8000),
                 Addresses(("2001:db8::1", 5), ("::1", 8000), False),
             ),
+            # C4: a socket of IPv6 that takes IPv4 too.
+            (
+                IPv6Address("TCP", "::ffff:192.0.2.7", 4711),
+                IPv6Address("TCP", "::ffff:198.51.100.1", 8000),
+                Addresses(CLIENT, SERVER, False),
+            ),
             (UNIXAddress(""), UNIXAddress("/run/web.sock"), Addresses(None, ("/run/web.sock", None), False)),
             (UNIXAddress("/tmp/peer"), UNIXAddress(b"/run/web.sock"), Addresses(None, ("/run/web.sock", None), False)),
             (UNIXAddress(None), UNIXAddress(None), Addresses(None, None, False)),
@@ -335,6 +344,39 @@ class TestAddresses:
         directlyProvides(transport, ISSLTransport)
         connection, _ = WireHub().connect(transport)
         assert connection.addresses.secure
+
+    @pytest.mark.parametrize(
+        ("header", "addresses"),
+        [
+            (b"PROXY UNKNOWN\r\n", Addresses(CLIENT, SERVER, False)),
+            (
+                b"PROXY TCP4 203.0.113.9 203.0.113.1 5 443\r\n",
+                Addresses(("203.0.113.9", 5), ("203.0.113.1", 443), False, True, CLIENT),
+            ),
+            (
+                b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x14\xcb\0\x71\x09\xcb\0\x71\x01\0\5\1\xbb\x20\0\5\1\0\0\0\0",
+                Addresses(("203.0.113.9", 5), ("203.0.113.1", 443), True, True, CLIENT),
+            ),
+            (
+                b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8" + bytes(108) + b"/run/web".ljust(108, b"\0"),
+                Addresses(None, ("/run/web", None), False, True, CLIENT),
+            ),
+        ],
+    )
+    @pytest.mark.parametrize("wrapped", [False, True])
+    def test_a_proxys_header_gives_them_and_the_proxy_is_remembered(
+        self, header: bytes, addresses: Addresses, wrapped: bool
+    ) -> None:
+        """C3: next to the connection, and with something between them, as TLS would be."""
+        hub = WireHub()
+        factory: Any = HTTPFactory(hub)
+        if wrapped:
+            factory = WrappingFactory(factory)
+        proxied = ProxiedFactory(factory, TrustedPeers(["*"])).buildProtocol(IPv4Address("TCP", *CLIENT))
+        proxied.makeConnection(FakeTransport())
+        proxied.dataReceived(header)
+        found = proxied.wrappedProtocol.wrappedProtocol if wrapped else proxied.wrappedProtocol
+        assert found.addresses == addresses
 
     def test_what_others_keep_is_not_kept_again(self) -> None:
         made = []

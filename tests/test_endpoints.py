@@ -16,6 +16,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from asgiserver.errors import ListenError, SettingsError
@@ -162,6 +163,20 @@ class TestTwistedDescriptions:
     def test_several_are_opened_in_order(self) -> None:
         assert [server[0] for server in opened("tcp:8002", "tcp:8001").tcpServers] == [8002, 8001]
 
+    def test_haproxy_is_below_tls(self, tmp_path: Path) -> None:
+        """C3: HAProxy sends the header in plain, before the handshake."""
+        pem = tmp_path / "server.pem"
+        trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
+        reactor = MemoryReactorClock()
+        text = f"haproxy:ssl:8443:privateKey={pem}"
+        (listener,) = run(listen(Settings(endpoints=(text,)), FACTORY, reactor))
+        assert listener.description.startswith("https://")
+        (server,) = reactor.tcpServers
+        assert isinstance(server[1], ProxiedFactory)
+        assert isinstance(server[1].wrappedFactory, TLSMemoryBIOFactory)
+        assert server[1].wrappedFactory.wrappedFactory is FACTORY
+        assert (server[0], server[2]) == (8443, 2048)
+
     def test_haproxy_wraps_what_follows(self) -> None:
         (server,) = opened("haproxy:tcp:8001:interface=127.0.0.1", backlog=99).tcpServers
         assert isinstance(server[1], ProxiedFactory)
@@ -183,6 +198,7 @@ class TestMalformedDescriptions:
             ("ssl:8443:privateKey=/nonexistent/key.pem", "No such file or directory"),
             ("stdio:", "does not listen for connections"),
             ("haproxy:stdio:", "does not listen for connections"),
+            ("haproxy:haproxy:tcp:8000", "expected haproxy: once"),
         ],
     )
     def test_are_settings_errors_that_quote_them(self, text: str, message: str) -> None:
@@ -225,9 +241,14 @@ class TestWithoutPyOpenSSL:
 
 
 class TestErrors:
+    @pytest.mark.parametrize("text", ["haproxy:tcp:8001", "haproxy:ssl:8443:privateKey=x.pem"])
+    def test_of_the_proxies_that_may_connect_names_the_setting(self, text: str) -> None:
+        """C3."""
+        assert refusal(text, proxy_allow_ips=("10.0.0.1/8",)).startswith("proxy_allow_ips: expected an address")
+
     def test_a_certificate_needs_a_host_or_a_port(self) -> None:
         message = refusal("tcp:8001", ssl_certfile="x.pem")
-        assert message == "ssl_certfile is for a host and port, and neither is given"
+        assert message.startswith("ssl_certfile is for a host and port, and neither is given; an endpoint names")
 
     def test_an_unreadable_certificate_is_told_before_anything_listens(self) -> None:
         assert refusal(port=0, ssl_certfile="/nonexistent/x.pem").startswith("ssl_certfile: cannot read /nonexistent")

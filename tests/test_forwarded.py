@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgiserver.asgi.forwarded import MAX_HOPS, MAX_SIZE, Forwarded, Forwarding, TrustedPeers
+from asgiserver.asgi import forwarded
+from asgiserver.asgi.forwarded import MAX_HOPS, MAX_PARAMETERS, MAX_SIZE, Forwarded, Forwarding, TrustedPeers
 from asgiserver.asgi.interfaces import Headers
 from asgiserver.errors import SettingsError
 from asgiserver.settings import Settings
@@ -20,11 +23,14 @@ def resolve(
     client: tuple[str, int] | None = PROXY,
     scheme: str = "http",
     trusted: tuple[str, ...] = TRUSTED,
+    announced_by: tuple[str, int] | str | None = "nobody",
     **settings: str,
 ) -> Forwarded:
     """What is believed of a request with field lines such as ``"x-forwarded-for: 1.2.3.4"``."""
     forwarding = Forwarding(Settings(proxy_headers=True, forwarded_allow_ips=trusted, **settings))  # type: ignore[arg-type]
-    return forwarding.resolve(fields(*lines), client, scheme)
+    announced = announced_by != "nobody"
+    peer: Any = announced_by if announced else client
+    return forwarding.resolve(fields(*lines), client, scheme, peer, announced=announced)
 
 
 def fields(*lines: str | bytes) -> Headers:
@@ -87,6 +93,11 @@ class TestTrustedPeers:
         with pytest.raises(SettingsError, match="forwarded_allow_ips") as caught:
             TrustedPeers(["127.0.0.1", entry])
         assert repr(entry) in str(caught.value)
+
+
+    def test_a_malformed_entry_is_one_of_the_setting_that_has_it(self) -> None:
+        with pytest.raises(SettingsError, match="proxy_allow_ips: expected"):
+            TrustedPeers(["x"], "proxy_allow_ips")
 
 
 class TestWhoIsBelieved:
@@ -358,7 +369,7 @@ class TestRFC7239:
     def test_a_malformed_field_changes_nothing(self, value: str) -> None:
         line = b"forwarded", (value + ";proto=https").encode()
         forwarding = Forwarding(Settings(forwarded_allow_ips=TRUSTED))
-        assert forwarding.resolve([line], PROXY, "http") == (PROXY, "http", None)
+        assert forwarding.resolve([line], PROXY, "http", PROXY) == (PROXY, "http", None)
 
     def test_the_client_is_the_first_from_the_right_that_is_not_trusted(self) -> None:
         assert resolve("forwarded: for=6.6.6.6;host=evil, for=1.2.3.4, for=10.0.0.9") == (("1.2.3.4", 0), "http", None)
@@ -407,6 +418,127 @@ class TestRFC7239:
         resolve("forwarded: a=b" + filling * (60_000 // len(filling)))
         resolve("forwarded: a=b" + filling * ((MAX_SIZE - 100) // len(filling)) + '"')
         assert time.process_time() - before < 0.5
+
+
+class Patterns:
+    """Stands for the pattern of a parameter, and counts what it is asked for."""
+
+    def __init__(self, real: Any) -> None:
+        self.real = real
+        self.asked = 0
+
+    def match(self, *args: Any) -> Any:
+        self.asked += 1
+        return self.real.match(*args)
+
+
+#: Values of at most 65,536 bytes together, as few and as many field lines as a head may have.
+MANY = [1, 2, 8, 100]
+FILLINGS = [
+    ",", " ,", ", ", ";", ";,", "a=b,", "a=b;", "a=b;c=d,", '"', '"",', 'a="b",', 'a=",', "\\,", " ", "\t", "x,", "x",
+]  # fmt: skip
+
+
+class TestWork:
+    """D2: how much of a list is looked at does not depend on how long its writer makes it."""
+
+    @pytest.mark.parametrize("lines", MANY)
+    @pytest.mark.parametrize("filling", FILLINGS)
+    def test_of_forwarded_is_bounded(self, filling: str, lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        patterns = Patterns(forwarded._PAIR)
+        monkeypatch.setattr(forwarded, "_PAIR", patterns)
+        value = filling * (65_536 // lines // len(filling))
+        for end in ("", ", for=10.0.0.9", '"', ",", ";"):
+            patterns.asked = 0
+            resolve(*[f"forwarded: {value}{end}"] * lines, trusted=("*",))
+            # Of good lines, and once more of one that turns out to be too long.
+            assert patterns.asked <= 4 * MAX_HOPS * MAX_PARAMETERS
+
+    def test_of_commas_is_no_more_than_that_of_hops(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        patterns = Patterns(forwarded._PAIR)
+        monkeypatch.setattr(forwarded, "_PAIR", patterns)
+        for line in ("," * 65_000, "," * 640, "," * MAX_HOPS, ""):
+            patterns.asked = 0
+            resolve(*[f"forwarded: {line}"] * 100)
+            assert patterns.asked <= 2 * MAX_HOPS + 2
+
+    @pytest.mark.parametrize("lines", MANY)
+    @pytest.mark.parametrize("filling", FILLINGS)
+    def test_of_the_other_family_is_bounded(self, filling: str, lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        looked_at = 0
+
+        def split(line: bytes, real: Any = forwarded._split) -> Iterator[bytes]:
+            nonlocal looked_at
+            for entry in real(line):
+                looked_at += 1
+                yield entry
+
+        monkeypatch.setattr(forwarded, "_split", split)
+        value = filling * (65_536 // lines // len(filling))
+        for name in ("for", "port", "proto", "host"):
+            looked_at = 0
+            resolve(*[f"x-forwarded-{name}: {value}"] * lines, trusted=("*",))
+            # Of one field it is the list, of the others the last value that counts.
+            assert looked_at <= 2 * MAX_HOPS
+
+    def test_a_host_is_of_a_bounded_length(self) -> None:
+        assert resolve("x-forwarded-host: " + "a" * 1024).host == b"a" * 1024
+        assert resolve("x-forwarded-host: " + "a" * 1025).host is None
+
+    def test_an_element_has_a_bounded_number_of_parameters(self) -> None:
+        several = "".join(f"p{number}=v;" for number in range(MAX_PARAMETERS - 1))
+        assert resolve(f"forwarded: for=6.6.6.6, {several}for=1.2.3.4").client == ("1.2.3.4", 0)
+        assert resolve(f"forwarded: for=6.6.6.6, {several}x=y;for=1.2.3.4").client == PROXY
+        assert resolve(f"forwarded: {several}x=y;for=6.6.6.6, for=1.2.3.4").client == ("1.2.3.4", 0)
+
+    def test_empty_elements_count(self) -> None:
+        assert resolve("forwarded: for=1.2.3.4" + "," * (MAX_HOPS - 1)).client == ("1.2.3.4", 0)
+        assert resolve("forwarded: for=1.2.3.4" + "," * MAX_HOPS).client == PROXY
+        assert resolve("x-forwarded-for: 1.2.3.4" + "," * (MAX_HOPS - 1)).client == ("1.2.3.4", 0)
+        assert resolve("x-forwarded-for: 1.2.3.4" + "," * MAX_HOPS).client == PROXY
+        assert resolve("x-forwarded-for: 1.2.3.4", *["x-forwarded-for:"] * MAX_HOPS).client == PROXY
+
+
+class TestBesideAPROXYHeader:
+    """C3: the peer that has connected is believed, or not; what its PROXY header announces is one hop more."""
+
+    CLIENT = ("203.0.113.9", 5)
+    CDN = ("10.9.9.9", 5)
+
+    @pytest.mark.parametrize("peer", [PROXY, ("::1", 1), ("::ffff:10.0.0.1", 1)])
+    @pytest.mark.parametrize("line", ["x-forwarded-proto: https", "forwarded: proto=https"])
+    def test_a_trusted_peer_gives_the_scheme(self, peer: tuple[str, int], line: str) -> None:
+        assert resolve(line, client=self.CLIENT, announced_by=peer) == (self.CLIENT, "https", None)
+
+    @pytest.mark.parametrize("client", [CLIENT, PROXY, None])
+    @pytest.mark.parametrize("peer", [("192.0.2.1", 5), None])
+    def test_of_another_peer_nothing_is_believed(self, client: Any, peer: Any) -> None:
+        for lines in (["x-forwarded-for: 1.2.3.4", "x-forwarded-proto: https"], ["forwarded: for=1.2.3.4;proto=https"]):
+            assert resolve(*lines, client=client, announced_by=peer) == (client, "http", None)
+
+    def test_a_peer_on_a_unix_socket_is_one_that_can_be_trusted(self) -> None:
+        found = resolve("x-forwarded-proto: https", client=self.CLIENT, announced_by=None, trusted=("unix",))
+        assert found == (self.CLIENT, "https", None)
+
+    @pytest.mark.parametrize(
+        "lines", [["x-forwarded-for: 1.2.3.4", "x-forwarded-host: a"], ["forwarded: for=1.2.3.4;host=a"]]
+    )
+    @pytest.mark.parametrize("trusted", [TRUSTED, (*TRUSTED, "unix")])
+    def test_addresses_stop_at_an_announced_one_that_is_not_trusted(self, lines: list[str], trusted: Any) -> None:
+        """A None that is announced is a client on some unix socket of the proxy's machine, not of ours."""
+        for client in (self.CLIENT, None):
+            assert resolve(*lines, client=client, announced_by=PROXY, trusted=trusted) == (client, "http", b"a")
+
+    @pytest.mark.parametrize("line", ["x-forwarded-for: 6.6.6.6, 1.2.3.4", "forwarded: for=6.6.6.6, for=1.2.3.4"])
+    def test_addresses_go_on_behind_an_announced_one_that_is_trusted(self, line: str) -> None:
+        assert resolve(line, client=self.CDN, announced_by=PROXY).client == ("1.2.3.4", 0)
+        # A proxy that speaks HTTP has added what it announces.
+        added = f"{line}, {'for=' * line.startswith('forwarded')}{self.CDN[0]}"
+        assert resolve(added, client=self.CDN, announced_by=PROXY).client == ("1.2.3.4", 0)
+
+    def test_of_forwarded_only_the_nearest_element_is_the_peers(self) -> None:
+        line = "forwarded: for=1.2.3.4;proto=http;host=evil, for=203.0.113.9;proto=https"
+        assert resolve(line, client=self.CLIENT, announced_by=PROXY) == (self.CLIENT, "https", None)
 
 
 class TestWhichFamilyIsRead:
@@ -478,7 +610,7 @@ VALUES = st.one_of(st.binary(max_size=40), st.lists(PIECES, max_size=20).map(b""
 def test_whatever_is_sent_the_answer_is_well_formed(
     headers: Headers, client: tuple[str, int] | None, trusted: tuple[str, ...]
 ) -> None:
-    found = Forwarding(Settings(forwarded_allow_ips=trusted)).resolve(headers, client, "http")
+    found = Forwarding(Settings(forwarded_allow_ips=trusted)).resolve(headers, client, "http", client)
     assert found.scheme in ("http", "https")
     assert found.host is None or found.host and not set(found.host) & set(b'\r\n\0 ,"/@')
     if found.client != client:

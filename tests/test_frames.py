@@ -18,7 +18,7 @@ from asgiserver.wire.deflate import negotiate_deflate
 from asgiserver.wire.frames import Channel, WebSocketProtocol
 
 from .conformance.cases import DEFLATE, ILLEGAL_CODES, LEGAL_CODES, Case, cases, deflated, messages
-from .conformance.peer import BINARY, CONTINUATION, PING, PONG, TEXT, RecordingChannel, close, connect, frame
+from .conformance.peer import BINARY, CONTINUATION, PING, PONG, TEXT, RecordingChannel, Turns, close, connect, frame
 
 
 def opened(
@@ -30,7 +30,7 @@ def opened(
 
 def test_engine_is_what_an_exchange_expects() -> None:
     channel: Channel = RecordingChannel()
-    engine: Frames = WebSocketProtocol(channel, max_message_size=1, max_frame_size=1)
+    engine: Frames = WebSocketProtocol(channel, max_message_size=1, max_frame_size=1, turn=Turns())
     assert isinstance(engine, WebSocketProtocol)
 
 
@@ -309,6 +309,7 @@ class TestTurns:
             max_message_size=case.max_message_size,
             max_frame_size=case.max_frame_size,
             deflate=negotiated[1] if negotiated else None,
+            turn=Turns(),
             after_turn=self.turns.append,
         )
 

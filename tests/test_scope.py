@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from asgiserver.asgi.forwarded import Forwarding
 from asgiserver.asgi.interfaces import Scope
-from asgiserver.asgi.scope import Addresses, Request, ScopeBuilder, replace_host
+from asgiserver.asgi.scope import Addresses, Request, ScopeBuilder, replace_host, unmapped
 from asgiserver.settings import Settings
 
 from .fakes import CLIENT, SERVER
@@ -33,8 +34,8 @@ class TestHTTP:
             "http_version": "1.0",
             "method": "POST",
             "scheme": "http",
-            "path": "/a b",
-            "raw_path": b"/a%20b",
+            "path": "/mount/a b",
+            "raw_path": b"/mount/a%20b",
             "query_string": b"c=d",
             "root_path": "/mount",
             "headers": [(b"host", b"x")],
@@ -104,10 +105,43 @@ class TestTarget:
         encoded = "".join(f"%{byte:02x}" for byte in text.encode())
         assert scope_of(b"/" + encoded.encode())["path"] == "/" + text
 
-    def test_root_path_leaves_the_path_alone(self) -> None:
-        """T018."""
-        scope = scope_of(b"/mount/page", root_path="/mount")
-        assert (scope["root_path"], scope["path"]) == ("/mount", "/mount/page")
+    @pytest.mark.parametrize(
+        ("root_path", "target", "path", "raw_path"),
+        [
+            # The proxy keeps the prefix.
+            ("/mount", b"/mount/page", "/mount/page", b"/mount/page"),
+            ("/mount", b"/mount", "/mount", b"/mount"),
+            ("/mount", b"/mount/", "/mount/", b"/mount/"),
+            ("/mount", b"/%6Dount/a%2Fb", "/mount/a/b", b"/%6Dount/a%2Fb"),
+            ("/mount", b"/mount%2Fpage", "/mount/page", b"/mount%2Fpage"),
+            ("/a/b", b"/a/b/c?/a", "/a/b/c", b"/a/b/c"),
+            # It strips the prefix.
+            ("/mount", b"/page", "/mount/page", b"/mount/page"),
+            ("/mount", b"/", "/mount/", b"/mount/"),
+            ("/mount", b"/?/mount/", "/mount/", b"/mount/"),
+            ("/mount", b"/mountain", "/mount/mountain", b"/mount/mountain"),
+            ("/mount", b"/Mount/page", "/mount/Mount/page", b"/mount/Mount/page"),
+            ("/mount", b"//mount/page", "/mount//mount/page", b"/mount//mount/page"),
+            ("/mount", b"/a%2Fb", "/mount/a/b", b"/mount/a%2Fb"),
+            ("/a/b", b"/a/c", "/a/b/a/c", b"/a/b/a/c"),
+            # What the setting has decoded is encoded in raw_path.
+            ("/caf\xe9 1?", b"/x", "/caf\xe9 1?/x", b"/caf%C3%A9%201%3F/x"),
+            ("/caf\xe9 1?", b"/caf%c3%a9%201%3f/x", "/caf\xe9 1?/x", b"/caf%c3%a9%201%3f/x"),
+            ("/100%", b"/x", "/100%/x", b"/100%25/x"),
+            ("/a+b;c=d,e:f@g!", b"/x", "/a+b;c=d,e:f@g!/x", b"/a+b;c=d,e:f@g!/x"),
+            # RFC 9112 §3.2.4: that is no path.
+            ("/mount", b"*", "*", b"*"),
+            ("", b"/page", "/page", b"/page"),
+        ],
+    )
+    def test_the_path_begins_with_the_root_path(
+        self, root_path: str, target: bytes, path: str, raw_path: bytes
+    ) -> None:
+        """C2, T018."""
+        scope = scope_of(target, root_path=root_path)
+        assert (scope["root_path"], scope["path"], scope["raw_path"]) == (root_path, path, raw_path)
+        websocket = ScopeBuilder(root_path, None, None).websocket(Request("GET", target, []), ADDRESSES, [])
+        assert (websocket["root_path"], websocket["path"], websocket["raw_path"]) == (root_path, path, raw_path)
 
     @pytest.mark.parametrize("name", [b"daphne-root-path", b"script-name", b"script_name", b"x-forwarded-prefix"])
     def test_no_field_of_the_clients_sets_the_root_path(self, name: bytes) -> None:
@@ -155,6 +189,37 @@ class TestForwarding:
         assert (scope["client"], scope["scheme"]) == (list(CLIENT), "http")
 
 
+class TestPROXY:
+    """C3: fields beside a PROXY header."""
+
+    PROXY = ("10.0.0.1", 5)
+
+    @pytest.mark.parametrize(("proxy", "secure"), [(PROXY, True), (("192.0.2.1", 5), False), (None, False)])
+    def test_the_machine_that_has_connected_must_be_trusted(self, proxy: Any, secure: bool) -> None:
+        forwarding = Forwarding(Settings(proxy_headers=True, forwarded_allow_ips=("10.0.0.1",)))
+        addresses = Addresses(CLIENT, SERVER, False, announced=True, proxy=proxy)
+        fields = [(b"x-forwarded-proto", b"https")]
+        scope = scope_of(b"/", fields, forwarding=forwarding, addresses=addresses)
+        assert (scope["client"], scope["scheme"]) == (list(CLIENT), "https" if secure else "http")
+
+
+@pytest.mark.parametrize(
+    ("host", "plain"),
+    [
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:0:192.0.2.7", "::ffff:0:192.0.2.7"),
+        ("::192.0.2.7", "::192.0.2.7"),
+        ("::ffff:1:2:3", "::ffff:1:2:3"),
+        ("fe80::1%eth0.5", "fe80::1%eth0.5"),
+        ("::1", "::1"),
+    ],
+)
+def test_an_ipv4_mapped_address_is_one_of_ipv4(host: str, plain: str) -> None:
+    """C4."""
+    assert unmapped(host) == plain
+
+
 class TestState:
     def test_each_scope_has_a_shallow_copy_of_its_own(self) -> None:
         """T047, T207."""
@@ -174,6 +239,25 @@ class TestState:
         for key in ("asgi", "headers", "client", "server", "extensions"):
             assert first[key] is not second[key], key
 
+    def test_what_is_written_into_a_scope_is_in_no_other(self) -> None:
+        """C11: however deep, but for the state, of which ASGI wants a shallow copy."""
+
+        def mark(value: Any) -> None:
+            if isinstance(value, dict):
+                for inner in [*value.values()]:
+                    mark(inner)
+                value["mark"] = 1
+            elif isinstance(value, list):
+                value.append("mark")
+
+        builder = ScopeBuilder("", None, None)
+        request = Request("GET", b"/", [])
+        for make in (builder.http, lambda *given: builder.websocket(*given, [])):
+            clean, marked = (make(request._replace(headers=[]), ADDRESSES) for _ in range(2))
+            expected = copy.deepcopy(clean)
+            mark(marked)
+            assert clean == expected == make(request._replace(headers=[]), ADDRESSES)
+
 
 class TestWebSocket:
     @pytest.mark.parametrize(("secure", "scheme"), [(False, "ws"), (True, "wss")])
@@ -186,8 +270,8 @@ class TestWebSocket:
             "asgi": {"version": "3.0", "spec_version": "2.5"},
             "http_version": "1.1",
             "scheme": scheme,
-            "path": "/chat!",
-            "raw_path": b"/chat%21",
+            "path": "/mount/chat!",
+            "raw_path": b"/mount/chat%21",
             "query_string": b"a=b",
             "root_path": "/mount",
             "headers": [(b"origin", b"null")],  # T193

@@ -83,6 +83,18 @@ class TestTable:
         assert settings.websocket_max_message_size == settings.websocket_max_frame_size == 2**20
         assert (settings.verbosity, settings.root_path) == (1, "")
 
+    def test_a_buffer_may_be_as_small_as_daphnes(self) -> None:
+        """C20."""
+        assert Settings(request_buffer_size=1).request_buffer_size == 1
+
+    def test_what_none_means_to_daphne(self) -> None:
+        """C20."""
+        settings = Settings.from_keywords(
+            websocket_max_message_size=None, websocket_max_frame_size=None, server_name=None, http_timeout=None
+        )
+        assert (settings.websocket_max_message_size, settings.websocket_max_frame_size) == (0, 0)
+        assert (settings.server_name, settings.http_timeout) == ("", None)
+
     def test_every_wait_that_a_peer_can_cause_has_an_end(self) -> None:
         settings = Settings()
         for name in ("first_byte", "head", "keep_alive", "body", "write", "websocket_connect", "ping"):
@@ -159,6 +171,22 @@ class TestValues:
     @pytest.mark.parametrize("text", ["::1,10.0.0.0/8", " ::1 , 10.0.0.0/8,", "::1 10.0.0.0/8"])
     def test_one_text_of_addresses_is_split(self, text: str) -> None:
         assert Settings(forwarded_allow_ips=text).forwarded_allow_ips == ("::1", "10.0.0.0/8")  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("given", "root_path"),
+        [
+            ("/api", "/api"), ("/api/", "/api"), ("api", "/api"), ("api/v1//", "/api/v1"), ("//api", "/api"), ("/", ""),
+            ("", ""), ("/caf\xe9", "/caf\xe9"), ("/100%", "/100%"), ("/a b", "/a b"),
+        ],
+    )  # fmt: skip
+    def test_a_root_path_begins_with_a_slash_and_does_not_end_with_one(self, given: str, root_path: str) -> None:
+        """C2."""
+        assert Settings(root_path=given).root_path == root_path
+
+    @pytest.mark.parametrize("given", ["/caf%C3%A9", "/a%2fb", "/\udce9"])
+    def test_a_root_path_is_decoded(self, given: str) -> None:
+        """C2."""
+        assert error(root_path=given) == f"root_path: expected a decoded path like '/caf\xe9', got {given!r}"
 
     def test_a_key_without_a_certificate_is_refused(self) -> None:
         assert error(ssl_keyfile="key.pem") == "ssl_keyfile needs ssl_certfile beside it"

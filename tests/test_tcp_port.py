@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from twisted.internet import tcp
+from twisted.internet.address import IPv4Address
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
@@ -94,6 +95,21 @@ def test_peers_of_one_host_share_its_name() -> None:
     assert hosts[0] is hosts[1]
     assert [transport.client[1] for transport in made] == [0, 1, 2, 3]
     assert all(transport.hostname is transport.client[0] for transport in made)
+
+
+class DualStackSocket(Socket):
+    def getsockname(self) -> tuple[str, int, int, int]:
+        return "::ffff:198.51.100.1", 8000, 0, 0
+
+
+def test_a_client_of_ipv4_on_a_socket_of_ipv6_is_one_of_ipv4() -> None:
+    """C4: so each line of the log that names the transport's peer says so too."""
+    port, skt, protocol = make_port(), DualStackSocket(), Noting()
+    made: Any = TCPTransport(skt, protocol, ("::ffff:192.0.2.7", 4711, 0, 0), port, 5, port.reactor)  # type: ignore[arg-type]
+    assert (made.getPeer(), made.getHost()) == (
+        IPv4Address("TCP", "192.0.2.7", 4711), IPv4Address("TCP", "198.51.100.1", 8000),
+    )  # fmt: skip
+    assert (made.client, made.hostname) == (("192.0.2.7", 4711), "192.0.2.7")
 
 
 def test_they_take_less_memory() -> None:

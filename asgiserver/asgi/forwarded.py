@@ -8,6 +8,10 @@ proxies that wrote it. The walk starts at the peer of the connection and goes th
 * an entry that is no address (``unknown``, ``_hidden``, rubbish) ends the walk, and the client is the last trusted
   address before it. Nothing to the left of it is believed. ``unix:`` is a hop over a unix socket.
 
+A PROXY header is a hop in this chain as well. The peer of the connection announces an address by it, and may set fields
+as before: its scheme and host count. But the list of addresses is gone through only if the announced address is trusted
+too, since a proxy that writes PROXY headers may have passed the list on as it came.
+
 Of a request's scheme and host, ``X-Forwarded-Proto`` and ``-Host`` have no list that goes with the addresses: their
 last value counts, which the nearest proxy wrote. In ``Forwarded`` they belong to a hop, and the one farthest out that
 is still believed counts.
@@ -27,7 +31,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
 from ..errors import SettingsError
@@ -36,10 +40,14 @@ from .interfaces import Headers
 
 __all__ = ["Forwarded", "Forwarding", "TrustedPeers"]
 
-#: Entries of a list that are looked at. Real chains have a handful.
+#: Entries of a list that are looked at, empty ones among them. Real chains have a handful.
 MAX_HOPS: Final = 100
+#: Parameters of an element of ``Forwarded``, empty ones among them; RFC 7239 §5 knows four.
+MAX_PARAMETERS: Final = 16
 #: Bytes of ``Forwarded`` that are parsed as a whole: a client can make the list long, and each byte costs.
 MAX_SIZE: Final = 8192
+#: Bytes of a host: a name has at most 253 (RFC 1035 §2.3.4), each of which may be percent-encoded, and a port.
+_MAX_HOST = 1024
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -84,16 +92,17 @@ class TrustedPeers:
     addresses count as IPv4 on both sides, and a zone (``%eth0``) is ignored.
 
     :param entries: addresses, networks in CIDR notation, ``unix``, and ``*`` for every peer; empty ones are skipped.
+    :param setting: the setting that has them, for the error.
     :raises SettingsError: an entry is none of these, or a network has host bits set.
     """
 
     __slots__ = ("_addresses", "_all", "_networks", "_unix")
 
-    def __init__(self, entries: Iterable[str]) -> None:
+    def __init__(self, entries: Iterable[str], setting: str = "forwarded_allow_ips") -> None:
         words = {entry.strip() for entry in entries} - {""}
         self._all = "*" in words
         self._unix = self._all or "unix" in words
-        networks = [_network(word) for word in sorted(words - {"*", "unix"})]
+        networks = [_network(word, setting) for word in sorted(words - {"*", "unix"})]
         self._addresses = frozenset(network[0] for network in networks if network.num_addresses == 1)
         self._networks = tuple(network for network in networks if network.num_addresses > 1)
 
@@ -126,37 +135,52 @@ class Forwarding:
         self._forwarded = only_forwarded or settings.proxy_headers_host is None
         self._x_fields = frozenset() if only_forwarded else frozenset((self._for, self._proto, b"x-forwarded-host"))
 
-    def resolve(self, headers: Headers, client: tuple[str, int] | None, scheme: str) -> Forwarded:
+    def resolve(
+        self,
+        headers: Headers,
+        client: tuple[str, int] | None,
+        scheme: str,
+        peer: tuple[str, int] | None,
+        *,
+        announced: bool = False,
+    ) -> Forwarded:
         """What is to be believed of a request with ``headers`` that came from ``client``; never raises.
 
-        :param client: the connection's peer, None on a unix socket.
+        :param client: the connection's peer, None on a unix socket, or what a PROXY header announces.
         :param scheme: the connection's own, ``"http"`` or ``"https"``; kept when nothing better is said.
+        :param peer: the machine that has connected, None on a unix socket; its fields are read when it is trusted.
+        :param announced: ``client`` is from a PROXY header; a None is no peer on a unix socket of ours then.
         """
-        peer = Forwarded(client, scheme)
-        if client not in self._trusted:
-            return peer
+        known = Forwarded(client, scheme)
+        if peer not in self._trusted:
+            return known
         fields: dict[bytes, list[bytes]] = {}
         for name, value in headers:
             if name == self._port or name in self._x_fields or name == b"forwarded" and self._forwarded:
                 fields.setdefault(name, []).append(value)
+        reached = announced and (client is None or client not in self._trusted)
         if not self._x_fields.isdisjoint(fields):
-            return self._x_forwarded(fields, peer)
+            return self._x_forwarded(fields, known, reached)
         if b"forwarded" in fields:
-            return self._walk(_forwarded_hops(fields[b"forwarded"]), peer, 0)
-        return peer
+            return self._walk(_forwarded_hops(fields[b"forwarded"]), known, 0, reached)
+        return known
 
-    def _x_forwarded(self, fields: dict[bytes, list[bytes]], peer: Forwarded) -> Forwarded:
+    def _x_forwarded(self, fields: dict[bytes, list[bytes]], known: Forwarded, reached: bool) -> Forwarded:
         hops = (Hop(_node(entry)) for entry in _entries(fields.get(self._for, [])))
-        found = self._walk(hops, peer, _port(_last(fields, self._port)) or 0)
+        found = self._walk(hops, known, _port(_last(fields, self._port)) or 0, reached)
         scheme = _SCHEMES.get(_last(fields, self._proto).lower(), found.scheme)
         return Forwarded(found.client, scheme, _host(_last(fields, b"x-forwarded-host")))
 
-    def _walk(self, hops: Iterator[Hop], peer: Forwarded, port: int) -> Forwarded:
-        """Go outward through ``hops`` from the trusted ``peer``; ``port`` is for entries that have none."""
-        client, scheme, host = peer
-        for hop in islice(hops, MAX_HOPS):
+    def _walk(self, hops: Iterator[Hop], known: Forwarded, port: int, reached: bool) -> Forwarded:
+        """Go outward through ``hops`` from the trusted peer.
+
+        :param port: for entries that have none.
+        :param reached: the client is ``known`` already, and only what the nearest proxy says of the request counts.
+        """
+        client, scheme, host = known
+        for hop in hops:
             scheme, host = hop.scheme or scheme, hop.host or host
-            if hop.node is None:
+            if reached or hop.node is None:
                 break
             address = hop.node.address
             if address is not None:
@@ -171,9 +195,11 @@ _SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 §5.6.2
 _NAME = re.compile(TOKEN)
 # RFC 7239 §4, with blanks around the separators and any character in an unquoted value, as proxies write it. No two
-# neighbouring parts can match the same byte: a line that does not match is given up in linear time.
+# neighbouring parts can match the same byte, and none gives back what it has matched: a line that does not match is
+# given up in linear time.
 _PAIR = re.compile(
-    rb"[ \t]*(?:(" + TOKEN.encode() + rb')=(?:"((?:[^"\\]|\\.)*)"|([^\x00- \x7f",;\\]+))[ \t]*)?([;,]|\Z)', re.DOTALL
+    rb"[ \t]*+(?:(" + TOKEN.encode() + rb'+)=(?:"((?:[^"\\]++|\\.)*+)"|([^\x00- \x7f",;\\]++))[ \t]*+)?([;,]|\Z)',
+    re.DOTALL,
 )
 # RFC 7239 §6, and IPv6 without brackets, which then has no port.
 _NODE = re.compile(r"(?:\[([^\[\]]*:[^\[\]]*)\]|([^:\[\]]+))(?::([0-9]{1,5}|_[A-Za-z0-9._\-]+))?|([^\[\]]+)")
@@ -182,11 +208,11 @@ _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 _HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?")
 
 
-def _network(entry: str) -> Network:
+def _network(entry: str, setting: str) -> Network:
     try:
         network = ipaddress.ip_network(entry.partition("%")[0] if ":" in entry and "/" not in entry else entry)
     except ValueError:
-        message = f"forwarded_allow_ips: expected an address, a network without host bits, unix or *, got {entry!r}"
+        message = f"{setting}: expected an address, a network without host bits, unix or *, got {entry!r}"
         raise SettingsError(message) from None
     mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
     if mapped is not None and network.prefixlen >= 96:
@@ -243,7 +269,7 @@ def _port(digits: bytes) -> int | None:
 
 
 def _host(value: bytes) -> bytes | None:
-    match = _HOST.fullmatch(value)
+    match = _HOST.fullmatch(value) if len(value) <= _MAX_HOST else None
     if match is None or match[1] is not None and _address(match[1].decode("ascii")) is None:
         return None
     return value
@@ -255,11 +281,9 @@ def _last(fields: dict[bytes, list[bytes]], name: bytes) -> bytes:
 
 
 def _entries(lines: list[bytes]) -> Iterator[bytes]:
-    """The entries of a list field from the right, without empty ones (RFC 9110 §5.6.1.2)."""
-    for line in reversed(lines):
-        for entry in _split(line):
-            if entry:
-                yield entry
+    """The last entries of a list field from the right, without empty ones (RFC 9110 §5.6.1.2)."""
+    entries = chain.from_iterable(map(_split, reversed(lines)))
+    return (entry for entry in islice(entries, MAX_HOPS) if entry)
 
 
 def _split(line: bytes) -> Iterator[bytes]:
@@ -270,15 +294,15 @@ def _split(line: bytes) -> Iterator[bytes]:
 
 
 def _forwarded_hops(lines: list[bytes]) -> Iterator[Hop]:
-    """The elements of ``Forwarded`` from the right, up to the first that is malformed: a hop that says nothing."""
-    for line in reversed(lines):
-        for element in _elements_from_right(line):
-            if element is None:
-                yield Hop(None)
-                return
-            if element:
-                scheme = _SCHEMES.get(element.get(b"proto", b"").lower())
-                yield Hop(_node(element.get(b"for", b"")), scheme, _host(element.get(b"host", b"")))
+    """The last elements of ``Forwarded`` from the right, up to one that is malformed: a hop that says nothing."""
+    elements = chain.from_iterable(map(_elements_from_right, reversed(lines)))
+    for element in islice(elements, MAX_HOPS):
+        if element is None:
+            yield Hop(None)
+            return
+        if element:
+            scheme = _SCHEMES.get(element.get(b"proto", b"").lower())
+            yield Hop(_node(element.get(b"for", b"")), scheme, _host(element.get(b"host", b"")))
 
 
 def _elements_from_right(line: bytes) -> Iterator[dict[bytes, bytes] | None]:
@@ -300,14 +324,15 @@ def _elements_from_right(line: bytes) -> Iterator[dict[bytes, bytes] | None]:
 
 
 def _elements(text: bytes) -> list[dict[bytes, bytes]] | None:
-    """Elements (RFC 7239 §4) as their parameters, names in lower case; None when malformed or too long."""
+    """Elements (RFC 7239 §4) as their parameters, names in lower case; None when malformed, too long, or too many."""
     if len(text) > MAX_SIZE:
         return None
     elements: list[dict[bytes, bytes]] = [{}]
-    position, separator = 0, b","
+    position, separator, parameters = 0, b",", 0
     while separator:
         match = _PAIR.match(text, position)
-        if match is None:
+        parameters += 1
+        if match is None or parameters > MAX_PARAMETERS or len(elements) > MAX_HOPS:
             return None
         name, quoted, plain, separator = match.groups()
         position = match.end()
@@ -318,4 +343,5 @@ def _elements(text: bytes) -> list[dict[bytes, bytes]] | None:
             elements[-1][name] = plain if quoted is None else _ESCAPE.sub(rb"\1", quoted)
         if separator == b",":
             elements.append({})
+            parameters = 0
     return elements

@@ -25,6 +25,7 @@ __all__ = [
     "Scope",
     "Send",
     "Stream",
+    "Turn",
     "is_close_code",
 ]
 
@@ -93,6 +94,16 @@ class Output(Protocol):
         """
 
 
+class Turn(Protocol):
+    """How much is done with what one connection has read before the others have their turn."""
+
+    steps: int
+    """What is left of it, in small pieces of work such as one frame; the turn is over when this is not above 0."""
+
+    def wait_for_turn(self, go_on: Callable[[], None]) -> None:
+        """Call ``go_on`` once in the connection's next turn; until it has nothing left to do nothing more is read."""
+
+
 class Stream(Protocol):
     """Where one exchange writes its half; the only way out of ``asgi/``.
 
@@ -103,6 +114,10 @@ class Stream(Protocol):
     @property
     def output(self) -> Output:
         """Of the connection; all its streams share it."""
+
+    @property
+    def turn(self) -> Turn:
+        """The connection's; all its streams share it."""
 
     def respond(
         self,

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from .interfaces import Headers, Scope
 
 if TYPE_CHECKING:
     from .forwarded import Forwarding
 
-__all__ = ["Addresses", "Request", "ScopeBuilder"]
+__all__ = ["Addresses", "Request", "ScopeBuilder", "unmapped"]
 
 CHUNKED = -1
 
-#: Copied for each, since an application may write into what it is given.
-_ASGI = {"version": "3.0", "spec_version": "2.5"}
-_EXTENSIONS: dict[str, dict[str, Any]] = {"http.response.pathsend": {}, "http.response.zerocopysend": {}}
+#: What may stand in a path as it is, besides letters, digits and ``-._~`` (RFC 3986 §3.3).
+_PATH_CHARACTERS = "/!$&'()*+,;=:@"
 
 
 class Request(NamedTuple):
@@ -46,28 +45,36 @@ class Request(NamedTuple):
 class Addresses(NamedTuple):
     """The two ends of a connection.
 
-    :param client: address and port of the peer, None on a unix socket.
+    :param client: address and port of the client, None on a unix socket.
     :param server: address and port, or path and None, that was connected to; None when unknown.
-    :param secure: TLS ends here.
+    :param secure: TLS ends here, or at a proxy whose PROXY header says so.
+    :param announced: a PROXY header has given ``client`` and ``server``.
+    :param proxy: address and port of the proxy that sent this header, None on a unix socket.
     """
 
     client: tuple[str, int] | None
     server: tuple[str, int | None] | None
     secure: bool
+    announced: bool = False
+    proxy: tuple[str, int] | None = None
 
 
 class ScopeBuilder:
     """Makes the scope of each request.
 
-    :param root_path: the scope's ``root_path``; the path is left unchanged, as Daphne does.
+    :param root_path: the scope's ``root_path``, decoded, without a slash at its end. ASGI's ``path`` contains it. A
+        proxy that strips the prefix sends paths without it, so it is put in front of each path that does not begin
+        with it.
     :param forwarding: how a trusted proxy's fields are read; None to ignore them.
     :param state: what the lifespan filled; every scope gets a shallow copy of it.
     """
 
-    __slots__ = ("_forwarding", "_root_path", "_state")
+    __slots__ = ("_below", "_forwarding", "_raw_root_path", "_root_path", "_state")
 
     def __init__(self, root_path: str, forwarding: Forwarding | None, state: dict[str, Any] | None) -> None:
         self._root_path = root_path
+        self._below = root_path + "/"
+        self._raw_root_path = quote(root_path, safe=_PATH_CHARACTERS).encode("ascii")
         self._forwarding = forwarding
         self._state = state
 
@@ -77,26 +84,34 @@ class ScopeBuilder:
         raw_path, _, query_string = target.partition(b"?")
         # Bad UTF-8 becomes U+FFFD; raw_path has the bytes as they were sent.
         path = raw_path.decode("ascii")
-        client, server, secure = addresses
+        if "%" in path:
+            path = unquote(path)
+        root_path = self._root_path
+        # The target * is no path: it asks about the whole server (RFC 9110 §9.3.7).
+        if root_path and path != root_path and not path.startswith(self._below) and raw_path != b"*":
+            path, raw_path = root_path + path, self._raw_root_path + raw_path
+        client, server, secure, announced, proxy = addresses
         scheme = "https" if secure else "http"
         if self._forwarding is not None:
-            client, scheme, host = self._forwarding.resolve(headers, client, scheme)
+            peer = proxy if announced else client
+            client, scheme, host = self._forwarding.resolve(headers, client, scheme, peer, announced=announced)
             if host is not None:
                 headers = replace_host(headers, host)
         scope: dict[str, Any] = {
             "type": "http",
-            "asgi": _ASGI.copy(),
+            # Made anew, with all that is in them: an application may write into what it is given.
+            "asgi": {"version": "3.0", "spec_version": "2.5"},
             "http_version": http_version,
             "method": method,
             "scheme": scheme,
-            "path": unquote(path) if "%" in path else path,
+            "path": path,
             "raw_path": raw_path,
             "query_string": query_string,
-            "root_path": self._root_path,
+            "root_path": root_path,
             "headers": headers,
             "client": None if client is None else [*client],
             "server": None if server is None else [*server],
-            "extensions": _EXTENSIONS.copy(),
+            "extensions": {"http.response.pathsend": {}, "http.response.zerocopysend": {}},
         }
         if self._state is not None:
             scope["state"] = self._state.copy()
@@ -111,6 +126,15 @@ class ScopeBuilder:
         scope["subprotocols"] = subprotocols
         scope["extensions"] = {"websocket.http.response": {}}
         return scope
+
+
+def unmapped(host: str) -> str:
+    """``host``, or the IPv4 address in an IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2) as the system writes it.
+
+    An IPv6 socket that takes IPv4 connections too names their ends so.
+    """
+    plain = host.removeprefix("::ffff:")
+    return plain if "." in plain and ":" not in plain else host
 
 
 def replace_host(headers: Headers, host: bytes) -> list[tuple[bytes, bytes]]:

@@ -32,6 +32,9 @@ __all__ = ["Listener", "listen"]
 #: Which positional argument of Twisted's descriptions, counted from the prefix, is the backlog.
 _BACKLOG_POSITION = {"tcp": 3, "tcp6": 2, "ssl": 6, "tls": 3}
 
+#: Twisted's descriptions with TLS; the second is txsni's.
+_SECURE = frozenset(("ssl", "tls"))
+
 _NO_TLS = "TLS needs pyOpenSSL: install asgiserver[tls]"
 
 
@@ -103,7 +106,10 @@ class _Opening:
         if settings.host is not None or settings.port is not None or not elsewhere:
             await self.tcp(settings.host, settings.port)
         elif settings.ssl_certfile is not None:
-            raise SettingsError("ssl_certfile is for a host and port, and neither is given")
+            raise SettingsError(
+                "ssl_certfile is for a host and port, and neither is given; an endpoint names its own, like "
+                "haproxy:ssl:8443:certKey=chain.pem:privateKey=key.pem"
+            )
         if settings.unix_socket is not None:
             self.unix(settings.unix_socket, settings.unix_socket_mode, settings.backlog, self.factory)
         if settings.file_descriptor is not None:
@@ -166,9 +172,7 @@ class _Opening:
         arguments, keywords = _parse(text)
         kind = arguments[0].lower()
         if kind == "haproxy":
-            from .proxy_protocol import ProxiedFactory
-
-            await self.endpoint(text.partition(":")[2], whole, ProxiedFactory(factory))  # type: ignore[no-untyped-call]
+            await self.haproxy_endpoint(text.partition(":")[2], whole, factory)
         elif kind in _OWN:
             try:
                 _OWN[kind](self, factory, *arguments[1:], **keywords)
@@ -176,15 +180,31 @@ class _Opening:
                 raise SettingsError(f"endpoint {whole!r}: expected {_USAGE[kind]}") from error
         else:
             text = _with_backlog(text, arguments, keywords, self.settings.backlog)
-            await self.twisted_endpoint(kind, text, whole, factory)
+            await self.twisted_endpoint(kind, text, whole, factory, self.reactor)
 
-    async def twisted_endpoint(self, kind: str, text: str, whole: str, factory: Any) -> None:
+    async def haproxy_endpoint(self, text: str, whole: str, factory: Any) -> None:
+        """Listen as ``text`` says, behind a proxy that sends PROXY headers."""
+        from ..asgi.forwarded import TrustedPeers
+        from .proxy_protocol import HeaderFirstReactor, ProxiedFactory
+
+        arguments, keywords = _parse(text)
+        kind = arguments[0].lower()
+        if kind == "haproxy":
+            raise SettingsError(f"endpoint {whole!r}: expected haproxy: once")
+        allowed = TrustedPeers(self.settings.proxy_allow_ips, "proxy_allow_ips")
+        if kind in _SECURE:
+            text = _with_backlog(text, arguments, keywords, self.settings.backlog)
+            await self.twisted_endpoint(kind, text, whole, factory, HeaderFirstReactor(self.reactor, allowed))
+        else:
+            await self.endpoint(text, whole, ProxiedFactory(factory, allowed))
+
+    async def twisted_endpoint(self, kind: str, text: str, whole: str, factory: Any, reactor: Any) -> None:
         _check_kind(kind, whole)
         # Importing it takes systemd's variables out of the environment, so not before it is needed.
         from twisted.internet.endpoints import serverFromString
 
         try:
-            endpoint: Any = serverFromString(self.reactor, text)  # type: ignore[no-untyped-call]
+            endpoint: Any = serverFromString(reactor, text)  # type: ignore[no-untyped-call]
         except Exception as error:  # each kind and each plugin raises what it likes about its arguments
             raise SettingsError(f"endpoint {whole!r}: {_first_line(error)}") from error
         try:
@@ -196,7 +216,7 @@ class _Opening:
             raise ListenError(f"cannot listen on {whole}: {error.strerror or error}") from error
         if not IListeningPort.providedBy(port):
             raise SettingsError(f"endpoint {whole!r} does not listen for connections")
-        self.listeners.append(Listener(port, secure=kind in ("ssl", "tls")))
+        self.listeners.append(Listener(port, secure=kind in _SECURE))
 
     def unix_endpoint(self, factory: Any, address: str, mode: str = "", backlog: str = "", lockfile: str = "") -> None:
         """Twisted's ``unix:``; ``lockfile`` is accepted, but a stale file is found without one."""
@@ -269,7 +289,7 @@ def _with_backlog(text: str, arguments: list[str], keywords: dict[str, str], bac
 def _check_kind(kind: str, whole: str) -> None:
     if kind == "stdio":
         raise SettingsError(f"endpoint {whole!r} does not listen for connections")
-    if kind in ("ssl", "tls"):
+    if kind in _SECURE:
         try:
             import twisted.internet.ssl  # noqa: F401
         except ImportError:

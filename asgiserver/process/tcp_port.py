@@ -6,7 +6,10 @@ import socket
 from typing import Any, Self
 
 from twisted.internet import tcp
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.python.failure import Failure
+
+from ..asgi.scope import unmapped
 
 __all__ = ["TCPPort", "TCPTransport"]
 
@@ -26,6 +29,10 @@ class TCPTransport(tcp.Server):
         sessionno: int,
         reactor: Any,
     ) -> None:
+        host = unmapped(str(client[0]))
+        if host != client[0]:
+            # A client of IPv4 on a socket of IPv6, which Twisted tells from others by what follows the port.
+            client = (host, client[1])
         # Behind a proxy all have the same.
         if client[0] == server.recent_host:
             client = (server.recent_host, *client[1:])
@@ -33,6 +40,14 @@ class TCPTransport(tcp.Server):
         super().__init__(skt, protocol, client, server, sessionno, reactor)
         # Each of them is some seventy bytes.
         del self.logstr, self.repstr, self.fileno
+
+    def getHost(self) -> IPv4Address | IPv6Address:  # noqa: N802 - Twisted's name
+        """Our end, of the same family as the client's."""
+        if len(self.client) == 2:
+            host, port = self.socket.getsockname()[:2]
+            return IPv4Address("TCP", unmapped(host), port)
+        address: IPv6Address = super().getHost()  # type: ignore[no-untyped-call]
+        return address
 
     def fileno(self) -> int:
         """The socket's descriptor; -1 when there is none any more."""

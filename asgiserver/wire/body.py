@@ -21,12 +21,18 @@ _SIZE_LINE = 1024
 #: body that stays below its limit (CVE-2023-39326). The figures are those of Go's net/http.
 _EXCESS = 16384
 _CHUNK_FRAMING = 16
-#: Most bytes that small chunks are joined to before they are handed on.
+#: Most bytes that small chunks are joined to before they are handed on, and most chunks, so that a piece costs little.
 _PIECE = 65536
+_MOST_JOINED = 64
 
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\Z")
+_TOKEN = rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+"
+# RFC 9110 §5.6.4.
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+# RFC 9112 §7.1.1; no two parts can take the same byte, so it takes time in proportion to the line.
+_EXTENSION = rb"[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
+_chunk_size = re.compile(rb"([0-9A-Fa-f]{1,15})(?:" + _EXTENSION + rb")*").fullmatch
 _PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,4})\r\n")
-_TRAILER = re.compile(rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+:")
+_TRAILER = re.compile(_TOKEN + rb":")
 
 
 class Event(Enum):
@@ -101,7 +107,7 @@ class ChunkedBody:
         """See :class:`Body`; small chunks are joined."""
         pieces: list[bytes] = []
         size = 0
-        while size < _PIECE and self._part is not _Part.DONE:
+        while size < _PIECE and len(pieces) < _MOST_JOINED and self._part is not _Part.DONE:
             before = at
             if self._part is _Part.DATA:
                 at = min(len(data), at + self._chunk)
@@ -132,7 +138,7 @@ class ChunkedBody:
         :returns: where the next one is, and how many bytes were added to ``pieces``.
         """
         size = 0
-        while size < _PIECE and (match := _PLAIN_SIZE.match(data, at)):
+        while size < _PIECE and len(pieces) < _MOST_JOINED and (match := _PLAIN_SIZE.match(data, at)):
             start = match.end()
             end = start + int(match[1], 16)
             # The last chunk, and what is not complete or not right, is for the steps.
@@ -147,9 +153,9 @@ class ChunkedBody:
         line, at = self._take_line(data, at, _SIZE_LINE, 400)
         if line is None:
             return at
-        match = _CHUNK_SIZE.match(line)
+        match = _chunk_size(line)
         if match is None:
-            raise RequestError(400, "The request's body has a chunk whose size is not valid.")
+            raise RequestError(400, "The request's body has a chunk whose size or extension is not valid.")
         self._chunk = int(match[1], 16)
         self._excess = max(0, self._excess + len(line) + 4 - _CHUNK_FRAMING - 2 * self._chunk)
         if self._excess > _EXCESS:

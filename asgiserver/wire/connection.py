@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import (
@@ -21,7 +22,7 @@ from zope.interface import implementer
 from ..asgi.deadlines import Deadline
 from ..asgi.exchange import Exchange
 from ..asgi.interfaces import Clock, Stream
-from ..asgi.scope import Addresses, Request
+from ..asgi.scope import Addresses, Request, unmapped
 from ..errors import RequestError
 from ..settings import Settings
 from .closing import ClosingProtocol, Phase
@@ -36,6 +37,9 @@ logger = logging.getLogger("asgiserver.wire")
 
 #: An enum's members take several times as long to look up.
 _OPEN = Phase.OPEN
+
+#: What one turn of the loop has for what a connection has read; of the most expensive steps it is about a millisecond.
+_STEPS = 128
 
 #: Addresses that peers have connected to, each kept once; and most of such.
 _SERVERS: dict[Any, Any] = {}
@@ -94,9 +98,10 @@ class HTTPFactory(Factory):
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class HTTPConnection(ClosingProtocol):
-    """One connection.
+    """One connection; and its ``Turn``, as one read can hold tens of thousands of frames or chunks.
 
     :ivar reading: False while the peer is made to wait.
+    :ivar steps: see ``Turn``.
     """
 
     def __init__(self, hub: WireHub) -> None:
@@ -105,6 +110,10 @@ class HTTPConnection(ClosingProtocol):
         self._wire: HTTP1 | None = None
         self._addresses: Addresses | None = None
         self.reading = True
+        self.steps = 0
+        # What is to go on in the next turn; nothing is read before that has come to its end.
+        self._kept_back: tuple[Callable[[], None], ...] = ()
+        self._held = self._stopped = False
 
     @property
     def addresses(self) -> Addresses:
@@ -122,7 +131,14 @@ class HTTPConnection(ClosingProtocol):
             if len(_SERVERS) >= _MOST_SERVERS:
                 _SERVERS.clear()
             server = _SERVERS.setdefault(server, server)
-            self._addresses = Addresses(client, server, ISSLTransport.providedBy(transport))  # type: ignore[arg-type]
+            secure = ISSLTransport.providedBy(transport)
+            # Whatever wraps a transport asks it for what it does not have itself.
+            header = getattr(transport, "proxy_header", None)
+            self._addresses = Addresses(client, server, secure)  # type: ignore[arg-type]
+            if header is not None and header.client is not None:
+                self._addresses = self._addresses._replace(
+                    secure=secure or header.secure, announced=True, proxy=getattr(transport, "proxy", None)
+                )
         return self._addresses
 
     # What Twisted calls.
@@ -149,6 +165,8 @@ class HTTPConnection(ClosingProtocol):
             wire = self._wire = HTTP1(self)
         # The loop has just had a turn.
         self._unyielded = 0
+        if not self._held:
+            self.steps = _STEPS
         wire.data_received(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
@@ -187,15 +205,42 @@ class HTTPConnection(ClosingProtocol):
 
     def pause_reading(self) -> None:
         """Read no more from the peer: TCP makes it wait."""
-        if self.reading:
-            self.reading = False
-            self.transport.pauseProducing()
+        self.reading = False
+        self._regulate()
 
     def resume_reading(self) -> None:
         """Read from the peer again."""
-        if not self.reading:
-            self.reading = True
-            self.transport.resumeProducing()
+        self.reading = True
+        self._regulate()
+
+    def wait_for_turn(self, go_on: Callable[[], None]) -> None:
+        """See ``Turn``."""
+        self._held = True
+        self._regulate()
+        if not self._kept_back:
+            self._clock.callLater(0, self._next_turn)
+        if go_on not in self._kept_back:
+            self._kept_back += (go_on,)
+
+    def _next_turn(self) -> None:
+        kept_back, self._kept_back = self._kept_back, ()
+        if self.phase is not _OPEN:
+            return
+        self.steps = _STEPS
+        for go_on in kept_back:
+            go_on()
+        self._held = bool(self._kept_back)
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Read while that is wanted and nothing is kept for a turn to come; always when input is thrown away."""
+        stopped = not self.reading or self._held and self.phase is _OPEN
+        if stopped is not self._stopped and self.phase is not Phase.CLOSED:
+            self._stopped = stopped
+            if stopped:
+                self.transport.pauseProducing()
+            else:
+                self.transport.resumeProducing()
 
     # What the server calls.
 
@@ -229,6 +274,6 @@ def _address(address: Any) -> tuple[str, int | None] | None:
     """Host and port of a Twisted address, path and None of a unix socket's, None when it has no name."""
     host = getattr(address, "host", None)
     if host is not None:
-        return host, address.port
+        return unmapped(host), address.port
     name = getattr(address, "name", None)
     return (os.fsdecode(name), None) if name else None

@@ -2,8 +2,9 @@
 
 Autobahn checks each frame's head and cuts, unmasks and joins payloads. What is decided here:
 
-* **How much is parsed.** Autobahn gets the bytes of one frame at a time, and no further one while the channel is full
-  or after a failure. (Given a whole read it copies the rest of it for each frame, and goes on after a violation.)
+* **How much is parsed.** Autobahn gets the bytes of one frame at a time, and no further one while the channel is full,
+  after a failure, or when the connection's turn is over: one read may hold forty thousand frames. (Given a whole read
+  it copies the rest of it for each frame, and goes on after a violation.)
 * **Limits.** Messages are counted after inflation, exactly, and joined in one buffer, so that a million fragments of
   one byte take up one megabyte.
 * **Closing.** All codes that RFC 6455 §7.4 lets an endpoint send go both ways, with their reasons.
@@ -24,7 +25,7 @@ from collections.abc import Callable
 from autobahn.exception import PayloadCorruptError, PayloadExceededError
 from autobahn.websocket.compress_deflate import PerMessageDeflateOfferAccept
 
-from ..asgi.interfaces import Channel, is_close_code
+from ..asgi.interfaces import Channel, Turn, is_close_code
 from .deflate import Deflate, negotiate_deflate
 from .frame_parser import MASKS, MOST_BY_TABLE, FrameParser, unmasked
 from .frame_writer import BINARY, COMPRESSED, MOST_OF_A_REASON, NO_STATUS, PING, PONG, TEXT, FrameWriter
@@ -38,6 +39,9 @@ _COMPRESSED_DATA = frozenset((TEXT, BINARY, TEXT | COMPRESSED, BINARY | COMPRESS
 
 _PROTOCOL_ERROR, _INVALID_PAYLOAD, _TOO_BIG = 1002, 1007, 1009
 _NOT_UTF8 = "a text message is not UTF-8"
+
+#: How much of a message takes as long as a small frame.
+_BYTES_OF_STEP = 8192
 
 _from_bytes = int.from_bytes
 _make_decoder = codecs.getincrementaldecoder("utf-8")
@@ -54,6 +58,7 @@ class WebSocketProtocol(FrameWriter, FrameParser):
     :param max_message_size: limit of a peer's message after inflation in bytes, 0 for none; more is answered 1009.
     :param max_frame_size: limit of a peer's data frame as sent in bytes, 0 for none; more is answered 1009.
     :param deflate: what :func:`negotiate_deflate` returned with the extension's value, None without compression.
+    :param turn: the connection's.
     :param after_turn: calls its argument once whoever got the messages so far had a turn to answer them; called once
         at most, for the end. Without it the end does not wait.
     """
@@ -67,6 +72,7 @@ class WebSocketProtocol(FrameWriter, FrameParser):
         *,
         max_message_size: int,
         max_frame_size: int,
+        turn: Turn,
         deflate: PerMessageDeflateOfferAccept | None = None,
         after_turn: Callable[[Callable[[], None]], object] = _at_once,
     ) -> None:
@@ -74,6 +80,7 @@ class WebSocketProtocol(FrameWriter, FrameParser):
         if deflate is not None:
             engine = self._perMessageCompress = Deflate.create_from_offer_accept(True, deflate)
         super().__init__(channel, engine)
+        self._turn = turn
         self._after_turn = after_turn
         self._max_message_size = max_message_size or sys.maxsize
         self._max_frame_size = max_frame_size or sys.maxsize
@@ -157,11 +164,15 @@ class WebSocketProtocol(FrameWriter, FrameParser):
     def _parse(self) -> None:
         if self._gathered is not None:
             return  # the channel resumed from within one of its methods, which are called from the loop below
-        data, at = self._kept, 0
+        data, at, turn = self._kept, 0, self._turn
         self._gathered = []
         self._most_at_once = -1
         try:
             while at < len(data) and self._is_wanting():
+                if turn.steps <= 0:
+                    turn.wait_for_turn(self.resume)
+                    break
+                turn.steps -= 1
                 at = self._parse_piece(data, at)
         finally:
             self._kept = b"" if self.state == self.STATE_CLOSED else data[at:]
@@ -250,6 +261,8 @@ class WebSocketProtocol(FrameWriter, FrameParser):
             self._invalid_payload(f"received WebSocket message cannot be decompressed: {error}")
 
     def _deliver(self, payload: bytes | bytearray, *, text: bool) -> None:
+        # A compressed message of a kilobyte may become one of a megabyte.
+        self._turn.steps -= len(payload) // _BYTES_OF_STEP
         if not text:
             self._channel.message_received(bytes(payload))
             return

@@ -19,15 +19,15 @@ class H11Reader(Reader):
 
     def _parse(self, head: bytes) -> Request:
         check_head(head, self._settings.limit_head_count)
+        check_framing(head)
         return parse(head)
 
 
 def parse(head: bytes) -> Request:
-    """Read a whole head that was checked by :func:`.check_head`.
+    """Read a whole head that was checked by :func:`.check_head` and :func:`.check_framing`.
 
     :raises RequestError: the head is malformed, or asks for what is not supported.
     """
-    check_framing(head)
     # One that was used would have to be told of the response too, which costs more than a new one.
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head))
     connection.receive_data(head)

@@ -27,6 +27,8 @@ _is_token = re.compile(_TOKEN).fullmatch
 _PARAMETER = rb";" + _SPACE + rb"(" + _TOKEN + rb")" + _SPACE + rb'(?:=' + _SPACE + rb'("?)(' + _TOKEN + rb")\2)?"
 _parameter = re.compile(_PARAMETER + _SPACE)
 _extension = re.compile(_SPACE + rb"(" + _TOKEN + rb")" + _SPACE)
+#: Extensions and parameters that a client may offer together, empty ones among them; browsers offer one or two.
+_MOST_OFFERED = 100
 
 
 class Upgrade(NamedTuple):
@@ -114,30 +116,24 @@ def response_headers(upgrade: Upgrade, subprotocol: str | None, extensions: str)
 def parse_extensions(value: bytes) -> list[Extension]:
     """Parse the joined value of ``Sec-WebSocket-Extensions`` lines; names and parameters come in lower case.
 
-    :raises RequestError: 400 when the value does not follow RFC 6455 §9.1.
+    :raises RequestError: 400 when the value does not follow RFC 6455 §9.1, or offers more than a hundred.
     """
-    extensions: list[Extension] = []
-    at = 0
-    while at < len(value):
-        # RFC 9110 §5.6.1.2: empty elements of a list are to be ignored.
-        if value[at] in b", \t":
-            at += 1
-            continue
-        extension, at = _parse_extension(value, at)
-        extensions.append(extension)
-    return extensions
+    # Neither may stand in a value.
+    if value.count(b",") + value.count(b";") > _MOST_OFFERED:
+        raise RequestError(400, "There are too many extensions in Sec-WebSocket-Extensions.")
+    # RFC 9110 §5.6.1.2: a reasonable number of empty elements is to be ignored.
+    return [_parse_extension(element) for element in value.split(b",") if element.strip(b" \t")]
 
 
-def _parse_extension(value: bytes, at: int) -> tuple[Extension, int]:
-    match = _extension.match(value, at)
+def _parse_extension(element: bytes) -> Extension:
+    name = match = _extension.match(element)
     parameters: list[tuple[str, str | None]] = []
-    name = match
     while match is not None:
         at = match.end()
-        if at == len(value) or value[at] == ord(","):
+        if at == len(element):
             assert name is not None
-            return Extension(name[1].decode("ascii").lower(), parameters), at
-        match = _parameter.match(value, at)
+            return Extension(name[1].decode("ascii").lower(), parameters)
+        match = _parameter.match(element, at)
         if match is not None:
             parameters.append((match[1].decode("ascii").lower(), match[3].decode("ascii") if match[3] else None))
     raise RequestError(400, "The Sec-WebSocket-Extensions field is malformed.")

@@ -1,24 +1,30 @@
 """What a request's head must be, whichever parser has read it (RFC 9110, RFC 9112).
 
 Parsers are lenient, each in its own way, and two servers in a row that read the same bytes differently are how
-requests are smuggled. So the raw head passes :func:`check_head` before a parser sees it, and what the parser made of
-it passes :func:`check_lines` and :func:`request`.
+requests are smuggled. So the raw head passes :func:`check_head` and :func:`check_framing` before a parser sees it, and
+what the parser made of it passes :func:`check_lines` and :func:`request`.
+
+A head without anything that a parser could read in its own way needs none: :func:`plain_request` splits it.
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
+from ..asgi.interfaces import TCHAR
 from ..asgi.scope import CHUNKED, Request, replace_host
 from ..errors import RequestError
 from .handshake import is_upgrade
 
-__all__ = ["METHODS", "check_fields", "check_framing", "check_head", "check_lines", "request", "tokens"]
+__all__ = ["check_fields", "check_framing", "check_head", "check_lines", "plain_request", "request", "tokens"]
 
 # What may stand in a head: printable ASCII, HTAB, CR, LF, and obs-text (RFC 9110 §5.5) without 0x85, which is a line
 # end to Unicode-minded parsers behind us (CVE-2026-44546).
 _ALLOWED = bytes([9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0x85), *range(0x86, 0x100)])
+#: The same without the line ends, which are all that is left of a well-formed head when these are taken out.
+_IN_LINES = bytes(octet for octet in _ALLOWED if octet not in b"\r\n")
+#: A request line that both parsers read alike; the target is in origin-form and has no fragment.
+_plain_line = re.compile(rb'([A-Z]{1,20}) (/[!"$-~]*) HTTP/1\.([01])').fullmatch
 _FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding):([^\r]*)", re.IGNORECASE)
 _MINOR_VERSION = re.compile(rb"HTTP/1\.[0-9]\Z")
 _VERSION = re.compile(rb"HTTP/[0-9]+(\.[0-9]+)?\Z")
@@ -36,7 +42,7 @@ _tuple = tuple.__new__
 #: The fields that say what a server has to do with a request.
 _KNOWN = frozenset([b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade"])
 #: The methods of RFC 9110 §9 and RFC 5789, which need no checks; CONNECT is not among them.
-METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH")}
+_METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH")}
 
 
 def check_fields(block: bytes) -> None:
@@ -92,7 +98,7 @@ def check_lines(head: bytes, headers: list[tuple[bytes, bytes]]) -> None:
 
 
 def check_framing(head: bytes) -> None:
-    """Refuse what a parser may make one length of, or answer with another status than we do.
+    """Refuse folded lines, and what a parser may make one length of, or answer with another status than we do.
 
     :raises RequestError: 400 or 501.
     """
@@ -105,7 +111,37 @@ def check_framing(head: bytes) -> None:
     if lengths and len(fields) > len(lengths):
         raise RequestError(400, _LENGTH_AND_CODING)
     if len(fields) > len(lengths):
-        _check_codings(b",".join(value for name, value in fields if name.lower() != b"content-length"))
+        codings = b",".join(value for name, value in fields if name.lower() != b"content-length")
+        if b"\t" in codings:
+            # RFC 9110 §5.5 allows tabs around a value, but parsers disagree about them here, and no client sends one.
+            raise RequestError(400, "The request's Transfer-Encoding has a tab in it.")
+        _check_codings(codings)
+
+
+def plain_request(head: bytes, limit_count: int) -> Request | None:
+    """Read a whole head by splitting it; None when there is anything in it that a parser has to judge.
+
+    :param head: from its first byte to the empty line.
+    :param limit_count: most field lines.
+    :raises RequestError: as of :func:`request`.
+    """
+    line, *lines = head[:-4].split(b"\r\n")
+    match = _plain_line(line)
+    # Control characters and other line ends than CRLF are left over too.
+    if match is None or len(lines) > limit_count or head.translate(None, _IN_LINES) != b"\r\n" * (len(lines) + 2):
+        return None
+    try:
+        headers = [(name.lower(), value.strip(b" \t")) for name, value in [line.split(b":", 1) for line in lines]]
+    except ValueError:
+        return None  # a line without a colon
+    fields = dict(headers)
+    method, target, minor = match.groups()
+    if b"" in fields or b"transfer-encoding" in fields or method not in _METHODS:
+        return None
+    # A folded line has a space in what would be its name.
+    if b"".join(fields).translate(None, TCHAR):
+        return None
+    return _request(method, target, headers, fields, "1.0" if minor == b"0" else "1.1")
 
 
 def request(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], http_version: str) -> Request:
@@ -114,23 +150,23 @@ def request(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], ht
     :param headers: names in lower case.
     :raises RequestError: 400, 417 or 501.
     """
-    known: dict[bytes, bytes] = {}
-    underscores = False
-    for name, value in headers:
-        if b"_" in name:
-            underscores = True
-        elif name in _KNOWN:
-            if name in known:
-                # No Host has a space in it, which tells several from one.
-                value = known[name] + (b" " if name == b"host" else b",") + value
-            known[name] = value
-    if underscores:
+    return _request(method, target, headers, dict(headers), http_version)
+
+
+def _request(
+    method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], fields: dict[bytes, bytes], http_version: str
+) -> Request:
+    if len(fields) == len(headers):
+        known = {name: fields[name] for name in _KNOWN if name in fields}
+    else:
+        known = _joined(headers)
+    if b"_" in b"".join(fields):
         # CGI and WSGI map "-" and "_" to the same variable, so a client could pass off x_real_ip for the x-real-ip that
         # a proxy sets (CVE-2015-0219); Daphne drops such fields too.
         headers = [field for field in headers if b"_" not in field[0]]
     # First, as an answer to it must not depend on what else is wrong, and on which parser has found that.
     body_size = _body_size(known, http_version)
-    text = METHODS.get(method)
+    text = _METHODS.get(method)
     if text is None:
         text = _method(method)
     host = _host(known, http_version)
@@ -140,7 +176,7 @@ def request(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], ht
             # RFC 9112 §3.2.2: the authority of an absolute-form target replaces the Host field.
             headers = replace_host(headers, authority)
     if len(known) == 1 and host is not None:
-        # By far the most.
+        # Fast path: a plain GET.
         return _tuple(Request, (text, target, headers, http_version, 0, http_version != "1.0", False, False))
     return Request(
         text,
@@ -152,6 +188,16 @@ def request(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], ht
         body_size != 0 and _expects_continue(known, http_version),
         b"upgrade" in known and is_upgrade(text, http_version, headers),
     )
+
+
+def _joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The fields that say what a server has to do, with the values of several lines of one name in one."""
+    known: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in _KNOWN:
+            # No Host has a space in it, which tells several from one.
+            known[name] = known[name] + (b" " if name == b"host" else b",") + value if name in known else value
+    return known
 
 
 def _method(method: bytes) -> str:
@@ -183,9 +229,8 @@ def _host(known: dict[bytes, bytes], http_version: str) -> bytes | None:
     return host
 
 
-@lru_cache(maxsize=64)
 def _is_authority(value: bytes) -> bool:
-    """True for ``host`` or ``host:port`` (RFC 9110 §7.2); a server sees the same few all the time."""
+    """True for ``host`` or ``host:port`` (RFC 9110 §7.2)."""
     return _AUTHORITY.match(value) is not None
 
 

@@ -26,6 +26,10 @@ _IDLE, _BODY, _ANSWERING, _DRAINING = State.IDLE, State.BODY, State.ANSWERING, S
 _SWITCHED, _CLOSED = State.SWITCHED, State.CLOSED
 _UNKNOWN, _KEEP_ALIVE = Framing.UNKNOWN, Deadline.KEEP_ALIVE
 
+#: What a piece of a body, which may be made of 64 chunks, takes of the connection's turn. A request takes one step, as
+#: its application has a turn of its own anyway before the next one is read.
+_STEPS_OF_PIECE = 16
+
 
 class HTTP1(HTTP1Stream):
     """The HTTP/1.1 wire of a connection, and the ``Stream`` of its current exchange."""
@@ -37,28 +41,12 @@ class HTTP1(HTTP1Stream):
     def data_received(self, data: bytes) -> None:
         """Bytes of the peer."""
         state = self._state
-        if state is _IDLE and not self.output.slow:
-            request = self._reader.take_whole(data)
-            if request is not None:
-                # Nothing more can be wanted before the answer is complete.
-                try:
-                    exchange = self._begin(request)
-                except RequestError as error:
-                    self._fail(error)
-                else:
-                    self._connection.hub.create_application(exchange)
-                return
-        elif state is _BODY and not self._paused and self._reader.take_piece(len(data)):
+        if state is _BODY and not self._paused and self._reader.take_piece(len(data)):
             self._take_body(data)
-            return
         elif state is _SWITCHED:
             assert self._exchange is not None
             self._exchange.body_received(data)
-            return
-        if state is not _CLOSED:
-            readers = self._connection.hub.reader
-            if self._reader is readers.unfed:
-                self._reader = readers()
+        elif state is not _CLOSED:
             self._reader.feed(data)
             self._read()
 
@@ -90,14 +78,18 @@ class HTTP1(HTTP1Stream):
     # Reading.
 
     def _read(self) -> None:
-        reader = self._reader
+        reader, connection = self._reader, self._connection
         begun: Exchange | None = None
         try:
             while self._wanted():
+                if connection.steps <= 0 and reader.buffered:
+                    connection.wait_for_turn(self._read)
+                    break
+                connection.steps -= 1
                 event = reader.next_event()
                 if type(event) is Request:
                     # The keep-alive deadline stays: to let it ring in vain costs less than to clear it each time.
-                    self._connection.deadlines.clear(Deadline.HEAD)
+                    connection.deadlines.clear(Deadline.HEAD)
                     begun = self._begin(event)
                     if not event.body_size:
                         # Nothing can be wanted before the answer is complete.
@@ -108,6 +100,7 @@ class HTTP1(HTTP1Stream):
                     self._end_body()
                 else:
                     assert type(event) is bytes
+                    connection.steps -= _STEPS_OF_PIECE
                     self._take_body(event)
         except RequestError as error:
             self._fail(error)

@@ -54,8 +54,7 @@ class HTTP1Stream:
 
     def __init__(self, connection: HTTPConnection) -> None:
         self._connection = connection
-        # Until there is something to feed one with: an idle connection needs none of its own.
-        self._reader = connection.hub.reader.unfed
+        self._reader = connection.hub.reader()
         self._state = _IDLE
         self._exchange: Exchange | None = None
         self._request: Request | None = None
@@ -69,6 +68,11 @@ class HTTP1Stream:
         #: Since when nothing is under way; long before the first request.
         self._idle_since = -math.inf
         self.output = connection
+
+    @property
+    def turn(self) -> HTTPConnection:
+        """See ``Stream``."""
+        return self._connection
 
     def _complete(self) -> None:
         """The response is complete: what becomes of the connection?"""
@@ -186,7 +190,6 @@ class HTTP1Stream:
         self._state = _SWITCHED
         self._connection.write(head(101, headers, defaults=self._connection.hub.fields.lacking(names)))
         rest = self._reader.take_rest()
-        self._reader = self._connection.hub.reader.unfed
         self._connection.resume_reading()
         if rest and self._exchange is not None:
             self._exchange.body_received(rest)

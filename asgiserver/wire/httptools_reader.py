@@ -44,14 +44,14 @@ class _Head:
 class HttptoolsReader(Reader):
     """See :class:`.Reader`.
 
-    Each head has a parser of its own: to make one costs a microsecond, to keep one a kilobyte for each idle connection,
-    with the last head that it has read.
+    Each head has a parser of its own, as one that is kept would keep the last head that it has read.
     """
 
     __slots__ = ()
 
     def _parse(self, head: bytes) -> Request:
         method, version = check_head(head, self._settings.limit_head_count)
+        check_framing(head)
         known = _VERSIONS.get(version)
         if known is None or method not in _METHODS:
             from .h11_reader import parse
@@ -63,7 +63,6 @@ class HttptoolsReader(Reader):
         except HttpParserUpgrade:
             pass  # it says that what follows is not HTTP, which is not its business
         except HttpParserError as error:
-            check_framing(head)
             raise RequestError(400, "The request's head is malformed.") from error
         check_lines(head, into.headers)
         read = request(method, into.target, into.headers, known)

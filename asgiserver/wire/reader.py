@@ -3,69 +3,40 @@
 A reader only reads: :mod:`asgiserver.wire.response` writes for all of them. Its interface is four names: ``feed``
 bytes, take the ``next_event``, see how much is ``buffered``, and ``take_rest`` when the connection stops being HTTP.
 
-A head is cut out whole and held to its limits here, so that a parser gets all of it at once and nothing else. Bodies
-are framed by :mod:`.body` whichever parser has read the head.
+A head is cut out whole and held to its limits here. A plain one is split; a parser gets any other one whole, and
+nothing else. Nothing of a request is kept for the next one. Bodies are framed by :mod:`.body` whichever way the head
+was read.
 """
 
 from __future__ import annotations
-
-import re
-from typing import Any
 
 from ..asgi.interfaces import TCHAR
 from ..asgi.scope import CHUNKED, Request
 from ..errors import RequestError, SettingsError
 from ..settings import Settings
 from .body import Body, ChunkedBody, Event, LengthBody
-from .head import METHODS
+from .head import plain_request
 
-__all__ = ["BodyFields", "Fields", "Reader", "Readers", "reader_class"]
+__all__ = ["Reader", "Readers", "reader_class"]
 
-#: A request line but for its version, which then is one without any question; the target has no fragment.
-_is_plain_line = re.compile(rb'([A-Z]{1,20}) (/[!"$-~]*)').fullmatch
-#: Between such a line and the fields, to which the rest of the version belongs: it says how they are meant.
-_VERSION = b" HTTP/1."
-
-#: Most bytes of fields that are remembered, and most of such.
-_MOST_BYTES, _MOST = 2048, 256
-
-#: Most bytes of a request line that is remembered, and most of such.
-_MOST_OF_LINE, _MOST_LINES = 256, 256
-
-#: Request lines without their version, and what was read there.
-_LINES: dict[bytes, tuple[str, bytes]] = {}
-
-#: Makes a named tuple without the function that ``NamedTuple`` writes for it, which takes three times as long.
-_tuple = tuple.__new__
-
-#: The fields of heads as they were sent, behind the last digit of the version, and what was read there: the field
-#: lines, the version, and whether the connection can be used again.
-Fields = dict[bytes, tuple[list[tuple[bytes, bytes]], str, bool]]
-
-#: The same of heads before a body, with its size. Apart from the others: each size has fields of its own, so there may
-#: be many of them, and where these fields end the request does not.
-BodyFields = dict[bytes, tuple[list[tuple[bytes, bytes]], str, bool, int]]
+#: Most empty lines before a request line. RFC 9112 §2.2 asks to ignore at least one.
+_MOST_EMPTY_LINES = 8
 
 
 class Readers:
-    """Makes the readers of a server's connections, which share what they have read.
+    """Makes the readers of a server's connections.
 
     :param settings: for the kind of reader, and the limits of a head.
-    :ivar unfed: what all connections use that have sent nothing but requests which :meth:`Reader.take_whole` knows;
-        it must not be fed.
     :raises SettingsError: as of :func:`reader_class`.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._kind = reader_class(settings.http)
         self._settings = settings
-        self._fields: Fields = {}
-        self._body_fields: BodyFields = {}
-        self.unfed = self()
 
     def __call__(self) -> Reader:
         """One for a connection of its own."""
-        return self._kind(self._settings, self._fields, self._body_fields)
+        return self._kind(self._settings)
 
 
 def reader_class(name: str) -> type[Reader]:
@@ -89,30 +60,20 @@ def reader_class(name: str) -> type[Reader]:
 class Reader:
     """Reads the requests of one connection, one after the other.
 
-    A client that keeps its connection sends the same fields with one target after the other. So those of a request
-    that asks for nothing special are remembered, and the parser is not asked about these bytes again.
-
     :param settings: for the limits of a head.
-    :param fields: what was read by others, and may be read by them next.
-    :param body_fields: the same of requests with a body.
     """
 
-    __slots__ = (
-        "_at", "_body", "_body_fields", "_data", "_fields", "_least_limit", "_scanned", "_settings", "buffered",
-    )  # fmt: skip
+    __slots__ = ("_at", "_body", "_data", "_empty_lines", "_least_limit", "_scanned", "_settings", "buffered")
 
-    def __init__(
-        self, settings: Settings, fields: Fields | None = None, body_fields: BodyFields | None = None
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._fields: Fields = {} if fields is None else fields
-        self._body_fields: BodyFields = {} if body_fields is None else body_fields
         # What is shorter can break neither limit.
         self._least_limit = min(settings.limit_target_size, settings.limit_head_size)
         # What was fed, and how much of it was taken: a read that holds exactly one request is never copied.
         self._data = b""
         self._at = 0
         self._scanned = 0
+        self._empty_lines = 0
         self._body: Body | None = None
         #: Bytes that were fed and not taken yet.
         self.buffered = 0
@@ -127,25 +88,6 @@ class Reader:
         if self.buffered:
             data = self._data[self._at :] + data
         self._data, self._at, self.buffered = data, 0, len(data)
-
-    def take_whole(self, data: bytes) -> Request | None:
-        """The request that all of ``data`` is, when its like was read before; otherwise :meth:`feed` it.
-
-        The usual read, and the short way for it: nothing is looked for twice, and nothing is kept.
-        """
-        # First, as it takes long to look for what follows the line of a large read, and for nothing.
-        if len(data) > self._least_limit or self.buffered or self._body is not None:
-            return None
-        line, _, fields = data.partition(_VERSION)
-        known = self._fields.get(fields)
-        # These end with the only empty line, as they did when they were remembered, so nothing follows the request.
-        if known is None:
-            return None
-        read = _LINES.get(line) or _plain_line(line)
-        if read is None:
-            return None
-        headers, version, keep_alive = known
-        return _tuple(Request, (read[0], read[1], headers.copy(), version, 0, keep_alive, False, False))
 
     def take_piece(self, size: int) -> bool:
         """True when bytes of this ``size``, which need not be fed then, all are of a body that goes on behind them."""
@@ -168,7 +110,7 @@ class Reader:
         """
         body = self._body
         if body is None:
-            return self._next_request()
+            return self._next_head()
         event, at = body.take(self._data, self._at)
         self._take(at)
         if event is Event.END:
@@ -196,82 +138,50 @@ class Reader:
         """
         raise NotImplementedError
 
-    def _next_request(self) -> Request | Event:
-        data, at = self._data, self._at
-        end = data.find(b"\r\n\r\n", at + self._scanned) + 4
-        if end < 4 or data.startswith(b"\r\n", at):
-            return self._next_head()
-        behind = data.find(_VERSION, at, end)
-        read = None if behind < 0 or end - at > self._least_limit else _plain_line(data[at:behind])
-        if read is None:
-            return self._next_head()
-        fields = data[behind + len(_VERSION) : end]
-        known = self._fields.get(fields)
-        if known is None:
-            return self._next_with_body(read, fields, end)
-        self._scanned = 0
-        self._take(end)
-        headers, version, keep_alive = known
-        return _tuple(Request, (*read, headers.copy(), version, 0, keep_alive, False, False))
-
-    def _next_with_body(self, read: tuple[str, bytes], fields: bytes, end: int) -> Request | Event:
-        known = self._body_fields.get(fields)
-        if known is None:
-            return self._remember(fields, self._next_head())
-        self._scanned = 0
-        self._take(end)
-        headers, version, keep_alive, size = known
-        self._begin_body(size)
-        return _tuple(Request, (*read, headers.copy(), version, size, keep_alive, False, False))
-
-    def _remember(self, fields: bytes, read: Request | Event) -> Request | Event:
-        """Remember what was read in ``fields`` behind a plain line, unless they ask for something special."""
-        if not isinstance(read, Request) or read.upgrade or read.expects_continue or len(fields) > _MOST_BYTES:
-            return read
-        known: dict[bytes, Any] = self._body_fields if read.body_size else self._fields
-        if len(known) >= _MOST:
-            del known[next(iter(known))]
-        kept = read.headers.copy(), read.http_version, read.keep_alive
-        known[fields] = (*kept, read.body_size) if read.body_size else kept
-        return read
-
     def _next_head(self) -> Request | Event:
         head = self._take_head()
         if head is None:
             return Event.NEED_DATA
-        read = self._parse(head)
-        if read.body_size:
-            self._begin_body(read.body_size)
-        return read
-
-    def _begin_body(self, size: int) -> None:
+        settings = self._settings
+        read = plain_request(head, settings.limit_head_count) or self._parse(head)
+        size = read.body_size
         if size == CHUNKED:
-            self._body = ChunkedBody(self._settings.limit_head_size, self._settings.limit_head_count)
-        else:
+            self._body = ChunkedBody(settings.limit_head_size, settings.limit_head_count)
+        elif size:
             self._body = LengthBody(size)
+        return read
 
     def _take_head(self) -> bytes | None:
         """The bytes up to and with the empty line, once they are all there.
 
         :raises RequestError: 414 or 431 for one that is too large, complete or not; 400 when its end can never come.
         """
+        if not self._scanned and self._data.startswith(b"\r\n", self._at):
+            self._skip_empty_lines()
         data, at = self._data, self._at
-        if not self._scanned:
-            # RFC 9112 §2.2: empty lines before the request line are ignored.
-            while data.startswith(b"\r\n", at):
-                at += 2
-            self._at = at
-            self.buffered = len(data) - at
         end = data.find(b"\r\n\r\n", at + self._scanned)
         if end < 0:
             self._check_beginning(data, at)
             return None
-        self._scanned = 0
+        self._scanned = self._empty_lines = 0
         self._take(end + 4)
         head = data[at : end + 4]
         if len(head) > self._least_limit:
             self._check_size(head, len(head))
         return head
+
+    def _skip_empty_lines(self) -> None:
+        """Pass over the empty lines before a request line (RFC 9112 §2.2).
+
+        :raises RequestError: 400 when there are too many.
+        """
+        data, at = self._data, self._at
+        while data.startswith(b"\r\n", at):
+            at += 2
+            self._empty_lines += 1
+            if self._empty_lines > _MOST_EMPTY_LINES:
+                raise RequestError(400, f"There are more than {_MOST_EMPTY_LINES} empty lines before the request.")
+        self._take(at)
 
     def _check_beginning(self, data: bytes, at: int) -> None:
         """Hold a head that is not complete to its limits; a bare LF may mean that the end will never come."""
@@ -298,15 +208,3 @@ class Reader:
         if size > settings.limit_head_size:
             raise RequestError(431, f"The request's head is larger than {settings.limit_head_size} bytes.")
 
-
-def _plain_line(line: bytes) -> tuple[str, bytes] | None:
-    """The method and the target of a request line without its version; None when it is not a plain one."""
-    match = _is_plain_line(line)
-    if match is None or match[1] not in METHODS:
-        return None
-    read = METHODS[match[1]], match[2]
-    if len(line) <= _MOST_OF_LINE:
-        if len(_LINES) >= _MOST_LINES:
-            _LINES.clear()
-        _LINES[line] = read
-    return read

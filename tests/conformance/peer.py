@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from itertools import cycle
 
 from asgiserver.wire.frames import WebSocketProtocol, negotiate_deflate
@@ -102,6 +103,27 @@ class RecordingChannel:
         self.written += data
 
 
+class Turns:
+    """A turn that has ``length`` steps and goes on when it is told to; or that never ends."""
+
+    def __init__(self, length: int = 1 << 60) -> None:
+        self.length = self.steps = length
+        self.waiting: list[Callable[[], None]] = []
+
+    def wait_for_turn(self, go_on: Callable[[], None]) -> None:
+        assert self.steps <= 0
+        if go_on not in self.waiting:
+            self.waiting.append(go_on)
+
+    def next(self) -> bool:
+        """Have the next turn; False when nobody waits for one."""
+        waiting, self.waiting = self.waiting, []
+        self.steps = self.length
+        for go_on in waiting:
+            go_on()
+        return bool(waiting)
+
+
 class LongWay(WebSocketProtocol):
     """An engine that hands every frame to Autobahn."""
 
@@ -115,6 +137,7 @@ def connect(
     max_frame_size: int = 0,
     offer: bytes = b"",
     short_cuts: bool = True,
+    turn: Turns | None = None,
 ) -> WebSocketProtocol:
     """An engine on ``channel``, after a handshake in which the client sent ``offer``, which is accepted."""
     negotiated = negotiate_deflate(offer, max_message_size)
@@ -124,5 +147,6 @@ def connect(
         channel,
         max_message_size=max_message_size,
         max_frame_size=max_frame_size,
+        turn=turn or Turns(),
         deflate=negotiated[1] if negotiated else None,
     )

@@ -18,6 +18,7 @@ import sys
 import threading
 import traceback
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.apps import apps
@@ -295,7 +296,7 @@ class Command(RunserverCommand):  # type: ignore[misc]
             return application
         from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 
-        return ASGIStaticFilesHandler(application)
+        return partial(_with_static_files, ASGIStaticFilesHandler(application))
 
     def get_handler(self, *args: Any, **options: Any) -> Any:
         """The WSGI application for ``--noasgi``, with static files too."""
@@ -320,3 +321,12 @@ class Command(RunserverCommand):  # type: ignore[misc]
         if line is not None:
             text = getattr(self.style, line.style)(line.text) if line.style else line.text
             logger.log(line.level, text, details)
+
+
+async def _with_static_files(handler: Any, scope: Any, receive: Any, send: Any) -> None:
+    """Serve static files also where their URL does not begin with the root path, as each scope's path does."""
+    if scope["type"] == "http":
+        path = scope["path"].removeprefix(scope["root_path"])
+        if handler._should_handle(path):
+            scope = {**scope, "path": path}
+    await handler(scope, receive, send)

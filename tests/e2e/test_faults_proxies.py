@@ -1,0 +1,543 @@
+"""Faults behind proxies by letter and number: prefixes, PROXY headers, dual-stack sockets; with real nginx, HAProxy."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import socket
+import ssl
+import struct
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+import trustme
+from websockets.asyncio.client import connect as open_websocket
+from websockets.sync.client import connect as websocket
+
+from asgiserver import Server
+from tests.e2e.live import Peer, answer, connect, in_loop, serve
+from tests.e2e.server import DEADLINE, ServerProcess, connects, free_port, run_command, wait_for
+from tests.programs import require
+
+FRAMEWORKS = '''
+import os
+import django
+from django.conf import settings
+settings.configure(
+    SECRET_KEY="x", ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, FORCE_SCRIPT_NAME=os.environ.get("SCRIPT_NAME"),
+    MIDDLEWARE=["django.middleware.common.CommonMiddleware"], LOGGING_CONFIG=None,
+)
+django.setup()
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.core.asgi import get_asgi_application
+from django.http import JsonResponse
+from django.urls import path, reverse
+from fastapi import FastAPI, Request, WebSocket
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+
+class Consumer(AsyncJsonWebsocketConsumer):
+    async def connect(self):
+        await self.accept()
+        await self.send_json({"number": self.scope["url_route"]["kwargs"]["number"], "path": self.scope["path"]})
+
+def item(request, number):
+    return JsonResponse({"number": number, "path": request.path, "url": reverse("item", args=[number])})
+
+urlpatterns = [path("sub/item/<int:number>/", item, name="item")]
+django_ = ProtocolTypeRouter({
+    "http": get_asgi_application(),
+    "websocket": URLRouter([path("sub/chat/<int:number>/", Consumer.as_asgi())]),
+})
+
+async def get_item(request: Request):
+    url = request.url_for("item", number=request.path_params["number"]).path
+    return {"number": int(request.path_params["number"]), "path": request.url.path, "url": url}
+
+async def chat(websocket: WebSocket):
+    await websocket.accept()
+    await websocket.send_json({"number": int(websocket.path_params["number"]), "path": websocket.url.path})
+    await websocket.close()
+
+async def respond(request):
+    return JSONResponse(await get_item(request))
+
+inner = FastAPI()
+inner.get("/item/{number}/", name="item")(get_item)
+inner.websocket("/chat/{number}/")(chat)
+fastapi_ = FastAPI()
+fastapi_.mount("/sub", inner)
+
+starlette_ = Starlette(routes=[Mount("/sub", routes=[
+    Route("/item/{number}/", respond, name="item"), WebSocketRoute("/chat/{number}/", chat),
+])])
+'''
+
+NGINX = """
+daemon off;
+pid {folder}/pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    {temporary}
+    proxy_http_version 1.1;
+    proxy_set_header Host $http_host;
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection $http_connection;
+    server {{ listen 127.0.0.1:{strips}; {stripping} }}
+    server {{ listen 127.0.0.1:{keeps}; {keeping} }}
+}}
+"""
+
+#: What each application is served with.
+APPLICATIONS: dict[str, tuple[str, dict[str, str]]] = {
+    "django": ("frameworks:django_", {}),
+    "forced": ("frameworks:django_", {"SCRIPT_NAME": "/forced"}),
+    "fastapi": ("frameworks:fastapi_", {}),
+    "starlette": ("frameworks:starlette_", {}),
+}
+
+
+class Site(NamedTuple):
+    """The ports of an nginx that strips the prefix and of one that keeps it, and the servers behind both."""
+
+    strips: int
+    keeps: int
+    servers: dict[str, ServerProcess]
+
+
+@contextmanager
+def program(command: list[str], *ports: int) -> Iterator[None]:
+    """A program while it listens on ``ports``."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: all(map(connects, ports)) or process.poll() is not None)
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        yield
+    finally:
+        process.terminate()
+        process.communicate(timeout=DEADLINE)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    nginx = require("nginx")
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "frameworks.py").write_text(FRAMEWORKS)
+    with ExitStack() as stack:
+        servers = {
+            name: stack.enter_context(
+                ServerProcess("-p", "0", "--root-path", f"/{name}", "--app-dir", str(folder), application, env=env)
+            )
+            for name, (application, env) in APPLICATIONS.items()
+        }
+        ports = free_port(), free_port()
+        locations = {end: "".join(f"location /{name}/ {{ proxy_pass {server.url}{end}; }}\n"
+                                  for name, server in servers.items()) for end in ("/", "")}  # fmt: skip
+        kinds = ("proxy", "fastcgi", "uwsgi", "scgi")
+        (folder / "nginx.conf").write_text(NGINX.format(
+            folder=folder, strips=ports[0], keeps=ports[1], stripping=locations["/"], keeping=locations[""],
+            temporary="".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds),
+        ))  # fmt: skip
+        stack.enter_context(program([nginx, "-c", str(folder / "nginx.conf"), "-p", str(folder)], *ports))
+        yield Site(*ports, servers)
+
+
+@pytest.mark.parametrize("proxy", ["strips", "keeps"])
+@pytest.mark.parametrize("name", APPLICATIONS)
+class TestPrefix:
+    """C2: a proxy before the server may strip the prefix or keep it."""
+
+    def test_mounts_are_found_and_urls_have_it(self, site: Site, proxy: str, name: str) -> None:
+        port, path = getattr(site, proxy), f"/{name}/sub/item/7/"
+        found = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=DEADLINE)
+        assert found.json() == {"number": 7, "path": path, "url": path}
+
+    def test_websockets_are_found(self, site: Site, proxy: str, name: str) -> None:
+        path = f"/{name}/sub/chat/7/"
+        with websocket(f"ws://127.0.0.1:{getattr(site, proxy)}{path}", open_timeout=DEADLINE) as peer:
+            received = re.sub(r"\s", "", str(peer.recv(DEADLINE)))
+        assert received == f'{{"number":7,"path":"{path}"}}'
+
+    def test_redirects_have_it(self, site: Site, proxy: str, name: str) -> None:
+        origin = f"http://127.0.0.1:{getattr(site, proxy)}"
+        found = httpx.get(f"{origin}/{name}/sub/item/7", timeout=DEADLINE)
+        assert found.is_redirect
+        assert found.headers["location"].removeprefix(origin) == f"/{name}/sub/item/7/"
+
+    def test_the_access_log_has_what_the_client_asked_for(self, site: Site, proxy: str, name: str) -> None:
+        target = f"/{name}/sub/{proxy}%20nothing?a=b"
+        assert httpx.get(f"http://127.0.0.1:{getattr(site, proxy)}{target}", timeout=DEADLINE).status_code == 404
+        server = site.servers[name]
+        wait_for(lambda: f'"GET {target}" ' in server.output())
+
+    def test_what_is_not_there_is_answered_404(self, site: Site, proxy: str, name: str) -> None:
+        for path in (f"/{name}/", f"/{name}/sub{name}/item/7/", f"/{name}/sub/item/7/x/"):
+            assert httpx.get(f"http://127.0.0.1:{getattr(site, proxy)}{path}", timeout=DEADLINE).status_code == 404
+
+
+def test_the_documentation_of_fastapi_finds_its_description(site: Site) -> None:
+    """C2."""
+    for port in (site.strips, site.keeps):
+        page = httpx.get(f"http://127.0.0.1:{port}/fastapi/docs", timeout=DEADLINE).text
+        assert "'/fastapi/openapi.json'" in page
+        assert httpx.get(f"http://127.0.0.1:{port}/fastapi/openapi.json", timeout=DEADLINE).status_code == 200
+
+
+def test_a_root_path_that_is_encoded_is_refused_in_one_line() -> None:
+    """C2."""
+    result = run_command("-p", "0", "--root-path", "/caf%C3%A9", "examples.hello")
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "root_path: expected a decoded path" in result.stderr
+
+
+class Recorder:
+    """Keeps the scopes, and answers."""
+
+    def __init__(self) -> None:
+        self.scopes: list[dict[str, Any]] = []
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
+        if scope["type"] == "http":
+            await answer(send, b"ok")
+        else:
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close"})
+
+    @property
+    def seen(self) -> tuple[Any, Any, str]:
+        """The latest scope's client, server, and scheme."""
+        scope = self.scopes[-1]
+        ends = [None if scope[key] is None else tuple(scope[key]) for key in ("client", "server")]
+        return ends[0], ends[1], scope["scheme"]
+
+
+class TestOptions:
+    @pytest.mark.parametrize("http", ["h11", "httptools"])
+    @in_loop
+    async def test_of_the_whole_server_have_no_path_that_a_prefix_belongs_to(self, http: str) -> None:
+        """C2: ``OPTIONS *``."""
+        application = Recorder()
+        async with serve(application, root_path="/shop", http=http) as server, connect(server) as peer:
+            for target in ("*", "/x", "/shop/x"):
+                assert (await peer.request("OPTIONS", target)).status == 200
+        assert [(scope["path"], scope["raw_path"]) for scope in application.scopes] == [
+            ("*", b"*"), ("/shop/x", b"/shop/x"), ("/shop/x", b"/shop/x"),
+        ]  # fmt: skip
+
+
+class TestExtensions:
+    @pytest.mark.parametrize("http", ["h11", "httptools"])
+    @pytest.mark.parametrize("kind", ["http", "websocket"])
+    @in_loop
+    async def test_what_one_request_writes_into_them_no_other_sees(self, kind: str, http: str) -> None:
+        """C11."""
+        seen: list[Any] = []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            values = [*scope["extensions"].values(), scope["asgi"]]
+            seen.append([dict(value) for value in values])
+            for value in values:
+                value["user"] = "grace"
+            await Recorder()(scope, receive, send)
+
+        async with serve(application, http=http) as server:
+            for _ in range(2):
+                host, port = server.listening_addresses[0]
+                if kind == "websocket":
+                    async with open_websocket(f"ws://{host}:{port}/") as peer:
+                        await peer.wait_closed()
+                else:
+                    async with connect(server) as raw:
+                        await raw.request("GET", "/")
+                        await raw.request("GET", "/")
+        assert len(seen) >= 2
+        assert all(each == seen[0] for each in seen)
+        assert "grace" not in str(seen)
+
+
+class Certificate(NamedTuple):
+    pem: Path
+    client: ssl.SSLContext
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    authority = trustme.CA()
+    pem = tmp_path_factory.mktemp("certificate") / "both.pem"
+    authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pem)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return Certificate(pem, client)
+
+
+HAPROXY = """
+defaults
+    timeout connect 10s
+    timeout client 10s
+    timeout server 10s
+listen v1
+    mode tcp
+    bind 127.0.0.1:{v1}
+    server s 127.0.0.1:{plain} send-proxy
+listen v2_ssl
+    mode tcp
+    bind 127.0.0.1:{v2_ssl} ssl crt {pem}
+    server s 127.0.0.1:{plain} send-proxy-v2-ssl
+listen v2_plain
+    mode tcp
+    bind 127.0.0.1:{v2_plain}
+    server s 127.0.0.1:{plain} send-proxy-v2-ssl
+listen through
+    mode tcp
+    bind 127.0.0.1:{through}
+    server s 127.0.0.1:{tls} send-proxy-v2
+listen fields
+    mode http
+    bind 127.0.0.1:{fields}
+    http-request set-header X-Forwarded-Proto https
+    server s 127.0.0.1:{plain} send-proxy-v2
+"""
+
+# Twisted's own way of reading a key has changed in pyOpenSSL.
+twisteds_tls = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+
+
+@asynccontextmanager
+async def behind_haproxy(application: Any, certificate: Certificate, folder: Path) -> AsyncIterator[dict[str, int]]:
+    """A server with a plain port and one of TLS, behind a real HAProxy; the ports of HAProxy by their names."""
+    haproxy, loopback = require("haproxy"), "interface=127.0.0.1"
+    endpoints = (
+        f"haproxy:tcp:0:{loopback}", f"haproxy:ssl:0:{loopback}:privateKey={certificate.pem}:certKey={certificate.pem}",
+    )  # fmt: skip
+    async with serve(application, port=None, endpoints=endpoints, proxy_headers=True) as server:
+        names = ("v1", "v2_ssl", "v2_plain", "through", "fields")
+        ports = {name: free_port() for name in names}
+        plain, tls = (port for _, port in server.listening_addresses)
+        configuration = folder / "haproxy.cfg"
+        configuration.write_text(HAPROXY.format(**ports, plain=plain, tls=tls, pem=certificate.pem))
+        context = program([haproxy, "-db", "-f", str(configuration)], *ports.values())
+        await asyncio.to_thread(context.__enter__)
+        try:
+            yield ports
+        finally:
+            await asyncio.to_thread(context.__exit__, None, None, None)
+
+
+class TestHAProxy:
+    """C3: the program itself."""
+
+    @twisteds_tls
+    @in_loop
+    async def test_its_headers_are_understood(self, certificate: Certificate, tmp_path: Path) -> None:
+        application = Recorder()
+        async with behind_haproxy(application, certificate, tmp_path) as ports:
+            for name, tls, scheme in (
+                ("v1", False, "http"),
+                ("v2_ssl", True, "https"),
+                ("v2_plain", False, "http"),
+                ("through", True, "https"),
+                ("fields", False, "https"),
+            ):
+                streams = await asyncio.open_connection(
+                    "127.0.0.1", ports[name], ssl=certificate.client if tls else None
+                )
+                async with Peer(*streams) as peer:
+                    assert (await peer.request("GET", "/")).status == 200, name
+                    own = peer.writer.get_extra_info("sockname")
+                assert application.seen == (own, ("127.0.0.1", ports[name]), scheme), name
+            async with open_websocket(f"wss://localhost:{ports['v2_ssl']}/", ssl=certificate.client) as opened:
+                await opened.wait_closed()
+            assert application.scopes[-1]["scheme"] == "wss"
+
+
+V1 = b"PROXY TCP4 203.0.113.7 198.51.100.1 4711 443\r\n"
+V2 = b"\r\n\r\n\0\r\nQUIT\n"
+INET = b"\xcb\0\x71\7\xc6\x33\x64\1" + struct.pack("!HH", 4711, 443)
+V2_TLS = V2 + struct.pack("!BBH", 0x21, 0x11, len(INET) + 8) + INET + b"\x20\0\5\1\0\0\0\0"
+CLIENT, SERVER = ("203.0.113.7", 4711), ("198.51.100.1", 443)
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "asgiserver.wire"]
+
+
+class TestPROXYHeader:
+    """C3."""
+
+    ENDPOINT = {"port": None, "endpoints": ("haproxy:tcp:0:interface=127.0.0.1",)}
+
+    @pytest.mark.parametrize("http", ["h11", "httptools"])
+    @in_loop
+    async def test_fields_of_the_machine_that_has_connected_are_read(self, http: str) -> None:
+        application = Recorder()
+        async with serve(application, proxy_headers=True, http=http, **self.ENDPOINT) as server:
+            for head, field, seen in (
+                (V1, "X-Forwarded-Proto: https", (CLIENT, SERVER, "https")),
+                (V1, "Forwarded: proto=https", (CLIENT, SERVER, "https")),
+                (V2_TLS, "A: b", (CLIENT, SERVER, "https")),
+                (V2_TLS, "X-Forwarded-Proto: http", (CLIENT, SERVER, "http")),
+                (V1, "X-Forwarded-For: 192.0.2.1", (CLIENT, SERVER, "http")),
+            ):
+                async with connect(server) as peer:
+                    await peer.send(head)
+                    assert (await peer.request("GET", "/", field)).status == 200
+                assert application.seen == seen
+
+    @in_loop
+    async def test_of_another_machine_they_are_not(self) -> None:
+        application = Recorder()
+        settings = {"proxy_headers": True, "forwarded_allow_ips": ("203.0.113.7",), **self.ENDPOINT}
+        async with serve(application, **settings) as server, connect(server) as peer:
+            await peer.send(V1)
+            await peer.request("GET", "/", "X-Forwarded-Proto: https", "X-Forwarded-For: 192.0.2.1")
+        assert application.seen == (CLIENT, SERVER, "http")
+
+    @in_loop
+    async def test_of_a_unix_socket_makes_no_client_a_unix_peer(self) -> None:
+        application = Recorder()
+        settings = {"proxy_headers": True, "forwarded_allow_ips": ("127.0.0.1", "unix"), **self.ENDPOINT}
+        head = V2 + b"\x21\x31\0\xd8" + b"/client".ljust(108, b"\0") + b"/run/web".ljust(108, b"\0")
+        async with serve(application, **settings) as server, connect(server) as peer:
+            await peer.send(head)
+            await peer.request("GET", "/", "X-Forwarded-For: 192.0.2.1")
+        assert application.seen == (None, ("/run/web", None), "http")
+
+    @pytest.mark.parametrize(
+        ("allowed", "data", "reason"),
+        [
+            (("10.0.0.0/8", "unix"), V1, "proxy_allow_ips does not name it"),
+            ((), V1, "proxy_allow_ips does not name it"),
+            (("*",), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "it does not begin with a PROXY header"),
+            (("*",), b'PROXY TCP6 fe80::1%x"y ::1 1 2\r\n', "the line of its PROXY header is malformed"),
+            (("*",), b"PROXY TCP4 203.0.113.7 198.51.100.1 +1 1_1\r\n", "the line of its PROXY header is malformed"),
+            (("*",), V2 + b"\x21\x11\0\x04" + bytes(4), "the addresses in its PROXY header are cut off"),
+        ],
+    )
+    @in_loop
+    async def test_that_is_refused_is_one_line_in_the_log(
+        self, allowed: Any, data: bytes, reason: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        application = Recorder()
+        async with serve(application, proxy_allow_ips=allowed, **self.ENDPOINT) as server, connect(server) as peer:
+            try:
+                await peer.send(data)
+            except ConnectionError:
+                pass
+            assert await peer.closed()
+        assert lines(caplog) == [f"Refused a connection from 127.0.0.1: {reason}"]
+        assert not [record for record in caplog.records if record.levelno > logging.INFO]
+        assert not application.scopes
+
+    @pytest.mark.parametrize(("allowed", "closed"), [(("unix",), False), (("127.0.0.1",), True)])
+    @in_loop
+    async def test_of_a_proxy_on_a_unix_socket(self, allowed: Any, closed: bool, tmp_path: Path) -> None:
+        path, application = str(tmp_path / "s"), Recorder()
+        settings = {"port": None, "endpoints": (f"haproxy:unix:{path}",), "proxy_allow_ips": allowed}
+        async with serve(application, **settings), Peer(*await asyncio.open_unix_connection(path)) as peer:
+            if closed:
+                assert await peer.closed()
+                return
+            await peer.send(V1)
+            assert (await peer.request("GET", "/")).status == 200
+        assert application.seen == (CLIENT, SERVER, "http")
+
+    @twisteds_tls
+    @in_loop
+    async def test_comes_before_tls(self, certificate: Certificate) -> None:
+        application = Recorder()
+        endpoint = f"haproxy:ssl:0:interface=127.0.0.1:privateKey={certificate.pem}:certKey={certificate.pem}"
+        async with serve(application, port=None, endpoints=(endpoint,)) as server:
+            [description] = [each.description for each in server.listeners]
+            assert description.startswith("https://127.0.0.1:")
+            for cut in (None, 5, len(V2_TLS) - 1):
+                async with connect(server) as peer:
+                    for piece in (V2_TLS[:cut], V2_TLS[cut:] if cut else b""):
+                        await peer.send(piece)
+                    await peer.writer.start_tls(certificate.client, server_hostname="localhost")
+                    assert (await peer.request("GET", "/")).status == 200
+                assert application.seen == (CLIENT, SERVER, "https")
+
+    @twisteds_tls
+    @in_loop
+    async def test_within_tls_is_none(self, certificate: Certificate, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        endpoint = f"haproxy:ssl:0:interface=127.0.0.1:privateKey={certificate.pem}:certKey={certificate.pem}"
+        async with serve(Recorder(), port=None, endpoints=(endpoint,)) as server, connect(server) as peer:
+            await peer.send(b"\x16\x03\x01\x02\0\1")
+            assert await peer.closed()
+        assert lines(caplog) == ["Refused a connection from 127.0.0.1: it does not begin with a PROXY header"]
+
+
+@contextmanager
+def dual_stack() -> Iterator[socket.socket]:
+    """A listening socket of IPv6 that takes IPv4, on the loopback address alone."""
+    with socket.socket(socket.AF_INET6) as sock:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(("::ffff:127.0.0.1", 0))
+        sock.listen()
+        yield sock
+
+
+MAPPED = r"interface=\:\:ffff\:127.0.0.1"
+
+
+class TestDualStack:
+    """C4: an IPv4-mapped address is one of IPv4."""
+
+    async def ask(self, server: Server, head: bytes, field: str, context: ssl.SSLContext | None) -> tuple[str, int]:
+        port = server.listening_addresses[0][1]
+        streams = await asyncio.open_connection("127.0.0.1", port)
+        async with Peer(*streams) as peer:
+            own: tuple[str, int] = peer.writer.get_extra_info("sockname")
+            await peer.send(head)
+            if context is not None:
+                await peer.writer.start_tls(context, server_hostname="localhost")
+            assert (await peer.request("GET", "/", field)).status == 200
+        return own
+
+    @pytest.mark.parametrize("kind", ["fd", "tcp6", "ssl", "haproxy"])
+    @twisteds_tls
+    @in_loop
+    async def test_in_scope_and_log_and_for_trust(
+        self, kind: str, certificate: Certificate, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        application, context = Recorder(), certificate.client if kind == "ssl" else None
+        head = b"PROXY UNKNOWN\r\n" if kind == "haproxy" else b""
+        with dual_stack() as sock:
+            endpoint = {
+                "fd": f"fd:fileno={sock.fileno()}",
+                "haproxy": f"haproxy:fd:fileno={sock.fileno()}",
+                "tcp6": f"tcp6:0:{MAPPED}",
+                "ssl": f"ssl:0:{MAPPED}:privateKey={certificate.pem}",
+            }[kind]
+            async with serve(application, port=None, endpoints=(endpoint,), proxy_headers=True) as server:
+                port = server.listening_addresses[0][1]
+                own = await self.ask(server, head, "A: b", context)
+                scheme = "https" if kind == "ssl" else "http"
+                assert application.seen == (own, ("127.0.0.1", port), scheme)
+                await self.ask(server, head, "X-Forwarded-For: 192.0.2.1", context)
+                assert application.seen[0] == ("192.0.2.1", 0)
+        assert any(message.startswith(f"127.0.0.1:{own[1]} - - ") for message in caplog.messages)
+
+    @in_loop
+    async def test_in_a_proxys_header_too(self) -> None:
+        application = Recorder()
+        head = b"PROXY TCP6 ::ffff:203.0.113.7 ::FFFF:C633:6401 4711 443\r\n"
+        async with serve(application, **TestPROXYHeader.ENDPOINT) as server:
+            await self.ask(server, head, "A: b", None)
+        assert application.seen == (CLIENT, SERVER, "http")
