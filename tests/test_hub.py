@@ -1087,6 +1087,32 @@ class TestChains:
         assert record.levelno == (logging.INFO if left and expected else logging.ERROR)
 
 
+class TestLogging:
+    @pytest.mark.parametrize("error", [RecursionError("of a handler"), ValueError("of a handler")], ids=repr)
+    def test_a_log_that_fails_keeps_no_exchange_open(
+        self, error: Exception, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A4."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            raise KeyError
+
+        async def main() -> None:
+            served = Served(application)
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context["exception"]))
+            monkeypatch.setattr(served.hub, "application_failed", fail)
+            _, stream = await served.open()
+            assert (stream.status, stream.calls[-1], served.running) == (500, "end", 0)
+            assert served.clock.getDelayedCalls() == []
+
+        def fail(*_: object) -> None:
+            raise error
+
+        unhandled: list[BaseException] = []
+        asyncio.run(main())
+        assert unhandled == [error]
+
+
 class TestUpload:
     """C13: an upload that the client gives up is nobody's failure."""
 
