@@ -6,12 +6,13 @@ import asyncio
 import contextvars
 import logging
 from functools import partial
+from types import MethodType
 from typing import Any
 
 from .asgi.deadlines import Deadline
 from .asgi.exchange import Exchange, State, logged_request
 from .asgi.http import HTTPExchange
-from .asgi.interfaces import Application, Clock, Message, Stream
+from .asgi.interfaces import Application, Clock, Stream
 from .asgi.scope import Addresses, Request, ScopeBuilder
 from .asgi.websocket import WebSocketExchange
 from .errors import ClientDisconnected, RequestError
@@ -39,7 +40,9 @@ class Hub:
     :ivar application: the ASGI 3 application.
     :ivar action_logger: called as Daphne calls it, ``(protocol, action, details)``.
     :ivar connections: all that are open.
-    :ivar stopping: no connection is used again after its current response.
+    :ivar keep_alive_timeout: how long a connection may be idle, in seconds; less while the server stops.
+    :ivar stopping: no connection is used again after its next response.
+    :ivar ending: half of ``graceful_timeout`` is over, so responses that stream without end are asked to end.
     :ivar refusing: no request is begun any more.
     :ivar contained: what an application may raise without ending the loop, besides Exception.
     """
@@ -54,7 +57,9 @@ class Hub:
         self.fields = DefaultFields(settings.server_name, settings.headers)
         self.connections: set[HTTPConnection] = set()
         self._turned_away: set[HTTPConnection] = set()
+        self.keep_alive_timeout = settings.keep_alive_timeout
         self.stopping = False
+        self.ending = False
         self.refusing = False
         self.contained: tuple[type[BaseException], ...] = (SystemExit,)
         self._tasks: dict[Exchange, asyncio.Task[None]] = {}
@@ -155,19 +160,15 @@ class Hub:
 
     async def _run_application(self, exchange: Exchange) -> None:
         try:
-            await self.application(exchange.scope, exchange.receive, partial(self.handle_reply, exchange))
+            await self.application(exchange.scope, exchange.receive, MethodType(self.handle_reply, exchange))
         except self.contained as error:
             raise _contained(error) from error
 
     def _task_done(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
         self.application_done(exchange, asyncio.CancelledError() if task.cancelled() else task.exception())
 
-    async def handle_reply(self, exchange: Exchange, message: Message) -> None:
-        """The one way of an application's messages out: Daphne's name for it, and the place to look at each of them.
-
-        Raises as :meth:`.Exchange.handle_reply` does.
-        """
-        await exchange.handle_reply(message)
+    #: Daphne's name for the one way of an application's messages out, and the place where a subclass may look at each.
+    handle_reply = staticmethod(Exchange.handle_reply)
 
     def application_done(self, exchange: Exchange, error: BaseException | None) -> None:
         """An application has ended: log its failure, and end what it left open. The only place that does.

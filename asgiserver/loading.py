@@ -77,14 +77,14 @@ def as_asgi3(application: Any, interface: str = "auto") -> Application:
 def _wrapped(application: Any, interface: str) -> Application:
     wrapped: Any
     if interface == "wsgi":
-        from asgiref.wsgi import WsgiToAsgi
+        from .wsgi import WSGI
 
-        wrapped = WsgiToAsgi(application)
+        wrapped = WSGI(application)
     else:
         from asgiref.compatibility import double_to_single_callable
 
         wrapped = double_to_single_callable(application)
-    wrapped._asgi_single_callable = True
+        wrapped._asgi_single_callable = True
     single: Application = wrapped
     return single
 
@@ -213,8 +213,8 @@ def _interface_of_signature(application: Callable[..., Any]) -> str:
     two = len(positional) == required == 2 and not variadic
     if two or any(each.name == "start_response" for each in positional):
         raise SettingsError(
-            f"{_described(application)} looks like a WSGI application; wrap it with asgiref.wsgi.WsgiToAsgi "
-            "or use --interface wsgi"
+            f"{_described(application)} looks like a WSGI application; use --interface wsgi "
+            "or wrap it with asgiserver.wsgi.WSGI"
         )
     if required == 1 and not variadic:
         return "asgi2"

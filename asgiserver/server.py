@@ -214,17 +214,23 @@ class Server(Hub):
             await listener.close()
 
     async def _drain(self) -> None:
-        """Let what runs finish within ``graceful_timeout``, then end it."""
+        """Let what runs finish within ``graceful_timeout``, then end it.
+
+        Connections between two requests go on for ``graceful_idle``, and close behind their next response: a peer that
+        was not told that its connection closes may have sent a request already, and would lose it.
+        """
+        timeout, now = self.settings.graceful_timeout, asyncio.get_running_loop().time
+        deadline = None if timeout is None else now() + timeout
+        limits = self.settings.graceful_idle, timeout, self.keep_alive_timeout
+        self.keep_alive_timeout = idle = min(limit for limit in limits if limit is not None)
         self.stopping = True
         for connection in list(self.connections):
             connection.server_stopping()
-        timeout, now = self.settings.graceful_timeout, asyncio.get_running_loop().time
-        deadline = None if timeout is None else now() + timeout
-        in_time = await self._wait_until(lambda: not self._tasks, deadline)
+        in_time = await self._wait_for_applications(deadline)
         if in_time:
-            # Peers may still owe a close frame, or the rest of a request that is answered like any other.
-            await self._wait_until(lambda: not self.connections, now() + _LAST_WAIT)
-            in_time = await self._wait_until(lambda: not self._tasks, deadline)
+            # Peers may still owe a close frame, or a request, or the rest of one, which is answered like any other.
+            await self._wait_until(lambda: not self.connections, now() + idle + _LAST_WAIT)
+            in_time = await self._wait_for_applications(deadline)
         self.refusing = True
         if not in_time:
             await self._cancel_applications()
@@ -232,6 +238,17 @@ class Server(Hub):
             connection.finish()
         # Then what was written only has to be sent.
         await self._wait_until(lambda: not self.connections, deadline and max(deadline, now() + _LAST_WAIT))
+
+    async def _wait_for_applications(self, deadline: float | None) -> bool:
+        """True once all have ended, False at the ``deadline``; half of the time before it event streams are told."""
+        timeout = self.settings.graceful_timeout
+        if deadline is not None and timeout is not None and not self.ending:
+            if await self._wait_until(lambda: not self._tasks, deadline - timeout / 2):
+                return True
+            self.ending = True
+            for exchange in list(self._tasks):
+                exchange.server_stopping()
+        return await self._wait_until(lambda: not self._tasks, deadline)
 
     async def _cancel_applications(self) -> None:
         timeout = self.settings.graceful_timeout or 0

@@ -116,6 +116,9 @@ class Settings:
     graceful_timeout: float | None = _field(10.0, APPLICATION,
                                             "Time for running requests to finish after a stop signal; "
                                             "-1 for no limit.", unit="s", off="negative")
+    graceful_idle: float = _field(0.5, APPLICATION,
+                                  "Time after a stop signal in which idle connections may still send a request, "
+                                  "within the graceful timeout; 0 closes them at once.", unit="s", minimum=0)
     application_close_timeout: float | None = _field(
         10.0, APPLICATION, "Time an application may run on after its client has left before it is cancelled; "
         "-1 for no limit.", unit="s", off="negative")

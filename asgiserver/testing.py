@@ -62,7 +62,8 @@ class LiveServer:
     :param raise_exceptions: raise what the application raised, at the end of the block: the exception itself, or an
         ``ExceptionGroup`` of several. When the block itself raises, they are notes of its exception instead.
     :param startup_timeout: seconds for the server to start.
-    :param settings: single settings, as those of :class:`asgiserver.Server`. ``graceful_timeout`` is 1 s unless given.
+    :param settings: single settings, as those of :class:`asgiserver.Server`. Unless given,
+        ``graceful_timeout`` is 1 s and ``graceful_idle`` 0.
     :raises SettingsError: a setting is wrong or unknown.
 
     Entering the block raises :class:`StartupError` when the server does not start; leaving it raises ``RuntimeError``
@@ -87,7 +88,8 @@ class LiveServer:
         self.raise_exceptions = raise_exceptions
         self.startup_timeout = startup_timeout
         self._process = process
-        self._settings = Settings.from_keywords(**{"host": host, "port": port, "graceful_timeout": 1, **settings})
+        quick = {"graceful_timeout": 1, "graceful_idle": 0}
+        self._settings = Settings.from_keywords(**{"host": host, "port": port, **quick, **settings})
         self._place: InTask | InProcess | None = None
         self._running = False
 

@@ -58,7 +58,7 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def events(receive: Any, send: Any) -> None:
-    """Send events and wait for the client's leave at the same time; the leave ends the sending."""
+    """Send events and wait for the end at the same time: the client leaves, or the server stops."""
     # A proxy that collects responses before it passes them on would hold the events back: nginx reads this field.
     headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -69,6 +69,8 @@ async def events(receive: Any, send: Any) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         sending.cancel()
+    # Nobody gets this when the client has left. When the server stops, the stream ends in order.
+    await send({"type": "http.response.body"})
 
 
 async def send_events(send: Any) -> None:

@@ -194,6 +194,8 @@ class FakeHub:
         self.logs_actions = logs_actions
         self.actions: list[tuple[str, str, dict[str, Any]]] = []
         self.gone: list[Exchange] = []
+        self.stopping = False
+        self.ending = False
 
     def exchange_gone(self, exchange: Exchange) -> None:
         self.gone.append(exchange)
@@ -242,6 +244,7 @@ class WireHub:
         self.clock = Clock()
         self.fields = fields()
         self.reader = Readers(self.settings)
+        self.keep_alive_timeout = self.settings.keep_alive_timeout
         self.stopping = False
         self.accepting = True
         self.refusal: RequestError | None = None

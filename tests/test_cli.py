@@ -239,7 +239,7 @@ class TestAbbreviations:
         assert expanded(["--root=/a=b--verb"]) == ["--root-path=/a=b--verb"]
 
     def test_flags_that_are_new_here_can_be_shortened_too(self) -> None:
-        assert settings_of("--grace", "3").graceful_timeout == 3
+        assert settings_of("--graceful-t", "3").graceful_timeout == 3
 
     def test_an_ambiguous_one_is_refused(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert "ambiguous option: --limit" in refusal(capsys, "--limit", "3", "module:app")

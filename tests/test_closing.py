@@ -151,11 +151,26 @@ class TestClosing:
         assert transport.half_closed
         assert transport.sent == b""
 
-    def test_connection_that_was_never_used_is_closed_when_the_server_stops(self) -> None:
-        """T271."""
-        _, connection, transport = connected()
+    def test_connection_that_was_never_used_is_closed_a_while_after_the_server_stops(self) -> None:
+        """B1, T271: what its peer has connected for may be on the way."""
+        hub, connection, transport = connected()
+        hub.stopping, hub.keep_alive_timeout = True, 0.5
         connection.server_stopping()
+        hub.clock.advance(0.4)
+        assert not transport.half_closed
+        hub.clock.advance(0.1)
         assert transport.half_closed
+
+    def test_connection_that_closes_is_left_alone_when_the_server_stops(self) -> None:
+        """B1."""
+        hub, connection, transport = connected(close_timeout=5)
+        connection.close()
+        hub.stopping, hub.keep_alive_timeout = True, 0.5
+        connection.server_stopping()
+        hub.clock.advance(4)
+        assert not transport.disconnecting
+        hub.clock.advance(1)
+        assert transport.disconnecting
 
 
 class TestThePeersEnd:

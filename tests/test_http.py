@@ -495,3 +495,115 @@ class TestActions:
         made.send(START)
         made.send(LAST)
         assert made.hub.actions == []
+
+
+class TestStopping:
+    """B6. An application that listens is told to end a stream whose end nobody knows."""
+
+    @staticmethod
+    def streaming(*messages: dict[str, Any]) -> Made:
+        made = Made()
+        made.upload()
+        assert made.receive() == request(b"")
+        for message in messages or (START, MORE):
+            made.send(message)
+        return made
+
+    @pytest.mark.parametrize("messages", [(START,), (START, MORE)])
+    def test_who_waits_is_told_when_the_end_is_near(self, messages: Any) -> None:
+        async def main() -> None:
+            made = self.streaming(*messages)
+            waiting = asyncio.ensure_future(made.exchange.receive())
+            await settle()
+            made.hub.stopping = True
+            made.exchange.server_stopping()
+            await settle()
+            assert not waiting.done()
+            made.hub.ending = True
+            made.exchange.server_stopping()
+            await settle()
+            assert waiting.done()
+            assert waiting.result() == DISCONNECT
+            assert await made.exchange.receive() == DISCONNECT
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize(
+        "messages",
+        [
+            (),
+            ({**START, "headers": [(b"content-length", b"6")]},),
+            ({**START, "headers": [(b"content-length", b"6")]}, MORE),
+        ],
+    )
+    def test_a_response_with_an_end_may_run_to_it(self, messages: Any) -> None:
+        made = Made()
+        made.upload()
+        made.receive()
+        for message in messages:
+            made.send(message)
+        made.hub.stopping = made.hub.ending = True
+        assert would_wait(made.exchange.receive)
+        assert not made.exchange.answered
+
+    def test_a_body_that_still_comes_is_received_first(self) -> None:
+        made = Made("POST")
+        made.upload(b"a", end=False)
+        made.send(START)
+        made.send(MORE)
+        made.hub.stopping = made.hub.ending = True
+        assert made.receive() == request(b"a", True)
+        assert would_wait(made.exchange.receive)
+        made.upload(b"b")
+        assert [made.receive() for _ in range(2)] == [request(b"b"), DISCONNECT]
+
+    def test_who_was_told_may_end_the_response_in_order(self) -> None:
+        made = self.streaming()
+        made.hub.stopping = made.hub.ending = True
+        assert made.receive() == DISCONNECT
+        made.send(MORE)
+        made.send(LAST)
+        assert (made.exchange.state, made.stream.data) == (State.COMPLETE, b"abcabcdef")
+        assert made.stream.calls[-1] == "end"
+
+    @pytest.mark.parametrize("told", [True, False])
+    @pytest.mark.parametrize(
+        ("messages", "failed", "status", "calls"),
+        [
+            ((START, MORE), False, 200, ["respond", "abort"]),
+            ((START, MORE), True, 200, ["respond", "abort"]),
+            ((START,), False, 503, ["respond", "end"]),
+            ((START,), True, 500, ["respond", "end"]),
+        ],
+    )
+    def test_who_leaves_a_stream_is_not_at_fault_but_it_does_not_look_complete(
+        self, told: bool, messages: Any, failed: bool, status: int, calls: list[str]
+    ) -> None:
+        """An application may also have learned otherwise that the server stops."""
+        made = self.streaming(*messages)
+        made.hub.stopping = True
+        if told:
+            made.hub.ending = True
+            assert made.receive() == DISCONNECT
+        assert made.exchange.answered
+        made.exchange.application_done(failed=failed)
+        assert (made.exchange.status, made.stream.calls) == (status, calls)
+
+    def test_who_asks_again_and_again_lets_others_run(self) -> None:
+        async def main() -> None:
+            made = self.streaming()
+            made.hub.stopping = made.hub.ending = True
+            asked = 0
+
+            async def ask() -> None:
+                nonlocal asked
+                while asked < 100_000 and await made.exchange.receive() == DISCONNECT:
+                    asked += 1
+
+            asking = asyncio.ensure_future(ask())
+            await settle()
+            assert 1 < asked < 100_000
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+        asyncio.run(main())

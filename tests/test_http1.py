@@ -55,6 +55,12 @@ class Wire:
     def advance(self, seconds: float) -> None:
         self.hub.clock.advance(seconds)
 
+    def stop(self) -> None:
+        """The server begins to stop, and gives idle connections half a second."""
+        self.hub.stopping, self.hub.keep_alive_timeout = True, 0.5
+        for connection in list(self.hub.connections):
+            connection.server_stopping()
+
     @property
     def closed(self) -> bool:
         return bool(self.transport.disconnecting)
@@ -184,24 +190,103 @@ class TestKeepAlive:
         assert wire.transport.take() == response(b"connection: close") + b"ok"
         assert wire.closed
 
-    def test_response_that_began_before_the_stop_is_the_last(self) -> None:
+    @pytest.mark.parametrize("asked", [True, False])
+    def test_response_that_began_before_the_stop_lets_one_request_follow(self, asked: bool) -> None:
+        """B1: it did not say that it is the last, so the peer may have sent another."""
+        wire = Wire()
+        wire.advance(1)
+        wire.feed(GET % 0)
+        wire.answer(length=2)
+        wire.transport.take()
+        wire.feed(GET % 1)
+        wire.start(length=2)
+        wire.body(b"o", more=True)
+        wire.stop()
+        wire.advance(4)
+        wire.body(b"k")
+        assert wire.transport.take() == response() + b"ok"
+        wire.advance(0.4)
+        assert not wire.closed
+        if asked:
+            wire.feed(GET % 2)
+            wire.answer(length=2)
+            assert wire.transport.take() == response(b"connection: close") + b"ok"
+        else:
+            wire.advance(0.1)
+        assert wire.closed
+
+    def test_request_that_was_pipelined_before_the_stop_is_the_last(self) -> None:
+        """B1: nothing behind the response that says so is answered (RFC 9112 §9.6)."""
         wire = Wire(GET % 1)
         wire.start(length=2)
         wire.body(b"o", more=True)
-        wire.hub.stopping = True
+        wire.stop()
+        wire.feed(GET % 2 + GET % 3)
         wire.body(b"k")
-        assert wire.transport.take() == response() + b"ok"
+        wire.answer(length=2)
+        assert wire.transport.take() == response() + b"ok" + response(b"connection: close") + b"ok"
+        assert wire.closed
+        wire.feed(GET % 4)
+        assert [request.target for request in wire.hub.requests] == [b"/1", b"/2"]
+
+    @pytest.mark.parametrize(
+        ("data", "answered", "idle"),
+        [(b"", False, True), (b"\r\n", False, True), (b"GET", False, False), (GET % 1, False, False),
+         (GET % 1, True, True), (POST + b"0", True, True), (POST + b"0", False, False)],
+    )  # fmt: skip
+    def test_stopping_server_closes_idle_connections_after_their_time(
+        self, data: bytes, answered: bool, idle: bool
+    ) -> None:
+        """B1, T271: also those that have sent nothing, and the rest of a body that nobody reads."""
+        wire = Wire(data)
+        if answered:
+            wire.answer(length=2)
+        wire.advance(1)
+        wire.stop()
+        wire.advance(0.4)
+        assert not wire.closed
+        wire.advance(0.1)
+        assert wire.closed is idle
+
+    @pytest.mark.parametrize("before", [b"", GET % 1])
+    def test_request_that_crosses_the_stop_is_answered(self, before: bytes) -> None:
+        """B1: and may take its time, that of an idle connection has no meaning then."""
+        wire = Wire(before)
+        if before:
+            wire.answer(length=2)
+            wire.transport.take()
+        wire.stop()
+        wire.advance(0.4)
+        wire.feed(POST + b"01234")
+        wire.advance(5)
+        wire.feed(b"56789")
+        wire.answer(length=2)
+        assert wire.transport.take() == response(b"connection: close") + b"ok"
         assert wire.closed
 
-    def test_stopping_server_closes_idle_connections_only(self) -> None:
-        """T271."""
-        for data, idle in ((b"", True), (b"GET", False), (GET % 1, False)):
-            wire = Wire(data)
-            wire.connection.server_stopping()
-            assert wire.closed is idle, data
-        wire = Wire(GET % 1)
-        wire.answer()
-        wire.connection.server_stopping()
+    def test_stopping_server_waits_for_the_next_request_behind_an_unread_body(self) -> None:
+        """B1."""
+        wire = Wire(POST + b"01234")
+        wire.start(length=2)
+        wire.body(b"o", more=True)
+        wire.stop()
+        wire.body(b"k")
+        wire.advance(0.4)
+        wire.feed(b"56789")
+        wire.advance(0.4)
+        assert not wire.closed
+        wire.feed(GET % 2)
+        wire.answer(length=2)
+        assert wire.transport.take() == response() + b"ok" + response(b"connection: close") + b"ok"
+
+    def test_stopping_server_does_not_wait_for_all_of_an_unread_body(self) -> None:
+        """B1."""
+        wire = Wire(POST + b"01234")
+        wire.start(length=2)
+        wire.body(b"o", more=True)
+        wire.stop()
+        wire.body(b"k")
+        wire.advance(0.5)
         assert wire.closed
 
 
@@ -534,11 +619,12 @@ class TestUnreadBody:
         """RFC 9112 §9.6: closed with unread input, the connection would be reset."""
         wire = Wire(POST + b"01234", transport=FakeSocket(), close_timeout=5)
         wire.answer(length=2)
-        wire.connection.server_stopping()
+        wire.stop()
+        wire.advance(0.5)
         wire.connection.finish()
         assert wire.transport.half_closed
         assert not wire.transport.disconnecting
-        wire.hub.clock.advance(5)
+        wire.advance(5)
         assert wire.transport.disconnecting
 
     def test_announced_rest_beyond_the_limit_closes_and_says_so(self) -> None:

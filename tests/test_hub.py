@@ -346,6 +346,29 @@ class TestFailures:
         asyncio.run(main())
         assert len(errors(caplog)) == 1
 
+    @pytest.mark.parametrize("start", [START, {**START, "headers": [(b"content-length", b"9")]}])
+    def test_stream_that_is_left_because_the_server_stops_is_no_failure(
+        self, start: dict[str, Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """B6: one whose length was told is."""
+        stop = asyncio.Event()
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(start)
+            await send(MORE)
+            await stop.wait()
+
+        async def main() -> None:
+            served = Served(application)
+            _, stream = await served.open()
+            served.hub.stopping = True
+            stop.set()
+            await settle()
+            assert stream.calls == ["respond", "abort"]
+
+        asyncio.run(main())
+        assert len(errors(caplog)) == ("headers" in start)
+
     def test_return_without_a_response_is_500_and_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         """T082."""
 

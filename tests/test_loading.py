@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgiref.wsgi import WsgiToAsgi
 from channels.generic.websocket import WebsocketConsumer
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
@@ -19,6 +18,7 @@ from starlette.endpoints import HTTPEndpoint
 from asgiserver.errors import SettingsError
 from asgiserver.loading import as_asgi3, load_application
 from asgiserver.settings import Settings
+from asgiserver.wsgi import WSGI
 
 
 async def asgi3(scope: Any, receive: Any, send: Any) -> None:
@@ -147,7 +147,7 @@ class TestTellingTheInterface:
         "application", [wsgi, functools.partial(wsgi), WSGIHandler.__new__(WSGIHandler)], ids=named
     )
     def test_a_wsgi_application_is_refused_with_both_cures(self, application: Any) -> None:
-        with pytest.raises(SettingsError, match=r"asgiref\.wsgi\.WsgiToAsgi or use --interface wsgi$"):
+        with pytest.raises(SettingsError, match=r"use --interface wsgi or wrap it with asgiserver\.wsgi\.WSGI$"):
             as_asgi3(application)
 
     def test_wsgi_is_known_by_its_second_argument_even_with_more_behind_it(self) -> None:
@@ -183,10 +183,11 @@ class TestForcingTheInterface:
 
         assert call(as_asgi3(varied, "asgi2")) == [{"scope": {"type": "test"}, "received": "an event"}]
 
-    def test_wsgi_is_wrapped_by_asgiref(self) -> None:
+    def test_wsgi_is_wrapped(self) -> None:
+        """C5."""
         wrapped: Any = as_asgi3(wsgi, "wsgi")
-        assert isinstance(wrapped, WsgiToAsgi)
-        assert wrapped.wsgi_application is wsgi
+        assert isinstance(wrapped, WSGI)
+        assert wrapped.application is wsgi
 
     @pytest.mark.parametrize(("application", "interface"), [(wsgi, "wsgi"), (asgi2, "asgi2"), (asgi2, "auto")])
     def test_wrapping_twice_is_wrapping_once(self, application: Any, interface: str) -> None:
@@ -389,7 +390,7 @@ class TestFactory:
 
     def test_what_it_made_is_wrapped(self, folder: Path) -> None:
         write(folder, loaded16="def create():\n def site(environ, start_response): ...\n return site")
-        assert isinstance(load("loaded16:create", folder, factory=True, interface="wsgi"), WsgiToAsgi)
+        assert isinstance(load("loaded16:create", folder, factory=True, interface="wsgi"), WSGI)
 
     def test_its_exception_passes_through(self, folder: Path) -> None:
         write(folder, loaded17="def create(): return {}['key']")

@@ -24,6 +24,7 @@ ROOMS = {
     "asgi": {"errors", "settings"},
     "wire": {"errors", "settings", "asgi"},
     "process": {"errors", "settings", "asgi", "wire", "server", "loading", ""},
+    "wsgi": {"errors", "asgi", ""},
 }
 #: The two files that everybody may import import nobody but the one that imports nobody at all.
 GROUND = {"asgiserver/errors.py": set(), "asgiserver/settings.py": {"errors"}}
@@ -47,6 +48,10 @@ TESTED_IN = {
     "asgiserver/process/tested_process.py": "tests/e2e/test_live_server.py",
     "asgiserver/process/unix_port.py": "tests/e2e/test_endpoints.py",
     "asgiserver/process/watched.py": "tests/e2e/test_live_server.py",
+    "asgiserver/wsgi/__init__.py": "tests/test_wsgi.py",
+    "asgiserver/wsgi/answer.py": "tests/test_wsgi.py",
+    "asgiserver/wsgi/bridge.py": "tests/test_wsgi.py",
+    "asgiserver/wsgi/environ.py": "tests/test_wsgi.py",
 }
 
 MOST_LINES = 450

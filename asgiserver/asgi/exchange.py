@@ -38,7 +38,8 @@ class State(Enum):
 
 
 #: An enum's members take several times as long to look up.
-_WAITING, _COMPLETE, _GONE = State.WAITING, State.COMPLETE, State.GONE
+_WAITING, _OPEN = State.WAITING, State.OPEN
+_COMPLETE, _GONE = State.COMPLETE, State.GONE
 
 #: How often in a row an application is told at once that its peer has left, before others have a turn. At once, because
 #: Starlette looks for it within a scope that is cancelled already, so that any wait would hide the answer.
@@ -117,7 +118,7 @@ class Exchange(ABC):
 
     async def receive(self) -> Message:
         """The next event for the application; can be cancelled without loss (ASGI ``receive``)."""
-        if self._told and self.finished:
+        if self._told and self.state is not _OPEN:
             self._repeated += 1
             if self._repeated % _REPEATS == 0:
                 # An application that asks again and again after the end must not keep the others from running, nor
@@ -217,7 +218,7 @@ class Exchange(ABC):
         """The application has returned, or ``failed``: end what it left open."""
 
     def server_stopping(self) -> None:
-        """The server wants to stop; what can be ended early should be."""
+        """The server wants to stop, or now wants streams without end to end (``Hub.ending``); any number of times."""
 
     def release(self) -> None:
         """The application's task has ended: leave no timer behind that keeps this exchange alive."""

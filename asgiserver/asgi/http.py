@@ -91,6 +91,10 @@ class HTTPExchange(Exchange):
             return {"type": "http.disconnect"}
         if self._body or (self._ended and not self._delivered):
             return self._next_piece()
+        if self._delivered and self._hub.ending and self._is_endless:
+            # The peer is still there, but only thus can an application learn that its stream has to end.
+            self._told = True
+            return {"type": "http.disconnect"}
         return None
 
     def _next_piece(self) -> Message:
@@ -159,10 +163,30 @@ class HTTPExchange(Exchange):
         if not more_body and not self.finished:
             self._complete(State.COMPLETE)
 
+    @property
+    def _is_endless(self) -> bool:
+        """The application has begun a response whose end it has not told."""
+        begun = self.state is _STREAMING or self.state is _STARTED
+        return begun and self.response is not None and self.response.endless
+
+    @property
+    def answered(self) -> bool:
+        """See ``Exchange``; while the server stops, a stream may also be left without its end."""
+        return super().answered or (self._hub.stopping and self._is_endless)
+
+    def server_stopping(self) -> None:
+        """Have an application that listens look whether its stream is to end.
+
+        What it sends then is still sent; to end the response in order, it sends the last piece as ever.
+        """
+        self._wake()
+
     def application_done(self, failed: bool) -> None:
         """Answer 500 when the application left nothing, cut off what it left unfinished."""
         if self.state in (State.WAITING, State.STARTED):
-            self._answer(RequestError(500, "Internal Server Error"), close=False)
+            stopped = self.answered and not failed
+            error = RequestError(*((503, "The server is stopping.") if stopped else (500, "Internal Server Error")))
+            self._answer(error, close=False)
             self._complete(State.COMPLETE)
         else:
             self._abort_response()

@@ -64,7 +64,14 @@ class Clock(Protocol):
 
 
 class Hub(Protocol):
-    """What an exchange tells the server about itself."""
+    """What an exchange tells the server about itself, and asks it.
+
+    :ivar stopping: the server wants to stop.
+    :ivar ending: responses that stream without end are to end.
+    """
+
+    stopping: bool
+    ending: bool
 
     @property
     def logs_actions(self) -> bool:

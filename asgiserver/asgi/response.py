@@ -62,6 +62,11 @@ class Response:
         """The status that was sent, :data:`CLIENT_CLOSED_REQUEST` before."""
         return self._start.status if self.begun else CLIENT_CLOSED_REQUEST
 
+    @property
+    def endless(self) -> bool:
+        """Nobody knows how long the body will be."""
+        return self._remaining is None
+
     def send(self, body: bytes, more_body: bool) -> None:
         """Send a piece of the body, and the head before the first one.
 
@@ -70,7 +75,7 @@ class Response:
         size = len(body)
         if not self._has_body:
             body, size = b"", 0
-        elif self._remaining is not None:
+        elif self._remaining is not None and (more_body or size != self._remaining):
             self._count(size, more_body, self._remaining)
         self.sent += size
         if self.begun:

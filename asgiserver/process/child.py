@@ -54,7 +54,8 @@ class ServerProcess(multiprocessing.Process):
 
     :param host: what to listen on.
     :param get_application: called in the child, gives the application.
-    :param kwargs: keywords of :class:`asgiserver.Server`; ``graceful_timeout`` is 1 s unless given.
+    :param kwargs: keywords of :class:`asgiserver.Server`; unless given, ``graceful_timeout`` is 1 s and
+        ``graceful_idle`` 0.
     :param setup: called in the child after ``get_application`` and before serving.
     :param teardown: called in the child after serving, when ``setup`` has returned.
     :param port: TCP port, None or 0 for any free one.
@@ -194,7 +195,8 @@ class ServerProcess(multiprocessing.Process):
         _leave_parent()
         if self._packed is not None:
             self.__dict__.update(pickle.loads(self._packed.given))
-        keywords = {"host": self.host, "port": self.port.value, "graceful_timeout": 1, **self.kwargs}
+        quick = {"graceful_timeout": 1, "graceful_idle": 0}
+        keywords = {"host": self.host, "port": self.port.value, **quick, **self.kwargs}
         application = self.get_application()
         logs.enable()
         self.set_up_logging()

@@ -20,6 +20,9 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.main import CONNECTION_DONE
+from twisted.internet.tcp import Port
+from twisted.python.failure import Failure
 
 from ..errors import ListenError, SettingsError
 from ..settings import Settings
@@ -35,6 +38,9 @@ _BACKLOG_POSITION = {"tcp": 3, "tcp6": 2, "ssl": 6, "tls": 3}
 #: Twisted's descriptions with TLS; the second is txsni's.
 _SECURE = frozenset(("ssl", "tls"))
 
+#: Connections that are accepted when a port closes, at most; as many as Linux lets a backlog have by default.
+_LAST_ACCEPTS = 4096
+
 _NO_TLS = "TLS needs pyOpenSSL: install asgiserver[tls]"
 
 
@@ -46,9 +52,14 @@ class Listener:
     :ivar address: host and port, None on anything but TCP.
     """
 
-    def __init__(self, port: Any, *, secure: bool = False, path: str | None = None) -> None:
-        """:param path: the unix socket's file, when closing is to remove it."""
+    def __init__(self, port: Any, *, secure: bool = False, path: str | None = None, shared: bool = False) -> None:
+        """Describe ``port``, which listens.
+
+        :param path: the unix socket's file, when closing is to remove it.
+        :param shared: another process has the same socket.
+        """
         self._port = port
+        self._shared = shared
         self._path = path
         self._file = os.lstat(path) if path is not None else None
         self._closing: asyncio.Future[Any] | None = None
@@ -59,14 +70,29 @@ class Listener:
     async def close(self) -> None:
         """Stop listening and return when the port is closed; open connections stay. Any number of times.
 
-        A unix socket's file is removed if it still is the one that was made.
+        A unix socket's file is removed if it still is the one that was made. Connections that wait in the backlog are
+        accepted first, unless the socket is shared: then they wait for the other process.
         """
         if self._closing is None:
             # Before the socket: as long as that is open, the number of its file cannot have been given to another.
             if self._path is not None and self._file is not None:
                 sockets.unlink_if_same(self._path, self._file)
-            self._closing = _future(self._port.stopListening())
+            self._closing = _future(self._stop_listening())
         await asyncio.shield(self._closing)
+
+
+    def _stop_listening(self) -> Deferred[Any] | None:
+        port = self._port
+        if self._shared or not isinstance(port, Port):
+            stopping: Deferred[Any] | None = port.stopListening()
+            return stopping
+        # Its clients are connected as far as they know, and the kernel resets them when the socket is closed. Twisted
+        # would close it a turn of the loop later, for others to come meanwhile.
+        port.stopReading()  # type: ignore[no-untyped-call]
+        port.numberAccepts = _LAST_ACCEPTS
+        port.doRead()  # type: ignore[no-untyped-call]
+        port.connectionLost(Failure(CONNECTION_DONE))  # type: ignore[no-untyped-call]
+        return None
 
 
 async def listen(settings: Settings, factory: Any, reactor: Reactor) -> list[Listener]:
@@ -142,10 +168,16 @@ class _Opening:
     def descriptor(self, number: int, factory: Any) -> None:
         sock = sockets.inherit(number)
         with sockets.listening(f"file descriptor {number}"):
-            self.adopt(sock, factory)
+            self.adopt(sock, factory, shared=True)
 
     def adopt(
-        self, sock: socket.socket, factory: Any, *, context: ssl.SSLContext | None = None, path: str | None = None
+        self,
+        sock: socket.socket,
+        factory: Any,
+        *,
+        context: ssl.SSLContext | None = None,
+        path: str | None = None,
+        shared: bool = False,
     ) -> None:
         """Let Twisted accept on a listening socket; it works on a copy, and this one is closed."""
         with sock:
@@ -162,7 +194,7 @@ class _Opening:
             else:
                 port = TCPPort.adopt(sock, factory, self.reactor)
             port.startListening()
-        self.listeners.append(Listener(port, secure=context is not None, path=path))
+        self.listeners.append(Listener(port, secure=context is not None, path=path, shared=shared))
 
     async def endpoint(self, text: str, whole: str, factory: Any) -> None:
         """Listen as a description says.

@@ -99,6 +99,11 @@ class _Main:
         self._task: asyncio.Task[None] | None = None
         self._previous: dict[int, Any] = {}
 
+    @property
+    def should_exit(self) -> bool:
+        """True once the server is asked to stop: sse-starlette looks for this at the owner of SIGTERM's handler."""
+        return self._server.stop_requested
+
     def keep_signals(self) -> None:
         """Remember whose the signals are, before Twisted takes them, which gives none back."""
         self._previous = {number: signal.getsignal(number) for number in _SIGNALS}

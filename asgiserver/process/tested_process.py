@@ -163,7 +163,7 @@ class _Process(ServerProcess):
         logging.getLogger("asgiserver").setLevel(logging.INFO)
 
     def make_server(self, application: Any, **keywords: Any) -> Server:
-        del keywords["host"], keywords["port"], keywords["graceful_timeout"]
+        del keywords["host"], keywords["port"], keywords["graceful_timeout"], keywords["graceful_idle"]
         return WatchedServer(application, failed=self._failed, **keywords)
 
     def _failed(self, error: BaseException) -> None:

@@ -52,6 +52,7 @@ class WireHub(Protocol):
     settings: Settings
     clock: Clock
     fields: DefaultFields
+    keep_alive_timeout: float | None
     stopping: bool
     #: Makes the readers of requests.
     reader: Readers
@@ -245,9 +246,13 @@ class HTTPConnection(ClosingProtocol):
     # What the server calls.
 
     def server_stopping(self) -> None:
-        """Close when nothing is under way."""
-        if self._wire is None or self._wire.server_stopping():
-            self.close()
+        """Tell the exchange that is under way; without one, the hub's new ``keep_alive_timeout`` counts from now."""
+        if self.phase is not _OPEN:
+            return
+        if self._wire is None:
+            self.deadlines.set(Deadline.KEEP_ALIVE, self.hub.keep_alive_timeout, self._silent_too_long)
+        else:
+            self._wire.server_stopping()
 
     # Time and pressure.
 

@@ -65,15 +65,17 @@ class HTTP1(HTTP1Stream):
             self._next_request()
             self._read()
 
-    def server_stopping(self) -> bool:
-        """True when nothing is under way here, so that the connection can be closed at once."""
+    def server_stopping(self) -> None:
+        """Tell the exchange. Without one, the peer may still send a request for the hub's ``keep_alive_timeout``.
+
+        It was not told that the connection closes, so its next request may be on the way (RFC 9112 §9.6).
+        """
+        # Left to ring in vain, it would ring too late for the time that counts from now on.
+        self._connection.deadlines.clear(_KEEP_ALIVE)
         if self._exchange is not None:
             self._exchange.server_stopping()
-            return False
-        if self._state is _DRAINING:
-            # The response is sent; the peer gets the time that any closed connection gives it to take it.
-            self.close()
-        return self._state is _IDLE and not self._reader.buffered
+        elif self._state is _DRAINING or not self._reader.buffered:
+            self._set_keep_alive()
 
     # Reading.
 
@@ -207,14 +209,15 @@ class HTTP1(HTTP1Stream):
     def _set_keep_alive(self) -> None:
         connection = self._connection
         self._idle_since = connection.hub.clock.seconds()
-        connection.deadlines.set(_KEEP_ALIVE, connection.hub.settings.keep_alive_timeout, self.idle_too_long)
+        connection.deadlines.set(_KEEP_ALIVE, connection.hub.keep_alive_timeout, self.idle_too_long)
 
     def idle_too_long(self) -> None:
         """The keep-alive deadline has passed, if a request has not made it void or moved it."""
-        if self._state is not _IDLE:
-            return
         hub = self._connection.hub
-        left = self._idle_since + (hub.settings.keep_alive_timeout or 0) - hub.clock.seconds()
+        # The rest of a body that nobody reads is not waited for when the server stops.
+        if self._state is not _IDLE and not (hub.stopping and self._state is _DRAINING):
+            return
+        left = self._idle_since + (hub.keep_alive_timeout or 0) - hub.clock.seconds()
         if left > 0:
             self._connection.deadlines.set(_KEEP_ALIVE, left, self.idle_too_long)
         else:
@@ -240,6 +243,8 @@ class HTTP1(HTTP1Stream):
             self._exchange = None
             self._state = _DRAINING
             self._drained = 0
+            if self._connection.hub.stopping:
+                self._set_keep_alive()
             self._read()
         else:
             self._next_request()
@@ -250,18 +255,13 @@ class HTTP1(HTTP1Stream):
         self._state = _IDLE
         self._request = self._exchange = None
         connection = self._connection
-        hub = connection.hub
         if not connection.reading:
             connection.resume_reading()
         if self._reader.buffered or self.output.slow:
             # A peer that still takes the last response is not idle, nor is one that has begun its next request.
             connection.deadlines.clear(Deadline.KEEP_ALIVE)
-            if hub.stopping and not self._reader.buffered:
-                self.close()
-        elif hub.stopping:
-            self.close()
         elif self._idle_since > 0 and connection.deadlines.first is _KEEP_ALIVE:
             # It looks at this when it rings: to set it each time would cost three times as much.
-            self._idle_since = hub.clock.seconds()
+            self._idle_since = connection.hub.clock.seconds()
         else:
             self._set_keep_alive()

@@ -13,7 +13,7 @@ from ..asgi.deadlines import Deadline
 from ..asgi.exchange import Exchange
 from ..asgi.interfaces import Headers
 from ..asgi.scope import Addresses, Request
-from .response import CONTINUE, Framing, framed, head, size_line
+from .response import CONTINUE, Framing, delimited, framed, head, size_line
 
 if TYPE_CHECKING:
     from .connection import HTTPConnection
@@ -101,32 +101,22 @@ class HTTP1Stream:
         """See ``Stream``; the head and the first piece are one write."""
         request, connection = self._request, self._connection
         assert request is not None
-        if close or connection.hub.stopping or self._state is _BODY and self._must_close():
+        hub = connection.hub
+        if close or hub.stopping or self._state is _BODY and self._must_close():
             self._close = True
-        framing = _PLAIN
-        option = b""
-        if not has_body:
-            framing = _NONE
-        elif content_length is None:
-            if request.http_version == "1.0":
-                # RFC 9112 §6.1: a 1.0 client knows no chunks; its body ends with the connection.
-                self._close = True
-            else:
-                framing = _CHUNKED
-        if self._close:
-            option = b"close"
-        elif request.http_version == "1.0":
-            option = b"keep-alive"
-        chunked = content_length is None and request.http_version != "1.0" and status not in (204, 304)
+        framing, self._close, lines = delimited(
+            request.http_version, status, content_length, has_body=has_body, close=self._close
+        )  # fmt: skip
         self._framing = framing
-        start = head(status, headers, chunked, option, connection.hub.fields.lacking(names))
-        if framing is _PLAIN:
-            if len(data) <= _SHORT:
-                connection.write(start + data)
-            else:
-                connection.write_all([start, data])
+        defaults = hub.fields.lacking(names)
+        if framing is _CHUNKED:
+            connection.write_all([head(status, headers, lines, defaults), *framed(data, framing, last=last)])
+        elif framing is _NONE:
+            connection.write(head(status, headers, lines, defaults))
+        elif len(data) <= _SHORT:
+            connection.write(head(status, headers, lines, defaults, data))
         else:
-            connection.write_all([start, *framed(data, framing, last=last)])
+            connection.write_all([head(status, headers, lines, defaults), data])
         if last:
             self._complete()
 
@@ -188,7 +178,7 @@ class HTTP1Stream:
     def switch(self, headers: Headers, names: list[bytes]) -> None:
         """See ``Stream``; bytes that came with the handshake go to the exchange (RFC 6455 §4.2.2)."""
         self._state = _SWITCHED
-        self._connection.write(head(101, headers, defaults=self._connection.hub.fields.lacking(names)))
+        self._connection.write(head(101, headers, (), self._connection.hub.fields.lacking(names)))
         rest = self._reader.take_rest()
         self._connection.resume_reading()
         if rest and self._exchange is not None:

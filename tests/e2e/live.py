@@ -31,7 +31,8 @@ def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 @asynccontextmanager
 async def serve(application: Any, **settings: Any) -> AsyncIterator[Server]:
     """A server of ``application`` on a free port of 127.0.0.1; without lifespan, and quick to stop."""
-    async with Server(application, **{"port": 0, "lifespan": "off", "graceful_timeout": 0.5, **settings}) as server:
+    quick = {"port": 0, "lifespan": "off", "graceful_timeout": 0.5, "graceful_idle": 0}
+    async with Server(application, **{**quick, **settings}) as server:
         yield server
 
 

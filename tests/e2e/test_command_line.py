@@ -182,7 +182,7 @@ class TestMistakes:
             (["alone_app:application"], 2, "module 'alone_app' has no attribute 'application'; it has 'app'"),
             (["alone_app.py:app"], 2, "'alone_app.py' is a file's path; write the module with dots: 'alone_app:app'"),
             (["constant"], 2, "an object of type 'int' cannot be called"),
-            (["synchronous"], 2, "'application' (function) looks like a WSGI application; wrap it with asgiref.wsgi."),
+            (["synchronous"], 2, "'application' (function) looks like a WSGI application; use --interface wsgi or"),
             (["--app-dir", "nowhere", "alone_app"], 2, "app_dir: there is no folder 'nowhere'"),
             (["--log-config", "nowhere.toml", "alone_app"], 2, "log_config: "),
             (["-e", "nonsense:1", "alone_app"], 2, "endpoint 'nonsense:1': "),

@@ -181,9 +181,10 @@ class TestSignals:
             assert time.monotonic() - began < 4
         assert "closing down" in server.output()
 
-    def test_idle_connections_are_closed_at_once(self, folder: Path) -> None:
-        """T271: those that have had a response, and those that have sent nothing."""
-        with serving(folder) as server, open_connection(server) as used, open_connection(server) as fresh:
+    def test_idle_connections_are_closed_at_once_where_that_is_wanted(self, folder: Path) -> None:
+        """B1, T271: those that have had a response, and those that have sent nothing."""
+        args = ("--graceful-idle", "0")
+        with serving(folder, *args) as server, open_connection(server) as used, open_connection(server) as fresh:
             used.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             read_until(used, b"0\r\n\r\n")
             began = time.monotonic()
