@@ -72,6 +72,11 @@ class RequestError(ASGIServerError):
         self.reason = reason
         self.headers = headers
 
+    @property
+    def body(self) -> bytes:
+        """The body of the answer: the reason on a line."""
+        return f"{self.reason}\n".encode()
+
 
 class ApplicationError(ASGIServerError):
     """The application used ``send()`` wrongly; nothing of the offending message reached the wire."""

@@ -10,16 +10,16 @@ from types import MethodType
 from typing import Any
 
 from .asgi.deadlines import Deadline
-from .asgi.default_fields import DefaultFields
 from .asgi.exchange import Exchange, State, logged_request
 from .asgi.http import HTTPExchange
-from .asgi.interfaces import Application, Clock, Message, Output, Stream
+from .asgi.interfaces import Application, Clock, Stream
 from .asgi.scope import Addresses, Request, ScopeBuilder
 from .asgi.websocket import WebSocketExchange
-from .errors import ApplicationError, ClientDisconnected, RequestError
+from .errors import ClientDisconnected, RequestError
 from .process.logs import AccessLog, ActionLogger
 from .settings import Settings
 from .wire.connection import HTTPConnection
+from .wire.default_fields import DefaultFields
 from .wire.handshake import check, response_headers
 from .wire.reader import Readers
 
@@ -28,7 +28,7 @@ __all__ = ["Hub"]
 logger = logging.getLogger("asgiserver")
 
 #: An enum's members take several times as long to look up.
-_STREAMING, _COMPLETE, _GONE = State.STREAMING, State.COMPLETE, State.GONE
+_COMPLETE = State.COMPLETE
 
 #: How much of a refused request's target is worth a place in the log; bytes.
 _SHOWN = 200
@@ -103,7 +103,7 @@ class Hub:
                 raise RequestError(503, "The server is stopping.")
             return self._open_websocket(request, stream, addresses)
         scope = self._scopes.http(request, addresses)
-        return HTTPExchange(scope, stream, self, settings, self.clock, self.fields)
+        return HTTPExchange(scope, stream, self, settings, self.clock)
 
     def _open_websocket(self, request: Request, stream: Stream, addresses: Addresses) -> Exchange:
         # The frame engine takes 45 ms and 6 MB to import: who serves no WebSocket need not spend them.
@@ -125,7 +125,7 @@ class Hub:
             after_turn=asyncio.get_running_loop().call_soon,
         )
         answer = partial(response_headers, upgrade, extensions=extension)
-        return WebSocketExchange(scope, stream, self, settings, self.clock, self.fields, answer, frames)
+        return WebSocketExchange(scope, stream, self, settings, self.clock, answer, frames)
 
     def request_refused(self, request: Request | None, addresses: Addresses, error: RequestError) -> None:
         """Note the peer's mistake, which was answered already, and log it as any answered request."""
@@ -160,7 +160,6 @@ class Hub:
 
     async def _run_application(self, exchange: Exchange) -> None:
         try:
-            # A method of the exchange, as far as calling it goes: that is what takes the least time.
             await self.application(exchange.scope, exchange.receive, MethodType(self.handle_reply, exchange))
         except self.contained as error:
             raise _contained(error) from error
@@ -168,50 +167,8 @@ class Hub:
     def _task_done(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
         self.application_done(exchange, asyncio.CancelledError() if task.cancelled() else task.exception())
 
-    @staticmethod
-    async def handle_reply(exchange: Exchange, message: Message) -> None:
-        """Route a message of the application to the wire, and wait while the peer is slow: an ASGI ``send``.
-
-        What follows a complete response is ignored, as ASGI asks for.
-
-        :raises ApplicationError: the message is malformed or does not fit; nothing of it was sent.
-        :raises ClientDisconnected: the peer has left, and the application does not listen for that.
-        """
-        state, output = exchange.state, exchange.stream.output
-        late = output.congested or state is _GONE or state is _COMPLETE
-        if late:
-            await Hub._handle_late_reply(exchange, message, output)
-            return
-        # Fast path: nothing is to be waited for before.
-        try:
-            if state is _STREAMING:
-                exchange.take(message)
-            else:
-                exchange.handle_reply(exchange.parse(message))
-        except ApplicationError:
-            # An application that goes on after each of its mistakes must not keep others from running.
-            await asyncio.sleep(0)
-            raise
-        if output.congested:
-            await output.drain()
-
-    @staticmethod
-    async def _handle_late_reply(exchange: Exchange, message: Message, output: Output) -> None:
-        reply = None if exchange.finished else exchange.parse(message)
-        while output.slow and not exchange.finished:
-            # Several tasks may send, or one that gives up waiting: each adds nothing before there is room.
-            await output.drain()
-        if not exchange.finished:
-            exchange.handle_reply(reply)
-            await output.drain()
-            return
-        # A loop that sends to nobody must not keep others from running: neither its own receive(), nor the deadline
-        # that cancels it when it ignores the error too.
-        await asyncio.sleep(0)
-        if not exchange.gone:
-            logger.debug("A message for %s after its response was complete is ignored", exchange)
-        elif not exchange.listening:
-            raise ClientDisconnected("the client has left")
+    #: Daphne's name for the one way of an application's messages out, and the place where a subclass may look at each.
+    handle_reply = staticmethod(Exchange.handle_reply)
 
     def application_done(self, exchange: Exchange, error: BaseException | None) -> None:
         """An application has ended: log its failure, and end what it left open. The only place that does.

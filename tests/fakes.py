@@ -15,7 +15,6 @@ from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from asgiserver.asgi.default_fields import DefaultFields, Defaults
 from asgiserver.asgi.exchange import Exchange
 from asgiserver.asgi.http import HTTPExchange
 from asgiserver.asgi.interfaces import Headers, Sleeper, Stream
@@ -24,6 +23,7 @@ from asgiserver.asgi.websocket import WebSocketExchange
 from asgiserver.errors import RequestError
 from asgiserver.settings import Settings
 from asgiserver.wire.connection import HTTPConnection
+from asgiserver.wire.default_fields import DefaultFields
 from asgiserver.wire.reader import Readers
 
 from .conformance.peer import Turns
@@ -131,41 +131,38 @@ class FakeStream:
         assert not self.over, f"{name} after {self.calls}"
         self.calls.append(name)
 
-    def send_headers(
+    def respond(
         self,
         status: int,
         headers: Headers,
-        defaults: Defaults,
-        *,
+        names: list[bytes],
         content_length: int | None,
+        *,
         has_body: bool,
         close: bool,
+        data: bytes,
+        last: bool,
     ) -> None:
-        self._call("headers")
+        self._call("respond")
+        assert names == [name.lower() for name, _ in headers] or status in (204, 205)
         self.status = status
-        self.headers = [*headers, *defaults]
+        self.headers = list(headers)
         self.framing = {"content_length": content_length, "has_body": has_body, "close": close}
-
-    def send_response(
-        self, status: int, headers: Headers, defaults: Defaults, content_length: int, body: bytes, close: bool
-    ) -> None:
-        assert content_length == len(body)
-        self.send_headers(status, headers, defaults, content_length=content_length, has_body=True, close=close)
-        self.send_data(body, last=True)
+        self._add(data, last)
 
     def send_parts(self, parts: list[bytes]) -> None:
         self.send_data(b"".join(parts))
 
     def send_data(self, data: bytes, *, last: bool = False) -> None:
         self._call("data")
+        self._add(data, last)
+
+    def _add(self, data: bytes, last: bool) -> None:
         self.data += data
         if last:
             self.calls.append("end")
 
-    def end(self) -> None:
-        self._call("end")
-
-    def switch(self, headers: Headers) -> None:
+    def switch(self, headers: Headers, names: list[bytes]) -> None:
         self._call("switch")
         self.status = 101
         self.headers = list(headers)
@@ -276,7 +273,7 @@ class WireHub:
         if self.refusal is not None:
             raise self.refusal
         exchange: Exchange
-        rest = (stream, self.log, self.settings, self.clock, self.fields)
+        rest = (stream, self.log, self.settings, self.clock)
         if request.upgrade:
             scope = self.scopes.websocket(request, addresses, [])
             exchange = WebSocketExchange(scope, *rest, lambda _: [(b"upgrade", b"websocket")], FakeFrames)

@@ -38,8 +38,8 @@ def connected(room: int = 1 << 30, **settings: float) -> tuple[WireHub, HTTPConn
 
 
 def answer(hub: WireHub, data: bytes = b"ok", close: bool = False) -> None:
-    hub.exchange.handle_reply(ResponseStart(200, [], None, close, False, []))
-    hub.exchange.handle_reply(ResponseBody(data, False))
+    hub.exchange.take_reply(ResponseStart(200, [], None, close, False, []))
+    hub.exchange.take_reply(ResponseBody(data, False))
 
 
 class TestWriting:

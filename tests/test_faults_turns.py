@@ -205,8 +205,8 @@ class Wire:
         next_turn(self.hub)
 
     def answer(self) -> None:
-        self.hub.exchange.handle_reply(ResponseStart(200, [], 2, False, False, []))
-        self.hub.exchange.handle_reply(ResponseBody(b"ok", False))
+        self.hub.exchange.take_reply(ResponseStart(200, [], 2, False, False, []))
+        self.hub.exchange.take_reply(ResponseBody(b"ok", False))
 
 
 class TestBodies:
@@ -365,7 +365,7 @@ def test_a_websocket_shares_the_connections_turn(transport: Callable[[], Any]) -
     assert stream.turn is made
     hub.exchange.state = hub.exchange.state.OPEN
     hub.exchange._engine = FakeFrames(hub.exchange)
-    stream.switch([])
+    stream.switch([], [])
     made.steps = 0
     gone_on: list[int] = []
 

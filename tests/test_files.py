@@ -18,7 +18,7 @@ from asgiserver.asgi.messages import ResponseStart, parse_http
 from asgiserver.errors import MessageError, UnexpectedMessage
 from asgiserver.settings import Settings
 
-from .fakes import Clock, FakeHub, FakeSocket, FakeStream, WireHub, fields
+from .fakes import Clock, FakeHub, FakeSocket, FakeStream, WireHub
 
 PATHSEND, ZEROCOPYSEND = "http.response.pathsend", "http.response.zerocopysend"
 
@@ -178,16 +178,41 @@ class Conversation:
         self.stream = Files()
         scope = {"type": "http", "method": method, "path": "/", "raw_path": b"/", "query_string": b""}
         self.hub = FakeHub(logs_actions=False)
-        self.exchange = HTTPExchange(scope, self.stream, self.hub, Settings(), Clock(), fields())
+        self.exchange = HTTPExchange(scope, self.stream, self.hub, Settings(), Clock())
 
     def send(self, kind: str, **message: Any) -> None:
-        self.exchange.handle_reply(parse_http({"type": kind, **message}))
+        self.exchange.take_reply(parse_http({"type": kind, **message}))
 
     def start(self, *headers: tuple[bytes, bytes], status: int = 200) -> None:
         self.send("http.response.start", status=status, headers=headers)
 
 
 class TestExchange:
+    @pytest.fixture(autouse=True)
+    def _none_is_small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("asgiserver.asgi.response._SMALL_FILE", 0)
+
+    def test_a_small_one_is_one_write_with_the_head(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("asgiserver.asgi.response._SMALL_FILE", 10)
+        it = Conversation()
+        it.start()
+        it.send(PATHSEND, path=str(path))
+        assert (it.stream.calls, it.stream.data) == (["respond", "end"], path.read_bytes())
+        assert it.stream.framing["content_length"] == 10
+        assert it.exchange.finished
+
+    def test_a_small_one_that_becomes_shorter_sends_nothing(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("asgiserver.asgi.response._SMALL_FILE", 10)
+        monkeypatch.setattr(os, "pread", lambda *_: b"short")
+        it = Conversation()
+        it.start()
+        with pytest.raises(MessageError, match="5 bytes shorter"):
+            it.send(PATHSEND, path=str(path))
+        it.exchange.application_done(True)
+        assert it.stream.status == 500
+
     def test_a_path_gives_the_response_its_length(self, path: Path) -> None:
         it = Conversation()
         it.start()
@@ -245,7 +270,7 @@ class TestExchange:
         it = Conversation()
         it.start()
         it.send(PATHSEND, path=str(path))
-        assert it.stream.calls == ["headers", "data", "end"]
+        assert it.stream.calls == ["respond", "end"]
         assert it.exchange.finished
 
     def test_a_path_is_the_only_body(self, path: Path) -> None:
@@ -301,11 +326,11 @@ class TestExchange:
         connection, transport = hub.connect(FakeSocket())
         connection.dataReceived(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         os.truncate(path, 100_000)
-        hub.exchange.handle_reply(ResponseStart(200, [], None, False, False, []))
+        hub.exchange.take_reply(ResponseStart(200, [], None, False, False, []))
         with monkeypatch.context() as lacking:
             lacking.setattr(os, "dup", dup)
             with pytest.raises(MessageError, match="Too many open files"):
-                hub.exchange.handle_reply(SendFile(file, None, None, False))
+                hub.exchange.take_reply(SendFile(file, None, None, False))
         assert (transport.sent, file.tell()) == (b"", 0)
         hub.exchange.application_done(True)
         assert transport.sent.startswith(b"HTTP/1.1 500 ")

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgiserver.asgi.exchange import Exchange, State
+from asgiserver.asgi.exchange import State
 from asgiserver.asgi.http import HTTPExchange
 from asgiserver.asgi.scope import Request, ScopeBuilder
-from asgiserver.errors import ApplicationError, MessageError, RequestError, UnexpectedMessage
+from asgiserver.errors import MessageError, RequestError, UnexpectedMessage
 from asgiserver.settings import Settings
 
-from .fakes import CLIENT, Clock, FakeHub, FakeStream, at_once, fields, settle, would_wait
+from .fakes import CLIENT, Clock, FakeHub, FakeStream, at_once, settle, would_wait
 from .test_scope import ADDRESSES
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"X", b"1")]}
@@ -33,10 +33,10 @@ class Made:
         self.stream = FakeStream()
         self.hub = FakeHub(logs_actions=logs_actions)
         scope = ScopeBuilder("", None, None).http(Request(method, b"/a%20b?c", []), ADDRESSES)
-        self.exchange = HTTPExchange(scope, self.stream, self.hub, Settings(**settings), self.clock, fields())
+        self.exchange = HTTPExchange(scope, self.stream, self.hub, Settings(**settings), self.clock)
 
     def send(self, message: dict[str, Any]) -> None:
-        self.exchange.handle_reply(self.exchange.parse(message))
+        self.exchange.take_reply(self.exchange.parse(message))
 
     def receive(self) -> dict[str, Any]:
         return dict(at_once(self.exchange.receive()))
@@ -54,15 +54,6 @@ class Made:
 
 def request(body: bytes, more_body: bool = False) -> dict[str, Any]:
     return {"type": "http.request", "body": body, "more_body": more_body}
-
-
-def test_every_attribute_of_its_bases_is_set() -> None:
-    """They are set by the class itself, which does not call its bases for that; what they begin with is the same."""
-    made = Made().exchange
-    plain = Exchange(made.scope, made.stream, made._hub, made.settings, made.clock, made._fields)
-    names = {name for kind in Exchange.__mro__ for name in getattr(kind, "__slots__", ())}
-    assert names
-    assert {name: getattr(made, name) for name in names} == {name: getattr(plain, name) for name in names}
 
 
 REACHED: dict[State, Callable[[Made], object]] = {
@@ -97,8 +88,8 @@ class TestStatesAndReplies:
 
     NEXT = {
         (State.WAITING, "start"): (State.STARTED, []),
-        (State.STARTED, "more"): (State.STREAMING, ["headers", "data"]),
-        (State.STARTED, "last"): (State.COMPLETE, ["headers", "data", "end"]),
+        (State.STARTED, "more"): (State.STREAMING, ["respond"]),
+        (State.STARTED, "last"): (State.COMPLETE, ["respond", "end"]),
         (State.STREAMING, "more"): (State.STREAMING, ["data"]),
         (State.STREAMING, "last"): (State.COMPLETE, ["data", "end"]),
     }
@@ -137,7 +128,7 @@ class TestStatesAndReplies:
 class TestStatesAndEvents:
     """The whole product: next state, what the stream was told, status, and whether the hub was told of the loss."""
 
-    ANSWER = ["headers", "data", "end"]
+    ANSWER = ["respond", "end"]
     NEXT: dict[tuple[State, str], tuple[State, list[str]]] = {
         (State.WAITING, "disconnected"): (State.GONE, []),
         (State.STARTED, "disconnected"): (State.GONE, []),
@@ -407,7 +398,7 @@ class TestLength:
         made.send(MORE)
         with pytest.raises(MessageError, match="3 bytes short"):
             made.send(LAST)
-        assert made.stream.calls == ["headers", "data", "abort"]
+        assert made.stream.calls == ["respond", "abort"]
         assert made.exchange.gone
 
     def test_piece_that_is_too_long_may_be_followed_by_a_right_one(self) -> None:
@@ -506,46 +497,6 @@ class TestActions:
         assert made.hub.actions == []
 
 
-class TestPieces:
-    """The short way for the pieces of a long body: it does what the long way does, or leaves it to that."""
-
-    @pytest.mark.parametrize(
-        "message",
-        [
-            {"body": b"x" * 10},
-            {"body": b""},
-            {},
-            {"body": bytearray(b"abc")},
-            {"body": b"abc", "more_body": 1},
-            {"body": b"abc", "more_body": False},
-            {"body": "text"},
-            {"body": b"abc", "type": "http.response.start"},
-            {"body": b"abc", "type": "nonsense"},
-        ],
-    )
-    @pytest.mark.parametrize("method", ["GET", "HEAD"])
-    @pytest.mark.parametrize("length", [None, 15])
-    def test_both_ways_come_to_the_same(self, message: dict[str, Any], method: str, length: int | None) -> None:
-        message = {"type": "http.response.body", "more_body": True, **message}
-        headers = [] if length is None else [(b"content-length", b"%d" % length)]
-        seen: list[Any] = []
-        for short in (False, True):
-            made = Made(method=method)
-            made.send({"type": "http.response.start", "status": 200, "headers": headers})
-            made.send({"type": "http.response.body", "body": b"first", "more_body": True})
-            assert made.exchange.state is State.STREAMING
-            error = ""
-            for _ in range(2):
-                if made.exchange.state is not State.STREAMING:
-                    break
-                try:
-                    made.exchange.take(message) if short else made.send(message)
-                except ApplicationError as raised:
-                    error = f"{type(raised)}: {raised}"
-            seen.append((error, made.exchange.state, made.exchange.sent, made.stream.data, made.stream.calls))
-        assert seen[0] == seen[1]
-
-
 class TestStopping:
     """B6. An application that listens is told to end a stream whose end nobody knows."""
 
@@ -610,7 +561,7 @@ class TestStopping:
         made = self.streaming()
         made.hub.stopping = made.hub.ending = True
         assert made.receive() == DISCONNECT
-        made.exchange.take(MORE)
+        made.send(MORE)
         made.send(LAST)
         assert (made.exchange.state, made.stream.data) == (State.COMPLETE, b"abcabcdef")
         assert made.stream.calls[-1] == "end"
@@ -619,10 +570,10 @@ class TestStopping:
     @pytest.mark.parametrize(
         ("messages", "failed", "status", "calls"),
         [
-            ((START, MORE), False, 200, ["headers", "data", "abort"]),
-            ((START, MORE), True, 200, ["headers", "data", "abort"]),
-            ((START,), False, 503, ["headers", "data", "end"]),
-            ((START,), True, 500, ["headers", "data", "end"]),
+            ((START, MORE), False, 200, ["respond", "abort"]),
+            ((START, MORE), True, 200, ["respond", "abort"]),
+            ((START,), False, 503, ["respond", "end"]),
+            ((START,), True, 500, ["respond", "end"]),
         ],
     )
     def test_who_leaves_a_stream_is_not_at_fault_but_it_does_not_look_complete(

@@ -40,10 +40,10 @@ class Wire:
         self.connection.dataReceived(data)
 
     def start(self, status: int = 200, length: int | None = None, close: bool = False) -> None:
-        self.hub.exchange.handle_reply(ResponseStart(status, [], length, close, False, []))
+        self.hub.exchange.take_reply(ResponseStart(status, [], length, close, False, []))
 
     def body(self, data: bytes = b"", more: bool = False) -> None:
-        self.hub.exchange.handle_reply(ResponseBody(data, more))
+        self.hub.exchange.take_reply(ResponseBody(data, more))
 
     def answer(self, data: bytes = b"ok", status: int = 200, length: int | None = None, close: bool = False) -> None:
         self.start(status, length, close)
@@ -75,7 +75,7 @@ class TestFraming:
         """T053."""
         wire = Wire(GET % 1)
         name = b"content-length"
-        wire.hub.exchange.handle_reply(ResponseStart(200, [(name, b"2")], 2, False, False, [name]))
+        wire.hub.exchange.take_reply(ResponseStart(200, [(name, b"2")], 2, False, False, [name]))
         wire.body(b"ok")
         assert wire.transport.take() == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ndate: " + DATE + b"\r\n\r\nok"
         assert not wire.closed
@@ -391,6 +391,28 @@ class TestPipelining:
         assert not transport.half_closed
         wire.advance(1)
         assert transport.half_closed
+
+
+class TestDefaultFields:
+    """C8: those that a response lacks are added, however the application spells its own."""
+
+    @pytest.mark.parametrize("name", [b"Date", b"DATE", b"date"])
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_of_a_response(self, name: bytes, whole: bool) -> None:
+        wire = Wire(GET % 1)
+        wire.hub.exchange.take_reply(ResponseStart(200, [(name, b"today")], None, False, False, [name.lower()]))
+        wire.body(b"ok", more=not whole)
+        head = wire.transport.take().partition(b"\r\n\r\n")[0]
+        assert head.lower().count(b"date:") == 1
+        assert name + b": today" in head
+
+    @pytest.mark.parametrize("given", [[], [(b"DATE", b"today")]])
+    def test_of_an_accepted_websocket(self, given: list[tuple[bytes, bytes]]) -> None:
+        wire = Wire(UPGRADE)
+        wire.hub.exchange.take_reply(Accept(None, given, [name.lower() for name, _ in given]))
+        date = b"DATE: today" if given else b"date: " + DATE
+        start = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n"
+        assert wire.transport.take() == start + date + b"\r\n\r\n"
 
 
 class TestApplication:
@@ -996,7 +1018,7 @@ class TestSwitching:
 
     def switched(self, rest: bytes = b"") -> tuple[Wire, FakeFrames]:
         wire = Wire(UPGRADE + rest, ping_interval=0, websocket_timeout=0)
-        wire.hub.exchange.handle_reply(Accept(None, [], []))
+        wire.hub.exchange.take_reply(Accept(None, [], []))
         return wire, wire.hub.exchange._engine
 
     def test_101_is_followed_by_opaque_bytes_both_ways(self) -> None:
@@ -1047,7 +1069,7 @@ class TestSwitching:
 
     def test_handshake_that_is_denied_leaves_an_http_connection(self) -> None:
         wire = Wire(UPGRADE)
-        wire.hub.exchange.handle_reply(Close(1000, ""))
+        wire.hub.exchange.take_reply(Close(1000, ""))
         assert wire.transport.take().startswith(b"HTTP/1.1 403 ")
         wire.feed(GET % 2)
         assert len(wire.hub.requests) == 2
@@ -1058,15 +1080,6 @@ class TestSwitching:
         assert not wire.hub.requests[-1].upgrade
         wire.answer()
         assert wire.hub.requests[-1].upgrade
-
-
-def test_end_is_a_last_piece_without_bytes() -> None:
-    wire = Wire(GET % 1)
-    wire.start()
-    wire.body(b"a", more=True)
-    wire.transport.take()
-    wire.hub.exchange.stream.end()
-    assert wire.transport.take() == b"0\r\n\r\n"
 
 
 def test_fake_transport_is_not_taken_for_a_socket() -> None:

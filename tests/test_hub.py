@@ -75,8 +75,8 @@ class SlowStream(FakeStream):
         super().__init__()
         self._room = asyncio.Event()
 
-    def send_data(self, data: bytes, *, last: bool = False) -> None:
-        super().send_data(data, last=last)
+    def _add(self, data: bytes, last: bool) -> None:
+        super()._add(data, last)
         self.slow = True
 
     def give_room(self) -> None:
@@ -110,7 +110,7 @@ class TestApplications:
             served = Served(application)
             exchange, stream = await served.open()
             assert isinstance(exchange, HTTPExchange)
-            assert stream.calls == ["headers", "data", "end"]
+            assert stream.calls == ["respond", "end"]
             assert served.running == 0
             assert served.clock.getDelayedCalls() == []
 
@@ -219,7 +219,7 @@ class TestApplications:
             served.begin(GET, stream)
             assert began == []
             await settle()
-            assert stream.calls == ["headers", "data", "end"]
+            assert stream.calls == ["respond", "end"]
             assert served.running == 0
 
         asyncio.run(main())
@@ -341,7 +341,7 @@ class TestFailures:
 
         async def main() -> None:
             _, stream = await Served(application).open()
-            assert stream.calls == ["headers", "data", "abort"]
+            assert stream.calls == ["respond", "abort"]
 
         asyncio.run(main())
         assert len(errors(caplog)) == 1
@@ -364,7 +364,7 @@ class TestFailures:
             served.hub.stopping = True
             stop.set()
             await settle()
-            assert stream.calls == ["headers", "data", "abort"]
+            assert stream.calls == ["respond", "abort"]
 
         asyncio.run(main())
         assert len(errors(caplog)) == ("headers" in start)
@@ -390,7 +390,7 @@ class TestFailures:
 
         async def main() -> None:
             _, stream = await Served(application).open()
-            assert stream.calls == ["headers", "data", "end"]
+            assert stream.calls == ["respond", "end"]
 
         asyncio.run(main())
         assert len(errors(caplog)) == 1
@@ -1099,7 +1099,7 @@ class TestChains:
             await settle()
             assert served.running == 0
             assert served.clock.getDelayedCalls() == []
-            assert stream.calls == ([] if left else ["headers", "data", "end"])
+            assert stream.calls == ([] if left else ["respond", "end"])
             assert served.hub._changed.is_set() is stopping
 
         leaving: asyncio.Event
@@ -1204,7 +1204,7 @@ class TestLateMessages:
 
         async def main() -> None:
             _, stream = await Served(application).open(request_)
-            assert stream.calls == ["headers", "data", "end"]
+            assert stream.calls == ["respond", "end"]
 
         asyncio.run(main())
         what = "WEBSOCKET '/ws'" if request_.upgrade else "GET '/page'"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asgiserver.asgi.inbox import MESSAGE_OVERHEAD
+from asgiserver.asgi.websocket import MESSAGE_OVERHEAD
 
 from .test_websocket import ACCEPT, Made, disconnect
 

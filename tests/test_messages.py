@@ -16,8 +16,6 @@ from asgiserver.asgi import response_fields
 from asgiserver.asgi.messages import (
     Accept,
     Close,
-    DenialBody,
-    DenialStart,
     ResponseBody,
     ResponseStart,
     SendBytes,
@@ -473,12 +471,12 @@ class TestDenial:
     def test_its_start_is_that_of_http(self) -> None:
         message = {"type": "websocket.http.response.start", "status": 401, "headers": [(b"Content-Length", b"2")]}
         reply = parse_websocket(message)
-        assert type(reply) is DenialStart
+        assert type(reply) is ResponseStart
         assert reply == (401, [(b"Content-Length", b"2")], 2, False, False, [b"content-length"])
 
     def test_its_body_is_that_of_http(self) -> None:
         reply = parse_websocket({"type": "websocket.http.response.body", "body": b"no", "more_body": True})
-        assert type(reply) is DenialBody
+        assert type(reply) is ResponseBody
         assert reply == (b"no", True)
 
     def test_its_errors_carry_its_own_type(self) -> None:

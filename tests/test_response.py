@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgiserver.asgi.default_fields import Defaults
 from asgiserver.errors import RequestError
-from asgiserver.wire.response import CONTINUE, Framing, framed, head, refusal
+from asgiserver.wire.default_fields import Defaults
+from asgiserver.wire.response import CONTINUE, Framing, delimited, framed, head, refusal
 
 from .fakes import DATE, fields
 
@@ -22,9 +22,39 @@ def test_status_line_fields_and_empty_line() -> None:
     assert made == b"HTTP/1.1 404 Not Found\r\na: 1\r\nset-cookie: x\r\nset-cookie: y\r\n\r\n"
 
 
-def test_framing_fields_follow_the_others() -> None:
-    made = head(200, [(b"a", b"")], chunked=True, connection=b"close")
+def test_framing_lines_follow_the_others() -> None:
+    made = head(200, [(b"a", b"")], (b"transfer-encoding: chunked", b"connection: close"))
     assert made == b"HTTP/1.1 200 OK\r\na: \r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+
+
+PLAIN, CHUNKED, NONE = Framing.PLAIN, Framing.CHUNKED, Framing.NONE
+CODING, CLOSE, KEEP = b"transfer-encoding: chunked", b"connection: close", b"connection: keep-alive"
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "length", "has_body", "close", "expected"),
+    [
+        ("1.1", 200, 5, True, False, (PLAIN, False, ())),
+        ("1.1", 200, 5, True, True, (PLAIN, True, (CLOSE,))),
+        ("1.1", 200, 5, False, False, (NONE, False, ())),
+        ("1.1", 200, None, True, False, (CHUNKED, False, (CODING,))),
+        ("1.1", 200, None, True, True, (CHUNKED, True, (CODING, CLOSE))),
+        # HEAD has the fields that GET would have; 204 and 304 have no body that a coding could be of.
+        ("1.1", 200, None, False, False, (NONE, False, (CODING,))),
+        ("1.1", 204, None, False, False, (NONE, False, ())),
+        ("1.1", 304, None, False, True, (NONE, True, (CLOSE,))),
+        ("1.0", 200, 5, True, False, (PLAIN, False, (KEEP,))),
+        ("1.0", 200, 5, True, True, (PLAIN, True, (CLOSE,))),
+        ("1.0", 200, None, True, False, (PLAIN, True, (CLOSE,))),
+        ("1.0", 200, None, False, False, (NONE, False, (KEEP,))),
+        ("1.0", 304, None, False, False, (NONE, False, (KEEP,))),
+    ],
+)
+def test_how_a_body_is_delimited(
+    version: str, status: int, length: int | None, has_body: bool, close: bool, expected: object
+) -> None:
+    """RFC 9112 §6.3, §9.3."""
+    assert delimited(version, status, length, has_body=has_body, close=close) == expected
 
 
 @pytest.mark.parametrize("status", [101, 200, 204, 304, 418, 431, 503])
@@ -72,7 +102,7 @@ def test_client_reads_back_what_was_written(pieces: list[bytes]) -> None:
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
     client.send(h11.EndOfMessage())
-    client.receive_data(head(200, [(b"x", b"\xe9")], chunked=True))
+    client.receive_data(head(200, [(b"x", b"\xe9")], (CODING,)))
     for piece in pieces:
         client.receive_data(b"".join(framed(piece, Framing.CHUNKED, last=False)))
     client.receive_data(b"".join(framed(b"", Framing.CHUNKED, last=True)))

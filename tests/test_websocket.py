@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 
 from asgiserver.asgi.deadlines import Deadline
 from asgiserver.asgi.exchange import State
-from asgiserver.asgi.inbox import MESSAGE_OVERHEAD
 from asgiserver.asgi.scope import Request, ScopeBuilder
-from asgiserver.asgi.websocket import WebSocketExchange
+from asgiserver.asgi.websocket import MESSAGE_OVERHEAD, WebSocketExchange
 from asgiserver.errors import MessageError, RequestError, UnexpectedMessage
 from asgiserver.settings import Settings
 
-from .fakes import CLIENT, DATE, Clock, FakeFrames, FakeHub, FakeStream, at_once, fields, settle, would_wait
+from .fakes import CLIENT, Clock, FakeFrames, FakeHub, FakeStream, at_once, settle, would_wait
 from .test_scope import ADDRESSES
 
 ACCEPT = {"type": "websocket.accept"}
@@ -42,7 +41,7 @@ class Made:
         self.engines: list[FakeFrames] = []
         scope = ScopeBuilder("", None, None).websocket(Request("GET", b"/ws?a", []), ADDRESSES, list(subprotocols))
         self.exchange = WebSocketExchange(
-            scope, self.stream, self.hub, Settings(**settings), self.clock, fields(), self._answer, self._frames
+            scope, self.stream, self.hub, Settings(**settings), self.clock, self._answer, self._frames
         )
 
     @staticmethod
@@ -59,7 +58,7 @@ class Made:
         return engine
 
     def send(self, message: dict[str, Any]) -> None:
-        self.exchange.handle_reply(self.exchange.parse(message))
+        self.exchange.take_reply(self.exchange.parse(message))
 
     def receive(self) -> dict[str, Any]:
         return dict(at_once(self.exchange.receive()))
@@ -107,7 +106,7 @@ def reached(state: State, **made_with: Any) -> Made:
     return made
 
 
-ANSWER = ["headers", "data", "end"]
+ANSWER = ["respond", "end"]
 
 
 class TestStatesAndReplies:
@@ -121,7 +120,7 @@ class TestStatesAndReplies:
         (State.WAITING, "accept"): (State.OPEN, ["switch"]),
         (State.WAITING, "close"): (State.COMPLETE, ANSWER),
         (State.WAITING, "denial start"): (State.STARTED, []),
-        (State.STARTED, "denial more"): (State.STREAMING, ["headers", "data"]),
+        (State.STARTED, "denial more"): (State.STREAMING, ["respond"]),
         (State.STARTED, "denial last"): (State.COMPLETE, ANSWER),
         (State.STREAMING, "denial more"): (State.STREAMING, ["data"]),
         (State.STREAMING, "denial last"): (State.COMPLETE, ["data", "end"]),
@@ -274,7 +273,7 @@ class TestStatesAndEvents:
 
 
 class TestAccepting:
-    def test_answer_has_the_handshakes_the_applications_and_the_default_fields(self) -> None:
+    def test_answer_has_the_fields_of_the_handshake_and_of_the_application(self) -> None:
         """T133, T137, T195."""
         made = Made()
         made.send(ACCEPT | {"headers": [(b"Set-Cookie", b"a"), (b"set-cookie", b"b")]})
@@ -283,14 +282,7 @@ class TestAccepting:
             (b"chosen", b"None"),
             (b"Set-Cookie", b"a"),
             (b"set-cookie", b"b"),
-            (b"date", DATE),
         ]
-
-    def test_default_field_is_left_out_however_the_application_spells_its_own(self) -> None:
-        """C8."""
-        made = Made()
-        made.send(ACCEPT | {"headers": [(b"DATE", b"today")]})
-        assert made.stream.headers == [(b"upgrade", b"websocket"), (b"chosen", b"None"), (b"DATE", b"today")]
 
     def test_offered_subprotocol_can_be_chosen(self) -> None:
         """T134."""
@@ -316,8 +308,8 @@ class TestAccepting:
         made = Made()
         switch = made.stream.switch
 
-        def switch_and_deliver(headers: Any) -> None:
-            switch(headers)
+        def switch_and_deliver(headers: Any, names: Any) -> None:
+            switch(headers, names)
             made.exchange.body_received(b"early")
 
         made.stream.switch = switch_and_deliver  # type: ignore[method-assign]
@@ -356,7 +348,7 @@ class TestDenying:
         made.send(DENIAL_MORE)
         with pytest.raises(MessageError, match="3 bytes short"):
             made.send(DENIAL_LAST)
-        assert made.stream.calls == ["headers", "data", "abort"]
+        assert made.stream.calls == ["respond", "abort"]
 
     def test_that_is_too_long_from_the_start_can_still_be_answered_500(self) -> None:
         """T145."""

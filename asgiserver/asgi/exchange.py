@@ -8,18 +8,21 @@ one ``match`` over (state, reply); a pair that is not there is the application's
 from __future__ import annotations
 
 import asyncio
+import logging
+from abc import ABC, abstractmethod
 from enum import Enum, auto
 from typing import Any
 
-from ..errors import RequestError, UnexpectedMessage
+from ..errors import ApplicationError, ClientDisconnected, RequestError, UnexpectedMessage
 from ..settings import Settings
 from .deadlines import Deadline, Deadlines
-from .default_fields import DefaultFields
-from .interfaces import Clock, Hub, Message, Scope, Stream
+from .interfaces import Clock, Hub, Message, Output, Scope, Stream
 from .messages import TYPES
-from .response import Response
+from .response import CLIENT_CLOSED_REQUEST, Response, plain
 
 __all__ = ["Exchange", "State"]
+
+logger = logging.getLogger("asgiserver")
 
 
 class State(Enum):
@@ -43,22 +46,24 @@ _COMPLETE, _GONE = State.COMPLETE, State.GONE
 _REPEATS = 100
 
 
-class Exchange(Response):
+class Exchange(ABC):
     """What HTTP and WebSocket exchanges share.
 
     :param scope: the application's scope.
     :param stream: where this exchange writes.
     :param hub: told when the peer is gone and what to log.
-    :param fields: the default fields of a response.
+    :ivar response: from its start on; of a WebSocket, the denial of its handshake.
     """
 
-    __slots__ = ("_deadlines", "_hub", "_repeated", "_told", "_waiters", "clock", "scope", "settings", "state")
+    __slots__ = (
+        "_deadlines", "_hub", "_repeated", "_told", "_waiters", "clock", "response", "scope", "settings", "state",
+        "stream",
+    )  # fmt: skip
 
-    def __init__(
-        self, scope: Scope, stream: Stream, hub: Hub, settings: Settings, clock: Clock, fields: DefaultFields
-    ) -> None:
-        super().__init__(stream, fields, scope.get("method", "GET"))
+    def __init__(self, scope: Scope, stream: Stream, hub: Hub, settings: Settings, clock: Clock) -> None:
         self.scope = scope
+        self.stream = stream
+        self.response: Response | None = None
         self.settings = settings
         self.clock = clock
         self.state = _WAITING
@@ -71,6 +76,11 @@ class Exchange(Response):
 
     def __str__(self) -> str:
         return f"{self.scope.get('method', 'WEBSOCKET')} {self.scope['path']!r}"
+
+    @property
+    def status(self) -> int:
+        """Of the response, for the log; :data:`.CLIENT_CLOSED_REQUEST` while none was sent."""
+        return CLIENT_CLOSED_REQUEST if self.response is None else self.response.status
 
     @property
     def gone(self) -> bool:
@@ -132,8 +142,49 @@ class Exchange(Response):
                 break
         return event
 
+    async def handle_reply(self, message: Message) -> None:
+        """Take a message of the application, and wait while the peer is slow (ASGI ``send``).
+
+        What follows a complete response is ignored, as ASGI asks for.
+
+        :raises ApplicationError: the message is malformed or does not fit; nothing of it was sent.
+        :raises ClientDisconnected: the peer has left, and the application does not listen for that.
+        """
+        output = self.stream.output
+        late = output.congested or self.state is _GONE or self.state is _COMPLETE
+        if late:
+            await self._handle_late_reply(message, output)
+            return
+        # Fast path: nothing is to be waited for before.
+        try:
+            self.take_reply(self.parse(message))
+        except ApplicationError:
+            # An application that goes on after each of its mistakes must not keep others from running.
+            await asyncio.sleep(0)
+            raise
+        if output.congested:
+            await output.drain()
+
+    async def _handle_late_reply(self, message: Message, output: Output) -> None:
+        reply = None if self.finished else self.parse(message)
+        while output.slow and not self.finished:
+            # Several tasks may send, or one that gives up waiting: each adds nothing before there is room.
+            await output.drain()
+        if not self.finished:
+            self.take_reply(reply)
+            await output.drain()
+            return
+        # A loop that sends to nobody must not keep others from running: neither its own receive(), nor the deadline
+        # that cancels it when it ignores the error too.
+        await asyncio.sleep(0)
+        if not self.gone:
+            logger.debug("A message for %s after its response was complete is ignored", self)
+        elif not self.listening:
+            raise ClientDisconnected("the client has left")
+
+    @abstractmethod
     def _next_event(self) -> Message | None:
-        raise NotImplementedError
+        """What :meth:`receive` gives next, None while there is nothing."""
 
     def _wake(self) -> None:
         for waiter in self._waiters or ():
@@ -143,30 +194,28 @@ class Exchange(Response):
     def _give_back(self, event: Message | None) -> None:
         """An event that a waiting ``receive()`` was given did not reach the application; None for none."""
 
-    # What the hub calls.
-
     @staticmethod
+    @abstractmethod
     def parse(message: Message) -> Any:
         """The typed reply that ``message`` means; raises MessageError."""
-        raise NotImplementedError
 
-    def take(self, message: Message) -> None:
-        """Parse a message of the application and take it, in state STREAMING.
-
-        :raises ApplicationError: the message is malformed or does not fit the state; nothing of it reached the wire.
-        """
-        self.handle_reply(self.parse(message))
-
-    def handle_reply(self, reply: Any) -> None:
+    @abstractmethod
+    def take_reply(self, reply: Any) -> None:
         """Take a parsed message of the application.
 
         :raises ApplicationError: the message does not fit the state; nothing of it reached the wire.
         """
-        raise NotImplementedError
 
+    def _answer(self, error: RequestError, *, close: bool) -> None:
+        """Send a whole response in the application's place."""
+        self.response = Response(self.stream, plain(error), self.scope.get("method", "GET"), close=close)
+        self.response.send(error.body, more_body=False)
+
+    # What the hub calls.
+
+    @abstractmethod
     def application_done(self, failed: bool) -> None:
         """The application has returned, or ``failed``: end what it left open."""
-        raise NotImplementedError
 
     def server_stopping(self) -> None:
         """The server wants to stop, or now wants streams without end to end (``Hub.ending``); any number of times."""
@@ -179,9 +228,9 @@ class Exchange(Response):
 
     # What a wire calls.
 
+    @abstractmethod
     def body_received(self, data: bytes) -> None:
         """The peer has sent a piece of its half."""
-        raise NotImplementedError
 
     def body_ended(self) -> None:
         """The peer's half is complete."""
@@ -189,13 +238,22 @@ class Exchange(Response):
     def writable(self) -> None:
         """The peer takes data again after the output's ``slow`` was true."""
 
+    @abstractmethod
     def request_failed(self, error: RequestError) -> None:
         """No application can answer any more: send the error's response, or abort one that has begun."""
-        raise NotImplementedError
 
+    @abstractmethod
     def disconnected(self) -> None:
         """The connection, or this stream of it, is lost."""
-        raise NotImplementedError
+
+    def _unexpected(self, reply: Any) -> UnexpectedMessage:
+        """The error for a reply that the state does not allow."""
+        kind: str = TYPES[type(reply)]
+        websocket = self.scope["type"] == "websocket"
+        if websocket and kind.startswith("http."):
+            kind = f"websocket.{kind}"
+        so_far = _SO_FAR_OF_WEBSOCKET if websocket else _SO_FAR
+        return UnexpectedMessage(f"{kind} was sent {so_far[self.state]}")
 
 
 def logged_request(scope: Scope) -> dict[str, Any]:
@@ -228,10 +286,3 @@ _SO_FAR_OF_WEBSOCKET = {
     State.STARTED: "after websocket.http.response.start",
     State.COMPLETE: "after the WebSocket was denied",
 }
-
-
-def unexpected(state: State, reply: Any) -> UnexpectedMessage:
-    """The error for a reply that ``state`` does not allow."""
-    kind: str = TYPES[type(reply)]
-    so_far = _SO_FAR_OF_WEBSOCKET if kind.startswith("websocket.") else _SO_FAR
-    return UnexpectedMessage(f"{kind} was sent {so_far[state]}")

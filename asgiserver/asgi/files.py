@@ -14,7 +14,9 @@ from typing import Any, NamedTuple, NoReturn
 from ..errors import MessageError
 from .response_fields import shown
 
-__all__ = ["FilePart", "SendFile", "SendPath", "file_part", "open_path", "parse_file", "parse_path", "pass_by"]
+__all__ = [
+    "FilePart", "SendFile", "SendPath", "file_part", "open_path", "parse_file", "parse_path", "pass_by", "read",
+]  # fmt: skip
 
 
 class SendPath(NamedTuple):
@@ -111,6 +113,20 @@ def file_part(reply: SendFile) -> FilePart:
         if isinstance(error, MessageError):
             raise
         _fail(kind, f'"file" cannot be sent: {error}')
+
+
+def read(part: FilePart) -> bytes:
+    """The content of a part.
+
+    :raises MessageError: the file has become shorter since it was looked at, or cannot be read.
+    """
+    try:
+        data = os.pread(part.descriptor, part.size, part.offset)
+    except OSError as error:
+        raise MessageError(f"the file cannot be read: {error.strerror}") from error
+    if len(data) < part.size:
+        raise MessageError(f"the file has become {part.size - len(data)} bytes shorter while it was sent")
+    return data
 
 
 def pass_by(reply: SendFile, part: FilePart) -> None:

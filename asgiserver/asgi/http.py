@@ -9,12 +9,11 @@ from typing import Any
 from ..errors import MessageError, RequestError
 from ..settings import Settings
 from .deadlines import Deadline
-from .default_fields import DefaultFields
-from .exchange import Exchange, State, logged_request, unexpected
+from .exchange import Exchange, State, logged_request
 from .files import FilePart, SendFile, SendPath, file_part, open_path, pass_by
 from .interfaces import Clock, Hub, Message, Scope, Stream
 from .messages import ResponseBody, ResponseStart, parse_http
-from .response import CLIENT_CLOSED_REQUEST
+from .response import Response
 
 __all__ = ["HTTPExchange"]
 
@@ -24,10 +23,7 @@ _COMPLETE, _GONE = State.COMPLETE, State.GONE
 
 
 class HTTPExchange(Exchange):
-    """An HTTP request and its response.
-
-    :param fields: the default fields of a response.
-    """
+    """An HTTP request and its response."""
 
     __slots__ = (
         "_began",
@@ -41,27 +37,8 @@ class HTTPExchange(Exchange):
 
     parse = staticmethod(parse_http)
 
-    def __init__(
-        self, scope: Scope, stream: Stream, hub: Hub, settings: Settings, clock: Clock, fields: DefaultFields
-    ) -> None:
-        # All that Exchange and Response would set, without the two calls: this is done for each request.
-        self.scope = scope
-        self.stream = stream
-        self.settings = settings
-        self.clock = clock
-        self.state = _WAITING
-        self._hub = hub
-        self._told = False
-        self._repeated = 0
-        self._waiters = None
-        self._deadlines = None
-        self._fields = fields
-        self._method = scope["method"]
-        self._start = None
-        self._remaining = None
-        self._has_body = True
-        self.status = CLIENT_CLOSED_REQUEST
-        self.sent = 0
+    def __init__(self, scope: Scope, stream: Stream, hub: Hub, settings: Settings, clock: Clock) -> None:
+        super().__init__(scope, stream, hub, settings, clock)
         # Made when it is needed: an empty one takes 760 bytes, and few requests have a body.
         self._body: deque[bytes] | None = None
         self._buffered = self._received = 0
@@ -134,30 +111,15 @@ class HTTPExchange(Exchange):
 
     # The reply half.
 
-    def take(self, message: Message) -> None:
-        """See ``Exchange``; a piece of a long body that is not the last takes two thirds of the steps."""
-        if type(message) is dict and message.get("type") == "http.response.body" and message.get("more_body") is True:
-            body = message.get("body")
-            if type(body) is bytes and self._remaining is None and self._has_body:
-                self.sent += len(body)
-                self.stream.send_data(body)
-                return
-        self.handle_reply(parse_http(message))
-
-    def handle_reply(self, reply: ResponseStart | ResponseBody | SendPath | SendFile) -> None:
+    def take_reply(self, reply: ResponseStart | ResponseBody | SendPath | SendFile) -> None:
         """Take a parsed message of the application (ASGI HTTP, "Response Start" and "Response Body"; extensions)."""
         state = self.state
-        # The pairs of every request; a match takes five times as long to find them.
+        # Fast path: the pairs of every request, which a match takes longer to find.
         if type(reply) is ResponseBody and (state is _STARTED or state is _STREAMING):
-            body, more_body = reply
-            if state is _STARTED and not more_body and self.whole(body):
-                self._complete(_COMPLETE)
-            else:
-                self._send_body(body, more_body)
+            self._send_body(*reply)
             return
         if type(reply) is ResponseStart and state is _WAITING:
-            self._start = reply
-            self._remaining = reply[2]
+            self.response = Response(self.stream, reply, self.scope["method"])
             self.state = _STARTED
             return
         match state, reply:
@@ -168,11 +130,12 @@ class HTTPExchange(Exchange):
                 self._send_file(part, reply.more_body)
                 pass_by(reply, part)
             case _:
-                raise unexpected(self.state, reply)
+                raise self._unexpected(reply)
 
     def _send_body(self, body: bytes, more_body: bool) -> None:
+        assert self.response is not None
         try:
-            self.body(body, more_body)
+            self.response.send(body, more_body)
         except MessageError:
             if not more_body:
                 # The last message is wrong, so the response can have no clean end any more.
@@ -185,9 +148,10 @@ class HTTPExchange(Exchange):
 
     def _send_file(self, part: FilePart, more_body: bool) -> None:
         """Begin to send a file; its last byte is what ends the response, and that may take long."""
+        assert self.response is not None
         state, self.state = self.state, State.STREAMING
         try:
-            self.file(part, more_body, self._file_sent)
+            self.response.send_file(part, more_body, self._file_sent)
         except MessageError:
             os.close(part.descriptor)
             self.state = state
@@ -202,7 +166,8 @@ class HTTPExchange(Exchange):
     @property
     def _is_endless(self) -> bool:
         """The application has begun a response whose end it has not told."""
-        return (self.state is _STREAMING or self.state is _STARTED) and self._remaining is None
+        begun = self.state is _STREAMING or self.state is _STARTED
+        return begun and self.response is not None and self.response.endless
 
     @property
     def answered(self) -> bool:
@@ -221,7 +186,7 @@ class HTTPExchange(Exchange):
         if self.state in (State.WAITING, State.STARTED):
             stopped = self.answered and not failed
             error = RequestError(*((503, "The server is stopping.") if stopped else (500, "Internal Server Error")))
-            self.answer(error, close=False)
+            self._answer(error, close=False)
             self._complete(State.COMPLETE)
         else:
             self._abort_response()
@@ -231,7 +196,7 @@ class HTTPExchange(Exchange):
         self._body = None
         self._ended = False
         if self.state in (State.WAITING, State.STARTED):
-            self.answer(error, close=True)
+            self._answer(error, close=True)
             self._complete(State.GONE)
         else:
             self._abort_response()
@@ -270,6 +235,6 @@ class HTTPExchange(Exchange):
             "status": self.status,
             "method": self.scope["method"],
             "time_taken": self.clock.seconds() - began,
-            "size": self.sent,
+            "size": 0 if self.response is None else self.response.sent,
             "request_size": self._received,
         }

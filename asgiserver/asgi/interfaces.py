@@ -6,10 +6,7 @@ Everything here is a ``typing.Protocol`` or an alias, so that ``asgi/`` never im
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from .default_fields import Defaults
+from typing import Any, Protocol
 
 __all__ = [
     "TCHAR",
@@ -122,7 +119,7 @@ class Turn(Protocol):
 class Stream(Protocol):
     """Where one exchange writes its half; the only way out of ``asgi/``.
 
-    A wire implements it: HTTP/1.1 for its current request, HTTP/2 for each of its streams. After :meth:`end`,
+    A wire implements it: HTTP/1.1 for its current request, HTTP/2 for each of its streams. After the last piece,
     :meth:`abort`, or the peer's leave no method may be called; the exchange's state sees to it.
     """
 
@@ -134,37 +131,33 @@ class Stream(Protocol):
     def turn(self) -> Turn:
         """The connection's; all its streams share it."""
 
-    def send_headers(
+    def respond(
         self,
         status: int,
         headers: Headers,
-        defaults: Defaults,
-        *,
+        names: list[bytes],
         content_length: int | None,
+        *,
         has_body: bool,
         close: bool,
+        data: bytes,
+        last: bool,
     ) -> None:
-        """Begin the final response. May be held back until the first :meth:`send_data` or :meth:`end`.
+        """Begin the final response, with the first piece of its body. The wire adds its framing and default fields.
 
         :param status: 200 to 999.
         :param headers: checked, their names as the application spells them (HTTP/2 wants them in lower case, RFC 9113
-            §8.2), without connection-specific fields; the wire adds framing.
-        :param defaults: further fields that the exchange wants sent, behind the others.
+            §8.2), without connection-specific fields.
+        :param names: those of ``headers``, in lower case.
         :param content_length: what ``headers`` say of the body's size in bytes, None when nothing.
-        :param has_body: False for HEAD, 204 and 304: no body follows, whatever the fields say (RFC 9112 §6.3).
-        :param close: the application asked for the connection to be closed afterwards.
-        """
-
-    def send_response(
-        self, status: int, headers: Headers, defaults: Defaults, content_length: int, body: bytes, close: bool
-    ) -> None:
-        """Send a whole final response, as :meth:`send_headers` and :meth:`send_data` with ``last`` do in two calls.
-
-        :param content_length: what ``headers`` say, which is the size of ``body`` in bytes.
+        :param has_body: False for HEAD, 204, 205 and 304: no body follows, whatever the fields say (RFC 9112 §6.3).
+        :param close: the connection is not to be used again.
+        :param data: may be empty.
+        :param last: ``data`` is the whole body.
         """
 
     def send_data(self, data: bytes, *, last: bool = False) -> None:
-        """Send body bytes (or, after :meth:`switch`, opaque bytes); ``last`` ends the response as :meth:`end` does."""
+        """Send more of the body (or, after :meth:`switch`, opaque bytes); ``last`` ends the response."""
 
     def send_parts(self, parts: list[bytes]) -> None:
         """After :meth:`switch`: send opaque bytes, all ``parts`` joined, of which what is large is not copied."""
@@ -181,11 +174,12 @@ class Stream(Protocol):
         :param count: at least 1.
         """
 
-    def end(self) -> None:
-        """End the response cleanly."""
+    def switch(self, headers: Headers, names: list[bytes]) -> None:
+        """Accept a WebSocket: 101 on HTTP/1.1 (RFC 6455 §4.2.2). What follows both ways is opaque.
 
-    def switch(self, headers: Headers) -> None:
-        """Accept a WebSocket: 101 on HTTP/1.1 (RFC 6455 §4.2.2). What follows both ways is opaque."""
+        :param headers: as those of :meth:`respond`, the answer to the handshake among them.
+        :param names: as those of :meth:`respond`.
+        """
 
     def abort(self) -> None:
         """Cut the response off so that the peer can see that it is not complete."""

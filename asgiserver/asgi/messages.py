@@ -10,8 +10,7 @@ Keys that ASGI does not name are ignored, as new versions of it may add some.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from ..errors import MessageError
 from .files import SendFile, SendPath, parse_file, parse_path
@@ -22,8 +21,6 @@ __all__ = [
     "TYPES",
     "Accept",
     "Close",
-    "DenialBody",
-    "DenialStart",
     "ResponseBody",
     "ResponseStart",
     "SendBytes",
@@ -34,7 +31,7 @@ __all__ = [
 ]
 
 class ResponseStart(NamedTuple):
-    """``http.response.start``.
+    """``http.response.start``, and ``websocket.http.response.start``.
 
     :param status: 200 to 999.
     :param headers: in the application's order and spelling, without the connection-specific fields.
@@ -53,7 +50,7 @@ class ResponseStart(NamedTuple):
 
 
 class ResponseBody(NamedTuple):
-    """``http.response.body``; the last one has ``more_body`` False."""
+    """``http.response.body``, and ``websocket.http.response.body``; the last one has ``more_body`` False."""
 
     body: bytes
     more_body: bool
@@ -98,27 +95,6 @@ class Close(NamedTuple):
     error: MessageError | None = None
 
 
-class DenialStart(NamedTuple):
-    """``websocket.http.response.start``, with what :class:`ResponseStart` has."""
-
-    status: int
-    headers: Fields
-    content_length: int | None
-    close: bool
-    trailers: bool
-    names: list[bytes]
-
-
-class DenialBody(NamedTuple):
-    """``websocket.http.response.body``, with what :class:`ResponseBody` has."""
-
-    body: bytes
-    more_body: bool
-
-
-_Start = TypeVar("_Start", ResponseStart, DenialStart)
-_Body = TypeVar("_Body", ResponseBody, DenialBody)
-
 #: Makes a named tuple without the function that ``NamedTuple`` writes for it, which takes three times as long.
 _tuple = tuple.__new__
 
@@ -138,12 +114,12 @@ def parse_http(message: Any) -> ResponseStart | ResponseBody | SendPath | SendFi
         if type(body) is bytes:
             return _tuple(ResponseBody, (body, bool(message.get("more_body"))))
     elif kind == "http.response.start":
-        return _start(message, ResponseStart)
+        return _start(message)
     reply: ResponseStart | ResponseBody | SendPath | SendFile = _HTTP[message_type(message, _HTTP)](message)
     return reply
 
 
-def parse_websocket(message: Any) -> Accept | SendText | SendBytes | Close | DenialStart | DenialBody:
+def parse_websocket(message: Any) -> Accept | SendText | SendBytes | Close | ResponseStart | ResponseBody:
     """Check a message sent in a ``websocket`` scope.
 
     A close reason longer than 123 bytes is cut at a character's boundary: a close without a part of its reason is
@@ -151,7 +127,7 @@ def parse_websocket(message: Any) -> Accept | SendText | SendBytes | Close | Den
 
     :raises MessageError: names the message's type and key, what was expected, and what came.
     """
-    reply: Accept | SendText | SendBytes | Close | DenialStart | DenialBody
+    reply: Accept | SendText | SendBytes | Close | ResponseStart | ResponseBody
     if type(message) is dict and message.get("type") == "websocket.send":
         # As in parse_http.
         text = message.get("text")
@@ -242,7 +218,7 @@ def _close_reason(message: Mapping[str, Any]) -> str:
     return reason if len(encoded) <= _REASON_SIZE else encoded[:_REASON_SIZE].decode("utf-8", "ignore")
 
 
-def _start(message: Mapping[str, Any], kind: type[_Start]) -> _Start:
+def _start(message: Mapping[str, Any]) -> ResponseStart:
     status = message.get("status")
     if type(status) is not int:
         if not isinstance(status, int) or isinstance(status, bool):
@@ -252,14 +228,14 @@ def _start(message: Mapping[str, Any], kind: type[_Start]) -> _Start:
         hint = "; an informational response is no response (RFC 9110 §15.2)" if 100 <= status < 200 else ""
         fail(message, f'"status" must be 200 to 999, got {shown(status)}{hint}')
     headers, names, length, close = parse_fields(message)
-    return _tuple(kind, (status, headers, length, close, bool(message.get("trailers")), names))
+    return _tuple(ResponseStart, (status, headers, length, close, bool(message.get("trailers")), names))
 
 
-def _body(message: Mapping[str, Any], kind: type[_Body]) -> _Body:
+def _body(message: Mapping[str, Any]) -> ResponseBody:
     body = message.get("body", b"")
     if not isinstance(body, bytes):
         body = _as_bytes(message, "body", body)
-    return kind(body, bool(message.get("more_body", False)))
+    return ResponseBody(body, bool(message.get("more_body", False)))
 
 
 def _as_bytes(message: Mapping[str, Any], key: str, value: Any) -> bytes:
@@ -281,8 +257,8 @@ def _encoded(message: Mapping[str, Any], key: str, text: str) -> bytes:
 
 
 _HTTP: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-    "http.response.start": partial(_start, kind=ResponseStart),
-    "http.response.body": partial(_body, kind=ResponseBody),
+    "http.response.start": _start,
+    "http.response.body": _body,
     "http.response.pathsend": parse_path,
     "http.response.zerocopysend": parse_file,
 }
@@ -290,13 +266,12 @@ _WEBSOCKET: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "websocket.accept": _accept,
     "websocket.send": _send,
     "websocket.close": _close,
-    "websocket.http.response.start": partial(_start, kind=DenialStart),
-    "websocket.http.response.body": partial(_body, kind=DenialBody),
+    "websocket.http.response.start": _start,
+    "websocket.http.response.body": _body,
 }
-#: The message that each reply was.
+#: The message that each reply was; those of a denial have ``websocket.`` before theirs.
 TYPES = {
     ResponseStart: "http.response.start", ResponseBody: "http.response.body", Accept: "websocket.accept",
     SendPath: "http.response.pathsend", SendFile: "http.response.zerocopysend",
     SendText: "websocket.send", SendBytes: "websocket.send", Close: "websocket.close",
-    DenialStart: "websocket.http.response.start", DenialBody: "websocket.http.response.body",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The response of an exchange: of an HTTP request, or of a WebSocket handshake that is denied."""
+"""A response on its way: of an HTTP request, or of a WebSocket handshake that is denied."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ..errors import MessageError, RequestError
-from .default_fields import DefaultFields
-from .files import FilePart
+from .files import FilePart, read
 from .interfaces import Stream
 from .messages import ResponseStart
 
@@ -17,125 +16,107 @@ __all__ = ["CLIENT_CLOSED_REQUEST", "Response", "plain"]
 #: Logged as the status when the peer left before the response began; no such status is ever sent.
 CLIENT_CLOSED_REQUEST = 499
 
+#: A part of a file up to this size is read, to be one write with the head, and not sent by the kernel; bytes.
+_SMALL_FILE = 32768
 
 #: Statuses of responses that have no body (RFC 9110 §15.3.5, §15.3.6, §15.4.5).
 _BODILESS = frozenset((204, 205, 304))
 
 
-def plain(error: RequestError) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """The fields and the body of the answer to ``error``, without the default fields: its reason in a line of text."""
-    body = f"{error.reason}\n".encode()
+def plain(error: RequestError) -> ResponseStart:
+    """The head of the answer to ``error``, whose body is ``error.body``."""
+    length = len(error.body)
     fields = [
         (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", b"%d" % len(body)),
+        (b"content-length", b"%d" % length),
         *error.headers,
     ]
-    return fields, body
+    return ResponseStart(error.status, fields, length, False, False, [name for name, _ in fields])
 
 
 class Response:
     """Holds a response to its own Content-Length and to what its method and status allow (RFC 9110 §8.6, §9.3.2).
 
-    An exchange is its own response: one object less for each request.
+    The head is kept until the first piece of the body, as ASGI asks for, and goes out with it.
 
-    :param fields: the default fields.
+    :param start: what the application wants the head to be.
     :param method: the request's; HEAD has no body in its response.
-    :ivar status: what was sent, :data:`CLIENT_CLOSED_REQUEST` before.
+    :param close: the connection is not to be used again.
+    :ivar begun: the head was given to ``stream``.
     :ivar sent: bytes of the body that were sent.
     """
 
-    __slots__ = ("_fields", "_has_body", "_method", "_remaining", "_start", "sent", "status", "stream")
+    __slots__ = ("_close", "_has_body", "_remaining", "_start", "_stream", "begun", "sent")
 
-    def __init__(self, stream: Stream, fields: DefaultFields, method: str) -> None:
-        self.stream = stream
-        self._fields = fields
-        self._method = method
-        self._start: ResponseStart | None = None
-        self._remaining: int | None = None
-        self._has_body = True
-        self.status = CLIENT_CLOSED_REQUEST
+    def __init__(self, stream: Stream, start: ResponseStart, method: str, *, close: bool = False) -> None:
+        self._stream = stream
+        self._start = start
+        self._close = close or start[3]
+        self._remaining = start[2]
+        self._has_body = method != "HEAD" and start[0] not in _BODILESS
+        self.begun = False
         self.sent = 0
 
-    def start(self, start: ResponseStart) -> None:
-        """Hold the start until the first body message, as ASGI asks for."""
-        self._start = start
-        self._remaining = start.content_length
+    @property
+    def status(self) -> int:
+        """The status that was sent, :data:`CLIENT_CLOSED_REQUEST` before."""
+        return self._start.status if self.begun else CLIENT_CLOSED_REQUEST
 
-    def whole(self, body: bytes) -> bool:
-        """Send the whole response, if ``body`` is all of it and of the length that was told; False if not.
+    @property
+    def endless(self) -> bool:
+        """Nobody knows how long the body will be."""
+        return self._remaining is None
 
-        What most responses are, in few steps; :meth:`body` sends any.
-        """
-        start = self._start
-        assert start is not None
-        status, headers, length, close, _, names = start
-        if length is None or length != len(body) or self._method == "HEAD" or status in _BODILESS:
-            return False
-        self.status = status
-        self.sent = length
-        self.stream.send_response(status, headers, self._fields.lacking(names), length, body, close)
-        return True
-
-    def body(self, body: bytes, more_body: bool) -> None:
+    def send(self, body: bytes, more_body: bool) -> None:
         """Send a piece of the body, and the head before the first one.
 
         :raises MessageError: the body is longer or shorter than its Content-Length; nothing of the piece was sent.
         """
-        start = self._start
-        assert start is not None
-        has_body = self._method != "HEAD" and start[0] not in _BODILESS
-        if not has_body:
-            body = b""
-        elif self._remaining is not None and (more_body or len(body) != self._remaining):
-            self._count(len(body), more_body, self._remaining)
-        if self.status == CLIENT_CLOSED_REQUEST:
-            self._send_head(start, has_body)
-        self.sent += len(body)
-        self.stream.send_data(body, last=not more_body)
+        size = len(body)
+        if not self._has_body:
+            body, size = b"", 0
+        elif self._remaining is not None and (more_body or size != self._remaining):
+            self._count(size, more_body, self._remaining)
+        self.sent += size
+        if self.begun:
+            self._stream.send_data(body, last=not more_body)
+        else:
+            self._begin(body, last=not more_body)
 
-    def file(self, part: FilePart, more_body: bool, sent: Callable[[bool], None]) -> None:
-        """Send a part of a file as :meth:`body` sends bytes; ``sent(more_body)`` is called when it was written.
+    def send_file(self, part: FilePart, more_body: bool, sent: Callable[[bool], None]) -> None:
+        """Send a part of a file as :meth:`send` sends bytes; ``sent(more_body)`` is called when it was written.
 
         Its descriptor is closed then.
 
-        :raises MessageError: as of :meth:`body`; the descriptor is still open.
+        :raises MessageError: as of :meth:`send`; the descriptor is still open.
         """
-        start = self._start
-        assert start is not None
-        if self._method == "HEAD" or start.status in _BODILESS or not part.size:
-            if part.size and self._remaining is None and not more_body and self.status == CLIENT_CLOSED_REQUEST:
-                self._start = _with_length(start, part.size)
-            self.body(b"", more_body)
+        if not self.begun and self._remaining is None and not more_body and part.size:
+            # The file is the whole body, so its length can be told.
+            self._start = _with_length(self._start, part.size)
+            self._remaining = part.size
+        if not self._has_body or part.size <= _SMALL_FILE:
+            self.send(read(part) if self._has_body else b"", more_body)
             os.close(part.descriptor)
             sent(more_body)
             return
         if self._remaining is not None:
             self._count(part.size, more_body, self._remaining)
-        if self.status == CLIENT_CLOSED_REQUEST:
-            if start.content_length is None and not more_body:
-                # The file is the whole body, so its length can be told.
-                start = _with_length(start, part.size)
-            self._send_head(start, has_body=True)
+        if not self.begun:
+            self._begin(b"", last=False)
         self.sent += part.size
-        self.stream.send_file(*part, last=not more_body, sent=partial(sent, more_body))
+        self._stream.send_file(*part, last=not more_body, sent=partial(sent, more_body))
 
-    def answer(self, error: RequestError, *, close: bool) -> None:
-        """Send a whole response in the application's place."""
-        fields, body = plain(error)
-        self.start(ResponseStart(error.status, fields, len(body), close, False, [name for name, _ in fields]))
-        self.body(body, more_body=False)
-
-    def _send_head(self, start: ResponseStart, has_body: bool) -> None:
-        status, headers, length, close, _, names = start
-        self.status = status
-        self._has_body = has_body
-        defaults = self._fields.lacking(names)
+    def _begin(self, data: bytes, *, last: bool) -> None:
+        self.begun = True
+        status, headers, length, _, _, names = self._start
         if status == 204 or status == 205:
             # RFC 9110 §8.6: a server MUST NOT send Content-Length in a 204; §15.3.6: a 205 says that there is nothing.
             headers = [field for field, name in zip(headers, names, strict=True) if name != b"content-length"]
             length = None if status == 204 else 0
             headers += [(b"content-length", b"0")] if status == 205 else []
-        self.stream.send_headers(status, headers, defaults, content_length=length, has_body=has_body, close=close)
+        self._stream.respond(
+            status, headers, names, length, has_body=self._has_body, close=self._close, data=data, last=last
+        )  # fmt: skip
 
     def _count(self, size: int, more_body: bool, remaining: int) -> None:
         if size > remaining:

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from ..errors import MessageError, RequestError
 from ..settings import Settings
 from .deadlines import Deadline
-from .default_fields import DefaultFields
-from .exchange import State, logged_request, unexpected
-from .inbox import Inbox
+from .exchange import Exchange, State, logged_request
 from .interfaces import Clock, Frames, Headers, Hub, Message, Scope, Stream
-from .messages import Accept, Close, DenialBody, DenialStart, ResponseStart, SendBytes, SendText, parse_websocket
+from .messages import Accept, Close, ResponseBody, ResponseStart, SendBytes, SendText, parse_websocket
+from .response import Response
 
 __all__ = ["Answer", "WebSocketExchange"]
 
@@ -31,19 +31,25 @@ ABNORMAL_CLOSURE = 1006
 _WAITING, _OPEN, _COMPLETE, _GONE = State.WAITING, State.OPEN, State.COMPLETE, State.GONE
 _PING, _PONG = Deadline.PING, Deadline.PONG
 
+#: What a message costs in the inbox besides its payload, so that empty messages are bounded too; bytes.
+MESSAGE_OVERHEAD = 64
+
 #: Makes the fields of the answer that accepts the handshake, from the chosen subprotocol.
 Answer = Callable[[str | None], Headers]
 
 
-class WebSocketExchange(Inbox):
+class WebSocketExchange(Exchange):
     """A WebSocket, from its handshake to the end of its closing handshake.
 
-    :param fields: the default fields of a response.
     :param answer: makes the fields that accept the handshake.
     :param frames: makes the frame engine once the WebSocket is accepted; it calls this object back.
+    :ivar full: the frame engine and the wire are stopped.
     """
 
-    __slots__ = ("_answer", "_began", "_close", "_connected", "_frames", "_received", "_sent")
+    __slots__ = (
+        "_accepting", "_began", "_buffered", "_close", "_connected", "_engine", "_frames", "_inbox", "_received",
+        "_sent", "full",
+    )  # fmt: skip
 
     parse = staticmethod(parse_websocket)
 
@@ -54,13 +60,17 @@ class WebSocketExchange(Inbox):
         hub: Hub,
         settings: Settings,
         clock: Clock,
-        fields: DefaultFields,
         answer: Answer,
         frames: Callable[[WebSocketExchange], Frames],
     ) -> None:
-        super().__init__(scope, stream, hub, settings, clock, fields)
-        self._answer = answer
+        super().__init__(scope, stream, hub, settings, clock)
+        self._accepting = answer
         self._frames = frames
+        self._engine: Frames | None = None
+        #: Made when a message comes that nobody waits for: an empty one takes 760 bytes.
+        self._inbox: deque[str | bytes] | None = None
+        self._buffered = 0
+        self.full = False
         self._connected = False
         self._close: tuple[int, str] | None = None
         self._received = self._sent = 0
@@ -85,6 +95,53 @@ class WebSocketExchange(Inbox):
             return {"type": "websocket.disconnect", "code": code, "reason": reason}
         return None
 
+    def message_received(self, payload: str | bytes) -> None:
+        """A whole message; beyond ``request_buffer_size`` bytes the engine and the wire are stopped."""
+        if self.state is not _OPEN:
+            return
+        waiters = self._waiters
+        if waiters and not self._inbox and len(waiters) == 1 and not waiters[0].done():
+            # By far the most: an application that waits gets it by one step of its task.
+            waiters[0].set_result(_event(payload))
+            return
+        self._keep(payload)
+        size = self.settings.request_buffer_size
+        # To stop and start the peer for each message that somebody waits for would cost more than to read it.
+        if self._buffered >= (2 * size if waiters else size) and not self.full:
+            self.full = True
+            self.stream.pause_reading()
+        if waiters:
+            self._wake()
+
+    def _next_message(self, inbox: deque[str | bytes]) -> Message:
+        payload = inbox.popleft()
+        self._buffered -= len(payload) + MESSAGE_OVERHEAD
+        if self.full and not self.gone and self._buffered <= self.settings.request_buffer_size // 2:
+            self._make_room()
+        return _event(payload)
+
+    def _make_room(self) -> None:
+        """There is room again: first for what the engine has kept back, then for what the peer sends."""
+        self.full = False
+        if self._engine is not None:
+            self._engine.resume()
+        if not self.full:
+            self.stream.resume_reading()
+
+    def _keep(self, payload: str | bytes) -> deque[str | bytes]:
+        """Put a message behind those that wait to be received."""
+        if self._inbox is None:
+            self._inbox = deque()
+        self._inbox.append(payload)
+        self._buffered += len(payload) + MESSAGE_OVERHEAD
+        return self._inbox
+
+    def _give_back(self, event: Message | None) -> None:
+        if event is not None:
+            self._keep(event["text"] if "text" in event else event["bytes"]).rotate(1)
+            # Another may have begun to wait before this one was given up.
+            self._wake()
+
     # What the wire calls.
 
     def body_received(self, data: bytes) -> None:
@@ -106,7 +163,7 @@ class WebSocketExchange(Inbox):
     def request_failed(self, error: RequestError) -> None:
         """The handshake's deadline has passed, or the wire cannot go on with it."""
         if self.state in (State.WAITING, State.STARTED):
-            self.answer(error, close=True)
+            self._answer(error, close=True)
             self._rejected()
             self._leave(ABNORMAL_CLOSURE, "", logged=True)
         elif not self.finished:
@@ -168,7 +225,7 @@ class WebSocketExchange(Inbox):
 
     # The application's messages.
 
-    def handle_reply(self, reply: Any) -> None:
+    def take_reply(self, reply: Any) -> None:
         """Take a parsed message of the application (ASGI WebSocket)."""
         if self.state is _OPEN and (type(reply) is SendText or type(reply) is SendBytes):
             # By far the most; a match takes several times as long to find them.
@@ -189,19 +246,19 @@ class WebSocketExchange(Inbox):
                 self._accept(*reply)
             case State.WAITING, Close():
                 # ASGI "Close": a 403, which has no place for a code or a reason, so theirs are not looked at.
-                self.answer(RequestError(403, "Forbidden"), close=False)
+                self._answer(RequestError(403, "Forbidden"), close=False)
                 self._deny()
-            case State.WAITING, DenialStart():
-                self.start(ResponseStart(*reply))
+            case State.WAITING, ResponseStart():
+                self.response = Response(self.stream, reply, "GET")
                 self.state = State.STARTED
-            case (State.STARTED | State.STREAMING), DenialBody(body, more_body):
+            case (State.STARTED | State.STREAMING), ResponseBody(body, more_body):
                 self._send_denial(body, more_body)
             case State.CLOSING, (SendText() | SendBytes() | Close()) if self.listening:
                 # Say, a group's message that was queued for a Channels consumer while it closed: an exception would
                 # end the consumer before it hears of the disconnect.
                 pass
             case _:
-                raise unexpected(self.state, reply)
+                raise self._unexpected(reply)
 
     def _accept(self, subprotocol: str | None, headers: list[tuple[bytes, bytes]], names: list[bytes]) -> None:
         if subprotocol is not None and subprotocol not in self.scope["subprotocols"]:
@@ -215,7 +272,7 @@ class WebSocketExchange(Inbox):
         self.deadlines.set(_PING, self.settings.ping_interval, self._silent)
         self.deadlines.set(Deadline.LIFETIME, self.settings.websocket_timeout, self._too_old)
         self._log("connected")
-        self.stream.switch([*self._answer(subprotocol), *headers, *self._fields.lacking(names)])
+        self.stream.switch([*self._accepting(subprotocol), *headers], names)
 
     def _send_close(self, code: int, reason: str) -> None:
         assert self._engine is not None
@@ -228,8 +285,9 @@ class WebSocketExchange(Inbox):
             self._make_room()
 
     def _send_denial(self, body: bytes, more_body: bool) -> None:
+        assert self.response is not None
         try:
-            self.body(body, more_body)
+            self.response.send(body, more_body)
         except MessageError:
             if not more_body and self.state is State.STREAMING:
                 self._cut_off()
@@ -250,7 +308,7 @@ class WebSocketExchange(Inbox):
         """500 before it accepted, 1011 when it failed afterwards, 1000 when it returned."""
         match self.state:
             case State.WAITING | State.STARTED:
-                self.answer(RequestError(500, "Internal Server Error"), close=False)
+                self._answer(RequestError(500, "Internal Server Error"), close=False)
                 self._deny()
             case State.STREAMING:
                 self._cut_off()
@@ -317,3 +375,7 @@ class WebSocketExchange(Inbox):
     def _log(self, action: str, **details: Any) -> None:
         if self._hub.logs_actions:
             self._hub.log_action("websocket", action, {**logged_request(self.scope), **details})
+
+
+def _event(payload: str | bytes) -> Message:
+    return {"type": "websocket.receive", "text" if isinstance(payload, str) else "bytes": payload}

@@ -20,13 +20,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..asgi.deadlines import Deadline
-from ..asgi.default_fields import DefaultFields
 from ..asgi.exchange import Exchange
 from ..asgi.interfaces import Clock, Stream
 from ..asgi.scope import Addresses, Request, unmapped
 from ..errors import RequestError
 from ..settings import Settings
 from .closing import ClosingProtocol, Phase
+from .default_fields import DefaultFields
 from .http1 import HTTP1
 from .reader import Readers
 from .response import refusal

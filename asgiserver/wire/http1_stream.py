@@ -9,11 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..asgi.deadlines import Deadline
-from ..asgi.default_fields import Defaults
 from ..asgi.exchange import Exchange
 from ..asgi.interfaces import Headers
 from ..asgi.scope import Addresses, Request
-from .response import CONTINUE, Framing, framed, head, size_line
+from .response import CONTINUE, Framing, delimited, framed, head, size_line
 
 if TYPE_CHECKING:
     from .connection import HTTPConnection
@@ -22,9 +21,6 @@ __all__ = ["HTTP1Stream", "State"]
 
 #: Data up to this size is joined with its head by a copy; bytes.
 _SHORT = 16384
-
-#: A file up to this size is read whole rather than sent by the kernel; bytes.
-_SMALL_FILE = 32768
 
 
 class State(Enum):
@@ -52,7 +48,7 @@ class HTTP1Stream:
 
     __slots__ = (
         "_addresses", "_body_read", "_close", "_connection", "_drained", "_exchange", "_expects_continue", "_framing",
-        "_head", "_paused", "_reader", "_request", "_state", "output",
+        "_paused", "_reader", "_request", "_state", "output",
     )  # fmt: skip
 
     def __init__(self, connection: HTTPConnection) -> None:
@@ -62,7 +58,6 @@ class HTTP1Stream:
         self._exchange: Exchange | None = None
         self._request: Request | None = None
         self._addresses: Addresses | None = None
-        self._head: bytes | None = None
         self._framing = _UNKNOWN
         self._close = False
         self._paused = False
@@ -88,54 +83,39 @@ class HTTP1Stream:
         """Set the deadline of what the peer owes us."""
         raise NotImplementedError
 
-    def send_headers(
+    def respond(
         self,
         status: int,
         headers: Headers,
-        defaults: Defaults,
-        *,
+        names: list[bytes],
         content_length: int | None,
+        *,
         has_body: bool,
         close: bool,
+        data: bytes,
+        last: bool,
     ) -> None:
-        """See ``Stream``; held back until the first data, to be one write with it."""
-        request = self._request
+        """See ``Stream``; the head and the first piece are one write."""
+        request, connection = self._request, self._connection
         assert request is not None
-        if close or self._connection.hub.stopping or self._state is _BODY and self._must_close():
+        hub = connection.hub
+        if close or hub.stopping or self._state is _BODY and self._must_close():
             self._close = True
-        version_1_0 = request.http_version == "1.0"
-        # RFC 9112 §6.1: a 1.0 client knows no chunks; its body ends with the connection.
-        chunked = content_length is None and not version_1_0 and status not in (204, 304)
-        if not has_body:
-            self._framing = _NONE
-        elif chunked:
-            self._framing = _CHUNKED
+        framing, self._close, lines = delimited(
+            request.http_version, status, content_length, has_body=has_body, close=self._close
+        )  # fmt: skip
+        self._framing = framing
+        defaults = hub.fields.lacking(names)
+        if framing is _CHUNKED:
+            connection.write_all([head(status, headers, lines, defaults), *framed(data, framing, last=last)])
+        elif framing is _NONE:
+            connection.write(head(status, headers, lines, defaults))
+        elif len(data) <= _SHORT:
+            connection.write(head(status, headers, lines, defaults, data))
         else:
-            self._framing = _PLAIN
-            if content_length is None:
-                self._close = True
-        option = b"close" if self._close else b"keep-alive" if version_1_0 else b""
-        self._head = head(status, headers, chunked, option, defaults)
-
-    def send_response(
-        self, status: int, headers: Headers, defaults: Defaults, content_length: int, body: bytes, close: bool
-    ) -> None:
-        """See ``Stream``."""
-        connection, request = self._connection, self._request
-        assert request is not None
-        if self._state is not _ANSWERING or self._close or close or request[3] != "1.1" or connection.hub.stopping:
-            # Something is to be thought about.
-            self.send_headers(
-                status, headers, defaults, content_length=content_length, has_body=True, close=close
-            )  # fmt: skip
-            self.send_data(body, last=True)
-            return
-        self._framing = _PLAIN
-        if content_length <= _SHORT:
-            connection.write(head(status, headers, defaults=defaults, body=body))
-        else:
-            connection.write_all([head(status, headers, defaults=defaults), body])
-        self._complete()
+            connection.write_all([head(status, headers, lines, defaults), data])
+        if last:
+            self._complete()
 
     def _must_close(self) -> bool:
         """The connection cannot be used again, because of what is left of this request's body."""
@@ -154,24 +134,16 @@ class HTTP1Stream:
             return
         if state is _CLOSED:
             return
-        start = self._head
-        if start is None and not last and self._framing is _CHUNKED:
+        if not last and self._framing is _CHUNKED:
             size = len(data)
             if size > _SHORT:
                 line = size_line(size)
                 self._connection.write_large([line, data, b"\r\n"], size + len(line) + 2)
                 return
-        self._head = None
         if self._framing is _PLAIN:
-            if start is None:
-                self._connection.write(data)
-            elif len(data) <= _SHORT:
-                self._connection.write(start + data)
-            else:
-                self._connection.write_all([start, data])
+            self._connection.write(data)
         else:
-            parts = framed(data, self._framing, last=last)
-            self._connection.write_all(parts if start is None else [start, *parts])
+            self._connection.write_all(framed(data, self._framing, last=last))
         if last:
             self._complete()
 
@@ -183,30 +155,14 @@ class HTTP1Stream:
     def send_file(
         self, descriptor: int, offset: int, count: int, *, last: bool, sent: Callable[[], None]
     ) -> None:
-        """See ``Stream``; a small file is read, to be one write with the head."""
+        """See ``Stream``."""
         if self._state is _CLOSED:
             os.close(descriptor)
             return
-        if count <= _SMALL_FILE:
-            try:
-                data = os.pread(descriptor, count, offset)
-            finally:
-                os.close(descriptor)
-            if len(data) < count:
-                # It has become shorter since it was looked at, and its length may have been told.
-                self._connection.abort()
-                return
-            self.send_data(data, last=last)
-            sent()
-            return
-        parts = [] if self._head is None else [self._head]
-        self._head = None
         end = b""
         if self._framing is _CHUNKED:
-            parts.append(size_line(count))
+            self._connection.write(size_line(count))
             end = b"\r\n0\r\n\r\n" if last else b"\r\n"
-        if parts:
-            self._connection.write(b"".join(parts))
         self._connection.send_file(descriptor, offset, count, partial(self._file_sent, end, last, sent))
 
     def _file_sent(self, end: bytes, last: bool, sent: Callable[[], None]) -> None:
@@ -216,14 +172,10 @@ class HTTP1Stream:
         if last and self._state is not _CLOSED:
             self._complete()
 
-    def end(self) -> None:
-        """See ``Stream``."""
-        self.send_data(b"", last=True)
-
-    def switch(self, headers: Headers) -> None:
+    def switch(self, headers: Headers, names: list[bytes]) -> None:
         """See ``Stream``; bytes that came with the handshake go to the exchange (RFC 6455 §4.2.2)."""
         self._state = _SWITCHED
-        self._connection.write(head(101, headers))
+        self._connection.write(head(101, headers, (), self._connection.hub.fields.lacking(names)))
         rest = self._reader.take_rest()
         self._connection.resume_reading()
         if rest and self._exchange is not None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum, auto
 from functools import lru_cache
 from http import HTTPStatus
 
-from ..asgi.default_fields import DefaultFields, Defaults
 from ..asgi.interfaces import Headers
 from ..asgi.response import plain
 from ..errors import RequestError
+from .default_fields import DefaultFields, Defaults
 
-__all__ = ["CONTINUE", "Framing", "framed", "head", "refusal", "size_line"]
+__all__ = ["CONTINUE", "Framing", "delimited", "framed", "head", "refusal", "size_line"]
+
+_CLOSE = b"connection: close"
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -29,34 +32,43 @@ class Framing(Enum):
     CHUNKED = auto()
 
 
+def delimited(
+    http_version: str, status: int, content_length: int | None, *, has_body: bool, close: bool
+) -> tuple[Framing, bool, tuple[bytes, ...]]:
+    """How the body of a response is delimited (RFC 9112 §6.3), with the field lines that say so.
+
+    :param has_body: False for HEAD too, whose response has the fields of one to GET.
+    :param close: the connection closes in any case.
+    :returns: the framing, whether the connection closes behind the response, and the lines.
+    """
+    framing = Framing.PLAIN if has_body else Framing.NONE
+    if content_length is not None and http_version == "1.1":
+        return framing, close, (_CLOSE,) if close else ()
+    if http_version == "1.0":
+        # RFC 9112 §6.1: a 1.0 client knows no chunks; its body ends with the connection.
+        close = close or has_body and content_length is None
+        return framing, close, (_CLOSE if close else b"connection: keep-alive",)
+    lines = () if status in (204, 304) else (b"transfer-encoding: chunked",)
+    return Framing.CHUNKED if has_body else framing, close, (*lines, _CLOSE) if close else lines
+
+
 def head(
-    status: int,
-    headers: Headers,
-    chunked: bool = False,
-    connection: bytes = b"",
-    defaults: Defaults = (),
-    body: bytes = b"",
+    status: int, headers: Headers, lines: Iterable[bytes] = (), defaults: Defaults = (), body: bytes = b""
 ) -> bytes:
     """A response's head, from the status line to the empty line, and ``body`` behind it.
 
     :param status: 101 or 200 to 999.
     :param headers: checked: their names are tokens, their values have no control characters. They are written as they
         are, since names have no case here (RFC 9110 §5.1) but some clients wrongly expect one.
-    :param chunked: say that the body is chunked.
-    :param connection: value of the Connection field; none when empty.
-    :param defaults: further fields, behind the others.
+    :param lines: further field lines, of the connection and the framing.
+    :param defaults: the fields of the server's own that the response lacks.
     """
-    # Formatting and joining cost least when they are few: this is done for each response.
-    lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown" % status]
-    lines += map(_field_line, headers)
+    parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown" % status]
+    parts += map(_field_line, headers)
     if defaults:
-        lines.append(_default_lines(defaults))
-    if chunked:
-        lines.append(b"transfer-encoding: chunked")
-    if connection:
-        lines.append(b"connection: %b" % connection)
-    lines += (b"", body)
-    return b"\r\n".join(lines)
+        parts.append(_default_lines(defaults))
+    parts += (*lines, b"", body)
+    return b"\r\n".join(parts)
 
 
 @lru_cache(maxsize=8)
@@ -86,7 +98,8 @@ def refusal(error: RequestError, fields: DefaultFields, *, has_body: bool = True
 
     :param has_body: False when the request was HEAD.
     """
-    headers, body = plain(error)
+    start = plain(error)
     # RFC 9110 §7.8: whoever sends Upgrade names it in Connection.
-    connection = b"close, upgrade" if error.status == 426 else b"close"
-    return head(error.status, fields.complete(headers), connection=connection) + (body if has_body else b"")
+    connection = b"connection: close, upgrade" if error.status == 426 else _CLOSE
+    body = error.body if has_body else b""
+    return head(error.status, start.headers, (connection,), fields.lacking(start.names), body)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from ..asgi.interfaces import TCHAR
+from ..asgi.response_fields import CONNECTION_SPECIFIC
 from ..errors import SettingsError
-from .interfaces import TCHAR, Headers
-from .response_fields import CONNECTION_SPECIFIC
 
 __all__ = ["DefaultFields", "Defaults"]
 
@@ -44,10 +44,6 @@ class DefaultFields:
         self._now = now
         self._second = -1
         self._all: Defaults = ()
-
-    def complete(self, headers: Headers) -> list[tuple[bytes, bytes]]:
-        """``headers``, whose names are in lower case, and behind them the default fields that they lack."""
-        return [*headers, *self.lacking([name for name, _ in headers])]
 
     def lacking(self, names: list[bytes]) -> Defaults:
         """The default fields that a response lacks whose fields have ``names``, in lower case."""
