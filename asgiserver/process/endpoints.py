@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IListeningPort
 from ..errors import ListenError, SettingsError
 from ..settings import Settings
 from . import sockets
+from .accepting import watch
 from .reactor import Reactor
 from .tcp_port import TCPPort
 
@@ -45,6 +46,7 @@ class Listener:
 
     def __init__(self, port: Any, *, secure: bool = False, path: str | None = None) -> None:
         """:param path: the unix socket's file, when closing is to remove it."""
+        watch(port)
         self._port = port
         self._path = path
         self._file = os.lstat(path) if path is not None else None
