@@ -184,6 +184,13 @@ class HTTPConnection(ClosingProtocol):
     def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
         """The transport is gone; connectionLost says so too."""
 
+    def plain_received(self) -> None:
+        """Our TLS transport: the peer speaks HTTP without TLS, and is answered like that."""
+        error = RequestError(400, "This port speaks TLS: ask for an https address.")
+        logger.info("Refused %s, which speaks plain HTTP to a port of TLS", self.addresses.client)
+        self.write(refusal(error, self.hub.fields))
+        self.close(unread=True)
+
     # What the wire calls.
 
     def pause_reading(self) -> None:

@@ -35,6 +35,9 @@ _MOST_OF_LINE, _MOST_LINES = 256, 256
 #: Request lines without their version, and what was read there.
 _LINES: dict[bytes, tuple[str, bytes]] = {}
 
+#: The first byte of what a TLS client sends (RFC 8446 §5.1); no request begins with it.
+_TLS_HANDSHAKE = 22
+
 #: Makes a named tuple without the function that ``NamedTuple`` writes for it, which takes three times as long.
 _tuple = tuple.__new__
 
@@ -278,6 +281,8 @@ class Reader:
         started = len(data) - at
         if not started or data.startswith(b"\r", at) and started == 1:
             return
+        if data[at] == _TLS_HANDSHAKE:
+            raise RequestError(400, "The client speaks TLS, and this port speaks plain HTTP.")
         if data[at] not in TCHAR:
             raise RequestError(400, "This is not an HTTP request.")
         beginning = data[at:]
