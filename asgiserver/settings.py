@@ -153,7 +153,8 @@ class Settings:
                                          unit="bytes", off="zero")
     limit_unread_body: int = _field(1048576, LIMITS, "Rest of an unread body that is drained to keep the connection.",
                                     unit="bytes", minimum=0)
-    limit_connections: int | None = _field(16384, LIMITS, "Open connections; more are answered 503.", off="zero")
+    limit_connections: int | None = _field(
+        16384, LIMITS, "Open connections; more are answered 503, 128 of them at a time.", off="zero")
     limit_concurrency: int | None = _field(None, LIMITS, "Requests and WebSockets at a time; more are answered 503.",
                                            off="zero")
     request_buffer_size: int = _field(65536, LIMITS,

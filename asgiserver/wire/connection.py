@@ -53,7 +53,7 @@ class WireHub(Protocol):
     reader: Readers
 
     def connection_made(self, connection: HTTPConnection) -> bool:
-        """Count a connection; False when it is one too many."""
+        """Count a connection; False when it is one too many, which may be aborted already."""
 
     def connection_lost(self, connection: HTTPConnection) -> None:
         """Forget a connection."""
@@ -137,7 +137,7 @@ class HTTPConnection(ClosingProtocol):
         if self.hub.connection_made(self):
             # The connection is idle, as between requests, but for how long it may be.
             self.deadlines.set(Deadline.KEEP_ALIVE, self.hub.settings.first_byte_timeout, self._silent_too_long)
-        else:
+        elif self.phase is _OPEN:
             self._refuse()
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
