@@ -222,7 +222,8 @@ class TestThePeersEnd:
         (tmp_path / "file").write_bytes(b"*" * 500_000)
         _, connection, transport = connected(room=100_000)
         sent: list[str] = []
-        connection.send_file(os.open(tmp_path / "file", os.O_RDONLY), 0, 500_000, lambda: sent.append("sent"))
+        file = os.open(tmp_path / "file", os.O_RDONLY)
+        connection.send_file(file, 0, 500_000, lambda: sent.append("sent"), connection.abort)
         if how == "end":
             connection.readConnectionLost()
         connection.finish()
@@ -237,7 +238,7 @@ class TestThePeersEnd:
         (tmp_path / "file").write_bytes(b"*" * 500_000)
         hub, connection, transport = connected(room=0, write_timeout=5)
         file = os.open(tmp_path / "file", os.O_RDONLY)
-        connection.send_file(file, 0, 500_000, lambda: pytest.fail("nothing was sent"))
+        connection.send_file(file, 0, 500_000, lambda: pytest.fail("nothing was sent"), connection.abort)
         connection.readConnectionLost()
         hub.clock.advance(5)
         assert transport.aborted

@@ -145,7 +145,7 @@ class TestFraming:
         wire.body(b"hello", more=True)
         wire.hub.exchange.application_done(failed=True)
         assert wire.transport.take().endswith(b"5\r\nhello\r\n")
-        assert wire.aborted
+        assert wire.closed
 
 
 class TestKeepAlive:
@@ -448,7 +448,7 @@ class TestBody:
         wire.transport.take()
         wire.feed(b"zz\r\n")
         assert wire.transport.take() == b""
-        assert wire.aborted
+        assert wire.closed
 
     def test_announced_size_above_the_limit_is_refused_before_an_application_starts(self) -> None:
         """T117."""

@@ -144,7 +144,11 @@ class Stream(Protocol):
         """Accept a WebSocket: 101 on HTTP/1.1 (RFC 6455 §4.2.2). What follows both ways is opaque."""
 
     def abort(self) -> None:
-        """Cut the response off so that the peer can see that it is not complete."""
+        """Cut the response off so that the peer can see that it is not complete.
+
+        What was sent before still reaches the peer, but for the rest of a file, if its end then cannot be taken for the
+        body's. Nothing more may be sent.
+        """
 
     def close(self) -> None:
         """End an opaque (switched) stream after everything written has been sent."""

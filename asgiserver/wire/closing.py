@@ -74,6 +74,7 @@ class ClosingProtocol(WritingProtocol):
         if self.phase is not _OPEN:
             return
         self.phase = _CLOSING_UNREAD if unread else _CLOSING
+        self._give_file_up()
         self._forget_requests()
         # Whoever waits for room to send more has nothing to wait for.
         self._wake()

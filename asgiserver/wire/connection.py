@@ -212,6 +212,13 @@ class HTTPConnection(ClosingProtocol):
         if self._wire is None or self._wire.server_stopping():
             self.close()
 
+    def drop(self) -> None:
+        """Let go of the peer at once; what the kernel has taken still goes to it, unless that could look whole."""
+        if not self._direct or self._wire is None or self._wire.ends_with_connection:
+            self.abort()
+        else:
+            self.transport.connectionLost(connectionDone)
+
     # Time and pressure.
 
     def _peer_left(self) -> None:

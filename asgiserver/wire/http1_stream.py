@@ -14,6 +14,7 @@ from ..asgi.default_fields import Defaults
 from ..asgi.exchange import Exchange
 from ..asgi.interfaces import Headers
 from ..asgi.scope import Addresses, Request
+from ..errors import RequestError
 from .response import CONTINUE, Framing, framed, head, size_line, whole
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class State(Enum):
 _IDLE, _BODY, _ANSWERING, _DRAINING = State.IDLE, State.BODY, State.ANSWERING, State.DRAINING
 _SWITCHED, _CLOSED = State.SWITCHED, State.CLOSED
 _UNKNOWN, _NONE, _PLAIN, _CHUNKED = Framing.UNKNOWN, Framing.NONE, Framing.PLAIN, Framing.CHUNKED
+_UNTIL_CLOSE = Framing.UNTIL_CLOSE
 
 
 class HTTP1Stream:
@@ -111,10 +113,11 @@ class HTTP1Stream:
             self._framing = _NONE
         elif chunked:
             self._framing = _CHUNKED
-        else:
+        elif content_length is not None:
             self._framing = _PLAIN
-            if content_length is None:
-                self._close = True
+        else:
+            self._framing = _UNTIL_CLOSE
+            self._close = True
         option = b"close" if self._close else b"keep-alive" if version_1_0 else b""
         self._head = head(status, headers, chunked, option, defaults)
 
@@ -195,7 +198,8 @@ class HTTP1Stream:
                 os.close(descriptor)
             if len(data) < count:
                 # It has become shorter since it was looked at, and its length may have been told.
-                self._connection.abort()
+                self.send_data(data)
+                self._file_failed()
                 return
             self.send_data(data, last=last)
             sent()
@@ -208,7 +212,8 @@ class HTTP1Stream:
             end = b"\r\n0\r\n\r\n" if last else b"\r\n"
         if parts:
             self._connection.write(b"".join(parts))
-        self._connection.send_file(descriptor, offset, count, partial(self._file_sent, end, last, sent))
+        sent = partial(self._file_sent, end, last, sent)
+        self._connection.send_file(descriptor, offset, count, sent, self._file_failed)
 
     def _file_sent(self, end: bytes, last: bool, sent: Callable[[], None]) -> None:
         if end:
@@ -216,6 +221,14 @@ class HTTP1Stream:
         sent()
         if last and self._state is not _CLOSED:
             self._complete()
+
+    def _file_failed(self) -> None:
+        """The rest of a file cannot be had, so the promised end of the response cannot come."""
+        if self._exchange is None:
+            # Its peer has ended its direction meanwhile, and the exchange with it.
+            self._connection.abort()
+        else:
+            self._exchange.request_failed(RequestError(500, "A file could not be sent to its end."))
 
     def end(self) -> None:
         """See ``Stream``."""
@@ -231,11 +244,24 @@ class HTTP1Stream:
         if rest and self._exchange is not None:
             self._exchange.body_received(rest)
 
+    @property
+    def ends_with_connection(self) -> bool:
+        """The end of the response is told by the end of the connection alone (RFC 9112 §6.3)."""
+        return self._framing is _UNTIL_CLOSE
+
     def abort(self) -> None:
-        """See ``Stream``."""
-        self._state = _CLOSED
+        """See ``Stream``.
+
+        A length that is not reached, a last chunk that is missing, or a WebSocket without a close frame says that this
+        is not all (RFC 9112 §8, RFC 6455 §7.1.5), so what was sent before may still arrive. A reset would throw it
+        away, and is for the body alone whose end is the connection's.
+        """
         self._exchange = None
-        self._connection.abort()
+        if self.ends_with_connection:
+            self._state = _CLOSED
+            self._connection.abort()
+        else:
+            self.close()
 
     def close(self) -> None:
         """See ``Stream``; what the peer still sends is thrown away."""

@@ -26,7 +26,8 @@ class Framing(Enum):
 
     UNKNOWN = auto()  # the response has not begun
     NONE = auto()  # no body, whatever the fields say
-    PLAIN = auto()  # by Content-Length or the connection's end
+    PLAIN = auto()  # by Content-Length
+    UNTIL_CLOSE = auto()  # by the connection's end
     CHUNKED = auto()
 
 
@@ -73,7 +74,7 @@ def size_line(size: int) -> bytes:
 def framed(data: bytes, framing: Framing, *, last: bool) -> list[bytes]:
     """A piece of a body as it goes over the wire (RFC 9112 §6, §7.1); without data a chunk would end the body."""
     if framing is not Framing.CHUNKED:
-        return [data] if framing is Framing.PLAIN else []
+        return [] if framing is Framing.NONE else [data]
     parts = [size_line(len(data)), data, b"\r\n"] if data else []
     if last:
         parts.append(b"0\r\n\r\n")
