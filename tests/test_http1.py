@@ -820,7 +820,7 @@ class TestDeadlines:
 
     @pytest.mark.parametrize("answered", [False, True])
     def test_framing_of_a_body_does_not_move_its_deadline_but_pieces_do(self, answered: bool) -> None:
-        wire = Wire(CHUNKED, body_timeout=5)
+        wire = Wire(CHUNKED, body_timeout=5, min_request_rate=0)
         if answered:
             wire.answer()
             wire.transport.take()
@@ -848,7 +848,8 @@ class TestDeadlines:
         assert wire.transport.take().startswith(b"HTTP/1.1 408 ")
 
     def test_deadlines_can_be_off(self) -> None:
-        off = {"head_timeout": 0, "keep_alive_timeout": 0, "body_timeout": 0, "first_byte_timeout": 0}
+        off = {"head_timeout": 0, "keep_alive_timeout": 0, "body_timeout": 0, "first_byte_timeout": 0,
+               "min_request_rate": 0}
         for data in (b"", b"GET", POST):
             wire = Wire(data, **off)
             wire.advance(1e6)

@@ -21,6 +21,7 @@ class Deadline(IntEnum):
 
     HEAD = auto()
     BODY = auto()
+    BODY_RATE = auto()
     KEEP_ALIVE = auto()
     WRITE = auto()
     CLOSE = auto()

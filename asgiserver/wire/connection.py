@@ -143,6 +143,7 @@ class HTTPConnection(ClosingProtocol):
     def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
         """Bytes of the peer; they are thrown away once the connection is closing."""
         if self.phase is not _OPEN:
+            self._heard = True
             return
         wire = self._wire
         if wire is None:
@@ -164,8 +165,9 @@ class HTTPConnection(ClosingProtocol):
         """The transport's buffer is full."""
         self._paused = True
         self._press(True, True)
-        self._buffered_before = self._buffered()
-        self.deadlines.set(Deadline.WRITE, self.hub.settings.write_timeout, self._write_late)
+        # Twisted says so again with each write.
+        if not self.deadlines.pending(Deadline.WRITE):
+            self._watch(Deadline.WRITE, self.hub.settings.write_timeout, self._write_late)
 
     def resumeProducing(self) -> None:  # noqa: N802 - Twisted's name
         """The transport's buffer is empty again."""

@@ -55,8 +55,8 @@ class HTTP1Stream:
     """
 
     __slots__ = (
-        "_addresses", "_body_read", "_close", "_connection", "_drained", "_exchange", "_expects_continue", "_framing",
-        "_head", "_idle_since", "_paused", "_reader", "_request", "_state", "congested", "slow",
+        "_addresses", "_body_due", "_body_read", "_close", "_connection", "_drained", "_exchange", "_expects_continue",
+        "_framing", "_head", "_idle_since", "_paused", "_reader", "_request", "_state", "congested", "slow",
     )  # fmt: skip
 
     def __init__(self, connection: HTTPConnection) -> None:
@@ -74,6 +74,8 @@ class HTTP1Stream:
         self._expects_continue = False
         self._body_read = 0
         self._drained = 0
+        #: Bytes of the body that had to be there, by the least rate, when it was last looked at.
+        self._body_due = 0
         #: Since when nothing is under way; long before the first request.
         self._idle_since = -math.inf
         self.slow = connection.slow
@@ -275,8 +277,13 @@ class HTTP1Stream:
         if self._state is _BODY and self._reader.remaining == 0:
             return
         self._paused = True
-        self._connection.deadlines.clear(Deadline.BODY)
+        self._stop_body_clock()
         self._connection.pause_reading()
+
+    def _stop_body_clock(self) -> None:
+        """Nothing of a body is awaited of the peer, be it over or nobody ready for it."""
+        self._connection.deadlines.clear(Deadline.BODY)
+        self._connection.deadlines.clear(Deadline.BODY_RATE)
 
     def resume_reading(self) -> None:
         """See ``Stream``."""
