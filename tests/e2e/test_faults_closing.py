@@ -106,7 +106,7 @@ class TestCutOff:
     @pytest.mark.parametrize("where", ["http", "https"])
     def test_a_body_that_would_look_whole_is_reset(self, cutting: ServerProcess, where: str) -> None:
         """A unix socket knows no reset."""
-        assert self.curl(cutting, where, "raises", "--http1.0")[0] == self.RESET
+        assert self.curl(cutting, where, "raises", "--http1.0", "--no-alpn")[0] == self.RESET
 
     def test_a_denial_arrives_too(self, cutting: ServerProcess) -> None:
         fields = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
