@@ -91,6 +91,10 @@ class Stream(Protocol):
     def congested(self) -> bool:
         """True when :meth:`drain` has to be awaited before more is sent: the peer is slow, or others want a turn."""
 
+    @property
+    def pending(self) -> int:
+        """Bytes that the peer has not taken yet, as far as is known: also those that the kernel keeps for it."""
+
     def send_headers(
         self,
         status: int,

@@ -43,7 +43,8 @@ class WebSocketExchange(Inbox):
     """
 
     __slots__ = (
-        "_answer", "_began", "_close", "_connected", "_frames", "_heard_at", "_pinged_at", "_received", "_sent",
+        "_answer", "_began", "_close", "_connected", "_frames", "_heard_at", "_pending", "_pinged_at",
+        "_received", "_sent",
     )
 
     parse = staticmethod(parse_websocket)
@@ -67,6 +68,8 @@ class WebSocketExchange(Inbox):
         self._received = self._sent = 0
         self._began = self._heard_at = clock.seconds()
         self._pinged_at: float | None = None
+        #: What the peer had still to take when it was pinged, the ping included; bytes.
+        self._pending = 0
         self.deadlines.set(Deadline.ACCEPT, settings.websocket_connect_timeout, self._not_accepted)
         self._log("connecting")
 
@@ -289,10 +292,12 @@ class WebSocketExchange(Inbox):
         self.deadlines.set(Deadline.PONG, self.settings.ping_timeout, self._no_pong)
         assert self._engine is not None
         self._engine.send_ping(os.urandom(8))
+        self._pending = self.stream.pending
 
     def _no_pong(self) -> None:
-        # The pong may wait behind messages that the application does not read, the ping behind those the peer does not.
-        waits = self.full or self.stream.slow
+        # The pong may wait behind messages that the application does not read, the ping behind those that the peer has
+        # not read yet but goes on to read.
+        waits = self.full or self.stream.slow or 0 < self.stream.pending < self._pending
         if self._heard_at == self._pinged_at and not waits and self.state is State.OPEN:
             logger.info("Dropped %s, which answered no ping for %g seconds", self, self.settings.ping_timeout)
             self._close = (ABNORMAL_CLOSURE, "ping timeout")

@@ -188,7 +188,8 @@ class ClosingProtocol(WritingProtocol):
         sealed = len(getattr(bottom, "sealed", b""))
         return 0 if bottom is None else len(bottom.dataBuffer) - bottom.offset + bottom._tempDataLen + sealed
 
-    def _pending(self) -> int:
+    @property
+    def pending(self) -> int:
         """Bytes that the peer has not taken yet, as far as is known: also those that the kernel keeps for it."""
         bottom = self._bottom()
         return 0 if bottom is None else self._buffered() + _kept_by_kernel(bottom.fileno())
@@ -196,14 +197,14 @@ class ClosingProtocol(WritingProtocol):
     def _watch(self, kind: Deadline, timeout: float | None, expired: Callable[[], None]) -> None:
         """Begin to look at what the peer takes; ``expired`` is to call :meth:`_look`."""
         now = self._clock.seconds()
-        self._progress = Progress(now, self._pending())
+        self._progress = Progress(now, self.pending)
         self.deadlines.set(kind, self._progress.next_look(now, timeout, self._settings.min_response_rate), expired)
 
     def _look(self, kind: Deadline, timeout: float | None, expired: Callable[[], None]) -> None:
         """Drop a peer that takes nothing, or too little of what it is sent."""
         assert self._progress is not None
         now, rate = self._clock.seconds(), self._settings.min_response_rate
-        fault = self._progress.fault(now, self._pending(), timeout, rate)
+        fault = self._progress.fault(now, self.pending, timeout, rate)
         if fault is None:
             self.deadlines.set(kind, self._progress.next_look(now, timeout, rate), expired)
         else:

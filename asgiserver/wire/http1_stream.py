@@ -301,6 +301,11 @@ class HTTP1Stream:
             if self._state is _BODY:
                 self._read()
 
+    @property
+    def pending(self) -> int:
+        """See ``Stream``."""
+        return self._connection.pending
+
     async def drain(self) -> None:
         """See ``Stream``."""
         await self._connection.drain()
