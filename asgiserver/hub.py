@@ -33,6 +33,10 @@ _COMPLETE = State.COMPLETE
 #: How much of a refused request's target is worth a place in the log; bytes.
 _SHOWN = 200
 
+#: How many connections beyond the limit get their answer at a time. Each holds a descriptor until its peer has it: this
+#: is enough for a busy moment, and little beside the 1,024 descriptors that a process has as a rule.
+_MOST_TURNED_AWAY = 128
+
 
 class Hub:
     """Keeps the exchanges with their tasks, and the connections.
@@ -79,6 +83,8 @@ class Hub:
             return True
         # It lives on until it has its answer, and keeps nobody else out meanwhile.
         self._turned_away.add(connection)
+        if len(self._turned_away) > _MOST_TURNED_AWAY:
+            connection.abort()
         return False
 
     def connection_lost(self, connection: HTTPConnection) -> None:

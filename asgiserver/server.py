@@ -203,7 +203,7 @@ class Server(Hub):
                 await self._drain()
         finally:
             for connection in list(self.connections):
-                connection.abort()
+                connection.drop()
             if self._lifespan is not None and not self._abandoned:
                 await self._lifespan.shutdown()
 

@@ -148,8 +148,14 @@ class Settings:
     write_timeout: float | None = _field(60.0, HTTP,
                                          "Time without progress until a client that stopped reading is dropped.",
                                          unit="s", off="zero")
-    close_timeout: float = _field(5.0, HTTP, "Time to let a peer take the last bytes before a connection is dropped.",
-                                  unit="s", minimum=0)
+    close_timeout: float = _field(5.0, HTTP, "Time to let a peer take the last bytes before a connection is dropped; "
+                                  "one that still sends has it after each read, 30 s in all.", unit="s", minimum=0)
+    min_request_rate: int | None = _field(
+        240, HTTP, "Least rate of a request's body, in bytes a second, looked at every 10 s; less is answered 408.",
+        off="zero")
+    min_response_rate: int | None = _field(
+        240, HTTP, "Least rate, in bytes a second, at which a client takes what waits for it, looked at every 10 s; "
+        "one that takes less is dropped.", off="zero")
 
     limit_head_size: int = _field(65536, LIMITS, "Size of a request's head; more is answered 431.", unit="bytes",
                                   minimum=256)
@@ -160,7 +166,8 @@ class Settings:
                                          unit="bytes", off="zero")
     limit_unread_body: int = _field(1048576, LIMITS, "Rest of an unread body that is drained to keep the connection.",
                                     unit="bytes", minimum=0)
-    limit_connections: int | None = _field(16384, LIMITS, "Open connections; more are answered 503.", off="zero")
+    limit_connections: int | None = _field(
+        16384, LIMITS, "Open connections; more are answered 503, 128 of them at a time.", off="zero")
     limit_concurrency: int | None = _field(None, LIMITS, "Requests and WebSockets at a time; more are answered 503.",
                                            off="zero")
     request_buffer_size: int = _field(65536, LIMITS,

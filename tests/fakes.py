@@ -107,6 +107,7 @@ class FakeStream:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.slow = False
+        self.pending = 0
         # So that drain() is awaited after each message, which lets the others have a turn.
         self.congested = True
         self.reading = True

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from asgiserver.process.client_hello import NO_APPLICATION_PROTOCOL, IncompleteHello, offered_protocols
+from asgiserver.process.client_hello import NO_APPLICATION_PROTOCOL, IncompleteHello, is_request, offered_protocols
 
 
 def hello(*protocols: str, name: str = "localhost") -> bytes:
@@ -99,3 +99,20 @@ def test_the_alert_is_one_that_openssl_understands() -> None:
     incoming.write(NO_APPLICATION_PROTOCOL)
     with pytest.raises(ssl.SSLError, match="no application protocol"):
         client.do_handshake()
+
+
+class TestRequests:
+    """C12: what is no TLS, but HTTP."""
+
+    @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n", b"OPTIONS * HTTP/1.1", b"PRI * HTTP/2.0\r\n", b"PUT "])
+    def test_a_method_and_a_space_are_one(self, data: bytes) -> None:
+        assert is_request(data)
+
+    @pytest.mark.parametrize("data", [b"G", b"GET", b"A" * 20])
+    def test_a_method_may_go_on(self, data: bytes) -> None:
+        with pytest.raises(IncompleteHello):
+            is_request(data)
+
+    @pytest.mark.parametrize("data", [b"\x16\x03\x01", b"\x80\x2e", b"", b" GET /", b"get / ", b"GE\r\n", b"A" * 21])
+    def test_nothing_else_is(self, data: bytes) -> None:
+        assert not is_request(data)

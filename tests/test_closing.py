@@ -59,7 +59,7 @@ class TestClosing:
 
     def test_peer_that_still_takes_much_has_the_time_it_needs(self) -> None:
         """T071."""
-        hub, connection, transport = connected(room=0, close_timeout=2, write_timeout=5)
+        hub, connection, transport = connected(room=0, close_timeout=2, write_timeout=5, min_response_rate=0)
         data = b"*" * (BUFFER + 100)
         connection.write(data)
         connection.close()
@@ -117,7 +117,6 @@ class TestClosing:
         connection.close(unread=True)
         connection.finish()
         assert not transport.disconnecting
-        connection.dataReceived(b"*" * 1000)
         hub.clock.advance(1.9)
         assert not transport.disconnecting
         hub.clock.advance(0.1)
@@ -237,7 +236,8 @@ class TestThePeersEnd:
         (tmp_path / "file").write_bytes(b"*" * 500_000)
         _, connection, transport = connected(room=100_000)
         sent: list[str] = []
-        connection.send_file(os.open(tmp_path / "file", os.O_RDONLY), 0, 500_000, lambda: sent.append("sent"))
+        file = os.open(tmp_path / "file", os.O_RDONLY)
+        connection.send_file(file, 0, 500_000, lambda: sent.append("sent"), connection.abort)
         if how == "end":
             connection.readConnectionLost()
         connection.finish()
@@ -252,7 +252,7 @@ class TestThePeersEnd:
         (tmp_path / "file").write_bytes(b"*" * 500_000)
         hub, connection, transport = connected(room=0, write_timeout=5)
         file = os.open(tmp_path / "file", os.O_RDONLY)
-        connection.send_file(file, 0, 500_000, lambda: pytest.fail("nothing was sent"))
+        connection.send_file(file, 0, 500_000, lambda: pytest.fail("nothing was sent"), connection.abort)
         connection.readConnectionLost()
         hub.clock.advance(5)
         assert transport.aborted

@@ -214,7 +214,7 @@ class TestPressure:
         assert caplog.messages == [f"Dropped {CLIENT}, which took nothing for 5 seconds"]
 
     def test_peer_that_takes_little_is_not(self) -> None:
-        hub, connection, transport = connected(room=0, write_timeout=5)
+        hub, connection, transport = connected(room=0, write_timeout=5, min_response_rate=0)
         connection.write(b"*" * (BUFFER + 10))
         for _ in range(5):
             transport.readable(1)
@@ -225,7 +225,7 @@ class TestPressure:
 
     def test_peer_that_takes_little_of_what_is_encrypted_is_not(self) -> None:
         """A TLS transport says only of a whole piece that it is sent."""
-        hub, connection, transport = connected(room=0, write_timeout=5)
+        hub, connection, transport = connected(room=0, write_timeout=5, min_response_rate=0)
         transport.sealed = b"*" * 10
         connection.write(b"*" * (BUFFER + 10))
         for size in (8, 3):

@@ -45,7 +45,7 @@ CODING, CLOSE, KEEP = b"transfer-encoding: chunked", b"connection: close", b"con
         ("1.1", 304, None, False, True, (NONE, True, (CLOSE,))),
         ("1.0", 200, 5, True, False, (PLAIN, False, (KEEP,))),
         ("1.0", 200, 5, True, True, (PLAIN, True, (CLOSE,))),
-        ("1.0", 200, None, True, False, (PLAIN, True, (CLOSE,))),
+        ("1.0", 200, None, True, False, (Framing.UNTIL_CLOSE, True, (CLOSE,))),
         ("1.0", 200, None, False, False, (NONE, False, (KEEP,))),
         ("1.0", 304, None, False, False, (NONE, False, (KEEP,))),
     ],

@@ -744,6 +744,16 @@ class TestDeadlines:
             made.clock.advance(10)
         assert made.stream.calls[-1] == "abort"
 
+    def test_peer_that_reads_on_towards_the_ping_is_not_blamed(self) -> None:
+        """C10: the kernel may keep much of what was sent before the ping."""
+        made = reached(State.OPEN, ping_interval=20, ping_timeout=30)
+        for made.stream.pending in range(1_000_000, 500_000, -10_000):
+            made.clock.advance(5)
+        assert "abort" not in made.stream.calls
+        for _ in range(12):
+            made.clock.advance(5)
+        assert made.stream.calls[-1] == "abort"
+
     def test_peer_that_died_while_the_application_did_not_read_is_found_later(self) -> None:
         made = reached(State.OPEN, ping_interval=20, ping_timeout=30, request_buffer_size=1024)
         made.receive()

@@ -27,6 +27,7 @@ class Deadline(IntEnum):
     FIRST_BYTE = auto()
     HEAD = auto()
     BODY = auto()
+    BODY_RATE = auto()
     KEEP_ALIVE = auto()
     WRITE = auto()
     CLOSE = auto()

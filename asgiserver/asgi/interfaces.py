@@ -98,6 +98,10 @@ class Output(Protocol):
     congested: bool
     """True when :meth:`drain` has to be awaited before more is sent: the peer is slow, or others want a turn."""
 
+    @property
+    def pending(self) -> int:
+        """Bytes that the peer has not taken yet, as far as is known: also those that the kernel keeps for it."""
+
     async def drain(self) -> None:
         """Return when the peer is ready for more, or gone, or others have had their turn.
 
@@ -182,7 +186,11 @@ class Stream(Protocol):
         """
 
     def abort(self) -> None:
-        """Cut the response off so that the peer can see that it is not complete."""
+        """Cut the response off so that the peer can see that it is not complete.
+
+        What was sent before still reaches the peer, but for the rest of a file, if its end then cannot be taken for the
+        body's. Nothing more may be sent.
+        """
 
     def close(self) -> None:
         """End an opaque (switched) stream after everything written has been sent."""

@@ -47,8 +47,8 @@ class WebSocketExchange(Exchange):
     """
 
     __slots__ = (
-        "_accepting", "_began", "_buffered", "_close", "_connected", "_engine", "_frames", "_inbox", "_received",
-        "_sent", "full",
+        "_accepting", "_began", "_buffered", "_close", "_connected", "_engine", "_frames", "_inbox", "_pending",
+        "_received", "_sent", "full",
     )  # fmt: skip
 
     parse = staticmethod(parse_websocket)
@@ -75,6 +75,8 @@ class WebSocketExchange(Exchange):
         self._close: tuple[int, str] | None = None
         self._received = self._sent = 0
         self._began = clock.seconds()
+        #: What the peer had still to take when it was pinged, the ping included; bytes.
+        self._pending = 0
         self.deadlines.set(Deadline.ACCEPT, settings.websocket_connect_timeout, self._not_accepted)
         self._log("connecting")
 
@@ -345,10 +347,13 @@ class WebSocketExchange(Exchange):
             self.deadlines.set(_PONG, self.settings.ping_timeout, self._no_pong)
             assert self._engine is not None
             self._engine.send_ping(os.urandom(8))
+            self._pending = self.stream.output.pending
 
     def _no_pong(self) -> None:
-        # The pong may wait behind messages that the application does not read, the ping behind those the peer does not.
-        if not (self.full or self.stream.output.slow):
+        # The pong may wait behind messages that the application does not read, the ping behind those that the peer has
+        # not read yet but goes on to read.
+        output = self.stream.output
+        if not (self.full or output.slow or 0 < output.pending < self._pending):
             logger.info("Dropped %s, which answered no ping for %g seconds", self, self.settings.ping_timeout)
             self._close = (ABNORMAL_CLOSURE, "ping timeout")
             self._cut_off()

@@ -1,4 +1,5 @@
-"""What a TLS client offers by ALPN, read from its first message (RFC 8446 §4.1.2, RFC 7301 §3.1).
+"""What a client's first message says: what a TLS client offers by ALPN (RFC 8446 §4.1.2, RFC 7301 §3.1), or that it
+is none.
 
 Python's ``ssl`` goes on without a protocol when none of those offered is ours, where RFC 7301 §3.2 wants a fatal alert,
 and it does not tell what was offered. Pure: bytes in, names out. Whatever is wrong with the message is left for OpenSSL
@@ -7,7 +8,9 @@ to find.
 
 from __future__ import annotations
 
-__all__ = ["NO_APPLICATION_PROTOCOL", "IncompleteHello", "offered_protocols"]
+import re
+
+__all__ = ["NO_APPLICATION_PROTOCOL", "IncompleteHello", "is_request", "offered_protocols"]
 
 #: The alert for a client that offers only what we do not speak, as a record; fatal (2), no_application_protocol (120).
 NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"
@@ -21,8 +24,26 @@ _MOST_BYTES = 16384
 _MOST_RECORDS = 4
 
 
+#: A method and a space, or as much of it as has come (RFC 9112 §3); a TLS record begins with a byte below the letters.
+_METHOD = re.compile(rb"[A-Z]{1,20}(?: |\Z)")
+
+
 class IncompleteHello(Exception):
     """More bytes are needed to tell."""
+
+
+def is_request(data: bytes) -> bool:
+    """True when a client has begun an HTTP request instead of TLS.
+
+    :param data: all that was received of it so far.
+    :raises IncompleteHello: this may be a request, but its method has not arrived whole.
+    """
+    method = _METHOD.match(data)
+    if method is None:
+        return False
+    if not method[0].endswith(b" "):
+        raise IncompleteHello
+    return True
 
 
 def offered_protocols(data: bytes) -> list[bytes] | None:

@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from ..errors import ListenError, SettingsError
 from ..settings import Settings
 from . import sockets
+from .accepting import watch
 from .reactor import Reactor
 from .tcp_port import TCPPort
 
@@ -58,6 +59,7 @@ class Listener:
         :param path: the unix socket's file, when closing is to remove it.
         :param shared: another process has the same socket.
         """
+        watch(port)
         self._port = port
         self._shared = shared
         self._path = path

@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, INegotiated, ISS
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .client_hello import NO_APPLICATION_PROTOCOL, IncompleteHello, offered_protocols
+from .client_hello import NO_APPLICATION_PROTOCOL, IncompleteHello, is_request, offered_protocols
 from .tcp_port import TCPTransport
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ _FULL = errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS
 
 class _State(Enum):
     HELLO = auto()  # the client's first message is not there yet
+    PLAIN = auto()  # it is no TLS, but HTTP
     SHAKING = auto()
     OPEN = auto()
     CLOSED = auto()  # close_notify is sent, or will be with what is left of it
@@ -57,6 +58,7 @@ class _State(Enum):
 
 #: An enum's members take several times as long to look up.
 _HELLO, _SHAKING, _OPEN, _CLOSED = _State.HELLO, _State.SHAKING, _State.OPEN, _State.CLOSED
+_PLAIN = _State.PLAIN
 
 
 @implementer(ISSLTransport, INegotiated)
@@ -117,6 +119,9 @@ class TLSTransport(TCPTransport):
             return main.CONNECTION_DONE
         if self._state is _HELLO:
             return self._read_hello(bytes(received[:size]))
+        if self._state is _PLAIN:
+            self.protocol.dataReceived(bytes(received[:size]))
+            return None
         if self._records is None or size > _RECORD:
             incoming.write(received[:size])
             return self._unseal([])
@@ -140,6 +145,10 @@ class TLSTransport(TCPTransport):
         self._hello += data
         ours = self.server.protocols
         try:
+            if is_request(self._hello) and hasattr(self.protocol, "plain_received"):
+                self._state, self._hello = _PLAIN, b""
+                self.protocol.plain_received()
+                return None
             offered = offered_protocols(self._hello) if ours else None
         except IncompleteHello:
             return None
@@ -249,6 +258,8 @@ class TLSTransport(TCPTransport):
 
         :return: how much of it has been sent, bytes, or the error that ends the connection.
         """
+        if self._state is _PLAIN:
+            return super().writeSomeData(data)  # type: ignore[arg-type]
         if self._state is not _OPEN:
             # Nothing may follow close_notify.
             return len(data) if self._state is _CLOSED else 0

@@ -26,8 +26,6 @@ class UNIXPort(unix.Port):
         self._listening = sock
 
     def startListening(self) -> None:  # noqa: N802
-        # What Twisted gives up to refuse connections while the process has no descriptor left.
-        tcp._reservedFD.reserve()  # type: ignore[no-untyped-call]
         cast(Any, self.factory).doStart()
         self.socket = self._listening
         self.fileno = self.socket.fileno  # type: ignore[method-assign]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from enum import Enum, auto
 from functools import partial
@@ -16,11 +17,20 @@ from ..asgi.deadlines import Deadline, Deadlines
 from ..asgi.interfaces import Clock
 from ..asgi.scope import Addresses
 from ..settings import Settings
+from .progress import Progress
 from .writing import WritingProtocol
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
 
 __all__ = ["ClosingProtocol", "Phase"]
 
 logger = logging.getLogger("asgiserver.wire")
+
+#: How long a peer may go on sending to a connection that is closing, as nginx has it; seconds. Between two reads it is
+#: ``close_timeout``.
+_LINGERING = 30.0
 
 
 class Phase(Enum):
@@ -43,12 +53,16 @@ class ClosingProtocol(WritingProtocol):
     :ivar deadlines: what is awaited of the peer.
     """
 
+    # Here, as most connections never need an attribute of their own for them.
+    _progress: Progress | None = None
+    _lingers_until = 0.0
+    _heard = False
+
     def __init__(self, clock: Clock, settings: Settings) -> None:
         super().__init__(clock)
         self.deadlines = Deadlines(clock)
         self.phase = _OPEN
         self._settings = settings
-        self._buffered_before = 0
 
     @property
     def addresses(self) -> Addresses:
@@ -62,18 +76,19 @@ class ClosingProtocol(WritingProtocol):
     # Our end.
 
     def close(self, *, unread: bool = False) -> None:
-        """Close once everything written has been sent.
+        """Close once everything written has been sent, but for the rest of a file.
 
         A socket that is closed with unread input resets the connection, and the peer may lose what it was sent
-        (RFC 9112 §9.6). So first only our direction is closed, and input is thrown away until the peer closes too
-        or ``close_timeout`` has passed. Twisted's TLS has its own closing handshake for that. While much is still to be
-        sent, ``write_timeout`` says how long that may take.
+        (RFC 9112 §9.6). So first only our direction is closed, and input is thrown away until the peer closes too,
+        has sent nothing for ``close_timeout``, or has sent for too long. Twisted's TLS has its own closing handshake
+        for that. While much is still to be sent, ``write_timeout`` says how long that may take.
 
         :param unread: the peer is known to be still sending.
         """
         if self.phase is not _OPEN:
             return
         self.phase = _CLOSING_UNREAD if unread else _CLOSING
+        self._give_file_up()
         self._forget_requests()
         # Whoever waits for room to send more has nothing to wait for.
         self._wake()
@@ -98,8 +113,8 @@ class ClosingProtocol(WritingProtocol):
         self.transport.abortConnection()
 
     def _linger(self) -> None:
-        self._buffered_before = self._buffered()
-        self.deadlines.set(Deadline.CLOSE, self._settings.close_timeout, self._close_late)
+        self._lingers_until = self._clock.seconds() + _LINGERING
+        self._watch(Deadline.CLOSE, self._settings.close_timeout, self._close_late)
         self._sender = None
         self.transport.unregisterProducer()
         bottom = self._bottom()
@@ -115,8 +130,7 @@ class ClosingProtocol(WritingProtocol):
             file.sent = partial(self._close_behind_file, file.sent)
             return
         if not self.deadlines.pending(Deadline.CLOSE):
-            self._buffered_before = self._buffered()
-            self.deadlines.set(Deadline.CLOSE, self._settings.close_timeout, self._close_late)
+            self._watch(Deadline.CLOSE, self._settings.close_timeout, self._close_late)
         self._sender = None
         self.transport.unregisterProducer()
         self.transport.loseConnection()
@@ -129,7 +143,9 @@ class ClosingProtocol(WritingProtocol):
         self._close_behind_all()
 
     def _forget_requests(self) -> None:
-        self.deadlines.clear(Deadline.FIRST_BYTE, Deadline.HEAD, Deadline.BODY, Deadline.KEEP_ALIVE)
+        self.deadlines.clear(
+            Deadline.FIRST_BYTE, Deadline.HEAD, Deadline.BODY, Deadline.BODY_RATE, Deadline.KEEP_ALIVE
+        )  # fmt: skip
 
     # The peer's end.
 
@@ -149,7 +165,9 @@ class ClosingProtocol(WritingProtocol):
             self.transport.connectionLost(connectionDone)
 
     def writeConnectionLost(self) -> None:  # noqa: N802 - Twisted's name
-        """Our direction is closed; the peer's end is awaited, or the deadline."""
+        """Our direction is closed behind all that was written; the peer's end is awaited now, or the deadline."""
+        if self.deadlines.pending(Deadline.CLOSE):
+            self.deadlines.set(Deadline.CLOSE, self._settings.close_timeout, self._close_late)
 
     def _peer_left(self) -> None:
         """Tell whoever answers the peer."""
@@ -171,22 +189,50 @@ class ClosingProtocol(WritingProtocol):
         sealed = len(getattr(bottom, "sealed", b""))
         return 0 if bottom is None else len(bottom.dataBuffer) - bottom.offset + bottom._tempDataLen + sealed
 
+    @property
+    def pending(self) -> int:
+        """Bytes that the peer has not taken yet, as far as is known: also those that the kernel keeps for it."""
+        bottom = self._bottom()
+        return 0 if bottom is None else self._buffered() + _kept_by_kernel(bottom.fileno())
+
+    def _watch(self, kind: Deadline, timeout: float | None, expired: Callable[[], None]) -> None:
+        """Begin to look at what the peer takes; ``expired`` is to call :meth:`_look`."""
+        now = self._clock.seconds()
+        self._progress = Progress(now, self.pending)
+        self.deadlines.set(kind, self._progress.next_look(now, timeout, self._settings.min_response_rate), expired)
+
+    def _look(self, kind: Deadline, timeout: float | None, expired: Callable[[], None]) -> None:
+        """Drop a peer that takes nothing, or too little of what it is sent."""
+        assert self._progress is not None
+        now, rate = self._clock.seconds(), self._settings.min_response_rate
+        fault = self._progress.fault(now, self.pending, timeout, rate)
+        if fault is None:
+            self.deadlines.set(kind, self._progress.next_look(now, timeout, rate), expired)
+        else:
+            logger.info("Dropped %s, which %s", self.addresses.client, fault)
+            self.abort()
+
     def _write_late(self) -> None:
-        self._late(Deadline.WRITE, self._settings.write_timeout, self._write_late)
+        self._look(Deadline.WRITE, self._settings.write_timeout, self._write_late)
 
     def _close_late(self) -> None:
-        if self._buffered_before == self._buffered() == 0:
+        heard, self._heard = self._heard, False
+        left = self._lingers_until - self._clock.seconds()
+        if self._buffered():
+            self._look(Deadline.CLOSE, self._settings.close_timeout, self._close_late)
+        elif heard and left > 0:
+            self.deadlines.set(Deadline.CLOSE, min(left, self._settings.close_timeout), self._close_late)
+        else:
             # The kernel may still have megabytes to send to a slow peer; an abort would throw them away.
             self.finish()
-            return
-        self._late(Deadline.CLOSE, self._settings.close_timeout, self._close_late)
 
-    def _late(self, kind: Deadline, seconds: float | None, expired: Callable[[], None]) -> None:
-        """Drop a peer that has taken nothing since the last look."""
-        buffered = self._buffered()
-        if buffered < self._buffered_before:
-            self._buffered_before = buffered
-            self.deadlines.set(kind, seconds, expired)
-        else:
-            logger.info("Dropped %s, which took nothing for %g seconds", self.addresses.client, seconds)
-            self.abort()
+
+def _kept_by_kernel(descriptor: int) -> int:
+    """Bytes that the kernel keeps for the peer of a socket (SIOCOUTQ of tcp(7) and unix(7)); 0 if it does not tell."""
+    if sys.platform == "win32" or descriptor < 0:
+        return 0
+    try:
+        kept = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return 0
+    return int.from_bytes(kept, sys.byteorder)

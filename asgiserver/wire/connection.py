@@ -58,7 +58,7 @@ class WireHub(Protocol):
     reader: Readers
 
     def connection_made(self, connection: HTTPConnection) -> bool:
-        """Count a connection; False when it is one too many."""
+        """Count a connection; False when it is one too many, which may be aborted already."""
 
     def connection_lost(self, connection: HTTPConnection) -> None:
         """Forget a connection."""
@@ -154,12 +154,13 @@ class HTTPConnection(ClosingProtocol):
         if self.hub.connection_made(self):
             # The wire clears it with the first byte of a head; empty lines are none.
             self.deadlines.set(Deadline.FIRST_BYTE, self.hub.settings.first_byte_timeout, self.close)
-        else:
+        elif self.phase is _OPEN:
             self._refuse()
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
         """Bytes of the peer; they are thrown away once the connection is closing."""
         if self.phase is not _OPEN:
+            self._heard = True
             return
         wire = self._wire
         if wire is None:
@@ -182,8 +183,9 @@ class HTTPConnection(ClosingProtocol):
         """The transport's buffer is full."""
         self._paused = True
         self.slow = self.congested = True
-        self._buffered_before = self._buffered()
-        self.deadlines.set(Deadline.WRITE, self.hub.settings.write_timeout, self._write_late)
+        # Twisted says so again with each write.
+        if not self.deadlines.pending(Deadline.WRITE):
+            self._watch(Deadline.WRITE, self.hub.settings.write_timeout, self._write_late)
 
     def resumeProducing(self) -> None:  # noqa: N802 - Twisted's name
         """The transport's buffer is empty again."""
@@ -201,6 +203,13 @@ class HTTPConnection(ClosingProtocol):
 
     def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
         """The transport is gone; connectionLost says so too."""
+
+    def plain_received(self) -> None:
+        """Our TLS transport: the peer speaks HTTP without TLS, and is answered like that."""
+        error = RequestError(400, "This port speaks TLS: ask for an https address.")
+        logger.info("Refused %s, which speaks plain HTTP to a port of TLS", self.addresses.client)
+        self.write(refusal(error, self.hub.fields))
+        self.close(unread=True)
 
     # What the wire calls.
 
@@ -253,6 +262,13 @@ class HTTPConnection(ClosingProtocol):
             self.deadlines.set(Deadline.KEEP_ALIVE, self.hub.keep_alive_timeout, self.close)
         else:
             self._wire.server_stopping()
+
+    def drop(self) -> None:
+        """Let go of the peer at once; what the kernel has taken still goes to it, unless that could look whole."""
+        if not self._direct or self._wire is None or self._wire.ends_with_connection:
+            self.abort()
+        else:
+            self.transport.connectionLost(connectionDone)
 
     # Time and pressure.
 

@@ -15,6 +15,7 @@ from ..asgi.scope import Request
 from ..errors import RequestError
 from .body import Event
 from .http1_stream import HTTP1Stream, State
+from .progress import WINDOW
 from .response import Framing, refusal
 
 __all__ = ["HTTP1"]
@@ -117,7 +118,7 @@ class HTTP1(HTTP1Stream):
         return (state is _BODY or state is _DRAINING) and not self._paused
 
     def _end_body(self) -> None:
-        self._connection.deadlines.clear(Deadline.BODY)
+        self._stop_body_clock()
         if self._state is _DRAINING:
             self._next_request()
         else:
@@ -143,7 +144,7 @@ class HTTP1(HTTP1Stream):
             return exchange
         self._state = _BODY
         self._expects_continue = request.expects_continue
-        self._body_read = 0
+        self._body_read = self._drained = self._body_due = 0
         limit = hub.settings.limit_body_size
         if limit is not None and size > limit:
             raise RequestError(413, f"The request's body is larger than {limit} bytes.")
@@ -173,6 +174,8 @@ class HTTP1(HTTP1Stream):
                 # Moved by pieces of the body, not by whatever bytes of its framing.
                 if not connection.deadlines.pending(Deadline.BODY):
                     connection.deadlines.set(Deadline.BODY, settings.body_timeout, self._body_late)
+                if settings.min_request_rate is not None and not connection.deadlines.pending(Deadline.BODY_RATE):
+                    connection.deadlines.set(Deadline.BODY_RATE, WINDOW, self._judge_body_rate)
             case State.IDLE if not self.output.slow:
                 if not self._reader.buffered:
                     # What there was were only empty lines.
@@ -191,6 +194,7 @@ class HTTP1(HTTP1Stream):
         exchange, state = self._exchange, self._state
         self._close = True
         if state in (State.DRAINING, State.CLOSED):
+            logger.info("Closed the connection of %s: %s", self._addresses and self._addresses.client, error.reason)
             self.close()
         elif exchange is not None:
             logger.info("Ended %s with %d: %s", exchange, error.status, error.reason)
@@ -210,6 +214,16 @@ class HTTP1(HTTP1Stream):
     def _body_late(self) -> None:
         self._fail(RequestError(408, "The request's body did not arrive in time."))
 
+    def _judge_body_rate(self) -> None:
+        """A window of reading has passed. A body that was faster before may be slower for a while."""
+        rate = self._connection.hub.settings.min_request_rate
+        assert rate is not None
+        self._body_due += int(rate * WINDOW)
+        if self._body_read + self._drained < self._body_due:
+            self._fail(RequestError(408, f"The request's body arrived at less than {rate} bytes a second."))
+        else:
+            self._connection.deadlines.set(Deadline.BODY_RATE, WINDOW, self._judge_body_rate)
+
     # From one exchange to the next.
 
     def _complete(self) -> None:
@@ -223,7 +237,6 @@ class HTTP1(HTTP1Stream):
         if self._state is _BODY:
             self._exchange = None
             self._state = _DRAINING
-            self._drained = 0
             if self._connection.hub.stopping:
                 self._wait_for_next()
             self._read()

@@ -12,6 +12,7 @@ from ..asgi.deadlines import Deadline
 from ..asgi.exchange import Exchange
 from ..asgi.interfaces import Headers
 from ..asgi.scope import Addresses, Request
+from ..errors import RequestError
 from .response import CONTINUE, Framing, delimited, framed, head, size_line
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class State(Enum):
 _IDLE, _BODY, _ANSWERING, _DRAINING = State.IDLE, State.BODY, State.ANSWERING, State.DRAINING
 _SWITCHED, _CLOSED = State.SWITCHED, State.CLOSED
 _UNKNOWN, _NONE, _PLAIN, _CHUNKED = Framing.UNKNOWN, Framing.NONE, Framing.PLAIN, Framing.CHUNKED
+_UNTIL_CLOSE = Framing.UNTIL_CLOSE
 
 
 class HTTP1Stream:
@@ -47,8 +49,8 @@ class HTTP1Stream:
     """
 
     __slots__ = (
-        "_addresses", "_body_read", "_close", "_connection", "_drained", "_exchange", "_expects_continue", "_framing",
-        "_paused", "_reader", "_request", "_state", "output",
+        "_addresses", "_body_due", "_body_read", "_close", "_connection", "_drained", "_exchange", "_expects_continue",
+        "_framing", "_paused", "_reader", "_request", "_state", "output",
     )  # fmt: skip
 
     def __init__(self, connection: HTTPConnection) -> None:
@@ -64,6 +66,8 @@ class HTTP1Stream:
         self._expects_continue = False
         self._body_read = 0
         self._drained = 0
+        #: Bytes of the body that had to be there, by the least rate, when it was last looked at.
+        self._body_due = 0
         self.output = connection
 
     @property
@@ -163,7 +167,8 @@ class HTTP1Stream:
         if self._framing is _CHUNKED:
             self._connection.write(size_line(count))
             end = b"\r\n0\r\n\r\n" if last else b"\r\n"
-        self._connection.send_file(descriptor, offset, count, partial(self._file_sent, end, last, sent))
+        sent = partial(self._file_sent, end, last, sent)
+        self._connection.send_file(descriptor, offset, count, sent, self._file_failed)
 
     def _file_sent(self, end: bytes, last: bool, sent: Callable[[], None]) -> None:
         if end:
@@ -171,6 +176,14 @@ class HTTP1Stream:
         sent()
         if last and self._state is not _CLOSED:
             self._complete()
+
+    def _file_failed(self) -> None:
+        """The rest of a file cannot be had, so the promised end of the response cannot come."""
+        if self._exchange is None:
+            # Its peer has ended its direction meanwhile, and the exchange with it.
+            self._connection.abort()
+        else:
+            self._exchange.request_failed(RequestError(500, "A file could not be sent to its end."))
 
     def switch(self, headers: Headers, names: list[bytes]) -> None:
         """See ``Stream``; bytes that came with the handshake go to the exchange (RFC 6455 §4.2.2)."""
@@ -181,11 +194,24 @@ class HTTP1Stream:
         if rest and self._exchange is not None:
             self._exchange.body_received(rest)
 
+    @property
+    def ends_with_connection(self) -> bool:
+        """The end of the response is told by the end of the connection alone (RFC 9112 §6.3)."""
+        return self._framing is _UNTIL_CLOSE
+
     def abort(self) -> None:
-        """See ``Stream``."""
-        self._state = _CLOSED
+        """See ``Stream``.
+
+        A length that is not reached, a last chunk that is missing, or a WebSocket without a close frame says that this
+        is not all (RFC 9112 §8, RFC 6455 §7.1.5), so what was sent before may still arrive. A reset would throw it
+        away, and is for the body alone whose end is the connection's.
+        """
         self._exchange = None
-        self._connection.abort()
+        if self.ends_with_connection:
+            self._state = _CLOSED
+            self._connection.abort()
+        else:
+            self.close()
 
     def close(self) -> None:
         """See ``Stream``; what the peer still sends is thrown away."""
@@ -199,8 +225,13 @@ class HTTP1Stream:
         if self._state is _BODY and self._reader.remaining == 0:
             return
         self._paused = True
-        self._connection.deadlines.clear(Deadline.BODY)
+        self._stop_body_clock()
         self._connection.pause_reading()
+
+    def _stop_body_clock(self) -> None:
+        """Nothing of a body is awaited of the peer, be it over or nobody ready for it."""
+        self._connection.deadlines.clear(Deadline.BODY)
+        self._connection.deadlines.clear(Deadline.BODY_RATE)
 
     def resume_reading(self) -> None:
         """See ``Stream``."""

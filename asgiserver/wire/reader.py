@@ -22,6 +22,9 @@ __all__ = ["Reader", "Readers", "reader_class"]
 #: Most empty lines before a request line. RFC 9112 §2.2 asks to ignore at least one.
 _MOST_EMPTY_LINES = 8
 
+#: The first byte of what a TLS client sends (RFC 8446 §5.1); no request begins with it.
+_TLS_HANDSHAKE = 22
+
 
 class Readers:
     """Makes the readers of a server's connections.
@@ -188,6 +191,8 @@ class Reader:
         started = len(data) - at
         if not started or data.startswith(b"\r", at) and started == 1:
             return
+        if data[at] == _TLS_HANDSHAKE:
+            raise RequestError(400, "The client speaks TLS, and this port speaks plain HTTP.")
         if data[at] not in TCHAR:
             raise RequestError(400, "This is not an HTTP request.")
         beginning = data[at:]

@@ -28,7 +28,8 @@ class Framing(Enum):
 
     UNKNOWN = auto()  # the response has not begun
     NONE = auto()  # no body, whatever the fields say
-    PLAIN = auto()  # by Content-Length or the connection's end
+    PLAIN = auto()  # by Content-Length
+    UNTIL_CLOSE = auto()  # by the connection's end
     CHUNKED = auto()
 
 
@@ -45,8 +46,9 @@ def delimited(
     if content_length is not None and http_version == "1.1":
         return framing, close, (_CLOSE,) if close else ()
     if http_version == "1.0":
-        # RFC 9112 §6.1: a 1.0 client knows no chunks; its body ends with the connection.
-        close = close or has_body and content_length is None
+        if has_body and content_length is None:
+            # RFC 9112 §6.1: a 1.0 client knows no chunks; its body ends with the connection.
+            framing, close = Framing.UNTIL_CLOSE, True
         return framing, close, (_CLOSE if close else b"connection: keep-alive",)
     lines = () if status in (204, 304) else (b"transfer-encoding: chunked",)
     return Framing.CHUNKED if has_body else framing, close, (*lines, _CLOSE) if close else lines
@@ -86,7 +88,7 @@ def size_line(size: int) -> bytes:
 def framed(data: bytes, framing: Framing, *, last: bool) -> list[bytes]:
     """A piece of a body as it goes over the wire (RFC 9112 §6, §7.1); without data a chunk would end the body."""
     if framing is not Framing.CHUNKED:
-        return [data] if framing is Framing.PLAIN else []
+        return [] if framing is Framing.NONE else [data]
     parts = [size_line(len(data)), data, b"\r\n"] if data else []
     if last:
         parts.append(b"0\r\n\r\n")

@@ -41,15 +41,19 @@ class _File:
     """A file that is being sent.
 
     :param sent: called when all of it was written.
+    :param failed: called when the rest of it cannot be had.
     """
 
-    __slots__ = ("descriptor", "offset", "remaining", "sent")
+    __slots__ = ("descriptor", "failed", "offset", "remaining", "sent")
 
-    def __init__(self, descriptor: int, offset: int, count: int, sent: Callable[[], None]) -> None:
+    def __init__(
+        self, descriptor: int, offset: int, count: int, sent: Callable[[], None], failed: Callable[[], None]
+    ) -> None:
         self.descriptor = descriptor
         self.offset = offset
         self.remaining = count
         self.sent = sent
+        self.failed = failed
 
 
 class _Sender(Protocol):
@@ -83,10 +87,6 @@ class WritingProtocol(TwistedProtocol):
 
     def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
         """The transport's buffer is full."""
-        raise NotImplementedError
-
-    def abort(self) -> None:
-        """Drop the connection, and with it what was not sent yet."""
         raise NotImplementedError
 
     def _begin_writing(self) -> None:
@@ -187,15 +187,16 @@ class WritingProtocol(TwistedProtocol):
             offset += sent
         return data[offset:] if offset else data
 
-    def send_file(self, descriptor: int, offset: int, count: int, sent: Callable[[], None]) -> None:
+    def send_file(
+        self, descriptor: int, offset: int, count: int, sent: Callable[[], None], failed: Callable[[], None]
+    ) -> None:
         """Send part of a regular file; until ``sent`` is called nothing else may be written.
-
-        A file that turns out to be shorter, or cannot be read, ends the connection, as its promised end cannot come.
 
         :param descriptor: closed when it is not needed any more.
         :param count: at least 1 byte.
+        :param failed: called instead of ``sent`` when the file turns out to be shorter, or cannot be read.
         """
-        self._file = _File(descriptor, offset, count, sent)
+        self._file = _File(descriptor, offset, count, sent, failed)
         self.slow = self.congested = True
         self._push_file()
 
@@ -246,7 +247,8 @@ class WritingProtocol(TwistedProtocol):
             logger.error("A file that is being sent cannot be read: %s", error)
             taken = 0
         if not taken:
-            self.abort()
+            self._give_file_up()
+            file.failed()
             return -1
         return taken
 
@@ -254,6 +256,13 @@ class WritingProtocol(TwistedProtocol):
         """True when the transport has something to write, or one that hides its buffer has said that it is full."""
         transport = self.transport
         return bool(transport.dataBuffer or transport._tempDataBuffer) if self._direct else self._paused
+
+    def _give_file_up(self) -> None:
+        """Send nothing more of a file."""
+        if self._file is not None:
+            self._drop_file()
+            # As before the file, but for what the transport itself has to write.
+            self.slow = self.congested = self._paused
 
     def _drop_file(self) -> None:
         file, self._file = self._file, None

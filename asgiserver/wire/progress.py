@@ -1,0 +1,54 @@
+"""Whether a slow peer takes what it is sent: something within a timeout, and enough on the average. Pure.
+
+What a peer takes is seen in steps: TCP tells of room only when there is much of it (RFC 9293 §3.8.6.2.2), which from a
+peer with large buffers takes longer than a window. So time in which nothing at all was taken is left to the timeout,
+and counts for the rate once something is.
+"""
+
+from __future__ import annotations
+
+__all__ = ["WINDOW", "Progress"]
+
+#: How long a rate is given before it is judged, and how often it is looked at; seconds.
+WINDOW = 10.0
+
+
+class Progress:
+    """What a peer has taken since it became slow.
+
+    :param now: the time, in seconds of any clock.
+    :param pending: what it has not taken yet; bytes.
+    """
+
+    __slots__ = ("_began", "_moved", "_pending", "_taken")
+
+    def __init__(self, now: float, pending: int) -> None:
+        self._began = self._moved = now
+        self._pending = pending
+        self._taken = 0
+
+    def fault(self, now: float, pending: int, timeout: float | None, rate: int | None) -> str | None:
+        """Look at the peer again.
+
+        :param timeout: seconds that it may take nothing; None for any time.
+        :param rate: bytes a second that it has to take; None for any.
+        :return: what it has done wrong, as the end of a sentence; None when it may go on.
+        """
+        taken = self._pending - pending
+        self._pending = pending
+        if taken <= 0:
+            late = timeout is not None and now - self._moved >= timeout
+            return f"took nothing for {timeout:g} seconds" if late else None
+        self._moved = now
+        self._taken += taken
+        age = now - self._began
+        if rate is not None and age >= WINDOW and self._taken < rate * age:
+            return f"took less than {rate} bytes a second"
+        return None
+
+    def next_look(self, now: float, timeout: float | None, rate: int | None) -> float | None:
+        """Seconds until :meth:`fault` is to be called again; None when there is nothing to look for."""
+        left = None if timeout is None else max(0.0, self._moved + timeout - now)
+        if rate is None:
+            return left
+        return WINDOW if left is None else min(left, WINDOW)
