@@ -63,6 +63,8 @@ class Hub:
         self._turned_away: set[HTTPConnection] = set()
         self.stopping = False
         self.refusing = False
+        #: In a process that the application has forked: its requests are the parent's.
+        self.forked = False
         self.contained: tuple[type[BaseException], ...] = (SystemExit,)
         #: None while the first step of an application is under way.
         self._tasks: dict[Exchange, asyncio.Task[None] | None] = {}
@@ -256,6 +258,8 @@ class Hub:
             self._notify()
 
     def _application_left(self, exchange: Exchange, error: BaseException | None) -> None:
+        if self.forked:
+            return
         if isinstance(error, asyncio.CancelledError):
             if not exchange.finished:
                 self.application_failed("The application for %s was cancelled without a complete response", exchange)
