@@ -112,6 +112,9 @@ class Settings:
     graceful_timeout: float | None = _field(10.0, APPLICATION,
                                             "Time for running requests to finish after a stop signal; "
                                             "-1 for no limit.", unit="s", off="negative")
+    exit_timeout: float | None = _field(
+        10.0, APPLICATION, "Time for the application's threads to end after the server, then as much for its exit "
+        "handlers; -1 for no limit.", unit="s", off="negative")
     application_close_timeout: float | None = _field(
         10.0, APPLICATION, "Time an application may run on after its client has left before it is cancelled; "
         "-1 for no limit.", unit="s", off="negative")
