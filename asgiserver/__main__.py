@@ -17,6 +17,10 @@ def script() -> NoReturn:
     collecting = gc.isenabled()
     gc.disable()
     try:
+        # Before anything that takes a while: PID 1 of a container loses the signals that it has no handler for.
+        from .process.signals import hold
+
+        hold()
         from .process.lazy_imports import postponed, unused_by_servers
 
         with postponed(unused_by_servers()):

@@ -1,8 +1,8 @@
 """The command line: flags derived from :class:`Settings`, Daphne's spellings, one clear line for a user's mistake.
 
 A flag wins over its ``ASGISERVER_<NAME>`` variable, and that over the default. The exit status is 0 after a stop
-signal, 1 when the application could not be imported or an address not be listened on, 2 for wrong usage, 3 when the
-lifespan's start-up failed, 130 when the user interrupts before the server runs.
+signal, before the server runs too, 1 when the application could not be imported or an address not be listened on, 2 for
+wrong usage, 3 when the lifespan's start-up failed, 128 and the signal's number after a later stop signal.
 """
 
 from __future__ import annotations
@@ -24,16 +24,14 @@ from .asgi.interfaces import Application
 from .errors import ASGIServerError, LifespanError, SettingsError
 from .process import logs
 from .process.reactor import install_reactor
-from .process.running import abandon_threads
+from .process.running import limit_exit
+from .process.signals import held, hold
 from .server import Server
 from .settings import Info, Settings, information, parse, type_hints
 
 __all__ = ["CommandLineInterface", "exit_status", "main"]
 
 logger = logging.getLogger("asgiserver")
-
-#: Seconds for the application's threads to end after the server has.
-_THREAD_TIMEOUT = 1.0
 
 METAVARS = {"s": "SECONDS", "bytes": "BYTES", "octal": "MODE"}
 
@@ -87,7 +85,7 @@ class CommandLineInterface:
         :raises SystemExit: with a status other than 0, after the reason went to standard error; also, with status 0,
             for ``--help`` and ``--version``.
         """
-        with self.reporting():
+        with held(), self.reporting():
             path = self.parse(args)
             logs.configure(self.settings)
             logs.bridge_twisted()
@@ -146,19 +144,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def script() -> NoReturn:
-    """The console script: :func:`main`, and a process that ends when the server has ended.
-
-    Python waits at its end for every thread of an executor, so one that is stuck in a query would keep the process
-    after a stop signal until somebody kills it.
-    """
+    """The console script: :func:`main`, and a process that ends within ``exit_timeout`` once the server has ended."""
+    signals = hold()
+    interface = CommandLineInterface()
     status: Any = 1
     try:
-        status = main()
+        _hold_standard_descriptors()
+        interface.run(sys.argv[1:])
+        status = 0
     except SystemExit as error:
         status = error.code
         raise
     finally:
-        abandon_threads(status, _THREAD_TIMEOUT)
+        signals.end()
+        limit_exit(status, interface.settings.exit_timeout)
     sys.exit(status)
 
 

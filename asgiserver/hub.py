@@ -65,6 +65,8 @@ class Hub:
         self.stopping = False
         self.ending = False
         self.refusing = False
+        #: In a process that the application has forked: its requests are the parent's.
+        self.forked = False
         self.contained: tuple[type[BaseException], ...] = (SystemExit,)
         self._tasks: dict[Exchange, asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -182,6 +184,8 @@ class Hub:
         :param error: what it raised; CancelledError when it was cancelled.
         """
         del self._tasks[exchange]
+        if self.forked:
+            return
         if self.stopping:
             self._notify()
         if exchange.state is _COMPLETE and error is None:

@@ -16,8 +16,9 @@ from .hub import Hub
 from .loading import as_asgi3
 from .process.clock import LoopClock
 from .process.endpoints import Listener, listen
+from .process.forks import let_go_in_children
 from .process.logs import ActionLogger
-from .process.reactor import Reactor, install_reactor
+from .process.reactor import Reactor, install_reactor, separate_epoll
 from .settings import PROXY_PEERS, TRUSTED_PEERS, Settings
 from .wire.connection import HTTPFactory
 from .wire.reader import Readers
@@ -44,7 +45,7 @@ class Server(Hub):
     :param endpoints: Twisted endpoint descriptions to listen on, as ``settings.endpoints``.
     :param action_logger: called with ``(protocol, action, details)``; by default the logger ``asgiserver.access``.
     :param ready_callable: called without arguments once everything listens.
-    :param signal_handlers: let :meth:`run` take SIGINT and SIGTERM.
+    :param signal_handlers: let :meth:`run` take SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1 and SIGUSR2.
     :param keywords: single settings, Daphne's names among them; they win over ``settings``.
     :raises SettingsError: a setting is wrong or unknown.
 
@@ -79,6 +80,8 @@ class Server(Hub):
         self._stop_event: asyncio.Event | None = None
         self._lifespan: Lifespan | None = None
         self._abandoned = False
+        self._waits = True
+        self._patience: asyncio.Timeout | None = None
         self._serving: asyncio.Future[None] | None = None
 
     @property
@@ -135,6 +138,8 @@ class Server(Hub):
 
     async def __aexit__(self, *_: object) -> None:
         assert self._serving is not None
+        if self.forked:
+            return
         self.stop()
         await self._serving
 
@@ -142,16 +147,39 @@ class Server(Hub):
         await self._wait_for_stop()
         await self._close()
 
-    def stop(self) -> None:
-        """Ask a running server to end gracefully; from any thread, any number of times. Returns at once."""
+    def stop(self, *, wait: bool = True) -> None:
+        """Ask a running server to end gracefully; from any thread, any number of times. Returns at once.
+
+        :param wait: False to cancel the requests that run instead of waiting for their end; also while they are waited
+            for. The lifespan's shutdown runs all the same.
+        """
+        self._waits = self._waits and wait
         self._stop_asked.set()
-        loop, event = self._loop, self._stop_event
-        if loop is not None and event is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(event.set)
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._take_up_stop)
+
+    def _take_up_stop(self) -> None:
+        assert self._stop_event is not None
+        self._stop_event.set()
+        if not self._waits and self._patience is not None and self._patience.when() is None:
+            self._patience.reschedule(asyncio.get_running_loop().time())
 
     def abandon(self) -> None:
         """Do not run the lifespan's shutdown when the end comes; for a second signal."""
         self._abandoned = True
+
+    def let_go(self) -> None:
+        """In a forked child: leave the clients, and what is to be done for them, to the parent."""
+        self.forked = True
+        self.contained = ()
+        for connection in list(self.connections):
+            sock = getattr(connection.transport, "socket", None)
+            if sock is not None:
+                # A copy left open would keep the peer from seeing the end.
+                sock.close()
+        if self._loop is not None:
+            separate_epoll(self._loop)
 
     # The life cycle.
 
@@ -161,6 +189,7 @@ class Server(Hub):
         self._loop = asyncio.get_running_loop()
         self._stop_event = asyncio.Event()
         self._changed = asyncio.Event()
+        let_go_in_children(self)
         if self._stop_asked.is_set():
             self._stop_event.set()
 
@@ -196,11 +225,13 @@ class Server(Hub):
 
     async def _close(self) -> None:
         """Stop listening, drain, and run the lifespan's shutdown; what is cancelled here is dropped at once."""
+        if self.forked:
+            return
         try:
             await self._close_listeners()
             # The second signal may have come so soon after the first that it is not the drain that it has cancelled.
             if not self._abandoned:
-                await self._drain()
+                await self._end_requests()
         finally:
             for connection in list(self.connections):
                 connection.drop()
@@ -212,6 +243,18 @@ class Server(Hub):
             logger.info("Stopping")
         for listener in self.listeners:
             await listener.close()
+
+    async def _end_requests(self) -> None:
+        """Drain, unless or until nobody waits for that."""
+        try:
+            async with asyncio.timeout(None if self._waits else 0) as self._patience:
+                await self._drain()
+        except TimeoutError:
+            self.refusing = True
+            if self._tasks:
+                await self._cancel_applications()
+        finally:
+            self._patience = None
 
     async def _drain(self) -> None:
         """Let what runs finish within ``graceful_timeout``, then end it.
@@ -251,7 +294,7 @@ class Server(Hub):
         return await self._wait_until(lambda: not self._tasks, deadline)
 
     async def _cancel_applications(self) -> None:
-        timeout = self.settings.graceful_timeout or 0
+        timeout = (self.settings.graceful_timeout or 0) if self._waits else 0
         logger.warning("%d applications did not end in %g seconds and are cancelled", len(self._tasks), timeout)
         now = asyncio.get_running_loop().time
         for exchange in list(self._tasks):

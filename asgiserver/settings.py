@@ -119,6 +119,9 @@ class Settings:
     graceful_idle: float = _field(0.5, APPLICATION,
                                   "Time after a stop signal in which idle connections may still send a request, "
                                   "within the graceful timeout; 0 closes them at once.", unit="s", minimum=0)
+    exit_timeout: float | None = _field(
+        10.0, APPLICATION, "Time for the application's threads to end after the server, then as much for its exit "
+        "handlers; -1 for no limit.", unit="s", off="negative")
     application_close_timeout: float | None = _field(
         10.0, APPLICATION, "Time an application may run on after its client has left before it is cancelled; "
         "-1 for no limit.", unit="s", off="negative")

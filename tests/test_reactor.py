@@ -454,6 +454,48 @@ def test_a_forked_process_forgets_its_parents_reactor_and_does_it_no_harm() -> s
     """
 
 
+FORKED_LOOP = """
+        import os, select
+        from asgiserver.process.reactor import new_loop, separate_epoll
+        try:
+            loop = new_loop("%s")
+        except ValueError:
+            raise SystemExit  # uvloop is not installed
+        if not hasattr(select, "epoll"):
+            raise SystemExit
+        end, other = os.pipe()
+        heard = loop.create_future()
+        async def main():
+            loop.add_reader(end, lambda: heard.done() or heard.set_result(os.read(end, 1)))
+            await asyncio.sleep(0.01)
+            child = os.fork()
+            if not child:
+                separate_epoll(loop)
+                loop.remove_reader(end)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            os.write(other, b"x")
+            assert await asyncio.wait_for(heard, 10) == b"x"
+            assert await asyncio.wait_for(asyncio.to_thread(int), 10) == 0
+        loop.run_until_complete(main())
+        loop.remove_reader(end)
+        loop.close()
+        separate_epoll(loop)
+"""
+
+
+@case
+def test_what_a_forked_process_takes_out_of_its_loop_stays_in_its_parents() -> str:
+    """C6: pins what asyncio calls the descriptor of its epoll."""
+    return FORKED_LOOP % "asyncio"
+
+
+@case
+def test_what_a_forked_process_takes_out_of_its_uvloop_stays_in_its_parents() -> str:
+    """C6: pins what uvloop calls the descriptor of its epoll."""
+    return FORKED_LOOP % "uvloop"
+
+
 @case
 def test_without_a_reactor_there_is_nothing_to_forget() -> str:
     return """

@@ -28,6 +28,7 @@ from ..errors import ListenError, SettingsError
 from ..settings import Settings
 from . import sockets
 from .accepting import watch
+from .forks import let_go_in_children
 from .reactor import Reactor
 from .tcp_port import TCPPort
 
@@ -53,39 +54,59 @@ class Listener:
     :ivar address: host and port, None on anything but TCP.
     """
 
-    def __init__(self, port: Any, *, secure: bool = False, path: str | None = None, shared: bool = False) -> None:
+    def __init__(
+        self, port: Any, *, secure: bool = False, path: str | None = None, inherited: int | None = None
+    ) -> None:
         """Describe ``port``, which listens.
 
         :param path: the unix socket's file, when closing is to remove it.
-        :param shared: another process has the same socket.
+        :param inherited: the descriptor that ``port`` has a copy of; another process has the same socket.
         """
         watch(port)
         self._port = port
-        self._shared = shared
         self._path = path
+        self._inherited = inherited
         self._file = os.lstat(path) if path is not None else None
         self._closing: asyncio.Future[Any] | None = None
         host = port.getHost()
         self.address: tuple[str, int] | None = None if isinstance(host, UNIXAddress) else (host.host, host.port)
         self.description = _describe(host, "https" if secure else "http")
+        let_go_in_children(self)
+
+    def let_go(self) -> None:
+        """In a forked child: do not hold the port after the parent has ended; the parent's goes on listening."""
+        self._file = None
+        sock = getattr(self._port, "socket", None)
+        if sock is not None:
+            # No more than that: the parent's epoll is the child's too, and not to be told.
+            sock.close()
+        if self._inherited is not None:
+            # Its number stays taken: it may be that of the standard input.
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, self._inherited)
+            os.close(null)
+
+    def remove_file(self) -> None:
+        """Remove a unix socket's file if it still is the one that was made."""
+        if self._path is not None and self._file is not None:
+            sockets.unlink_if_same(self._path, self._file)
 
     async def close(self) -> None:
         """Stop listening and return when the port is closed; open connections stay. Any number of times.
 
-        A unix socket's file is removed if it still is the one that was made. Connections that wait in the backlog are
-        accepted first, unless the socket is shared: then they wait for the other process.
+        Its unix socket's file is removed. Connections that wait in the backlog are accepted first, unless the socket is
+        shared with another process: then they wait for that.
         """
         if self._closing is None:
             # Before the socket: as long as that is open, the number of its file cannot have been given to another.
-            if self._path is not None and self._file is not None:
-                sockets.unlink_if_same(self._path, self._file)
+            self.remove_file()
             self._closing = _future(self._stop_listening())
         await asyncio.shield(self._closing)
 
 
     def _stop_listening(self) -> Deferred[Any] | None:
         port = self._port
-        if self._shared or not isinstance(port, Port):
+        if self._inherited is not None or not isinstance(port, Port):
             stopping: Deferred[Any] | None = port.stopListening()
             return stopping
         # Its clients are connected as far as they know, and the kernel resets them when the socket is closed. Twisted
@@ -170,7 +191,7 @@ class _Opening:
     def descriptor(self, number: int, factory: Any) -> None:
         sock = sockets.inherit(number)
         with sockets.listening(f"file descriptor {number}"):
-            self.adopt(sock, factory, shared=True)
+            self.adopt(sock, factory, inherited=number)
 
     def adopt(
         self,
@@ -179,7 +200,7 @@ class _Opening:
         *,
         context: ssl.SSLContext | None = None,
         path: str | None = None,
-        shared: bool = False,
+        inherited: int | None = None,
     ) -> None:
         """Let Twisted accept on a listening socket; it works on a copy, and this one is closed."""
         with sock:
@@ -196,7 +217,7 @@ class _Opening:
             else:
                 port = TCPPort.adopt(sock, factory, self.reactor)
             port.startListening()
-        self.listeners.append(Listener(port, secure=context is not None, path=path, shared=shared))
+        self.listeners.append(Listener(port, secure=context is not None, path=path, inherited=inherited))
 
     async def endpoint(self, text: str, whole: str, factory: Any) -> None:
         """Listen as a description says.

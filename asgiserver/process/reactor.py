@@ -27,6 +27,8 @@ each other and beside whatever is installed.
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -40,7 +42,7 @@ from twisted.internet.main import installReactor
 from ..asgi.interfaces import Clock
 from ..errors import ReactorError, SettingsError
 
-__all__ = ["Reactor", "forget_reactor", "install_reactor", "loop_of", "new_loop", "private_reactor"]
+__all__ = ["Reactor", "forget_reactor", "install_reactor", "loop_of", "new_loop", "private_reactor", "separate_epoll"]
 
 _MODULE = "twisted.internet.reactor"
 
@@ -132,6 +134,19 @@ def forget_reactor() -> None:
     if installed is not None:
         _inherited.append(installed)
         del twisted.internet.reactor
+
+
+def separate_epoll(loop: asyncio.AbstractEventLoop) -> None:
+    """In a forked process: give the loop that came with it an epoll of its own, which watches nothing.
+
+    A forked epoll is the parent's: what the loop's end, or its destructor, takes out of it here is taken out there, and
+    the parent does not wake up any more for a signal or a thread.
+    """
+    selector = getattr(loop, "_selector", None)
+    descriptor = getattr(loop, "_get_backend_id", None) or getattr(selector, "fileno", None)
+    if descriptor is not None and hasattr(select, "epoll") and not loop.is_closed():
+        with select.epoll() as own:
+            os.dup2(own.fileno(), descriptor(), inheritable=False)
 
 
 def loop_of(reactor: Reactor) -> asyncio.AbstractEventLoop:

@@ -1,30 +1,56 @@
-"""``Server.run``: a reactor that belongs to the server, its signals, and its end."""
+"""``Server.run``: a reactor that belongs to the server, its signals, and its end.
+
+What a signal does depends on the moment in which it comes; what comes within one second of another is that one again.
+
+==================  ==========  ==========  ==========  ==========  ==========  ==========  ============
+signal              import      start-up    serving     draining    shutdown    exit        loop blocked
+==================  ==========  ==========  ==========  ==========  ==========  ==========  ============
+INT, TERM           ends        ends        drain       goes on     goes on     goes on     when free
+QUIT                ends        ends        shutdown    shutdown    goes on     goes on     when free
+a later stop        at once     at once                 at once     at once     at once     at once
+HUP, USR1, USR2     log line    log line    log line    log line    log line    nothing     when free
+==================  ==========  ==========  ==========  ==========  ==========  ==========  ============
+
+*Import* is everything before :func:`run`, *start-up* and *shutdown* are the lifespan's, at *exit* the server has ended
+and Python waits for threads and calls exit handlers. The *loop is blocked* whenever the application does not give it
+back, whatever the moment; what waits for that is done *when* it is *free*. All this ends with status 0.
+
+*At once* means without drain and shutdown, with 128 and the signal's number as the status. A loop that is blocked gets
+no second to take that up when it has not taken up the first signal; the process ends without exit handlers then. Only C
+code that does not come back to the interpreter can withstand: Python calls no handler meanwhile. QUIT during a drain is
+a later stop only if the drain is not waited for any more. No unix socket's file stays behind in any of these cases.
+
+A process that the application forks has the handlers that were there before the server's. It ends when it comes back to
+the loop, or raises SystemExit to it: everything that the loop knows belongs to the parent.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import ReactorError, SettingsError
-from .reactor import Reactor, install_reactor, loop_of
+from .forks import let_go_in_children
+from .reactor import install_reactor, loop_of
+from .signals import Asked, Signals, held
 
 if TYPE_CHECKING:
     from ..server import Server
 
-__all__ = ["abandon_threads", "run", "tear_down"]
+__all__ = ["limit_exit", "run", "tear_down"]
 
 logger = logging.getLogger("asgiserver")
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run(server: Server) -> None:
@@ -32,7 +58,7 @@ def run(server: Server) -> None:
 
     :raises ReactorError: called from a running loop, or the reactor is running elsewhere.
     :raises SettingsError: ``ASGI_THREADS`` is not a number.
-    :raises SystemExit: a second signal came before the server had ended; the status is 128 and the signal's number.
+    :raises SystemExit: a later signal came before the server had ended; the status is 128 and the signal's number.
     """
     try:
         asyncio.get_running_loop()
@@ -43,21 +69,23 @@ def run(server: Server) -> None:
     reactor = install_reactor(server.settings.loop)
     loop = loop_of(reactor)
     executor = _set_up(loop, server.settings.verbosity)
-    main = _Main(server, reactor)
-    # callLater, not callWhenRunning: those callbacks run before the loop does.
-    reactor.callLater(0, main.start)
     takes_signals = server.signal_handlers and threading.current_thread() is threading.main_thread()
-    try:
-        if takes_signals:
-            # Twisted's own handlers too, for the sake of SIGCHLD; ours then take the place of its SIGINT and SIGTERM.
-            main.keep_signals()
-            # So no KeyboardInterrupt is the user's: it is the application's, like its SystemExit.
-            server.contained = (SystemExit, KeyboardInterrupt)
-        _run_reactor(reactor, takes_signals, _contained(takes_signals))
-    finally:
-        main.restore_signals()
-        main.reactor_left = True
-        tear_down(loop, executor)
+    holding: AbstractContextManager[Signals | None] = held() if takes_signals else nullcontext()
+    with holding as signals:
+        main = _Main(server, reactor, signals)
+        # callLater, not callWhenRunning: those callbacks run before the loop does.
+        reactor.callLater(0, main.start)
+        try:
+            if signals is not None:
+                signals.serve(main.signalled, main.remove_files)
+                # So no KeyboardInterrupt is the user's: it is the application's, like its SystemExit.
+                server.contained = (SystemExit, KeyboardInterrupt)
+            _run_reactor(reactor, signals, main)
+        finally:
+            main.reactor_left = True
+            if signals is not None:
+                signals.end()
+            tear_down(loop, executor)
     if main.error is not None:
         raise main.error
 
@@ -69,49 +97,80 @@ def _contained(takes_signals: bool) -> tuple[type[BaseException], ...]:
     return () if threading.current_thread() is threading.main_thread() else (SystemExit,)
 
 
-def _run_reactor(reactor: Reactor, takes_signals: bool, contained: tuple[type[BaseException], ...]) -> None:
+def _run_reactor(reactor: Any, signals: Signals | None, main: _Main) -> None:
     """Run ``reactor`` to its end, whatever tasks of the application's own raise, such as those of a Django view.
 
     asyncio lets a task's SystemExit end the loop, besides giving it to who awaits the task. One view that calls
     ``sys.exit()`` would cut off everybody else's requests.
     """
-    run_loop: Callable[[], object] = partial(reactor.run, installSignalHandlers=takes_signals)
+    if signals is not None:
+        # Twisted sets handlers too, of which SIGCHLD's is wanted; the others are the server's without a gap.
+        reactor.sigInt = reactor.sigTerm = signals.handle
+    contained = _contained(signals is not None)
+    run_loop: Callable[[], object] = partial(reactor.run, installSignalHandlers=signals is not None)
     while True:
         try:
             run_loop()
             return
         except contained as error:
-            if not reactor.running:
+            if main.forked or not reactor.running:
                 raise
             logger.error("The application raised %r, which does not end the server", error)
             # The reactor itself still runs; what the loop has not done yet of this turn is done in the next.
             run_loop = loop_of(reactor).run_forever
+        finally:
+            if main.forked:
+                _end_child(sys.exc_info()[1])
+
+
+def _end_child(error: BaseException | None) -> NoReturn:
+    """End a process that the application has forked on the loop, with what came out of the loop there.
+
+    Its exit handlers are not called: they are the parent's, as they are for a child of multiprocessing.
+    """
+    status = 0
+    try:
+        if isinstance(error, SystemExit) and isinstance(error.code, int | None):
+            status = error.code or 0
+        elif error is not None:
+            status = 130 if isinstance(error, KeyboardInterrupt) else 1
+            if isinstance(error, SystemExit):
+                print(error.code, file=sys.stderr)  # noqa: T201 - as sys.exit does
+            else:
+                sys.excepthook(type(error), error, error.__traceback__)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    finally:
+        os._exit(status & 255)
 
 
 class _Main:
-    """The server's one task on its own reactor."""
+    """The server's one task on its own reactor.
 
-    def __init__(self, server: Server, reactor: Any) -> None:
+    :ivar forked: True in a process that the application has forked.
+    """
+
+    def __init__(self, server: Server, reactor: Any, signals: Signals | None) -> None:
         self.error: BaseException | None = None
         self.reactor_left = False
+        self.forked = False
         self._server = server
         self._reactor = reactor
+        self._signals = signals
         self._task: asyncio.Task[None] | None = None
-        self._previous: dict[int, Any] = {}
-
-    @property
-    def should_exit(self) -> bool:
-        """True once the server is asked to stop: sse-starlette looks for this at the owner of SIGTERM's handler."""
-        return self._server.stop_requested
-
-    def keep_signals(self) -> None:
-        """Remember whose the signals are, before Twisted takes them, which gives none back."""
-        self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
+        let_go_in_children(self)
 
     def start(self) -> None:
-        for number in self._previous:
-            signal.signal(number, self._signalled)
         self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def let_go(self) -> None:
+        """In a forked child: end when it comes back to the loop."""
+        self.forked = True
+        loop = loop_of(self._reactor)
+        if not loop.is_closed():
+            # What it has to say of its tasks is about the parent's.
+            loop.set_exception_handler(lambda *_: None)
+            loop.stop()
 
     async def _run(self) -> None:
         try:
@@ -125,22 +184,27 @@ class _Main:
             if self._reactor.running and not self.reactor_left:
                 self._reactor.stop()
 
-    def _signalled(self, number: int, _: Any) -> None:
-        # A handler runs between any two instructions of the main thread: leave the work to the loop.
-        loop_of(self._reactor).call_soon_threadsafe(self._stop, number)
+    def signalled(self, asked: Asked, number: int) -> None:
+        """Have the loop do it: a handler runs between any two instructions of the main thread."""
+        loop_of(self._reactor).call_soon_threadsafe(self._take_up, asked, number)
 
-    def _stop(self, number: int) -> None:
-        if not self._server.stop_requested:
-            self._server.stop()
+    def remove_files(self) -> None:
+        """Leave no unix socket's file behind when the process ends at once."""
+        for listener in self._server.listeners:
+            listener.remove_file()
+
+    def _take_up(self, asked: Asked, number: int) -> None:
+        if asked is Asked.NOTHING:
+            logger.info("%s is ignored", signal.Signals(number).name)
+            return
+        assert self._signals is not None
+        self._signals.taken_up = asked
+        if asked is not Asked.END:
+            self._server.stop(wait=asked is Asked.STOP)
         elif self._task is not None and not self._task.done():
             self.error = SystemExit(128 + number)
             self._server.abandon()
             self._task.cancel()
-
-    def restore_signals(self) -> None:
-        for number, handler in self._previous.items():
-            # None: it was not Python that set it, and so Python cannot set it again.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _set_up(loop: asyncio.AbstractEventLoop, verbosity: int) -> ThreadPoolExecutor:
@@ -181,18 +245,49 @@ def _as_current(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         asyncio.set_event_loop(None)
 
 
-def abandon_threads(status: object, seconds: float) -> None:
-    """See to it that the process ends, with ``status`` as ``sys.exit`` takes it, within ``seconds`` from now.
+def limit_exit(status: object, seconds: float | None, *, threads: float | None = None) -> None:
+    """See to it that a program that has nothing left to do ends, with ``status`` as ``sys.exit`` takes it.
 
-    For the very end of a program of its own: Python then waits for every thread of an executor, and one that is stuck
-    in a query would keep the process after a stop signal until somebody kills it.
+    Python waits at its end for every thread of an executor, and then calls the exit handlers. A thread that is stuck in
+    a query would keep the process after a stop signal until somebody kills it, and keep the exit handlers from being
+    called: they are called without it then.
+
+    :param seconds: for the exit handlers, from their first on; None for no limit.
+    :param threads: seconds for the threads, from now on; by default as many.
     """
+    if seconds is None:
+        return
     number = status if isinstance(status, int) else int(status is not None)
-    threading.Thread(target=_abandon_threads, args=(number, seconds), daemon=True).start()
+    begun = threading.Event()
+    # The last that is registered is the first that is called.
+    atexit.register(begun.set)
+    arguments = (number, seconds, seconds if threads is None else threads, begun)
+    threading.Thread(target=_limit_exit, args=arguments, daemon=True).start()
 
 
-def _abandon_threads(status: int, seconds: float) -> None:
+def _limit_exit(status: int, seconds: float, threads: float, begun: threading.Event) -> None:
+    if not begun.wait(threads):
+        main = threading.main_thread()
+        names = [each.name for each in threading.enumerate() if not each.daemon and each is not main]
+        logger.warning("Threads that did not end in %g seconds are abandoned: %s", threads, ", ".join(names))
+        threading.Thread(target=_call_exit_handlers, args=(status,), daemon=True).start()
     time.sleep(seconds)
-    logger.warning("Threads of the application did not end in %g seconds and are abandoned", seconds)
+    logger.warning("The exit handlers did not end in %g seconds and are abandoned", seconds)
+    _leave(status)
+
+
+def _call_exit_handlers(status: int) -> None:
+    atexit.register(_stay)
+    atexit._run_exitfuncs()
+    _leave(status)
+
+
+def _stay() -> None:
+    """Keep the main thread, should the threads end after all, from calling the handlers a second time."""
+    if threading.current_thread() is threading.main_thread():
+        threading.Event().wait()
+
+
+def _leave(status: int) -> NoReturn:
     logging.shutdown()
     os._exit(status)

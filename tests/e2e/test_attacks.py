@@ -19,7 +19,7 @@ import pytest
 from asgiserver import Server
 
 from .live import DEADLINE, Receive, Send, answer, connect, in_loop, receive_body, serve, until
-from .server import ROOT, ServerProcess, environment
+from .server import ROOT, ServerProcess, environment, wait_for
 
 HELLO = "examples.hello:application"
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -171,23 +171,33 @@ class TestTheEnvironment:
         assert server.output().count("Lines of the access log are lost: No space left on device") == 1
         assert "Traceback" not in server.output()
 
-    def test_two_signals_at_once_stop_the_server_at_once(self, tmp_path: Path) -> None:
+    def test_two_signals_at_once_are_one(self, tmp_path: Path) -> None:
+        """B2: they cut no request, and the lifespan has its shutdown."""
         (tmp_path / "sleeper.py").write_text(
             "import asyncio\n\nasync def application(scope, receive, send):\n"
-            "    if scope['type'] == 'http':\n        await asyncio.sleep(60)\n"
+            "    if scope['type'] == 'http':\n"
+            "        print('begun', flush=True)\n"
+            "        await asyncio.sleep(0.5)\n"
+            "        await send({'type': 'http.response.start', 'status': 204, 'headers': []})\n"
+            "        await send({'type': 'http.response.body'})\n"
+            "    else:\n"
+            "        await receive()\n"
+            "        await send({'type': 'lifespan.startup.complete'})\n"
+            "        await receive()\n"
+            "        print('closing down', flush=True)\n"
+            "        await send({'type': 'lifespan.shutdown.complete'})\n"
         )
-        arguments = ["--app-dir", str(tmp_path), "--graceful-timeout", "15", "--lifespan", "off"]
         with (
-            ServerProcess("sleeper:application", "-p", "0", *arguments) as server,
-            socket.create_connection(("127.0.0.1", server.port)) as sock,
+            ServerProcess("sleeper:application", "-p", "0", "--app-dir", str(tmp_path)) as server,
+            socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE) as sock,
         ):
             sock.sendall(GET)
-            time.sleep(0.2)  # no sign of it can be seen from outside
-            began = time.monotonic()
+            wait_for(lambda: "begun" in server.output())
             server.send_signal(signal.SIGINT)
             server.send_signal(signal.SIGTERM)
-            assert server.wait() in (128 + signal.SIGINT, 128 + signal.SIGTERM)
-        assert time.monotonic() - began < 10
+            assert b"".join(iter(lambda: sock.recv(65536), b"")).startswith(b"HTTP/1.1 204 ")
+            assert server.wait() == 0
+        assert "closing down" in server.output()
 
     def test_an_interrupt_that_is_not_the_servers_is_raised_by_run(self) -> None:
         code = (

@@ -35,7 +35,7 @@ from ...errors import ASGIServerError, LifespanError, ListenError, ReactorError,
 from ...process import logs
 from ...process.local_certificate import LocalCertificate, local_certificate
 from ...process.reactor import install_reactor
-from ...process.running import abandon_threads
+from ...process.running import limit_exit
 from ...project import OPTIONS, get_default_application, server_keywords, usual_application
 from ...server import Server
 from ...settings import Settings
@@ -185,7 +185,7 @@ class Command(RunserverCommand):  # type: ignore[misc]
             status = error.code
             raise
         finally:
-            abandon_threads(status, _THREAD_TIMEOUT)
+            limit_exit(status, Settings().exit_timeout, threads=_THREAD_TIMEOUT)
 
     # The server.
 

@@ -1,0 +1,208 @@
+"""Whose the process's signals are, and what the next one means; :mod:`~asgiserver.process.running` says what is done.
+
+This is imported before everything else, so that a signal finds its handler however early it comes: the kernel drops a
+signal that PID 1 of a container has no handler for. Hence it imports next to nothing.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from types import FrameType
+from typing import Any
+
+from .forks import let_go_in_children
+
+__all__ = ["Asked", "Signals", "held", "hold"]
+
+#: Seconds in which several signals are one: a process manager sends one to the group and one to the process.
+ONE_SIGNAL = 1.0
+
+#: What a first signal of each asks for; SIGINT and SIGTERM are always taken, the others from nobody.
+_STOPS = ("SIGINT", "SIGTERM")
+_OTHERS = ("SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+
+
+class Asked(IntEnum):
+    """What the signals so far have asked for; it only ever rises."""
+
+    NOTHING = 0
+    #: To end once the running requests have ended.
+    STOP = 1
+    #: To end without waiting for requests.
+    QUICK_STOP = 2
+    #: To end at once.
+    END = 3
+
+
+_FIRST = {"SIGINT": Asked.STOP, "SIGTERM": Asked.STOP, "SIGQUIT": Asked.QUICK_STOP}
+
+
+class Signals:
+    """The process's signals, from :meth:`take` on until they are given back.
+
+    A process begins with its import, which a stop signal ends by SystemExit with status 0; :meth:`serve` and
+    :meth:`end` tell of the moments after that. What was asked for before :meth:`serve` is passed on then.
+
+    :param clock: gives seconds; two signals are told apart by it.
+    :ivar asked: what the signals so far have asked for.
+    :ivar taken_up: what of it was begun; a loop that is blocked begins nothing.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.asked = Asked.NOTHING
+        self.taken_up = Asked.NOTHING
+        self._clock = clock
+        self._since = 0.0
+        self._number = 0
+        self._act: Callable[[Asked, int], object] = _leave_import
+        self._clean: Callable[[], object] = _nothing
+        self._ignored: list[int] = []
+        self._previous: dict[int, Any] = {}
+
+    @property
+    def should_exit(self) -> bool:
+        """True once the process is asked to stop: sse-starlette looks for this at the owner of SIGTERM's handler."""
+        return self.asked > Asked.NOTHING
+
+    def take(self) -> None:
+        """Become the handler of SIGINT and SIGTERM, and of those of the others that nobody handles or ignores."""
+        for number in [*_numbers(_STOPS), *_numbers(_OTHERS)]:
+            handler = signal.getsignal(number)
+            if number in _numbers(_STOPS) or handler == signal.SIG_DFL:
+                self._previous[number] = handler
+                signal.signal(number, self.handle)
+        let_go_in_children(self)
+
+    def give_back(self) -> None:
+        """Restore the handlers that were there before, but for what others have replaced meanwhile."""
+        for number, handler in self._previous.items():
+            if signal.getsignal(number) == self.handle:
+                # None: it was not Python that set it, and so Python cannot set it again.
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def let_go(self) -> None:
+        """In a forked child: have its signals do what they do without a server."""
+        global _held
+        # The parent's loop would wake up for the child's signals.
+        signal.set_wakeup_fd(-1)
+        self.give_back()
+        _held = None
+
+    def serve(self, act: Callable[[Asked, int], object], clean: Callable[[], object]) -> None:
+        """From now on a loop takes up what is asked for.
+
+        :param act: called with what is asked for and the signal's number, within the signal's handler, that is between
+            any two instructions of the main thread; sets :attr:`taken_up` some time later.
+            ``Asked.NOTHING`` stands for a signal that is ignored.
+        :param clean: called before a process ends at once; must not wait.
+        """
+        for number in _numbers(_STOPS):
+            # Of the application's module, perhaps, or of a library that it imports.
+            signal.signal(number, self.handle)
+        self._act, self._clean = act, clean
+        for number in self._ignored:
+            act(Asked.NOTHING, number)
+        if self.asked:
+            # Something has caught the SystemExit.
+            act(self.asked, self._number)
+
+    def end(self) -> None:
+        """From now on the process is about to end by itself, unless that takes too long for whoever signals."""
+        self._act, self._clean = _nothing, _nothing
+        self.taken_up = Asked.NOTHING
+        # Twisted and uvloop leave theirs behind: a number that may be that of any file by the next signal.
+        signal.set_wakeup_fd(-1)
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal: the handler of all that are taken."""
+        asks = _FIRST.get(signal.Signals(number).name, Asked.NOTHING)
+        if asks:
+            self._stop(asks, number, frame)
+        elif self._act is _leave_import:
+            self._ignored.append(number)
+        else:
+            self._act(Asked.NOTHING, number)
+
+    def _stop(self, asks: Asked, number: int, frame: FrameType | None) -> None:
+        now = self._clock()
+        again = self.asked > Asked.NOTHING and now - self._since >= ONE_SIGNAL
+        if again and (self.taken_up < self.asked or self.asked == Asked.END):
+            self._leave(number, frame)
+        elif asks <= self.asked:
+            if not again:
+                return
+            asks = Asked.END
+            # Not by threading, whose lock the interrupted code may hold.
+            _thread.start_new_thread(self._leave_if_blocked, (number,))
+        self.asked, self._since, self._number = asks, now, number
+        self._act(asks, number)
+
+    def _leave_if_blocked(self, number: int) -> None:
+        time.sleep(ONE_SIGNAL)
+        if self.taken_up < Asked.END:
+            self._leave(number, sys._current_frames().get(threading.main_thread().ident or 0))
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        """End the process here and now: whatever the main thread does, it does not come back from it."""
+        try:
+            self._clean()
+            where = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "unknown code"
+            text = f"asgiserver: ended at once by {signal.Signals(number).name}, while in {where}\n"
+            # Not by logging, whose locks the interrupted code may hold; nor is a full pipe waited for.
+            if select.select((), (2,), (), 0)[1]:
+                os.write(2, text.encode("utf-8", "replace"))
+        finally:
+            os._exit(128 + number)
+
+
+_held: Signals | None = None
+
+
+def hold() -> Signals:
+    """Take the process's signals, for good; call it in the main thread."""
+    global _held
+    if _held is None:
+        _held = Signals()
+        _held.take()
+    return _held
+
+
+@contextmanager
+def held() -> Iterator[Signals | None]:
+    """Take the process's signals for the length of the block, unless they are held already.
+
+    In any thread but the main one nothing is taken, and nothing given.
+    """
+    global _held
+    if _held is not None or threading.current_thread() is not threading.main_thread():
+        yield _held
+        return
+    signals = hold()
+    try:
+        yield signals
+    finally:
+        signals.give_back()
+        _held = None
+
+
+def _numbers(names: tuple[str, ...]) -> list[int]:
+    """The numbers of these signals; Windows has few of them."""
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
+def _leave_import(asked: Asked, number: int) -> None:
+    # Nothing is served yet that could be drained; what the import has begun can clean up.
+    raise SystemExit(0)
+
+
+def _nothing(*_: object) -> None:
+    """There is nothing to be done."""

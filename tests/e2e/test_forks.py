@@ -1,0 +1,266 @@
+"""Processes that the application forks: C6."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.server import DEADLINE, ROOT, ServerProcess, connects, environment, wait_for
+
+LOOPS = ["asyncio", "uvloop"]
+
+#: ``/loop/NAME`` and ``/thread/NAME`` start a child by multiprocessing that does NAME, and answer its process id;
+#: ``/join`` answers its exit code. ``/fork/NAME`` forks a child that does NAME, and answers its exit status.
+APPLICATION = """
+import asyncio, multiprocessing, os, signal, sys, time
+
+children = []
+
+def wait():
+    # In one piece: the parent writes there too.
+    os.write(1, b"%d waits\\n" % os.getpid())
+    # Should the test fail.
+    signal.alarm(60)
+    while True:
+        signal.pause()
+
+def leave():
+    sys.exit(7)
+
+def speak():
+    sys.exit("last words")
+
+def interrupt():
+    raise KeyboardInterrupt
+
+def return_():
+    pass
+
+def fail():
+    raise ZeroDivisionError
+
+def start(name):
+    child = multiprocessing.get_context("fork").Process(target=globals()[name])
+    child.start()
+    children.append(child)
+    return child.pid
+
+async def fork(name):
+    child = os.fork()
+    if child == 0:
+        globals()[name]()
+        # As a view that has forgotten that it is in a child.
+        return None
+    _, status = await asyncio.to_thread(os.waitpid, child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+async def answer(path):
+    if path == "/join":
+        await asyncio.to_thread(children[-1].join)
+        return children[-1].exitcode
+    if path.startswith("/thread/"):
+        return await asyncio.to_thread(start, path.removeprefix("/thread/"))
+    if path.startswith("/loop/"):
+        return start(path.removeprefix("/loop/"))
+    if path.startswith("/task/"):
+        return await asyncio.create_task(fork(path.removeprefix("/task/")))
+    return await fork(path.removeprefix("/fork/"))
+
+async def application(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        print("closing down", flush=True)
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    body = str(await answer(scope["path"])).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("forks")
+    (folder / "forking.py").write_text(APPLICATION)
+    return folder
+
+
+@contextmanager
+def serving(folder: Path, loop: str, *args: str, pass_fds: tuple[int, ...] = ()) -> Iterator[ServerProcess]:
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    arguments = ["--app-dir", str(folder), "--loop", loop, *args, "forking"]
+    with ServerProcess(*arguments, pass_fds=pass_fds) as server:
+        yield server
+
+
+def ask(server: ServerProcess, path: str) -> int:
+    return int(httpx.get(server.url + path, timeout=DEADLINE).text)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+class TestMultiprocessing:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP])
+    def test_a_signal_to_the_child_ends_it_and_nothing_else(self, folder: Path, loop: str, number: int) -> None:
+        with serving(folder, loop, "-p", "0") as server:
+            for where in ("thread", "loop"):
+                child = ask(server, f"/{where}/wait")
+                if number != signal.SIGTERM:
+                    # That comes as early as it can, as from terminate() behind start().
+                    wait_for(lambda: f"{child} waits" in server.output())  # noqa: B023 - called at once
+                os.kill(child, number)
+                # A KeyboardInterrupt is an exception as any other for multiprocessing.
+                assert ask(server, "/join") == (1 if number == signal.SIGINT else -number)
+            assert "Stopping" not in server.output()
+            assert "closing down" not in server.output()
+        assert server.returncode == 0
+        assert server.output().count("closing down") == 1
+
+    def test_a_child_that_exits_disturbs_nobody(self, folder: Path, loop: str) -> None:
+        with serving(folder, loop, "-p", "0") as server:
+            # For a child of an executor's thread Python waits for that very thread, and multiprocessing gives up.
+            for where, statuses in (("thread", (7, 1)), ("loop", (7,))):
+                ask(server, f"/{where}/leave")
+                assert ask(server, "/join") in statuses
+        assert server.returncode == 0
+        assert server.output().count("closing down") == 1
+        assert "Traceback" not in server.output()
+
+    @pytest.mark.parametrize("where", ["thread", "loop"])
+    @pytest.mark.parametrize("endpoint", ["-p 0", "-e haproxy:tcp:0:interface=127.0.0.1", "--fd"])
+    def test_a_child_holds_neither_the_port_nor_a_client(
+        self, folder: Path, loop: str, where: str, endpoint: str
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as handed:
+            arguments = endpoint.split()
+            if endpoint == "--fd":
+                arguments.append(str(handed.fileno()))
+            head = b"PROXY UNKNOWN\r\n" if "haproxy" in endpoint else b""
+            with serving(folder, loop, *arguments, pass_fds=(handed.fileno(),)) as server:
+                handed.close()
+                with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE) as peer:
+                    peer.sendall(head + f"GET /{where}/wait HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+                    received = b""
+                    while b"\r\n\r\n" not in received or received.endswith(b"\r\n\r\n"):
+                        received += peer.recv(65536)
+                    child = int(received.rpartition(b"\r\n\r\n")[2])
+                    try:
+                        server.process.kill()
+                        server.process.wait(DEADLINE)
+                        wait_for(lambda: not connects(server.port))
+                        try:
+                            assert peer.recv(1) == b""
+                        except ConnectionResetError:
+                            pass
+                        os.kill(child, 0)
+                    finally:
+                        os.kill(child, signal.SIGKILL)
+
+    def test_the_file_of_a_unix_socket_stays_the_parents(self, folder: Path, loop: str, tmp_path: Path) -> None:
+        path = tmp_path / "socket"
+        with serving(folder, loop, "-u", str(path)):
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=DEADLINE) as client:
+                child = int(client.get("http://a/loop/wait").text)
+                os.kill(child, signal.SIGTERM)
+                assert client.get("http://a/join").text == str(-signal.SIGTERM)
+                # By a thread, so that the loop has to wake up for it.
+                assert client.get("http://a/thread/leave").status_code == 200
+                assert client.get("http://a/join").status_code == 200
+            assert path.exists()
+        assert not path.exists()
+
+
+@pytest.mark.parametrize("way", ["fork", "task"])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_forked_child_that_comes_back_to_the_loop_ends_there(folder: Path, loop: str, way: str) -> None:
+    """By what it raises, in the application itself or in a task of its own as Django's views are, or by returning."""
+    statuses = {"leave": 7, "speak": 1, "interrupt": 130, "return_": 0}
+    with serving(folder, loop, "-p", "0", "--graceful-timeout", "1") as server:
+        for name, status in statuses.items():
+            assert ask(server, f"/{way}/{name}") == status, name
+        # The parent's loop still wakes up, for a thread and for a socket.
+        ask(server, "/thread/leave")
+        ask(server, "/join")
+    assert server.returncode == 0
+    words = server.output()
+    assert (words.count("closing down"), words.count("last words"), words.count("Stopping")) == (1, 1, 1)
+    assert "does not end the server" not in words
+    assert "Exception in the application" not in words
+    assert "never retrieved" not in words
+
+
+def test_a_child_of_an_embedded_server_does_not_run_its_shutdown(folder: Path) -> None:
+    program = """
+import asyncio, os, sys
+from asgiserver import Server
+from forking import application
+
+async def main():
+    server = Server(application, port=0)
+    async with server:
+        child = os.fork()
+        if child == 0:
+            sys.exit(7)
+        print(os.waitstatus_to_exitcode((await asyncio.to_thread(os.waitpid, child, 0))[1]), flush=True)
+
+asyncio.run(main())
+"""
+    path = os.pathsep.join([str(folder), environment()["PYTHONPATH"]])
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment({"PYTHONPATH": path}),
+        capture_output=True, text=True, timeout=DEADLINE, check=False,
+    )  # fmt: skip
+    assert done.stdout == "7\nclosing down\n", done.stderr
+
+
+def test_a_child_of_run_has_the_handlers_that_were_there_before() -> None:
+    """In a program of its own, and in a child of its child too; the parent has them again when the server has ended."""
+    program = """
+import asyncio, os, signal
+from asgiserver import Server
+
+def mine(number, frame):
+    print("mine", number, flush=True)
+
+signal.signal(signal.SIGUSR1, mine)
+signal.signal(signal.SIGTERM, mine)
+
+def look():
+    return signal.getsignal(signal.SIGTERM) is mine, signal.getsignal(signal.SIGQUIT), signal.set_wakeup_fd(-1)
+
+def ready():
+    child = os.fork()
+    if child == 0:
+        grandchild = os.fork()
+        if grandchild == 0:
+            print(*look(), flush=True)
+            os._exit(0)
+        os.waitpid(grandchild, 0)
+        os._exit(0)
+    os.waitpid(child, 0)
+    signal.raise_signal(signal.SIGUSR1)
+    server.stop()
+
+async def application(scope, receive, send): ...
+
+server = Server(application, port=0, lifespan="off", ready_callable=ready)
+server.run()
+print(*look(), flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=DEADLINE,
+        check=False,
+    )  # fmt: skip
+    given_back = f"True {signal.SIG_DFL} -1"
+    assert done.stdout.splitlines() == [given_back, f"mine {signal.SIGUSR1:d}", given_back], done.stderr
