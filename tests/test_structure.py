@@ -23,7 +23,8 @@ NAMES = [path.relative_to(ROOT).as_posix() for path in FILES]
 ROOMS = {
     "asgi": {"errors", "settings"},
     "wire": {"errors", "settings", "asgi"},
-    "process": {"errors", "settings", "asgi", "wire", "server", "loading", ""},
+    "process": {"errors", "settings", "asgi", "wire", "server"},
+    "testing": {"errors", "settings", "asgi", "process", "server", "loading", "django_testing"},
 }
 #: The two files that everybody may import import nobody but the one that imports nobody at all.
 GROUND = {"asgiserver/errors.py": set(), "asgiserver/settings.py": {"errors"}}
@@ -36,17 +37,17 @@ TESTED_IN = {
     "asgiserver/wire/h11_reader.py": "tests/test_reader.py",
     "asgiserver/wire/http1_stream.py": "tests/test_http1.py",
     "asgiserver/django_testing.py": "tests/e2e/test_live_tests.py",
-    "asgiserver/testing.py": "tests/e2e/test_live_server.py",
+    "asgiserver/testing/__init__.py": "tests/e2e/test_live_server.py",
+    "asgiserver/testing/places.py": "tests/e2e/test_live_server.py",
+    "asgiserver/testing/process.py": "tests/e2e/test_server_process.py",
+    "asgiserver/testing/tested_process.py": "tests/e2e/test_live_server.py",
+    "asgiserver/testing/watched.py": "tests/e2e/test_live_server.py",
     "asgiserver/asgi/interfaces.py": "tests/test_frames.py",
     "asgiserver/asgi/response_fields.py": "tests/test_messages.py",
     "asgiserver/asgi/response.py": "tests/test_asgi_response.py",
     "asgiserver/process/access_file.py": "tests/test_logs.py",
-    "asgiserver/process/child.py": "tests/e2e/test_server_process.py",
     "asgiserver/process/running.py": "tests/e2e/test_life_cycle.py",
-    "asgiserver/process/tested.py": "tests/e2e/test_live_server.py",
-    "asgiserver/process/tested_process.py": "tests/e2e/test_live_server.py",
     "asgiserver/process/unix_port.py": "tests/e2e/test_endpoints.py",
-    "asgiserver/process/watched.py": "tests/e2e/test_live_server.py",
 }
 
 MOST_LINES = 450

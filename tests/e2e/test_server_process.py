@@ -18,8 +18,8 @@ import httpx
 import pytest
 
 from asgiserver.errors import StartupError
-from asgiserver.process.child import portable
 from asgiserver.testing import ServerProcess
+from asgiserver.testing.process import portable
 
 from . import live_applications as applications
 from .live import in_loop

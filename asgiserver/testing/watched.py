@@ -8,8 +8,8 @@ from typing import Any
 from ..asgi.exchange import Exchange
 from ..asgi.websocket import WebSocketExchange
 from ..errors import ApplicationError, LifespanError
+from ..process.reactor import Reactor
 from ..server import Server
-from .reactor import Reactor
 
 __all__ = ["WatchedServer"]
 

@@ -19,8 +19,8 @@ from ..loading import load_application
 from ..server import Server
 from ..settings import Settings
 from .capture import Capture
-from .child import ServerProcess, is_file, portable
-from .tested import LAST_WAIT, Place
+from .places import LAST_WAIT, Place
+from .process import ServerProcess, is_file, portable
 from .watched import WatchedServer
 
 __all__ = ["InProcess"]

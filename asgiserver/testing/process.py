@@ -18,9 +18,9 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from ..errors import StartupError
+from ..process import logs
+from ..process.reactor import forget_reactor
 from ..server import Server
-from . import logs
-from .reactor import forget_reactor
 
 __all__ = ["ServerProcess", "is_file", "portable"]
 

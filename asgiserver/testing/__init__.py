@@ -15,16 +15,16 @@ from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .errors import StartupError
-from .loading import load_application
-from .process.capture import Capture
-from .process.child import ServerProcess
-from .process.tested import InTask, InThread
-from .process.tested_process import InProcess
-from .settings import Settings
+from ..errors import StartupError
+from ..loading import load_application
+from ..settings import Settings
+from .capture import Capture
+from .places import InTask, InThread
+from .process import ServerProcess
+from .tested_process import InProcess
 
 if TYPE_CHECKING:
-    from .django_testing import ASGILiveServerTestCase as ASGILiveServerTestCase
+    from ..django_testing import ASGILiveServerTestCase as ASGILiveServerTestCase
 
 __all__ = ["LiveServer", "ServerProcess", "StartupError"]
 
@@ -35,7 +35,7 @@ _MOST_OF_A_NOTE = 10_000
 def __getattr__(name: str) -> Any:
     if name == "ASGILiveServerTestCase":
         # Only this needs Django.
-        from .django_testing import ASGILiveServerTestCase
+        from ..django_testing import ASGILiveServerTestCase
 
         return ASGILiveServerTestCase
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

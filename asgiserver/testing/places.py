@@ -13,11 +13,11 @@ from functools import partial
 from typing import Any
 
 from ..errors import StartupError
+from ..process import logs
+from ..process.reactor import new_loop, private_reactor
+from ..process.running import tear_down
 from ..settings import Settings
-from . import logs
 from .capture import Capture
-from .reactor import new_loop, private_reactor
-from .running import tear_down
 from .watched import WatchedServer
 
 __all__ = ["LAST_WAIT", "InTask", "InThread", "Place", "Surroundings"]
