@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from collections.abc import Callable
 from functools import partial
 from types import MethodType
 from typing import Any
@@ -39,6 +40,7 @@ class Hub:
 
     :ivar application: the ASGI 3 application.
     :ivar action_logger: called as Daphne calls it, ``(protocol, action, details)``.
+    :ivar on_failure: called with each exception of the application, once it has been logged.
     :ivar connections: all that are open.
     :ivar stopping: no connection is used again after its current response.
     :ivar refusing: no request is begun any more.
@@ -48,10 +50,17 @@ class Hub:
     clock: Clock
     reader: Readers
 
-    def __init__(self, application: Application, settings: Settings, action_logger: ActionLogger | None) -> None:
+    def __init__(
+        self,
+        application: Application,
+        settings: Settings,
+        action_logger: ActionLogger | None,
+        on_failure: Callable[[BaseException], object] | None = None,
+    ) -> None:
         self.application = application
         self.settings = settings
         self.action_logger: ActionLogger = action_logger or AccessLog(settings.access_log_format)
+        self.on_failure = on_failure
         self.fields = DefaultFields(settings.server_name, settings.headers)
         self.connections: set[HTTPConnection] = set()
         self._turned_away: set[HTTPConnection] = set()
@@ -64,6 +73,11 @@ class Hub:
         #: The lifespan's; each application runs in a copy of it.
         self._context = contextvars.copy_context()
         self._changed: asyncio.Event | None = None
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """Those whose application runs now; may be asked for from any thread."""
+        return list(self._tasks)
 
     # What wires call.
 
@@ -239,6 +253,18 @@ class Hub:
     def application_failed(self, message: str, exchange: Exchange, error: BaseException | None = None) -> None:
         """Log a failure of the application's, once; ``message`` has one ``%s``, for the exchange."""
         logger.error(message, exchange, exc_info=error)
+        # What the stop has cut off is nobody's fault.
+        if error is not None or not self.stopping:
+            self.report(ApplicationError(message % exchange) if error is None else error)
+
+    def report(self, error: BaseException) -> None:
+        """Tell ``on_failure`` of an exception of the application; it can do no harm to the exchange."""
+        if self.on_failure is None:
+            return
+        try:
+            self.on_failure(error)
+        except Exception:
+            logger.exception("Exception in on_failure")
 
     def exchange_gone(self, exchange: Exchange) -> None:
         """The peer has left: the application may run on for ``application_close_timeout``."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..asgi.exchange import Exchange
 from ..asgi.websocket import WebSocketExchange
-from ..errors import ApplicationError, LifespanError
 from ..process.reactor import Reactor
 from ..server import Server
 
@@ -25,18 +23,7 @@ class WatchedServer(Server):
         private: Reactor | None = None,
         **keywords: Any,
     ) -> None:
-        super().__init__(application, **keywords)
-        self._failed = failed
-        self._private = private
-
-    def _reactor(self) -> Reactor:
-        return super()._reactor() if self._private is None else self._private
-
-    def application_failed(self, message: str, exchange: Exchange, error: BaseException | None = None) -> None:
-        super().application_failed(message, exchange, error)
-        # What the stop has cut off is nobody's fault.
-        if error is not None or not self.stop_requested:
-            self._failed(ApplicationError(message % exchange) if error is None else error)
+        super().__init__(application, reactor=private, on_failure=failed, **keywords)
 
     @property
     def idle(self) -> bool:
@@ -56,8 +43,3 @@ class WatchedServer(Server):
     def _abort_all(self) -> None:
         for connection in list(self.connections):
             connection.abort()
-
-    async def _close(self) -> None:
-        await super()._close()
-        if self._lifespan is not None and self._lifespan.failed:
-            self._failed(self._lifespan.error or LifespanError("the application failed to shut down, see the log"))
