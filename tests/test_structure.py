@@ -40,8 +40,6 @@ TESTED_IN = {
     "asgiserver/testing/__init__.py": "tests/e2e/test_live_server.py",
     "asgiserver/testing/places.py": "tests/e2e/test_live_server.py",
     "asgiserver/testing/process.py": "tests/e2e/test_server_process.py",
-    "asgiserver/testing/tested_process.py": "tests/e2e/test_live_server.py",
-    "asgiserver/testing/watched.py": "tests/e2e/test_live_server.py",
     "asgiserver/asgi/interfaces.py": "tests/test_frames.py",
     "asgiserver/asgi/response_fields.py": "tests/test_messages.py",
     "asgiserver/asgi/response.py": "tests/test_asgi_response.py",
