@@ -253,7 +253,7 @@ class Hub:
     def application_failed(self, message: str, exchange: Exchange, error: BaseException | None = None) -> None:
         """Log a failure of the application's, once; ``message`` has one ``%s``, for the exchange."""
         logger.error(message, exchange, exc_info=error)
-        # What the stop has cut off is nobody's fault.
+        # An application that the stop has cut off has not failed.
         if error is not None or not self.stopping:
             self.report(ApplicationError(message % exchange) if error is None else error)
 

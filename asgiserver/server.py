@@ -48,7 +48,7 @@ class Server(Hub):
     :param reactor: a Twisted reactor on the loop that serves, by default the process's; :meth:`run` takes no other.
     :param on_failure: called on the loop with each exception of the application, for tests and error trackers: with an
         :class:`~asgiserver.errors.ApplicationError` for an answer that is missing, and at the end with what the
-        lifespan raised. What it raises itself is logged.
+        lifespan raised. An exception of its own is logged.
     :param keywords: single settings, Daphne's names among them; they win over ``settings``.
     :raises SettingsError: a setting is wrong or unknown.
 

@@ -9,7 +9,7 @@ process (``process.py``). A ``Capture`` (``capture.py``) holds what that one ser
 raises, which ``Server`` tells it by its hook ``on_failure``; a child process hands it over in a file (``failures.py``).
 
 No server outside a test knows of this room, and it reaches into none: what a test needs of a server is a public hook of
-``Server``. Nothing here needs Django or pytest. Whatever a place starts, thread, process, loop, file or filter of a
+``Server``. Nothing here needs Django or pytest. All that a place starts, thread, process, loop, file or filter of a
 logger, has ended when the block ends.
 """
 

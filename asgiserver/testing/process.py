@@ -34,7 +34,7 @@ from .places import LAST_WAIT, Place, loaded
 
 __all__ = ["InProcess", "ServerProcess"]
 
-#: What an attribute that cannot be pickled is called in the error, if not by its name.
+#: How an attribute that cannot be pickled is called in the error, if not by its name.
 _CALLED = {"get_application": "the application, or get_application,"}
 
 
@@ -90,7 +90,7 @@ class ServerProcess(multiprocessing.Process):
 
     @property
     def errors(self) -> list[tuple[BaseException, str]]:
-        """What the application raised so far, and what ended the child, oldest first: exceptions with tracebacks.
+        """Exceptions of the application so far, and the one that ended the child, oldest first, with their tracebacks.
 
         They are copies; a ``RuntimeError`` of the same words when that is not possible.
         """

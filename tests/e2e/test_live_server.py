@@ -459,7 +459,7 @@ class TestProcess:
         assert 'lonely.py", line 3' in caught.value.__notes__[0]
 
     def test_one_that_ends_before_it_has_started(self) -> None:
-        """F7. What it says is said once."""
+        """F7. The error says it once."""
 
         async def exits(scope: Any, receive: Any, send: Any) -> None:
             os._exit(5)
