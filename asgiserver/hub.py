@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from collections.abc import Callable
 from functools import partial
 from types import MethodType
 from typing import Any
@@ -15,7 +16,7 @@ from .asgi.http import HTTPExchange
 from .asgi.interfaces import Application, Clock, Stream
 from .asgi.scope import Addresses, Request, ScopeBuilder
 from .asgi.websocket import WebSocketExchange
-from .errors import ClientDisconnected, RequestError
+from .errors import ApplicationError, ClientDisconnected, RequestError
 from .process.logs import AccessLog, ActionLogger
 from .settings import Settings
 from .wire.connection import HTTPConnection
@@ -43,6 +44,7 @@ class Hub:
 
     :ivar application: the ASGI 3 application.
     :ivar action_logger: called as Daphne calls it, ``(protocol, action, details)``.
+    :ivar on_failure: called with each exception of the application, once it has been logged.
     :ivar connections: all that are open.
     :ivar keep_alive_timeout: how long a connection may be idle, in seconds; less while the server stops.
     :ivar stopping: no connection is used again after its next response.
@@ -54,10 +56,17 @@ class Hub:
     clock: Clock
     reader: Readers
 
-    def __init__(self, application: Application, settings: Settings, action_logger: ActionLogger | None) -> None:
+    def __init__(
+        self,
+        application: Application,
+        settings: Settings,
+        action_logger: ActionLogger | None,
+        on_failure: Callable[[BaseException], object] | None = None,
+    ) -> None:
         self.application = application
         self.settings = settings
         self.action_logger: ActionLogger = action_logger or AccessLog(settings.access_log_format)
+        self.on_failure = on_failure
         self.fields = DefaultFields(settings.server_name, settings.headers)
         self.connections: set[HTTPConnection] = set()
         self._turned_away: set[HTTPConnection] = set()
@@ -74,6 +83,11 @@ class Hub:
         #: The lifespan's; each application runs in a copy of it.
         self._context = contextvars.copy_context()
         self._changed: asyncio.Event | None = None
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """Those whose application runs now; may be asked for from any thread."""
+        return list(self._tasks)
 
     # What wires call.
 
@@ -179,7 +193,7 @@ class Hub:
     handle_reply = staticmethod(Exchange.handle_reply)
 
     def application_done(self, exchange: Exchange, error: BaseException | None) -> None:
-        """An application has ended: log its failure, and end what it left open. The only place that does.
+        """An application has ended: end what it left open, then log its failure. The only place that does.
 
         :param error: what it raised; CancelledError when it was cancelled.
         """
@@ -192,30 +206,37 @@ class Hub:
             # Fast path: there is nothing to end or to log.
             exchange.release()
             return
-        try:
-            # Before the answer, so that whoever gets a 500 finds its cause in the log.
-            self._tell(exchange, error)
-        finally:
-            # Whatever becomes of looking at the error, the exchange has ended.
-            exchange.application_done(failed=error is not None)
-            exchange.release()
-
-    def _tell(self, exchange: Exchange, error: BaseException | None) -> None:
+        gone, finished, answered, cut_off = exchange.gone, exchange.finished, exchange.answered, exchange.cut_off
+        # The clean-up comes first: the exchange has ended, whatever becomes of looking at the error.
+        exchange.application_done(failed=error is not None)
+        exchange.release()
         if isinstance(error, asyncio.CancelledError):
-            if not exchange.finished:
+            if not finished:
                 self.application_failed("The application for %s was cancelled without a complete response", exchange)
         elif error is not None:
-            if exchange.cut_off or exchange.gone and is_disconnect(error):
+            if cut_off or gone and is_disconnect(error):
                 # Whatever the framework makes of it, it is nobody's failure.
                 logger.info("The client of %s left, which ended its application: %s", exchange, type(error).__name__)
             else:
                 self.application_failed("Exception in the application for %s", exchange, error)
-        elif not exchange.answered:
+        elif not answered:
             self.application_failed("The application for %s returned without a complete response", exchange)
 
     def application_failed(self, message: str, exchange: Exchange, error: BaseException | None = None) -> None:
         """Log a failure of the application's, once; ``message`` has one ``%s``, for the exchange."""
         logger.error(message, exchange, exc_info=error)
+        # An application that the stop has cut off has not failed.
+        if error is not None or not self.stopping:
+            self.report(ApplicationError(message % exchange) if error is None else error)
+
+    def report(self, error: BaseException) -> None:
+        """Tell ``on_failure`` of an exception of the application; it can do no harm to the exchange."""
+        if self.on_failure is None:
+            return
+        try:
+            self.on_failure(error)
+        except Exception:
+            logger.exception("Exception in on_failure")
 
     def exchange_gone(self, exchange: Exchange) -> None:
         """The peer has left: the application may run on for ``application_close_timeout``."""

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .asgi.lifespan import Lifespan
 from .asgi.scope import ScopeBuilder
-from .errors import RequestError
+from .errors import LifespanError, ReactorError, RequestError
 from .hub import Hub
 from .loading import as_asgi3
 from .process.clock import LoopClock
 from .process.endpoints import Listener, listen
 from .process.forks import let_go_in_children
 from .process.logs import ActionLogger
-from .process.reactor import Reactor, install_reactor, separate_epoll
+from .process.reactor import Reactor, install_reactor, loop_of, separate_epoll
 from .settings import PROXY_PEERS, TRUSTED_PEERS, Settings
 from .wire.connection import HTTPFactory
 from .wire.reader import Readers
@@ -46,6 +46,10 @@ class Server(Hub):
     :param action_logger: called with ``(protocol, action, details)``; by default the logger ``asgiserver.access``.
     :param ready_callable: called without arguments once everything listens.
     :param signal_handlers: let :meth:`run` take SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1 and SIGUSR2.
+    :param reactor: a Twisted reactor on the loop that serves, by default the process's; :meth:`run` takes no other.
+    :param on_failure: called on the loop with each exception of the application, for tests and error trackers: with an
+        :class:`~asgiserver.errors.ApplicationError` for an answer that is missing, and at the end with what the
+        lifespan raised. An exception of its own is logged.
     :param keywords: single settings, Daphne's names among them; they win over ``settings``.
     :raises SettingsError: a setting is wrong or unknown.
 
@@ -62,6 +66,8 @@ class Server(Hub):
         action_logger: ActionLogger | None = None,
         ready_callable: Callable[[], object] | None = None,
         signal_handlers: bool = True,
+        reactor: Reactor | None = None,
+        on_failure: Callable[[BaseException], object] | None = None,
         **keywords: Any,
     ) -> None:
         if endpoints is not None:
@@ -70,10 +76,11 @@ class Server(Hub):
             settings = Settings.from_keywords(**keywords)
         elif keywords:
             settings = dataclasses.replace(settings, **Settings.named(keywords))
-        super().__init__(as_asgi3(application, settings.interface), settings, action_logger)
+        super().__init__(as_asgi3(application, settings.interface), settings, action_logger, on_failure)
         self.listeners: list[Listener] = []
         self.ready_callable = ready_callable
         self.signal_handlers = signal_handlers
+        self.reactor = reactor
         self._forwarding = _forwarding(settings)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_asked = threading.Event()
@@ -198,7 +205,9 @@ class Server(Hub):
         await self._stop_event.wait()
 
     async def _start(self) -> None:
-        reactor = self._reactor()
+        reactor = install_reactor() if self.reactor is None else self.reactor
+        if loop_of(reactor) is not self._loop:
+            raise ReactorError("the reactor that Server was given is on another event loop than the one that serves")
         self.clock = LoopClock(asyncio.get_running_loop())
         self.reader = Readers(self.settings)
         self._lifespan = Lifespan(self.application, self.settings, logger, self._context)
@@ -211,9 +220,6 @@ class Server(Hub):
         self._warn_of_untrusted_proxy()
         if self.ready_callable is not None:
             self.ready_callable()
-
-    def _reactor(self) -> Reactor:
-        return install_reactor()
 
     def _warn_of_untrusted_proxy(self) -> None:
         """Daphne trusts whoever connects to its unix socket; here that has to be said."""
@@ -237,6 +243,8 @@ class Server(Hub):
                 connection.drop()
             if self._lifespan is not None and not self._abandoned:
                 await self._lifespan.shutdown()
+            if self._lifespan is not None and self._lifespan.failed:
+                self.report(self._lifespan.error or LifespanError("the application failed to shut down, see the log"))
 
     async def _close_listeners(self) -> None:
         if self.listeners:

@@ -7,7 +7,7 @@ from contextvars import Context
 
 import pytest
 
-from asgiserver.process.capture import Capture
+from asgiserver.testing.capture import Capture
 
 SERVER = logging.getLogger("asgiserver")
 ACCESS = logging.getLogger("asgiserver.access")

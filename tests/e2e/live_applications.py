@@ -43,10 +43,19 @@ class UnpicklableError(Exception):
         super().__init__(f"{one} and {two}")
 
 
+class SlowError(Exception):
+    """Takes its time to be logged, so that the client has its answer long before."""
+
+    def __str__(self) -> str:
+        time.sleep(0.3)
+        return "at last"
+
+
 _FAILURES: dict[str, BaseException] = {
     "/fail": ZeroDivisionError("the application fails"),
     "/fail-too": LookupError("it fails again"),
     "/fail-oddly": UnpicklableError("this", "that"),
+    "/fail-slowly": SlowError(),
     "/leave": SystemExit("the application leaves"),
     "/interrupt": KeyboardInterrupt(),
 }
@@ -59,6 +68,8 @@ async def with_lifespan(scope: Any, receive: Any, send: Any) -> None:
             await receive()
             note(event)
             await send({"type": f"lifespan.{event}.complete"})
+    else:
+        await application(scope, receive, send)
 
 
 async def failing_start(scope: Any, receive: Any, send: Any) -> None:
@@ -71,6 +82,13 @@ async def failing_shutdown(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "lifespan.startup.complete"})
     await receive()
     raise RuntimeError("the shutdown fails")
+
+
+async def refusing_shutdown(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.failed", "message": "no disk"})
 
 
 async def slow_start(scope: Any, receive: Any, send: Any) -> None:
@@ -106,6 +124,11 @@ def get_oddly() -> Any:
 
 def leave() -> Any:
     sys.exit("the application does not want to")
+
+
+def count(shared: Any) -> None:
+    with shared.get_lock():
+        shared.value += 1
 
 
 def note_setup() -> None:

@@ -67,7 +67,8 @@ def nothing_is_left() -> Iterator[None]:
     threads, reactor = set(threading.enumerate()), sys.modules.get("twisted.internet.reactor")
     filters = [logging.getLogger(name).filters[:] for name in ("asgiserver", "asgiserver.access")]
     yield
-    assert set(threading.enumerate()) <= threads
+    # A client's own thread may end a moment after its connection.
+    wait_for(lambda: set(threading.enumerate()) <= threads)
     assert sys.modules.get("twisted.internet.reactor") is reactor
     assert not multiprocessing.active_children()
     assert [logging.getLogger(name).filters for name in ("asgiserver", "asgiserver.access")] == filters
@@ -116,6 +117,13 @@ class TestWith:
             assert isinstance(server.exceptions.pop(), ZeroDivisionError)
             assert server.exceptions == []
 
+    def test_they_are_there_as_soon_as_the_request_is_answered(self, process: Any) -> None:
+        """F7. The server answers first, and logs and tells of the exception then."""
+        with LiveServer(application, process=process) as server:
+            visit(server, "/fail-slowly")
+            assert [type(each).__name__ for each in server.exceptions] == ["SlowError"]
+            server.exceptions.clear()
+
     def test_they_can_be_looked_at_alone(self, process: Any) -> None:
         with LiveServer(application, process=process, raise_exceptions=False) as server:
             httpx.get(server.url + "/fail")
@@ -138,6 +146,20 @@ class TestWith:
             LiveServer(application, process=process) as server,
         ):
             httpx.get(server.url + "/nothing")
+
+    def test_a_stop_hides_no_answer_that_was_missing_before(
+        self, process: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """F7. The block may end while the server still logs the failure for which it has answered."""
+
+        def linger(record: logging.LogRecord) -> bool:
+            if "without a complete response" in record.msg:
+                time.sleep(0.3)
+            return True
+
+        monkeypatch.setattr(logging.getLogger("asgiserver"), "filters", [linger])
+        with pytest.raises(ApplicationError), LiveServer(application, process=process) as server:
+            visit(server, "/nothing")
 
     def test_a_system_exit_ends_neither_server_nor_test(self, process: Any) -> None:
         with (
@@ -381,6 +403,20 @@ class TestThread:
                 with pytest.raises(ConnectionClosed):
                     socket.recv(DEADLINE)
             assert httpx.get(server.url).status_code == 200
+        # F7. There are none any more, and no loop that could drop them.
+        with pytest.raises(RuntimeError, match="of a server that runs"):
+            server.drop_clients()
+
+    def test_an_application_may_look_at_its_exceptions_itself(self) -> None:
+        """F7. On its own loop it does not wait for that loop."""
+
+        async def looks(scope: Any, receive: Any, send: Any) -> None:
+            number = str(len(server.exceptions)).encode()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": number})
+
+        with LiveServer(looks, lifespan="off") as server:
+            assert httpx.get(server.url).text == "0"
 
     def test_those_of_a_process_cannot_be_dropped(self) -> None:
         with LiveServer(application, process=FORK) as server, pytest.raises(RuntimeError, match="in a thread"):
@@ -409,6 +445,30 @@ class TestProcess:
         ):
             httpx.get(server.url + "/fail-oddly")
         assert "live_applications.py" in caught.value.__notes__[0]
+
+    def test_an_exception_whose_class_the_test_cannot_import(self, tmp_path: Path) -> None:
+        """F7. The process has found the application in ``app_dir``, where the test does not look."""
+        (tmp_path / "lonely.py").write_text(
+            "class OwnError(Exception): pass\n"
+            "async def application(scope, receive, send):\n"
+            "    raise OwnError('of the application')\n"
+        )
+        server = LiveServer("lonely:application", process=FORK, app_dir=str(tmp_path), lifespan="off")
+        with pytest.raises(RuntimeError, match="OwnError: of the application") as caught, server:
+            visit(server, "/fail")
+        assert 'lonely.py", line 3' in caught.value.__notes__[0]
+
+    def test_one_that_ends_before_it_has_started(self) -> None:
+        """F7. The error says it once."""
+
+        async def exits(scope: Any, receive: Any, send: Any) -> None:
+            os._exit(5)
+
+        with pytest.raises(StartupError) as caught, LiveServer(exits, process=FORK):
+            pass
+        assert str(caught.value) == (
+            "the server did not start: its process ended with exit code 5; see what it has printed"
+        )
 
     def test_an_import_that_fails(self, tmp_path: Path) -> None:
         (tmp_path / "broken.py").write_text("raise LookupError('while it is imported')")

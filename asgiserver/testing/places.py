@@ -7,26 +7,33 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from contextvars import Context
 from functools import partial
 from typing import Any
 
+from ..asgi.exchange import Exchange
 from ..errors import StartupError
+from ..loading import load_application
+from ..process import logs
+from ..process.reactor import new_loop, private_reactor
+from ..process.running import tear_down
+from ..server import Server
 from ..settings import Settings
-from . import logs
 from .capture import Capture
-from .reactor import new_loop, private_reactor
-from .running import tear_down
-from .watched import WatchedServer
 
-__all__ = ["LAST_WAIT", "InTask", "InThread", "Place", "Surroundings"]
+__all__ = ["LAST_WAIT", "InTask", "InThread", "Place", "Surroundings", "loaded"]
 
 #: Makes what the server of a thread or task runs inside of, application's tasks included.
 Surroundings = Callable[[], AbstractAsyncContextManager[object]]
 
-#: Seconds for the threads of a server to end, or for an ended process to hand over its error.
+#: Seconds for the threads of a server to end, or for its loop to come to an end of what it is at.
 LAST_WAIT = 5.0
+
+
+def loaded(application: Any, settings: Settings) -> Any:
+    """``application``, imported if it is a name."""
+    return load_application(application, settings) if isinstance(application, str) else application
 
 
 class Place:
@@ -60,14 +67,18 @@ class Place:
 
 
 class InTask(Place):
-    """On the running loop."""
+    """On the running loop.
+
+    :ivar contained: what an application may raise without ending the loop, besides Exception.
+    """
+
+    contained: tuple[type[BaseException], ...] = (SystemExit,)
 
     def __init__(
         self, application: Any, settings: Settings, capture: Capture, surroundings: Surroundings = nullcontext
     ) -> None:
         super().__init__(application, settings, capture)
-        self.server: WatchedServer | None = None
-        self.contained: tuple[type[BaseException], ...] = (SystemExit,)
+        self.server: Server | None = None
         self._surroundings = surroundings
         self._stopping = False
 
@@ -85,21 +96,17 @@ class InTask(Place):
                 self._task.result()
             if not ready.done():
                 raise TimeoutError(f"it took longer than {timeout:g} s")
-        except Exception as error:
-            await self._end()
-            raise self.not_started(error) from error
-        except BaseException:
-            await self._end()
+        except BaseException as error:
+            self.ask_to_stop()
+            await asyncio.wait({self._task})
+            if isinstance(error, Exception):
+                raise self.not_started(error) from error
             raise
 
     async def stop(self) -> None:
         """Stop the server and wait for its end."""
         self.ask_to_stop()
         await self._task
-
-    async def _end(self) -> None:
-        self.ask_to_stop()
-        await asyncio.wait({self._task})
 
     def ask_to_stop(self) -> None:
         """From any thread."""
@@ -112,9 +119,9 @@ class InTask(Place):
         logs.enable()
         with self.capture.open(), private_reactor() as reactor:
             async with self._surroundings():
-                server = WatchedServer(
-                    self.application, settings=self.settings, failed=self.capture.failed, private=reactor,
-                    ready_callable=partial(self._listening, ready),
+                server = Server(
+                    self.application, self.settings, ready_callable=partial(self._listening, ready),
+                    reactor=reactor, on_failure=self.capture.failed,
                 )  # fmt: skip
                 server.contained = self.contained
                 self.server = server
@@ -131,10 +138,11 @@ class InTask(Place):
 class InThread(InTask):
     """On a loop of its own in a thread of its own."""
 
+    # Ctrl-C is the main thread's: here it can only be the application that raises it.
+    contained = (SystemExit, KeyboardInterrupt)
+
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
-        # Ctrl-C is the main thread's: here it can only be the application that raises it.
-        self.contained = (SystemExit, KeyboardInterrupt)
         self._settled = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="asgiserver", daemon=True)
@@ -166,6 +174,24 @@ class InThread(InTask):
         if self._error is not None:
             raise self._error
 
+    def collect(self) -> None:
+        """Wait until the loop is done with what it is at: it tells of an exception after it has answered for it."""
+        if threading.current_thread() is self._thread:
+            return
+        done = threading.Event()
+        # A loop that is closed has nothing left to tell.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(done.set)
+            done.wait(LAST_WAIT)
+
+    def drop_clients(self, timeout: float) -> bool:
+        """As :meth:`LiveServer.drop_clients <asgiserver.testing.LiveServer.drop_clients>`."""
+        server = self.server
+        assert server is not None
+        _wait_until(lambda: all(map(_is_open_websocket, server.exchanges)), timeout)
+        self._loop.call_soon_threadsafe(_abort_connections, server)
+        return _wait_until(lambda: not server.exchanges and not server.connections, timeout)
+
     def _run(self) -> None:
         try:
             self._serve_on_own_loop()
@@ -175,7 +201,7 @@ class InThread(InTask):
             self._settled.set()
 
     def _serve_on_own_loop(self) -> None:
-        loop = new_loop(self.settings.loop)
+        self._loop = loop = new_loop(self.settings.loop)
         workers = f"asgiserver-{id(self)}"
         executor = ThreadPoolExecutor(thread_name_prefix=workers)
         loop.set_default_executor(executor)
@@ -188,3 +214,21 @@ class InThread(InTask):
             for thread in threading.enumerate():
                 if thread.name.startswith(workers):
                     thread.join(max(0, deadline - time.monotonic()))
+
+
+def _is_open_websocket(exchange: Exchange) -> bool:
+    return exchange.scope["type"] == "websocket" and not exchange.finished
+
+
+def _abort_connections(server: Server) -> None:
+    for connection in list(server.connections):
+        connection.abort()
+
+
+def _wait_until(condition: Callable[[], bool], timeout: float) -> bool:
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.002)
+    return True

@@ -3,28 +3,33 @@
 :class:`LiveServer` is a context manager, :mod:`asgiserver.pytest_plugin` its fixture for pytest. For Django there is
 ``ASGILiveServerTestCase`` (:mod:`asgiserver.django_testing`, which needs Django), and :class:`ServerProcess` for the
 ``ProtocolServerProcess`` of Channels' own ``ChannelsLiveServerTestCase``.
+
+Begin to read with :class:`LiveServer` below. It serves in one of three places: a task or a thread (``places.py``), or a
+process (``process.py``). A ``Capture`` (``capture.py``) holds what that one server logs and what its application
+raises, which ``Server`` tells it by its hook ``on_failure``; a child process hands it over in a file (``failures.py``).
+
+No server outside a test knows of this room, and it reaches into none: what a test needs of a server is a public hook of
+``Server``. Nothing here needs Django or pytest. All that a place starts, thread, process, loop, file or filter of a
+logger, has ended when the block ends.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .errors import StartupError
-from .loading import load_application
-from .process.capture import Capture
-from .process.child import ServerProcess
-from .process.tested import InTask, InThread
-from .process.tested_process import InProcess
-from .settings import Settings
+from ..errors import StartupError
+from ..settings import Settings
+from .capture import Capture
+from .places import InTask, InThread, loaded
+from .process import InProcess, ServerProcess
 
 if TYPE_CHECKING:
-    from .django_testing import ASGILiveServerTestCase as ASGILiveServerTestCase
+    from ..django_testing import ASGILiveServerTestCase as ASGILiveServerTestCase
 
 __all__ = ["LiveServer", "ServerProcess", "StartupError"]
 
@@ -35,7 +40,7 @@ _MOST_OF_A_NOTE = 10_000
 def __getattr__(name: str) -> Any:
     if name == "ASGILiveServerTestCase":
         # Only this needs Django.
-        from .django_testing import ASGILiveServerTestCase
+        from ..django_testing import ASGILiveServerTestCase
 
         return ASGILiveServerTestCase
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -153,12 +158,9 @@ class LiveServer:
         :returns: False when they do not end in time.
         """
         place = self._started()
-        if not isinstance(place, InThread) or place.server is None:
-            raise RuntimeError("only the clients of a server in a thread can be dropped")
-        server = place.server
-        _wait_until(lambda: server.idle, timeout)
-        server.drop_clients()
-        return _wait_until(lambda: server.alone, timeout)
+        if not isinstance(place, InThread) or not self._running:
+            raise RuntimeError("only the clients of a server that runs in a thread can be dropped")
+        return place.drop_clients(timeout)
 
     # Its life.
 
@@ -168,7 +170,8 @@ class LiveServer:
             self._place = place = self._in_process()
             place.start(self.startup_timeout)
         else:
-            self._place = place = InThread(self._loaded(), self._settings, Capture(), self.surroundings)
+            application = loaded(self.application, self._settings)
+            self._place = place = InThread(application, self._settings, Capture(), self.surroundings)
             place.start_thread(self.startup_timeout)
         self._running = True
         return self
@@ -192,7 +195,8 @@ class LiveServer:
                 place.stop()
                 raise
         else:
-            self._place = task = InTask(self._loaded(), self._settings, Capture(), self.surroundings)
+            application = loaded(self.application, self._settings)
+            self._place = task = InTask(application, self._settings, Capture(), self.surroundings)
             await task.start(self.startup_timeout)
         self._running = True
         return self
@@ -220,11 +224,6 @@ class LiveServer:
         secure = "" if self._settings.ssl_certfile is None else "s"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{scheme}{secure}://{host}:{self.port}"
-
-    def _loaded(self) -> Any:
-        if isinstance(self.application, str):
-            return load_application(self.application, self._settings)
-        return self.application
 
     def _in_process(self) -> InProcess:
         method = self._process if isinstance(self._process, str) else None
@@ -268,12 +267,3 @@ async def _in_thread(function: Callable[..., None], *args: object) -> None:
     except asyncio.CancelledError:
         await asyncio.wait({future})
         raise
-
-
-def _wait_until(condition: Callable[[], bool], timeout: float) -> bool:
-    end = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.002)
-    return True
