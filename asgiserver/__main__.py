@@ -18,10 +18,10 @@ def script() -> NoReturn:
     gc.disable()
     try:
         # Before anything that takes a while: PID 1 of a container loses the signals that it has no handler for.
-        from .process.signals import hold
+        from .signals import hold
 
         hold()
-        from .process.lazy_imports import postponed, unused_by_servers
+        from .lazy_imports import postponed, unused_by_servers
 
         with postponed(unused_by_servers()):
             from .cli import script as run

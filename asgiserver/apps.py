@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.apps import AppConfig
 from django.core import checks
 
-from .checks import check_order, check_settings
+from .django.checks import check_order, check_settings
 
 __all__ = ["ASGIServerConfig"]
 

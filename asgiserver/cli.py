@@ -22,12 +22,12 @@ from typing import Any, NoReturn
 from . import __version__, loading
 from .asgi.interfaces import Application
 from .errors import ASGIServerError, LifespanError, SettingsError
-from .process import logs
-from .process.reactor import install_reactor
-from .process.running import limit_exit
-from .process.signals import held, hold
+from .log import setup as logs
+from .loop.reactor import install_reactor
+from .run import limit_exit
 from .server import Server
 from .settings import Info, Settings, information, parse, type_hints
+from .signals import held, hold
 
 __all__ = ["CommandLineInterface", "exit_status", "main"]
 

@@ -17,7 +17,7 @@ from .asgi.interfaces import Application, Clock, Stream
 from .asgi.scope import Addresses, Request, ScopeBuilder
 from .asgi.websocket import WebSocketExchange
 from .errors import ApplicationError, ClientDisconnected, RequestError
-from .process.logs import AccessLog, ActionLogger
+from .log.setup import AccessLog, ActionLogger
 from .settings import Settings
 from .wire.connection import HTTPConnection
 from .wire.default_fields import DefaultFields
@@ -129,7 +129,7 @@ class Hub:
 
     def _open_websocket(self, request: Request, stream: Stream, addresses: Addresses) -> Exchange:
         # The frame engine takes 45 ms and 6 MB to import: who serves no WebSocket need not spend them.
-        from .wire.frames import WebSocketProtocol, negotiate_deflate
+        from .wire.websocket.frames import WebSocketProtocol, negotiate_deflate
 
         settings = self.settings
         upgrade = check(request.method, request.http_version, request.headers, request.body_size != 0)

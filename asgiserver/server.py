@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Self
 from .asgi.lifespan import Lifespan
 from .asgi.scope import ScopeBuilder
 from .errors import LifespanError, ReactorError, RequestError
+from .forks import let_go_in_children
 from .hub import Hub
+from .listen.endpoints import Listener, listen
 from .loading import as_asgi3
-from .process.clock import LoopClock
-from .process.endpoints import Listener, listen
-from .process.forks import let_go_in_children
-from .process.logs import ActionLogger
-from .process.reactor import Reactor, install_reactor, loop_of, separate_epoll
+from .log.setup import ActionLogger
+from .loop.clock import LoopClock
+from .loop.reactor import Reactor, install_reactor, loop_of, separate_epoll
 from .settings import PROXY_PEERS, TRUSTED_PEERS, Settings
 from .wire.connection import HTTPFactory
 from .wire.reader import Readers
@@ -110,7 +110,7 @@ class Server(Hub):
         :raises ListenError: an address could not be listened on.
         :raises ReactorError: another reactor is in the way.
         """
-        from .process.running import run
+        from .run import run
 
         run(self)
 

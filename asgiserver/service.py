@@ -21,8 +21,8 @@ from twisted.python import usage
 
 from .cli import CommandLineInterface, exit_status
 from .errors import ASGIServerError
-from .process import logs
-from .process.reactor import Reactor, install_reactor, loop_of
+from .log import setup as logs
+from .loop.reactor import Reactor, install_reactor, loop_of
 from .server import Server
 from .settings import Settings
 

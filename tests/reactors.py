@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 
-from asgiserver.process.direct_reactor import DirectReactor
+from asgiserver.loop.direct import DirectReactor
 
 __all__ = ["FakeLoop", "FakeReader", "PlainSocket", "WrappedSocket", "reactor_on"]
 

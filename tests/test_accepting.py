@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from twisted.internet import tcp
 
-from asgiserver.process.accepting import ListeningSocket, watch
+from asgiserver.listen.accepting import ListeningSocket, watch
 
 from .fakes import Clock
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgiserver.errors import SettingsError
-from asgiserver.process.access_log import ACCESS, FORMATS, AccessLog
+from asgiserver.log.access import ACCESS, FORMATS, AccessLog
 
 NOON = 1_751_371_200.25  # 2025-07-01 12:00:00.25 UTC
 

@@ -9,7 +9,7 @@ from django.apps import AppConfig
 from django.core import checks
 
 from asgiserver.apps import ASGIServerConfig
-from asgiserver.checks import check_order, check_settings
+from asgiserver.django.checks import check_order, check_settings
 
 
 def test_django_finds_the_configuration_by_the_packages_name() -> None:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from asgiserver.errors import SettingsError
-from asgiserver.process.certificates import load
+from asgiserver.transport.certificates import load
 
 
 class Files:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.core.management import BaseCommand
 
-from asgiserver import checks
+from asgiserver.django import checks
 from asgiserver.management.commands.runserver import Command
 
 

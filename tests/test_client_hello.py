@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from asgiserver.process.client_hello import NO_APPLICATION_PROTOCOL, IncompleteHello, is_request, offered_protocols
+from asgiserver.transport.client_hello import NO_APPLICATION_PROTOCOL, IncompleteHello, is_request, offered_protocols
 
 
 def hello(*protocols: str, name: str = "localhost") -> bytes:

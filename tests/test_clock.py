@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgiserver.asgi.deadlines import Deadline, Deadlines
-from asgiserver.process.clock import LoopClock
+from asgiserver.loop.clock import LoopClock
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
 

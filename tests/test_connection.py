@@ -20,10 +20,10 @@ from zope.interface import directlyProvides
 from asgiserver.asgi.forwarded import TrustedPeers
 from asgiserver.asgi.messages import ResponseBody, ResponseStart
 from asgiserver.asgi.scope import Addresses
-from asgiserver.process.proxy_protocol import ProxiedFactory
+from asgiserver.listen.proxy_protocol import ProxiedFactory
 from asgiserver.wire.closing import ClosingProtocol
 from asgiserver.wire.connection import _SERVERS, HTTPConnection, HTTPFactory
-from asgiserver.wire.writing import WritingProtocol
+from asgiserver.wire.output import WritingProtocol
 
 from .fakes import CLIENT, SERVER, FakeSocket, FakeTransport, WireHub, settle
 

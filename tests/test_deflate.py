@@ -7,7 +7,7 @@ from autobahn.exception import PayloadCorruptError, PayloadExceededError
 from autobahn.websocket.compress_deflate import PerMessageDeflateResponse
 
 from asgiserver.errors import RequestError
-from asgiserver.wire.deflate import Deflate, negotiate_deflate
+from asgiserver.wire.websocket.deflate import Deflate, negotiate_deflate
 
 from .conformance.cases import deflated
 

@@ -9,8 +9,8 @@ import pytest
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.logger import LogEvent, globalLogPublisher
 
-from asgiserver.process.direct_reactor import DirectReactor
-from asgiserver.process.uvloop_reactor import UvloopReactor
+from asgiserver.loop.direct import DirectReactor
+from asgiserver.loop.uvloop import UvloopReactor
 
 from .reactors import FakeLoop, FakeReader, PlainSocket, WrappedSocket, reactor_on
 

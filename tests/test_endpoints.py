@@ -20,8 +20,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from asgiserver.errors import ListenError, SettingsError
-from asgiserver.process.endpoints import Listener, listen
-from asgiserver.process.proxy_protocol import ProxiedFactory
+from asgiserver.listen.endpoints import Listener, listen
+from asgiserver.listen.proxy_protocol import ProxiedFactory
 from asgiserver.settings import Settings
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asgiserver.process import forks
+from asgiserver import forks
 
 
 class Holder:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 from autobahn.websocket.protocol import WebSocketProtocol as Autobahn
 
-from asgiserver.wire import frame_parser
-from asgiserver.wire.frame_parser import FrameParser, unmasked
-from asgiserver.wire.frames import WebSocketProtocol
+from asgiserver.wire.websocket import frame_parser
+from asgiserver.wire.websocket.frame_parser import FrameParser, unmasked
+from asgiserver.wire.websocket.frames import WebSocketProtocol
 
 from .conformance.peer import MASK, RecordingChannel, connect, frame
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asgiserver.wire.frame_writer import BINARY, TEXT, FrameWriter
+from asgiserver.wire.websocket.frame_writer import BINARY, TEXT, FrameWriter
 
 from .conformance.cases import DEFLATE, deflated, messages
 from .conformance.peer import PING, RecordingChannel, connect, frame

@@ -13,9 +13,9 @@ import pytest
 from autobahn.websocket.utf8validator import Utf8Validator
 
 from asgiserver.asgi.interfaces import Frames, is_close_code
-from asgiserver.wire import frames
-from asgiserver.wire.deflate import negotiate_deflate
-from asgiserver.wire.frames import Channel, WebSocketProtocol
+from asgiserver.wire.websocket import frames
+from asgiserver.wire.websocket.deflate import negotiate_deflate
+from asgiserver.wire.websocket.frames import Channel, WebSocketProtocol
 
 from .conformance.cases import DEFLATE, ILLEGAL_CODES, LEGAL_CODES, Case, cases, deflated, messages
 from .conformance.peer import BINARY, CONTINUATION, PING, PONG, TEXT, RecordingChannel, Turns, close, connect, frame
@@ -36,7 +36,7 @@ def test_engine_is_what_an_exchange_expects() -> None:
 
 def test_import_installs_no_reactor_and_no_loop() -> None:
     program = (
-        "import asgiserver.wire.frames, sys; "
+        "import asgiserver.wire.websocket.frames, sys; "
         "assert not {'twisted.internet.reactor', 'asyncio', 'twisted.internet.defer'} & set(sys.modules), sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)

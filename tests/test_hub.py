@@ -21,7 +21,7 @@ from asgiserver.asgi.scope import Request
 from asgiserver.asgi.websocket import WebSocketExchange
 from asgiserver.errors import ClientDisconnected, MessageError, RequestError, UnexpectedMessage
 from asgiserver.hub import Hub, is_disconnect
-from asgiserver.process.logs import AccessLog
+from asgiserver.log.setup import AccessLog
 from asgiserver.settings import Settings
 
 from .fakes import Clock, FakeStream, settle

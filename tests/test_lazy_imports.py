@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from asgiserver.process.lazy_imports import postponed, unused_by_servers
+from asgiserver.lazy_imports import postponed, unused_by_servers
 
 FILES = {
     "late/__init__.py": "",
@@ -157,7 +157,7 @@ class TestUnusedByServers:
 #: Twisted as the command line imports it, and each variable in which it keeps what was postponed.
 PROGRAM = """
 import sys, warnings
-from asgiserver.process.lazy_imports import postponed, unused_by_servers
+from asgiserver.lazy_imports import postponed, unused_by_servers
 
 with postponed(unused_by_servers()):
     from twisted.internet import asyncioreactor, posixbase, _newtls

@@ -13,10 +13,10 @@ import pytest
 import trustme
 from cryptography import x509
 
+from asgiserver.django import local_certificate as module
+from asgiserver.django.local_certificate import cache_folder, local_certificate
 from asgiserver.errors import SettingsError
-from asgiserver.process import local_certificate as module
-from asgiserver.process.certificates import load
-from asgiserver.process.local_certificate import cache_folder, local_certificate
+from asgiserver.transport.certificates import load
 
 
 def names(certfile: Path) -> set[str]:

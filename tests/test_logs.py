@@ -16,8 +16,8 @@ from twisted.python.failure import Failure
 from twisted.python.log import LogPublisher as LegacyPublisher
 
 from asgiserver.errors import SettingsError
-from asgiserver.process import logs
-from asgiserver.process.logs import ACCESS, AccessLog, bridge_twisted, configure
+from asgiserver.log import setup as logs
+from asgiserver.log.setup import ACCESS, AccessLog, bridge_twisted, configure
 from asgiserver.settings import Settings
 
 DETAILS = {"path": "/", "status": 200, "method": "GET", "client": "1.2.3.4:5", "time_taken": 0.1, "size": 2}

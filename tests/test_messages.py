@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgiserver.asgi import response_fields
+from asgiserver.asgi import fields as response_fields
 from asgiserver.asgi.messages import (
     Accept,
     Close,

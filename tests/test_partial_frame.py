@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from autobahn.exception import PayloadCorruptError, PayloadExceededError
 
-from asgiserver.wire.deflate import Deflate, negotiate_deflate
-from asgiserver.wire.frame_parser import FrameParser
-from asgiserver.wire.frames import WebSocketProtocol
-from asgiserver.wire.partial_frame import PartialFrame
+from asgiserver.wire.websocket.deflate import Deflate, negotiate_deflate
+from asgiserver.wire.websocket.frame_parser import FrameParser
+from asgiserver.wire.websocket.frames import WebSocketProtocol
+from asgiserver.wire.websocket.partial_frame import PartialFrame
 
 from .conformance.cases import DEFLATE, deflated, messages
 from .conformance.peer import BINARY, MASK, PING, TEXT, RecordingChannel, close, connect, frame

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asgiserver import project
+from asgiserver.django import project
 from asgiserver.errors import SettingsError
 from asgiserver.settings import Settings
 

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asgiserver.asgi.forwarded import TrustedPeers
-from asgiserver.process.proxy_protocol import Header, HeaderFirstReactor, ProxiedFactory, parse
+from asgiserver.listen.proxy_protocol import Header, HeaderFirstReactor, ProxiedFactory, parse
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
 SOCKET = "192.168.1.1"

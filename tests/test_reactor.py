@@ -17,12 +17,12 @@ import pytest
 from twisted.internet.task import Clock
 
 from asgiserver.errors import ReactorError
-from asgiserver.process.reactor import loop_of
+from asgiserver.loop.reactor import loop_of
 
 PRELUDE = """
 import asyncio, sys, threading
 from asgiserver.errors import ReactorError
-from asgiserver.process.reactor import install_reactor, loop_of
+from asgiserver.loop.reactor import install_reactor, loop_of
 
 def installed():
     return sys.modules.get("twisted.internet.reactor")
@@ -115,7 +115,7 @@ def test_importing_installs_nothing_and_makes_no_loop() -> str:
         def made(*args):
             raise SystemExit("a loop was made")
         asyncio.SelectorEventLoop.__init__ = made
-        importlib.reload(sys.modules["asgiserver.process.reactor"])
+        importlib.reload(sys.modules["asgiserver.loop.reactor"])
         assert installed() is None
     """
 
@@ -396,7 +396,7 @@ def test_call_from_thread_runs_on_the_loop() -> str:
 @case
 def test_a_private_reactor_works_and_is_not_installed() -> str:
     return """
-        from asgiserver.process.reactor import private_reactor
+        from asgiserver.loop.reactor import private_reactor
         import os
         descriptors = lambda: len(os.listdir("/proc/self/fd"))
         async def main():
@@ -418,7 +418,7 @@ def test_a_private_reactor_works_and_is_not_installed() -> str:
 @case
 def test_a_private_reactor_leaves_the_installed_one_alone() -> str:
     return """
-        from asgiserver.process.reactor import private_reactor
+        from asgiserver.loop.reactor import private_reactor
         async def private():
             with private_reactor() as reactor:
                 await tick(reactor)
@@ -436,7 +436,7 @@ def test_a_private_reactor_leaves_the_installed_one_alone() -> str:
 def test_a_forked_process_forgets_its_parents_reactor_and_does_it_no_harm() -> str:
     return """
         import gc, os
-        from asgiserver.process.reactor import forget_reactor
+        from asgiserver.loop.reactor import forget_reactor
         async def main():
             reactor = install_reactor()
             child = os.fork()
@@ -456,7 +456,7 @@ def test_a_forked_process_forgets_its_parents_reactor_and_does_it_no_harm() -> s
 
 FORKED_LOOP = """
         import os, select
-        from asgiserver.process.reactor import new_loop, separate_epoll
+        from asgiserver.loop.reactor import new_loop, separate_epoll
         try:
             loop = new_loop("%s")
         except ValueError:
@@ -499,7 +499,7 @@ def test_what_a_forked_process_takes_out_of_its_uvloop_stays_in_its_parents() ->
 @case
 def test_without_a_reactor_there_is_nothing_to_forget() -> str:
     return """
-        from asgiserver.process.reactor import forget_reactor
+        from asgiserver.loop.reactor import forget_reactor
         forget_reactor()
         assert installed() is None
     """

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from django.utils import autoreload
 
-from asgiserver.management import reloader
+from asgiserver.django import reloader
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from asgiserver.management.request_line import request_line
+from asgiserver.django.request_line import request_line
 
 DETAILS = {"method": "GET", "path": "/a?b", "status": 200, "time_taken": 0.123, "client": "127.0.0.1:5000"}
 

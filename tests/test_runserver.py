@@ -15,11 +15,12 @@ from django.core.management.base import CommandError
 from django.core.management.commands import runserver as djangos
 from django.utils import autoreload
 
-from asgiserver import Server, __version__, project
+from asgiserver import Server, __version__
+from asgiserver.django import project
+from asgiserver.django.local_certificate import LocalCertificate
 from asgiserver.errors import LifespanError, ListenError, ReactorError, SettingsError
 from asgiserver.management.commands import runserver
 from asgiserver.management.commands.runserver import Command
-from asgiserver.process.local_certificate import LocalCertificate
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:

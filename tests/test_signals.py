@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from asgiserver.process import signals as module
-from asgiserver.process.signals import Asked, Signals, held, hold
+from asgiserver import signals as module
+from asgiserver.signals import Asked, Signals, held, hold
 
 TERM, INT, QUIT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP
 

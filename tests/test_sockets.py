@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asgiserver.errors import ListenError
-from asgiserver.process.sockets import activated_descriptors, bind_tcp, bind_unix, inherit, listening, unlink_if_same
+from asgiserver.listen.sockets import activated_descriptors, bind_tcp, bind_unix, inherit, listening, unlink_if_same
 
 
 class TestListening:

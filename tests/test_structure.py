@@ -37,16 +37,16 @@ TESTED_IN = {
     "asgiserver/server.py": "tests/e2e/test_life_cycle.py",
     "asgiserver/wire/h11_reader.py": "tests/test_reader.py",
     "asgiserver/wire/http1_stream.py": "tests/test_http1.py",
-    "asgiserver/django_testing.py": "tests/e2e/test_live_tests.py",
+    "asgiserver/django/testing.py": "tests/e2e/test_live_tests.py",
     "asgiserver/testing/__init__.py": "tests/e2e/test_live_server.py",
     "asgiserver/testing/places.py": "tests/e2e/test_live_server.py",
     "asgiserver/testing/process.py": "tests/e2e/test_server_process.py",
     "asgiserver/asgi/interfaces.py": "tests/test_frames.py",
-    "asgiserver/asgi/response_fields.py": "tests/test_messages.py",
+    "asgiserver/asgi/fields.py": "tests/test_messages.py",
     "asgiserver/asgi/response.py": "tests/test_asgi_response.py",
-    "asgiserver/process/access_file.py": "tests/test_logs.py",
-    "asgiserver/process/running.py": "tests/e2e/test_life_cycle.py",
-    "asgiserver/process/unix_port.py": "tests/e2e/test_endpoints.py",
+    "asgiserver/log/access_file.py": "tests/test_logs.py",
+    "asgiserver/run.py": "tests/e2e/test_life_cycle.py",
+    "asgiserver/transport/unix.py": "tests/e2e/test_endpoints.py",
     "asgiserver/wsgi/__init__.py": "tests/test_wsgi.py",
     "asgiserver/wsgi/answer.py": "tests/test_wsgi.py",
     "asgiserver/wsgi/bridge.py": "tests/test_wsgi.py",
@@ -113,7 +113,7 @@ class TestRooms:
         for name, path in zip(NAMES, FILES, strict=True):
             named = {node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)}
             assert not any(found.startswith("twisted.internet.reactor") for found in imported(path)), name
-            assert ("twisted.internet.reactor" in named) == (name == "asgiserver/process/reactor.py"), name
+            assert ("twisted.internet.reactor" in named) == (name == "asgiserver/loop/reactor.py"), name
 
     def test_the_frame_engine_is_known_to_the_frames_alone(self) -> None:
         users = {path.name for path in FILES if any(name.startswith("autobahn") for name in imported(path))}

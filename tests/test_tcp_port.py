@@ -12,8 +12,8 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
-from asgiserver.process.direct_reactor import is_plain
-from asgiserver.process.tcp_port import TCPPort, TCPTransport
+from asgiserver.loop.direct import is_plain
+from asgiserver.transport.tcp import TCPPort, TCPTransport
 
 from .test_tls import Reactor, Socket
 

@@ -19,8 +19,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
-from asgiserver.process.tls import TLSTransport
-from asgiserver.process.tls_port import TLSPort
+from asgiserver.transport.tls import TLSTransport
+from asgiserver.transport.tls_port import TLSPort
 
 AUTHORITY = trustme.CA()
 ISSUED = AUTHORITY.issue_cert("localhost")

@@ -7,8 +7,8 @@ from typing import Any
 
 from twisted.internet.protocol import Factory, Protocol
 
-from asgiserver.process.tls import TLSTransport
-from asgiserver.process.tls_port import TLSPort
+from asgiserver.transport.tls import TLSTransport
+from asgiserver.transport.tls_port import TLSPort
 
 from .test_tls import HTTP, ISSUED, Reactor, Socket
 

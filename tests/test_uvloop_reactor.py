@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.error import ConnectionLost
 
-from asgiserver.process.uvloop_reactor import UvloopReactor
+from asgiserver.loop.uvloop import UvloopReactor
 
 from .reactors import FakeLoop, FakeReader, WrappedSocket, reactor_on
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from ..errors import MessageError
-from .response_fields import shown
+from .fields import shown
 
 __all__ = [
     "FilePart", "SendFile", "SendPath", "file_part", "open_path", "parse_file", "parse_path", "pass_by", "read",

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import MessageError
+from .fields import LOWER, Fields, fail, kind_of, parse_fields, shown, wrong
 from .files import SendFile, SendPath, parse_file, parse_path
 from .interfaces import TCHAR, is_close_code
-from .response_fields import LOWER, Fields, fail, kind_of, parse_fields, shown, wrong
 
 __all__ = [
     "TYPES",

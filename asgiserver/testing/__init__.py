@@ -1,7 +1,7 @@
 """For tests: a real server, on a real port, for any ASGI application.
 
 :class:`LiveServer` is a context manager, :mod:`asgiserver.pytest_plugin` its fixture for pytest. For Django there is
-``ASGILiveServerTestCase`` (:mod:`asgiserver.django_testing`, which needs Django), and :class:`ServerProcess` for the
+``ASGILiveServerTestCase`` (:mod:`asgiserver.django.testing`, which needs Django), and :class:`ServerProcess` for the
 ``ProtocolServerProcess`` of Channels' own ``ChannelsLiveServerTestCase``.
 
 Begin to read with :class:`LiveServer` below. It serves in one of three places: a task or a thread (``places.py``), or a
@@ -29,7 +29,7 @@ from .places import InTask, InThread, loaded
 from .process import InProcess, ServerProcess
 
 if TYPE_CHECKING:
-    from ..django_testing import ASGILiveServerTestCase as ASGILiveServerTestCase
+    from ..django.testing import ASGILiveServerTestCase as ASGILiveServerTestCase
 
 __all__ = ["LiveServer", "ServerProcess", "StartupError"]
 
@@ -40,7 +40,7 @@ _MOST_OF_A_NOTE = 10_000
 def __getattr__(name: str) -> Any:
     if name == "ASGILiveServerTestCase":
         # Only this needs Django.
-        from ..django_testing import ASGILiveServerTestCase
+        from ..django.testing import ASGILiveServerTestCase
 
         return ASGILiveServerTestCase
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

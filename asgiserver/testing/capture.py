@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 
-from ..process.access_log import ACCESS
+from ..log.access import ACCESS
 
 __all__ = ["Capture"]
 

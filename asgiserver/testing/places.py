@@ -15,9 +15,9 @@ from typing import Any
 from ..asgi.exchange import Exchange
 from ..errors import StartupError
 from ..loading import load_application
-from ..process import logs
-from ..process.reactor import new_loop, private_reactor
-from ..process.running import tear_down
+from ..log import setup as logs
+from ..loop.reactor import new_loop, private_reactor
+from ..run import tear_down
 from ..server import Server
 from ..settings import Settings
 from .capture import Capture

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StartupError
-from ..process import logs
-from ..process.reactor import forget_reactor
+from ..log import setup as logs
+from ..loop.reactor import forget_reactor
 from ..server import Server
 from ..settings import Settings
 from . import failures

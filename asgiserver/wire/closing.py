@@ -17,8 +17,8 @@ from ..asgi.deadlines import Deadline, Deadlines
 from ..asgi.interfaces import Clock
 from ..asgi.scope import Addresses
 from ..settings import Settings
+from .output import WritingProtocol
 from .progress import Progress
-from .writing import WritingProtocol
 
 if sys.platform != "win32":
     import fcntl

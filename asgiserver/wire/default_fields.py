@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from ..asgi.fields import CONNECTION_SPECIFIC
 from ..asgi.interfaces import TCHAR
-from ..asgi.response_fields import CONNECTION_SPECIFIC
 from ..errors import SettingsError
 
 __all__ = ["DefaultFields", "Defaults"]

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from itertools import cycle
 
-from asgiserver.wire.frames import WebSocketProtocol, negotiate_deflate
+from asgiserver.wire.websocket.frames import WebSocketProtocol, negotiate_deflate
 
 MASK = b"\x37\xfa\x21\x3d"
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10

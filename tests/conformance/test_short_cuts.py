@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgiserver.wire.frames import WebSocketProtocol
+from asgiserver.wire.websocket.frames import WebSocketProtocol
 
 from .cases import DEFLATE, INVALID_UTF8, LEGAL_CODES, VALID_UTF8
 from .peer import BINARY, CONTINUATION, PING, PONG, TEXT, RecordingChannel, close, connect, frame

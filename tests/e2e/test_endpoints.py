@@ -26,10 +26,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asgiserver.errors import ListenError
-from asgiserver.process.endpoints import Listener, listen
-from asgiserver.process.reactor import install_reactor
-from asgiserver.process.tls_port import TLSPort
+from asgiserver.listen.endpoints import Listener, listen
+from asgiserver.loop.reactor import install_reactor
 from asgiserver.settings import Settings
+from asgiserver.transport.tls_port import TLSPort
 
 DEADLINE = 20.0
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from asgiserver import Server
 from asgiserver.errors import ApplicationError, LifespanError, ReactorError
-from asgiserver.process.reactor import new_loop, private_reactor
+from asgiserver.loop.reactor import new_loop, private_reactor
 
 from . import live_applications as applications
 from .live import connect as peer

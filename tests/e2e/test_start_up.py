@@ -74,7 +74,7 @@ async def application(scope, receive, send):
 #: What an HTTP request on a plain socket needs nothing of, each with all that is below it.
 UNUSED = (
     # WebSockets
-    "asgiserver.wire.frames", "asgiserver.wire.deflate", "autobahn", "txaio", "cbor2", "msgpack", "ujson", "hyperlink",
+    "asgiserver.wire.websocket.frames", "asgiserver.wire.websocket.deflate", "autobahn", "txaio", "cbor2", "msgpack", "ujson", "hyperlink",
     "cffi", "hashlib", "hmac", "pycparser", "secrets",
     # Other applications than ASGI 3, and what those import
     "asgiref", "channels", "django", "starlette",
@@ -82,9 +82,9 @@ UNUSED = (
     "h2", "hpack", "hyperframe", "twisted.application", "twisted.conch", "twisted.plugin", "twisted.trial",
     "twisted.web", "twisted.words", "asgiserver.service",
     # Settings that are not used here
-    "asgiserver.asgi.forwarded", "asgiserver.process.access_file", "asgiserver.process.certificates",
-    "asgiserver.process.proxy_protocol",
-    "asgiserver.process.unix_port", "difflib", "encodings.idna", "logging.config", "logging.handlers", "tomllib",
+    "asgiserver.asgi.forwarded", "asgiserver.log.access_file", "asgiserver.transport.certificates",
+    "asgiserver.listen.proxy_protocol",
+    "asgiserver.transport.unix", "difflib", "encodings.idna", "logging.config", "logging.handlers", "tomllib",
     "twisted.internet.endpoints", "trustme",
     # What Twisted imports by itself, the first wherever pyOpenSSL is installed
     "OpenSSL", "cryptography", "service_identity", "idna", "_cffi_backend", "twisted.internet.ssl",
@@ -119,7 +119,7 @@ class TestImports:
     def test_the_first_websocket_loads_its_own(self, server: ServerProcess) -> None:
         with connect(server.url.replace("http", "ws")):
             pass
-        assert {"asgiserver.wire.frames", "autobahn.websocket.protocol"} <= set(loaded(server, UNUSED))
+        assert {"asgiserver.wire.websocket.frames", "autobahn.websocket.protocol"} <= set(loaded(server, UNUSED))
         assert loaded(server, ("asgiref", "django", "twisted.application", "twisted.web")) == []
 
     @pytest.mark.parametrize("name", UNUSED)

@@ -31,16 +31,16 @@ from django.utils import autoreload
 
 from ... import __version__
 from ...cli import exit_status
+from ...django.local_certificate import LocalCertificate, local_certificate
+from ...django.project import OPTIONS, get_default_application, server_keywords, usual_application
+from ...django.reloader import enter_first, in_second, watch_first
+from ...django.request_line import request_line
 from ...errors import ASGIServerError, LifespanError, ListenError, ReactorError, SettingsError
-from ...process import logs
-from ...process.local_certificate import LocalCertificate, local_certificate
-from ...process.reactor import install_reactor
-from ...process.running import limit_exit
-from ...project import OPTIONS, get_default_application, server_keywords, usual_application
+from ...log import setup as logs
+from ...loop.reactor import install_reactor
+from ...run import limit_exit
 from ...server import Server
 from ...settings import Settings
-from ..reloader import enter_first, in_second, watch_first
-from ..request_line import request_line
 
 __all__ = ["Command", "get_default_application"]
 
@@ -315,7 +315,7 @@ class Command(RunserverCommand):  # type: ignore[misc]
     def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
         """Write a line for a request or a WebSocket, in the colours of Django's terminal palette.
 
-        The arguments are those of :data:`asgiserver.process.access_log.ActionLogger`.
+        The arguments are those of :data:`asgiserver.log.access.ActionLogger`.
         """
         line = request_line(protocol, action, details.get("status"))
         if line is not None:

@@ -12,7 +12,7 @@ from typing import Any
 from autobahn.exception import PayloadCorruptError, PayloadExceededError
 from autobahn.websocket.compress_deflate import PerMessageDeflate, PerMessageDeflateOffer, PerMessageDeflateOfferAccept
 
-from .handshake import parse_extensions
+from ..handshake import parse_extensions
 
 __all__ = ["Deflate", "negotiate_deflate"]
 

@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .client_hello import NO_APPLICATION_PROTOCOL, IncompleteHello, is_request, offered_protocols
-from .tcp_port import TCPTransport
+from .tcp import TCPTransport
 
 if TYPE_CHECKING:
     from .tls_port import TLSPort

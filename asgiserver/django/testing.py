@@ -28,7 +28,7 @@ from django.utils.functional import classproperty
 from django.utils.module_loading import import_string
 from django.views.static import serve
 
-from .testing import LiveServer
+from ..testing import LiveServer
 
 __all__ = ["ASGILiveServerTestCase"]
 

@@ -25,12 +25,12 @@ from twisted.internet.tcp import Port
 from twisted.python.failure import Failure
 
 from ..errors import ListenError, SettingsError
+from ..forks import let_go_in_children
+from ..loop.reactor import Reactor
 from ..settings import Settings
+from ..transport.tcp import TCPPort
 from . import sockets
 from .accepting import watch
-from .forks import let_go_in_children
-from .reactor import Reactor
-from .tcp_port import TCPPort
 
 __all__ = ["Listener", "listen"]
 
@@ -180,7 +180,7 @@ class _Opening:
             self.adopt(sockets.bind_tcp(addresses, self.settings.backlog), self.factory, context=context)
 
     def secured(self, certificate: str) -> ssl.SSLContext:
-        from .certificates import load
+        from ..transport.certificates import load
 
         return load(certificate, self.settings.ssl_keyfile)
 
@@ -206,12 +206,12 @@ class _Opening:
         with sock:
             port: Any
             if context is not None:
-                from .tls_port import TLSPort
+                from ..transport.tls_port import TLSPort
 
                 port = TLSPort.adopt(sock, factory, self.reactor)
                 port.secure(context)
             elif sock.family == socket.AF_UNIX:
-                from .unix_port import UNIXPort
+                from ..transport.unix import UNIXPort
 
                 port = UNIXPort(sock.dup(), factory, self.reactor)
             else:

@@ -19,7 +19,7 @@ def check_order(app_configs: Any, **_: Any) -> list[checks.CheckMessage]:
     if owner == "asgiserver":
         return []
     # Not before it is needed: every command of manage.py runs the checks, and this is the whole of the server.
-    from .management.commands.runserver import Command
+    from ..management.commands.runserver import Command
 
     command = owner if isinstance(owner, BaseCommand) else load_command_class(owner, "runserver")
     if isinstance(command, Command):

@@ -1,4 +1,4 @@
-"""Whose the process's signals are, and what the next one means; :mod:`~asgiserver.process.running` says what is done.
+"""Whose the process's signals are, and what the next one means; :mod:`~asgiserver.run` says what is done.
 
 This is imported before everything else, so that a signal finds its handler however early it comes: the kernel drops a
 signal that PID 1 of a container has no handler for. Hence it imports next to nothing.

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IProtocolNegotiationFactory
 
-from .tcp_port import TCPPort
+from .tcp import TCPPort
 from .tls import READ_SIZE, TLSTransport
 
 __all__ = ["TLSPort"]

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from autobahn.exception import PayloadCorruptError, PayloadExceededError
 from autobahn.websocket.compress_deflate import PerMessageDeflateOfferAccept
 
-from ..asgi.interfaces import Channel, Turn, is_close_code
+from ...asgi.interfaces import Channel, Turn, is_close_code
 from .deflate import Deflate, negotiate_deflate
 from .frame_parser import MASKS, MOST_BY_TABLE, FrameParser, unmasked
 from .frame_writer import BINARY, COMPRESSED, MOST_OF_A_REASON, NO_STATUS, PING, PONG, TEXT, FrameWriter

@@ -22,7 +22,7 @@ from twisted.logger import ILogObserver, LogBeginner, LogEvent, LogLevel, format
 
 from ..errors import SettingsError
 from ..settings import Settings
-from .access_log import ACCESS, FORMATS, AccessLog, ActionLogger
+from .access import ACCESS, FORMATS, AccessLog, ActionLogger
 
 __all__ = ["ACCESS", "AccessLog", "ActionLogger", "bridge_twisted", "configure", "enable"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from ..asgi.interfaces import Channel
+from ...asgi.interfaces import Channel
 from .deflate import Deflate
 
 __all__ = ["BINARY", "COMPRESSED", "MOST_OF_A_REASON", "NO_STATUS", "PING", "PONG", "TEXT", "FrameWriter"]

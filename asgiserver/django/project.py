@@ -9,8 +9,8 @@ from typing import Any
 
 from django.conf import settings
 
-from .errors import SettingsError
-from .settings import BIND, LOGGING, Settings, information
+from ..errors import SettingsError
+from ..settings import BIND, LOGGING, Settings, information
 
 __all__ = ["OPTIONS", "django_names", "get_default_application", "server_keywords", "usual_application"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from logging.handlers import WatchedFileHandler
 
-from .logs import AccessHandler
+from .setup import AccessHandler
 
 __all__ = ["AccessFile"]
 

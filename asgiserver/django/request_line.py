@@ -42,7 +42,7 @@ _WEBSOCKET_WORDS = {
 
 
 def request_line(protocol: str, action: str, status: int | None) -> RequestLine | None:
-    """The line for an action as an :data:`~asgiserver.process.access_log.ActionLogger` gets it; None for no line.
+    """The line for an action as an :data:`~asgiserver.log.access.ActionLogger` gets it; None for no line.
 
     :param status: that of an HTTP response.
     """

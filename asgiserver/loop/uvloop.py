@@ -16,7 +16,7 @@ from typing import Any
 
 from twisted.internet.tcp import Connection
 
-from .direct_reactor import DirectReactor, OwnWatch, Watch, is_plain
+from .direct import DirectReactor, OwnWatch, Watch, is_plain
 
 __all__ = ["UvloopReactor"]
 

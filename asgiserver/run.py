@@ -40,13 +40,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..errors import ReactorError, SettingsError
+from .errors import ReactorError, SettingsError
 from .forks import let_go_in_children
-from .reactor import install_reactor, loop_of
+from .loop.reactor import install_reactor, loop_of
 from .signals import Asked, Signals, held
 
 if TYPE_CHECKING:
-    from ..server import Server
+    from .server import Server
 
 __all__ = ["limit_exit", "run", "tear_down"]
 

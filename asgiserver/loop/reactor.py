@@ -189,10 +189,10 @@ def _install(loop: asyncio.AbstractEventLoop) -> Reactor:
 
 def _made(loop: asyncio.AbstractEventLoop) -> Any:
     if type(loop).__module__.partition(".")[0] == "uvloop":
-        from .uvloop_reactor import UvloopReactor
+        from .uvloop import UvloopReactor
 
         return UvloopReactor(loop)
-    from .direct_reactor import DirectReactor
+    from .direct import DirectReactor
 
     return DirectReactor(loop)
 
