@@ -1,6 +1,28 @@
 """An ASGI server on Twisted: HTTP/1.1 through h11, WebSocket through Autobahn, Daphne's interface.
 
 ``Server`` and ``Settings`` are the whole of it for most programs; :mod:`asgiserver.errors` has what they raise.
+
+The map of the house, from the ground up; each room's own theory opens its ``__init__``:
+
+==========================  =========================================================================================
+``errors``, ``settings``    what can go wrong, and every setting with its unit, default and bound
+``asgi/``                   what the application sees: exchanges, messages, scopes; pure
+``wire/``                   what the peer sees: connections, HTTP/1.1, frames of WebSockets
+``loop/``, ``transport/``,  Twisted's reactor and time; sockets that are connected; sockets that listen
+``listen/``
+``log/``                    the access log, and what the command line does to ``logging``
+``hub``, ``server``         exchanges become tasks of the application; the server's life from start-up to drain
+``run``, ``signals``,       a process of its own: its reactor, its signals and what they mean, its children
+``forks``
+``cli``, ``loading``,       ways in: the command line, applications by name, Twisted's services and ``twist asgi``
+``service``
+``wsgi/``                   WSGI applications, in threads
+``testing/``, ``django/``   what tests and Django projects get
+==========================  =========================================================================================
+
+The way of a request: ``loop.direct`` reads → ``wire.connection`` → ``wire.http1`` → ``wire.reader`` → ``hub`` (scope,
+exchange, task) → the application's ``receive()``. The way of its answer: ``send()`` is ``hub.handle_reply`` →
+``asgi.messages`` → ``asgi.http`` → ``asgi.response`` → ``wire.http1`` → ``wire.output``.
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ from asgiserver.errors import ClientDisconnected, MessageError, RequestError, Un
 from asgiserver.hub import Hub, is_disconnect
 from asgiserver.log.setup import AccessLog
 from asgiserver.settings import Settings
+from tests.asgi.test_scope import ADDRESSES
 
 from .fakes import Clock, FakeStream, settle
-from .test_scope import ADDRESSES
 
 START = {"type": "http.response.start", "status": 200}
 MORE = {"type": "http.response.body", "body": b"a", "more_body": True}

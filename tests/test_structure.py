@@ -19,38 +19,42 @@ PACKAGE = ROOT / "asgiserver"
 FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [path.relative_to(ROOT).as_posix() for path in FILES]
 
-#: What each room may import of the package, besides itself; the hall (files beside the rooms) may import all.
+#: What each room may import of the package, besides itself; the hall (files beside the rooms) may import all. Below
+#: ``hub`` and ``server`` nobody knows these two, and a transport knows nothing of who listens for it.
 ROOMS = {
     "asgi": {"errors", "settings"},
     "wire": {"errors", "settings", "asgi"},
-    "process": {"errors", "settings", "asgi", "wire", "server"},
-    "testing": {"errors", "settings", "asgi", "process", "server", "loading", "django_testing"},
+    "log": {"errors", "settings"},
+    "loop": {"errors", "asgi"},
+    "transport": {"errors", "asgi"},
+    "listen": {"errors", "settings", "asgi", "loop", "transport", "forks"},
     "wsgi": {"errors", "asgi", ""},
+    "testing": {"errors", "settings", "asgi", "log", "loop", "loading", "server", "run", "django"},
+    "django": {"errors", "settings", "testing", "management"},
+    "management": {"errors", "settings", "log", "loop", "django", "server", "run", "cli", ""},
 }
 #: The two files that everybody may import import nobody but the one that imports nobody at all.
 GROUND = {"asgiserver/errors.py": set(), "asgiserver/settings.py": {"errors"}}
 
-#: Where the tests of a module stand, when not in ``tests/test_<module>.py``.
+#: Where the tests of a module stand, when not in ``tests/<room>/test_<module>.py``.
 TESTED_IN = {
     "asgiserver/__init__.py": "tests/test_structure.py",
     "asgiserver/__main__.py": "tests/e2e/test_command_line.py",
+    "asgiserver/run.py": "tests/e2e/test_life_cycle.py",
     "asgiserver/server.py": "tests/e2e/test_life_cycle.py",
-    "asgiserver/wire/h11_reader.py": "tests/test_reader.py",
-    "asgiserver/wire/http1_stream.py": "tests/test_http1.py",
+    "asgiserver/asgi/fields.py": "tests/asgi/test_messages.py",
+    "asgiserver/asgi/interfaces.py": "tests/wire/websocket/test_frames.py",
     "asgiserver/django/testing.py": "tests/e2e/test_live_tests.py",
-    "asgiserver/testing/__init__.py": "tests/e2e/test_live_server.py",
+    "asgiserver/log/access_file.py": "tests/log/test_setup.py",
+    "asgiserver/management/commands/runserver.py": "tests/django/test_runserver.py",
     "asgiserver/testing/places.py": "tests/e2e/test_live_server.py",
     "asgiserver/testing/process.py": "tests/e2e/test_server_process.py",
-    "asgiserver/asgi/interfaces.py": "tests/test_frames.py",
-    "asgiserver/asgi/fields.py": "tests/test_messages.py",
-    "asgiserver/asgi/response.py": "tests/test_asgi_response.py",
-    "asgiserver/log/access_file.py": "tests/test_logs.py",
-    "asgiserver/run.py": "tests/e2e/test_life_cycle.py",
     "asgiserver/transport/unix.py": "tests/e2e/test_endpoints.py",
-    "asgiserver/wsgi/__init__.py": "tests/test_wsgi.py",
-    "asgiserver/wsgi/answer.py": "tests/test_wsgi.py",
-    "asgiserver/wsgi/bridge.py": "tests/test_wsgi.py",
-    "asgiserver/wsgi/environ.py": "tests/test_wsgi.py",
+    "asgiserver/wire/h11_reader.py": "tests/wire/test_reader.py",
+    "asgiserver/wire/http1_stream.py": "tests/wire/test_http1.py",
+    "asgiserver/wsgi/answer.py": "tests/wsgi/test_wsgi.py",
+    "asgiserver/wsgi/bridge.py": "tests/wsgi/test_wsgi.py",
+    "asgiserver/wsgi/environ.py": "tests/wsgi/test_wsgi.py",
 }
 
 MOST_LINES = 450
@@ -71,6 +75,21 @@ def imported(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             start = list(package[: len(package) - node.level + 1]) if node.level else []
             origin = ".".join([*start, *(node.module or "").split(".")]).strip(".")
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_at_once(path: Path) -> Iterator[str]:
+    """The modules of the package that are imported together with a file."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in tree(path).body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            origin = ".".join([*package[: len(package) - node.level + 1], *(node.module or "").split(".")]).strip(".")
+            # A part of a package needs its other parts, and not what the package is made of.
+            yield from [origin] if node.module else ()
             yield from (f"{origin}.{alias.name}" for alias in node.names)
 
 
@@ -99,6 +118,18 @@ class TestRooms:
         if room in ROOMS:
             assert parts_of_the_package(path) <= ROOMS[room] | {room}
 
+    def test_imports_go_round_in_no_circle(self) -> None:
+        """But for those of types alone, and those that a function makes when it is called."""
+        edges = {module(path): set(imported_at_once(path)) & {module(other) for other in FILES} for path in FILES}
+        while leaves := {name for name, others in edges.items() if not others & edges.keys()}:
+            for name in leaves:
+                del edges[name]
+        assert edges == {}
+
+    @pytest.mark.parametrize("name", sorted(ROOMS.keys() - {"management"}))
+    def test_a_room_opens_with_its_theory(self, name: str) -> None:
+        assert len((ast.get_docstring(tree(PACKAGE / name / "__init__.py")) or "").splitlines()) >= 4
+
     @pytest.mark.parametrize("name", GROUND)
     def test_the_ground_rests_on_nothing(self, name: str) -> None:
         assert parts_of_the_package(ROOT / name) <= GROUND[name]
@@ -109,7 +140,7 @@ class TestRooms:
         assert not foreign & {"twisted", "autobahn", "h11", "socket", "zope"}
 
     def test_only_one_place_touches_the_global_reactor(self) -> None:
-        """``process/reactor.py`` looks for it in ``sys.modules`` by its name; nobody else imports or names it."""
+        """``loop/reactor.py`` looks for it in ``sys.modules`` by its name; nobody else imports or names it."""
         for name, path in zip(NAMES, FILES, strict=True):
             named = {node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)}
             assert not any(found.startswith("twisted.internet.reactor") for found in imported(path)), name
@@ -203,9 +234,11 @@ class TestSizes:
 class TestTests:
     @pytest.mark.parametrize("name", NAMES)
     def test_each_module_has_its_tests(self, name: str) -> None:
-        if name.endswith("/__init__.py") and not (ROOT / name).read_text(encoding="utf-8").strip():
-            return
-        tests = ROOT / TESTED_IN.get(name, f"tests/test_{Path(name).stem}.py")
+        path = Path(name)
+        if path.stem == "__init__" and name not in TESTED_IN:
+            return  # the theory of a room
+        room = path.parent.relative_to("asgiserver")
+        tests = ROOT / TESTED_IN.get(name, f"tests/{room}/test_{path.stem}.py")
         assert tests.exists(), f"{name} has no {tests.name}"
 
     def test_no_exception_to_that_is_stale(self) -> None:

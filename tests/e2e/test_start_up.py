@@ -74,8 +74,8 @@ async def application(scope, receive, send):
 #: What an HTTP request on a plain socket needs nothing of, each with all that is below it.
 UNUSED = (
     # WebSockets
-    "asgiserver.wire.websocket.frames", "asgiserver.wire.websocket.deflate", "autobahn", "txaio", "cbor2", "msgpack", "ujson", "hyperlink",
-    "cffi", "hashlib", "hmac", "pycparser", "secrets",
+    "asgiserver.wire.websocket", "autobahn", "txaio", "cbor2", "msgpack", "ujson", "hyperlink", "cffi", "hashlib",
+    "hmac", "pycparser", "secrets",
     # Other applications than ASGI 3, and what those import
     "asgiref", "channels", "django", "starlette",
     # Other protocols and entrances

@@ -16,8 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.transport.test_tls import Certificate, certificate
+
 from .server import DEADLINE, ServerProcess, wait_for
-from .test_tls import Certificate, certificate
 
 __all__ = ["certificate"]
 
