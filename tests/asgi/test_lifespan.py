@@ -248,7 +248,7 @@ WITHOUT_LIFESPAN = [
     (returns_at_once, "returned"),
     (exits, "raised SystemExit: 5"),
     (lets_a_cancellation_through, "raised asyncio.exceptions.CancelledError"),
-    (raises_without_text, "raised tests.test_lifespan.Unprintable: <exception str() failed>"),
+    (raises_without_text, "raised tests.asgi.test_lifespan.Unprintable: <exception str() failed>"),
     (is_no_coroutine_function, "raised TypeError: "),
 ]
 

@@ -41,7 +41,7 @@ class TestFirst:
     def test_is_interrupted_at_once_by_the_second_ctrl_c(self) -> None:
         """The timer that the first has started rings for nobody by then."""
         program = (
-            "import os, signal\nfrom asgiserver.management import reloader\n"
+            "import os, signal\nfrom asgiserver.django import reloader\n"
             "reloader._INTERRUPT_TIMEOUT = 60\nreloader.enter_first()\nsignal.raise_signal(signal.SIGINT)\n"
             "try:\n    signal.raise_signal(signal.SIGINT)\nexcept KeyboardInterrupt:\n    print('interrupted')\n"
         )

@@ -57,7 +57,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Django's, of a project with static files."""
     given = SimpleNamespace(
         DEBUG=True, ALLOWED_HOSTS=[], FORCE_SCRIPT_NAME=None, SETTINGS_MODULE="mysite.settings",
-        ASGI_APPLICATION="tests.test_runserver.application",
+        ASGI_APPLICATION="tests.django.test_runserver.application",
     )  # fmt: skip
     for module in (runserver, djangos, project):
         monkeypatch.setattr(module, "settings", given)

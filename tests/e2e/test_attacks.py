@@ -100,8 +100,11 @@ class TestAPeer:
             assert (await peer.response()).status == 200
 
     @in_loop
-    async def test_that_drips_line_ends_is_let_go_in_time(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_that_drips_line_ends_is_let_go_in_time(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         # Empty lines before a request mean nothing, and must not keep a connection for ever either (RFC 9112 §2.2).
+        monkeypatch.setattr("asgiserver.wire.closing._LINGERING", 1.0)
         async with serve(hello, first_byte_timeout=0.3, head_timeout=0.3) as server:
             async with connect(server) as peer:
                 began = time.monotonic()

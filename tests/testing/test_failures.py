@@ -82,12 +82,12 @@ class TestTravelling:
     @pytest.mark.parametrize(
         ("error", "words"),
         [
-            (UnpicklableError("this", "that"), "tests.test_failures.UnpicklableError: this and that"),
+            (UnpicklableError("this", "that"), "tests.testing.test_failures.UnpicklableError: this and that"),
             (ValueError(lambda: None), "ValueError: <function"),
             (ValueError("ä" * 100_000), "ValueError: ää"),
-            (PretendingError("x"), "tests.test_failures.PretendingError: x"),
-            (StayingError("x"), "tests.test_failures.StayingError: x"),
-            (WordlessError(lambda: None), "tests.test_failures.WordlessError: <exception str() failed>"),
+            (PretendingError("x"), "tests.testing.test_failures.PretendingError: x"),
+            (StayingError("x"), "tests.testing.test_failures.StayingError: x"),
+            (WordlessError(lambda: None), "tests.testing.test_failures.WordlessError: <exception str() failed>"),
         ],
     )
     def test_what_cannot_travel_is_said_in_words(self, file: Path, error: Exception, words: str) -> None:
@@ -101,4 +101,4 @@ class TestTravelling:
     def test_nor_can_one_whose_class_is_not_there(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         append(file, VanishedError("x"))
         monkeypatch.delattr(f"{__name__}.VanishedError")
-        assert [repr(error) for error, _ in read(file)] == ["RuntimeError('tests.test_failures.VanishedError: x')"]
+        assert [repr(error) for error, _ in read(file)] == ["RuntimeError('tests.testing.test_failures.VanishedError: x')"]
