@@ -101,4 +101,5 @@ class TestTravelling:
     def test_nor_can_one_whose_class_is_not_there(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         append(file, VanishedError("x"))
         monkeypatch.delattr(f"{__name__}.VanishedError")
-        assert [repr(error) for error, _ in read(file)] == ["RuntimeError('tests.testing.test_failures.VanishedError: x')"]
+        words = "tests.testing.test_failures.VanishedError: x"
+        assert [repr(error) for error, _ in read(file)] == [f"RuntimeError({words!r})"]
