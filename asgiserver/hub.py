@@ -22,7 +22,6 @@ from .settings import Settings
 from .wire.connection import HTTPConnection
 from .wire.default_fields import DefaultFields
 from .wire.handshake import check, response_headers
-from .wire.reader import Readers
 
 __all__ = ["Hub"]
 
@@ -54,7 +53,6 @@ class Hub:
     """
 
     clock: Clock
-    reader: Readers
 
     def __init__(
         self,

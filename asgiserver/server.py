@@ -21,7 +21,6 @@ from .loop.clock import LoopClock
 from .loop.reactor import Reactor, install_reactor, loop_of, separate_epoll
 from .settings import PROXY_PEERS, TRUSTED_PEERS, Settings
 from .wire.connection import HTTPFactory
-from .wire.reader import Readers
 
 if TYPE_CHECKING:
     from .asgi.forwarded import Forwarding
@@ -209,7 +208,6 @@ class Server(Hub):
         if loop_of(reactor) is not self._loop:
             raise ReactorError("the reactor that Server was given is on another event loop than the one that serves")
         self.clock = LoopClock(asyncio.get_running_loop())
-        self.reader = Readers(self.settings)
         self._lifespan = Lifespan(self.application, self.settings, logger, self._context)
         await self._lifespan.startup()
         state = self._lifespan.state if self._lifespan.supported else None

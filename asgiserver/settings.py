@@ -128,8 +128,6 @@ class Settings:
     root_path: str = _field("", APPLICATION, "Public path of the application, the scope's root_path; put in front of "
                             "paths that come without it.", metavar="PATH")
 
-    http: str = _field("auto", HTTP, "Parser of requests; auto is httptools where it is installed, else h11.",
-                       choices=("auto", "h11", "httptools"))
     loop: str = _field("auto", HTTP, "Event loop that the server makes; auto is uvloop where it is installed.",
                        choices=("auto", "asyncio", "uvloop"))
     server_name: str = _field("asgiserver", HTTP, "Value of the Server field; empty for none.",

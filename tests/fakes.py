@@ -24,7 +24,6 @@ from asgiserver.errors import RequestError
 from asgiserver.settings import Settings
 from asgiserver.wire.connection import HTTPConnection
 from asgiserver.wire.default_fields import DefaultFields
-from asgiserver.wire.reader import Readers
 
 from .conformance.peer import Turns
 
@@ -245,7 +244,6 @@ class WireHub:
         self.settings = Settings(**settings)
         self.clock = Clock()
         self.fields = fields()
-        self.reader = Readers(self.settings)
         self.keep_alive_timeout = self.settings.keep_alive_timeout
         self.stopping = False
         self.accepting = True

@@ -28,7 +28,6 @@ from ..settings import Settings
 from .closing import ClosingProtocol, Phase
 from .default_fields import DefaultFields
 from .http1 import HTTP1
-from .reader import Readers
 from .response import refusal
 
 __all__ = ["HTTPConnection", "HTTPFactory", "WireHub"]
@@ -54,8 +53,6 @@ class WireHub(Protocol):
     fields: DefaultFields
     keep_alive_timeout: float | None
     stopping: bool
-    #: Makes the readers of requests.
-    reader: Readers
 
     def connection_made(self, connection: HTTPConnection) -> bool:
         """Count a connection; False when it is one too many, which may be aborted already."""

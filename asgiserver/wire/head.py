@@ -1,30 +1,30 @@
-"""What a request's head must be, whichever parser has read it (RFC 9110, RFC 9112).
+"""What a request's head must be, and what it says (RFC 9110, RFC 9112).
 
-Parsers are lenient, each in its own way, and two servers in a row that read the same bytes differently are how
-requests are smuggled. So the raw head passes :func:`check_head` and :func:`check_framing` before a parser sees it, and
-what the parser made of it passes :func:`check_lines` and :func:`request`.
-
-A head without anything that a parser could read in its own way needs none: :func:`plain_request` splits it.
+Two servers in a row that read the same bytes differently are how requests are smuggled. A head without anything that a
+parser could read in its own way needs none: :func:`plain_request` takes it apart. Any other goes to h11, which is
+lenient here and there: so the raw head passes :func:`check_head` and :func:`check_framing` before h11 sees it, and what
+h11 made of it passes :func:`check_lines`. The tests hold each way to what the other reads.
 """
 
 from __future__ import annotations
 
 import re
 
-from ..asgi.interfaces import TCHAR
 from ..asgi.scope import CHUNKED, Request, replace_host
 from ..errors import RequestError
 from .handshake import is_upgrade
 
-__all__ = ["check_fields", "check_framing", "check_head", "check_lines", "plain_request", "request", "tokens"]
+__all__ = ["check_fields", "parsed_request", "plain_request", "tokens"]
 
 # What may stand in a head: printable ASCII, HTAB, CR, LF, and obs-text (RFC 9110 §5.5) without 0x85, which is a line
 # end to Unicode-minded parsers behind us (CVE-2026-44546).
 _ALLOWED = bytes([9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0x85), *range(0x86, 0x100)])
-#: The same without the line ends, which are all that is left of a well-formed head when these are taken out.
-_IN_LINES = bytes(octet for octet in _ALLOWED if octet not in b"\r\n")
-#: A request line that both parsers read alike; the target is in origin-form and has no fragment.
-_plain_line = re.compile(rb'([A-Z]{1,20}) (/[!"$-~]*) HTTP/1\.([01])').fullmatch
+#: A request line without any question: the target is in origin-form and has no fragment.
+_plain_line = re.compile(rb'([A-Z]{1,20}) (/[!"$-~]*) HTTP/1\.([01])(?=\r\n)').match
+#: A field line without any question, as far as it is its own. Names with an underscore are dropped elsewhere.
+_plain_fields = re.compile(
+    rb"\r\n([!#$%&'*+\-.^`|~0-9A-Za-z]++): *+([ -~\x80-\x84\x86-\xff]*+)(?=\r\n)"
+).findall  # fmt: skip
 _FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding):([^\r]*)", re.IGNORECASE)
 _MINOR_VERSION = re.compile(rb"HTTP/1\.[0-9]\Z")
 _VERSION = re.compile(rb"HTTP/[0-9]+(\.[0-9]+)?\Z")
@@ -40,7 +40,8 @@ _FOLDED = "The request has a folded field line."
 #: Makes a named tuple without the function that ``NamedTuple`` writes for it, which takes three times as long.
 _tuple = tuple.__new__
 #: The fields that say what a server has to do with a request.
-_KNOWN = frozenset([b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade"])
+_SPECIAL = frozenset([b"connection", b"content-length", b"expect", b"transfer-encoding", b"upgrade"])
+_KNOWN = _SPECIAL | {b"host"}
 #: The methods of RFC 9110 §9 and RFC 5789, which need no checks; CONNECT is not among them.
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH")}
 
@@ -119,65 +120,83 @@ def check_framing(head: bytes) -> None:
 
 
 def plain_request(head: bytes, limit_count: int) -> Request | None:
-    """Read a whole head by splitting it; None when there is anything in it that a parser has to judge.
+    """Read a whole head in one pass; None when there is anything in it that a parser has to judge.
 
     :param head: from its first byte to the empty line.
     :param limit_count: most field lines.
     :raises RequestError: as of :func:`request`.
     """
-    line, *lines = head[:-4].split(b"\r\n")
-    match = _plain_line(line)
-    # Control characters and other line ends than CRLF are left over too.
-    if match is None or len(lines) > limit_count or head.translate(None, _IN_LINES) != b"\r\n" * (len(lines) + 2):
+    line = _plain_line(head)
+    if line is None:
         return None
-    try:
-        headers = [(name.lower(), value.strip(b" \t")) for name, value in [line.split(b":", 1) for line in lines]]
-    except ValueError:
-        return None  # a line without a colon
-    fields = dict(headers)
-    method, target, minor = match.groups()
-    if b"" in fields or b"transfer-encoding" in fields or method not in _METHODS:
+    fields = _plain_fields(head, line.end())
+    # A line that is not found has something in it that no plain one has, such as a control character or a fold.
+    if len(fields) != head.count(b"\r\n") - 2 or len(fields) > limit_count or b" \r\n" in head:
         return None
-    # A folded line has a space in what would be its name.
-    if b"".join(fields).translate(None, TCHAR):
+    headers = [(name.lower(), value) for name, value in fields]
+    known = dict(headers)
+    if b"transfer-encoding" in known and known[b"transfer-encoding"] != b"chunked":
         return None
-    return _request(method, target, headers, fields, "1.0" if minor == b"0" else "1.1")
-
-
-def request(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], http_version: str) -> Request:
-    """Make a request of a parsed head.
-
-    :param headers: names in lower case.
-    :raises RequestError: 400, 417 or 501.
-    """
-    return _request(method, target, headers, dict(headers), http_version)
-
-
-def _request(
-    method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], fields: dict[bytes, bytes], http_version: str
-) -> Request:
-    if len(fields) == len(headers):
-        known = {name: fields[name] for name in _KNOWN if name in fields}
-    else:
+    method, target, minor = line.groups()
+    http_version = "1.1" if minor == b"1" else "1.0"
+    if len(known) != len(headers):
         known = _joined(headers)
-    if b"_" in b"".join(fields):
+    elif _SPECIAL.isdisjoint(known):
+        # Fast path: a plain GET.
+        text = _METHODS.get(method) or _method(method)
+        _host(known, http_version)
+        return _tuple(Request, (text, target, headers, http_version, 0, minor == b"1", False, False))
+    return _request(method, target, headers, known, http_version)
+
+
+def parsed_request(head: bytes, limit_count: int) -> Request:
+    """Read a whole head by h11, held to what h11 is lax about.
+
+    :param head: from its first byte to the empty line.
+    :param limit_count: most field lines.
+    :raises RequestError: the head is malformed, or asks for what is not supported.
+    """
+    # Few heads are so odd as to need it.
+    import h11
+
+    check_head(head, limit_count)
+    check_framing(head)
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head))
+    connection.receive_data(head)
+    try:
+        event = connection.next_event()
+    except h11.RemoteProtocolError as error:
+        reason = "The request must have one Host." if "Host" in str(error) else "The request's head is malformed."
+        raise RequestError(error.error_status_hint, reason) from error
+    assert isinstance(event, h11.Request)
+    headers = list(event.headers)
+    check_lines(head, headers)
+    version = "1.0" if event.http_version == b"1.0" else "1.1"
+    known = _joined(headers)
+    if any(b"_" in name for name, _ in headers):
         # CGI and WSGI map "-" and "_" to the same variable, so a client could pass off x_real_ip for the x-real-ip that
         # a proxy sets (CVE-2015-0219); Daphne drops such fields too.
         headers = [field for field in headers if b"_" not in field[0]]
-    # First, as an answer to it must not depend on what else is wrong, and on which parser has found that.
+    return _request(event.method, event.target, headers, known, version)
+
+
+def _request(
+    method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], known: dict[bytes, bytes], http_version: str
+) -> Request:
+    """Make a request of a parsed head.
+
+    :param headers: names in lower case.
+    :param known: those of :data:`_KNOWN` among them, maybe with others.
+    """
+    # First, as an answer to it must not depend on what else is wrong.
     body_size = _body_size(known, http_version)
-    text = _METHODS.get(method)
-    if text is None:
-        text = _method(method)
+    text = _METHODS.get(method) or _method(method)
     host = _host(known, http_version)
     if not target.startswith(b"/") or b"#" in target:
         target, authority = _target(method, target)
         if authority is not None and authority != host:
             # RFC 9112 §3.2.2: the authority of an absolute-form target replaces the Host field.
             headers = replace_host(headers, authority)
-    if len(known) == 1 and host is not None:
-        # Fast path: a plain GET.
-        return _tuple(Request, (text, target, headers, http_version, 0, http_version != "1.0", False, False))
     return Request(
         text,
         target,

@@ -13,6 +13,7 @@ from ..asgi.exchange import Exchange
 from ..asgi.interfaces import Headers
 from ..asgi.scope import Addresses, Request
 from ..errors import RequestError
+from .reader import Reader
 from .response import CONTINUE, Framing, delimited, framed, head, size_line
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class HTTP1Stream:
 
     def __init__(self, connection: HTTPConnection) -> None:
         self._connection = connection
-        self._reader = connection.hub.reader()
+        self._reader = Reader(connection.hub.settings)
         self._state = _IDLE
         self._exchange: Exchange | None = None
         self._request: Request | None = None

@@ -1,63 +1,28 @@
-"""Reading requests off a connection: what both readers share, which is everything but the parser of heads.
+"""Reading requests off a connection.
 
-A reader only reads: :mod:`asgiserver.wire.response` writes for all of them. Its interface is four names: ``feed``
-bytes, take the ``next_event``, see how much is ``buffered``, and ``take_rest`` when the connection stops being HTTP.
+A reader only reads: :mod:`.response` writes. Its interface is four names: ``feed`` bytes, take the ``next_event``, see
+how much is ``buffered``, and ``take_rest`` when the connection stops being HTTP.
 
-A head is cut out whole and held to its limits here. A plain one is split; a parser gets any other one whole, and
-nothing else. Nothing of a request is kept for the next one. Bodies are framed by :mod:`.body` whichever way the head
-was read.
+A head is cut out whole and held to its limits here, taken apart by :mod:`.head`; its body is framed by :mod:`.body`.
+Nothing of a request is kept for the next one.
 """
 
 from __future__ import annotations
 
 from ..asgi.interfaces import TCHAR
 from ..asgi.scope import CHUNKED, Request
-from ..errors import RequestError, SettingsError
+from ..errors import RequestError
 from ..settings import Settings
 from .body import Body, ChunkedBody, Event, LengthBody
-from .head import plain_request
+from .head import parsed_request, plain_request
 
-__all__ = ["Reader", "Readers", "reader_class"]
+__all__ = ["Reader"]
 
 #: Most empty lines before a request line. RFC 9112 §2.2 asks to ignore at least one.
 _MOST_EMPTY_LINES = 8
 
 #: The first byte of what a TLS client sends (RFC 8446 §5.1); no request begins with it.
 _TLS_HANDSHAKE = 22
-
-
-class Readers:
-    """Makes the readers of a server's connections.
-
-    :param settings: for the kind of reader, and the limits of a head.
-    :raises SettingsError: as of :func:`reader_class`.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._kind = reader_class(settings.http)
-        self._settings = settings
-
-    def __call__(self) -> Reader:
-        """One for a connection of its own."""
-        return self._kind(self._settings)
-
-
-def reader_class(name: str) -> type[Reader]:
-    """The reader that the setting ``http`` names; ``auto`` is httptools where it is installed.
-
-    :raises SettingsError: httptools was asked for and is not installed.
-    """
-    if name != "h11":
-        try:
-            from .httptools_reader import HttptoolsReader
-
-            return HttptoolsReader
-        except ImportError:
-            if name == "httptools":
-                raise SettingsError("http: httptools is not installed: install asgiserver[standard]") from None
-    from .h11_reader import H11Reader
-
-    return H11Reader
 
 
 class Reader:
@@ -134,19 +99,13 @@ class Reader:
         self._data, self._at, self.buffered = b"", 0, 0
         return rest
 
-    def _parse(self, head: bytes) -> Request:
-        """Read a whole head, from its first byte to the empty line, and no more.
-
-        :raises RequestError: the head is malformed, or asks for what is not supported.
-        """
-        raise NotImplementedError
-
     def _next_head(self) -> Request | Event:
         head = self._take_head()
         if head is None:
             return Event.NEED_DATA
         settings = self._settings
-        read = plain_request(head, settings.limit_head_count) or self._parse(head)
+        limit = settings.limit_head_count
+        read = plain_request(head, limit) or parsed_request(head, limit)
         size = read.body_size
         if size == CHUNKED:
             self._body = ChunkedBody(settings.limit_head_size, settings.limit_head_count)
