@@ -173,20 +173,16 @@ def _hold_standard_descriptors() -> None:
 def expanded(args: Sequence[str]) -> list[str]:
     """``args`` with the abbreviations that Daphne understands written out.
 
-    argparse takes any unambiguous prefix, and ``--unix`` or ``--access`` are no longer unambiguous here. ``--http`` is
-    ours with a parser's name and Daphne's ``--http-timeout`` with a number.
+    argparse takes any unambiguous prefix, and ``--unix`` or ``--access`` are no longer unambiguous here.
     """
     plain = list(args)
     end = plain.index("--") if "--" in plain else len(plain)
-    return [_expanded(arg, after) for arg, after in zip(plain[:end], [*plain[1:], ""], strict=False)] + plain[end:]
+    return [*map(_expanded, plain[:end]), *plain[end:]]
 
 
-def _expanded(arg: str, after: str) -> str:
+def _expanded(arg: str) -> str:
     name, equals, value = arg.partition("=")
     if not name.startswith("--") or name in DAPHNE_FLAGS:
-        return arg
-    if name == "--http" and not (value if equals else after).replace(".", "", 1).isdecimal():
-        # A flag of ours; with a number it is what Daphne understands by it.
         return arg
     meant = [flag for flag in DAPHNE_FLAGS if flag.startswith(name)]
     return f"{meant[0]}{equals}{value}" if len(meant) == 1 else arg

@@ -27,7 +27,6 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "ssl_certfile": ("c.pem", "c.pem"),
     "ssl_keyfile": ("k.pem", "k.pem"),
     "interface": ("wsgi", "wsgi"),
-    "http": ("h11", "h11"),
     "loop": ("asyncio", "asyncio"),
     "factory": (None, True),
     "app_dir": ("site", "site"),

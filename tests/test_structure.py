@@ -50,7 +50,6 @@ TESTED_IN = {
     "asgiserver/testing/places.py": "tests/e2e/test_live_server.py",
     "asgiserver/testing/process.py": "tests/e2e/test_server_process.py",
     "asgiserver/transport/unix.py": "tests/e2e/test_endpoints.py",
-    "asgiserver/wire/h11_reader.py": "tests/wire/test_reader.py",
     "asgiserver/wire/http1_stream.py": "tests/wire/test_http1.py",
     "asgiserver/wsgi/answer.py": "tests/wsgi/test_wsgi.py",
     "asgiserver/wsgi/bridge.py": "tests/wsgi/test_wsgi.py",

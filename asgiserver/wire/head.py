@@ -14,7 +14,10 @@ from ..asgi.scope import CHUNKED, Request, replace_host
 from ..errors import RequestError
 from .handshake import is_upgrade
 
-__all__ = ["check_fields", "parsed_request", "plain_request", "tokens"]
+__all__ = [
+    "check_fields", "check_framing", "check_head", "check_lines", "parsed_request", "plain_request", "request",
+    "tokens",
+]  # fmt: skip
 
 # What may stand in a head: printable ASCII, HTAB, CR, LF, and obs-text (RFC 9110 §5.5) without 0x85, which is a line
 # end to Unicode-minded parsers behind us (CVE-2026-44546).
@@ -23,12 +26,13 @@ _ALLOWED = bytes([9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0x85), *range(0x86
 _plain_line = re.compile(rb'([A-Z]{1,20}) (/[!"$-~]*) HTTP/1\.([01])(?=\r\n)').match
 #: A field line without any question, as far as it is its own. Names with an underscore are dropped elsewhere.
 _plain_fields = re.compile(
-    rb"\r\n([!#$%&'*+\-.^`|~0-9A-Za-z]++): *+([ -~\x80-\x84\x86-\xff]*+)(?=\r\n)"
+    rb"\r\n([!#$%&'*+\-.^`|~0-9A-Za-z]++): *+([ -~\x80-\x84\x86-\xff]*+)(?<! )(?=\r\n)"
 ).findall  # fmt: skip
 _FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding):([^\r]*)", re.IGNORECASE)
 _MINOR_VERSION = re.compile(rb"HTTP/1\.[0-9]\Z")
 _VERSION = re.compile(rb"HTTP/[0-9]+(\.[0-9]+)?\Z")
-_AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?\Z")
+#: True for ``host`` or ``host:port`` (RFC 9110 §7.2).
+_is_authority = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?\Z").match
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)\Z", re.IGNORECASE)
 #: Most bytes of a method; the longest that is registered has 17.
 _METHOD_SIZE = 64
@@ -131,22 +135,26 @@ def plain_request(head: bytes, limit_count: int) -> Request | None:
         return None
     fields = _plain_fields(head, line.end())
     # A line that is not found has something in it that no plain one has, such as a control character or a fold.
-    if len(fields) != head.count(b"\r\n") - 2 or len(fields) > limit_count or b" \r\n" in head:
+    if len(fields) != head.count(b"\n") - 2 or len(fields) > limit_count:
         return None
     headers = [(name.lower(), value) for name, value in fields]
     known = dict(headers)
     if b"transfer-encoding" in known and known[b"transfer-encoding"] != b"chunked":
         return None
-    method, target, minor = line.groups()
+    name, target, minor = line.groups()
+    method = _METHODS.get(name)
+    if method is None:
+        return None
     http_version = "1.1" if minor == b"1" else "1.0"
     if len(known) != len(headers):
         known = _joined(headers)
     elif _SPECIAL.isdisjoint(known):
         # Fast path: a plain GET.
-        text = _METHODS.get(method) or _method(method)
-        _host(known, http_version)
-        return _tuple(Request, (text, target, headers, http_version, 0, minor == b"1", False, False))
-    return _request(method, target, headers, known, http_version)
+        host = known.get(b"host")
+        if host is None or not _is_authority(host):
+            _host(known, http_version)
+        return _tuple(Request, (method, target, headers, http_version, 0, minor == b"1", False, False))
+    return _request(name, target, headers, known, http_version)
 
 
 def parsed_request(head: bytes, limit_count: int) -> Request:
@@ -171,21 +179,27 @@ def parsed_request(head: bytes, limit_count: int) -> Request:
     assert isinstance(event, h11.Request)
     headers = list(event.headers)
     check_lines(head, headers)
-    version = "1.0" if event.http_version == b"1.0" else "1.1"
-    known = _joined(headers)
-    if any(b"_" in name for name, _ in headers):
-        # CGI and WSGI map "-" and "_" to the same variable, so a client could pass off x_real_ip for the x-real-ip that
-        # a proxy sets (CVE-2015-0219); Daphne drops such fields too.
-        headers = [field for field in headers if b"_" not in field[0]]
-    return _request(event.method, event.target, headers, known, version)
+    return request(event.method, event.target, headers, "1.0" if event.http_version == b"1.0" else "1.1")
+
+
+def request(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], http_version: str) -> Request:
+    """Make a request of a parsed head, without the fields whose names have an underscore.
+
+    CGI and WSGI map "-" and "_" to the same variable, so a client could pass off x_real_ip for the x-real-ip that a
+    proxy sets (CVE-2015-0219); Daphne drops such fields too.
+
+    :param headers: names in lower case.
+    :raises RequestError: 400, 417 or 501.
+    """
+    kept = [field for field in headers if b"_" not in field[0]]
+    return _request(method, target, kept, _joined(headers), http_version)
 
 
 def _request(
     method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], known: dict[bytes, bytes], http_version: str
 ) -> Request:
-    """Make a request of a parsed head.
+    """Make a request of fields that may stay.
 
-    :param headers: names in lower case.
     :param known: those of :data:`_KNOWN` among them, maybe with others.
     """
     # First, as an answer to it must not depend on what else is wrong.
@@ -246,11 +260,6 @@ def _host(known: dict[bytes, bytes], http_version: str) -> bytes | None:
     elif not _is_authority(host):
         raise RequestError(400, "The request's Host is not valid.")
     return host
-
-
-def _is_authority(value: bytes) -> bool:
-    """True for ``host`` or ``host:port`` (RFC 9110 §7.2)."""
-    return _AUTHORITY.match(value) is not None
 
 
 def _target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:

@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--servers", metavar="NAME[,NAME]", help="only these servers")
     parser.add_argument(
         "--also", action="append", default=[], metavar="NAME=PATH",
-        help="one more server: asgiserver as it is in the checkout PATH, with httptools and uvloop, on the "
+        help="one more server: asgiserver as it is in the checkout PATH, with uvloop, on the "
         "applications of this one; a change is measured by turns with what was before it; may be given several times",
     )
     parser.add_argument("--connections", type=int, metavar="N", help="of the load varied, 1 to 1000 (default: 32)")

@@ -114,7 +114,7 @@ def _asgiserver(*more: str) -> Callable[[Order], list[str]]:
     return arguments
 
 
-_FASTEST = _asgiserver("--http", "httptools", "--loop", "uvloop")
+_FASTEST = _asgiserver("--loop", "uvloop")
 
 
 def _uvicorn(*more: str) -> Callable[[Order], list[str]]:
@@ -179,14 +179,9 @@ def _h2corn(order: Order) -> list[str]:
 SERVERS = {
     kind.name: kind
     for kind in (
-        ServerKind(
-            "asgiserver", ("asgiserver", "httptools", "uvloop"), _FASTEST, ("--http", "--loop"),
-        ),
-        ServerKind("asgiserver-tcp", ("asgiserver", "httptools", "uvloop"), _FASTEST, tcp_in="unix"),
-        ServerKind(
-            "asgiserver-h11", ("asgiserver", "h11"),
-            _asgiserver("--http", "h11", "--loop", "asyncio"), ("--http", "--loop"),
-        ),
+        ServerKind("asgiserver", ("asgiserver", "uvloop"), _FASTEST, ("--loop",)),
+        ServerKind("asgiserver-tcp", ("asgiserver", "uvloop"), _FASTEST, tcp_in="unix"),
+        ServerKind("asgiserver-asyncio", ("asgiserver",), _asgiserver("--loop", "asyncio"), ("--loop",)),
         ServerKind("uvicorn", ("uvicorn", "httptools", "uvloop", "websockets"), _uvicorn()),
         ServerKind("uvicorn-h11", ("uvicorn", "h11", "websockets"), _uvicorn("--http", "h11", "--loop", "asyncio")),
         ServerKind("granian", ("granian", "uvloop"), _granian),
@@ -199,10 +194,10 @@ SERVERS = {
 
 
 def other_checkout(name: str, folder: Path) -> ServerKind:
-    """This server as it is in another checkout, with httptools and uvloop.
+    """This server as it is in another checkout, with uvloop.
 
     :raises ValueError: the name is none, or that of another server.
     """
     if not re.fullmatch(r"[a-z0-9.-]+", name) or name in SERVERS:
         raise ValueError(f"{name!r} is no new name of small letters, digits, dots and dashes")
-    return ServerKind(name, ("asgiserver", "httptools", "uvloop"), _FASTEST, checkout=folder.resolve())
+    return ServerKind(name, ("asgiserver", "uvloop"), _FASTEST, checkout=folder.resolve())

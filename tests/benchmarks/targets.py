@@ -28,7 +28,7 @@ class Target:
 
 TARGETS = (
     Target("varied", 0.90), Target("varied", 0.75, against="uvicorn"),
-    Target("varied", 0.50, "asgiserver-h11", "uvicorn-h11"),
+    Target("varied", 0.50, "asgiserver-asyncio", "uvicorn-h11"),
     Target("page", 0.90), Target("page", 0.75, against="uvicorn"),
     Target("json", 0.90), Target("json", 0.75, against="uvicorn"),
     Target("one", 0.80), Target("unix", 0.90), Target("unix", 1.05, against="asgiserver-tcp"),

@@ -139,17 +139,17 @@ class TestTargets:
         assert reached(Target("get", 0.75), found) == 0.75
 
     def test_against_a_named_peer(self) -> None:
-        found = table(asgiserver_h11=[55.0], uvicorn_h11=[100.0], granian=[20.0])
-        assert reached(Target("get", 0.6, "asgiserver-h11", "uvicorn-h11"), found) == 0.55
+        found = table(asgiserver_asyncio=[55.0], uvicorn_h11=[100.0], granian=[20.0])
+        assert reached(Target("get", 0.6, "asgiserver-asyncio", "uvicorn-h11"), found) == 0.55
 
     def test_verdicts(self) -> None:
-        text = verdicts([table(asgiserver=[15.0], asgiserver_h11=[70.0], uvicorn_h11=[100.0], granian=[20.0])])
+        text = verdicts([table(asgiserver=[15.0], asgiserver_asyncio=[70.0], uvicorn_h11=[100.0], granian=[20.0])])
         assert "asgiserver / best peer | 0.85 | 0.75 | met |" in text
-        servers = {"asgiserver": [15.0], "asgiserver_h11": [70.0], "uvicorn_h11": [100.0], "granian": [16.0]}
+        servers = {"asgiserver": [15.0], "asgiserver_asyncio": [70.0], "uvicorn_h11": [100.0], "granian": [16.0]}
         text = verdicts(summary(records("varied", **servers)))
         assert "asgiserver / best peer | 0.90 | 0.94 | **missed** |" in text
         assert "asgiserver / uvicorn | 0.75 | – | unknown |" in text
-        assert "asgiserver-h11 / uvicorn-h11 | 0.50 | 0.70 | **missed** |" in text
+        assert "asgiserver-asyncio / uvicorn-h11 | 0.50 | 0.70 | **missed** |" in text
 
     def test_a_unix_socket_against_our_own_tcp(self) -> None:
         found = summary(records("unix", asgiserver=[21.0], asgiserver_tcp=[20.0], uvicorn=[42.0]))

@@ -27,7 +27,7 @@ from tests.programs import require
 from .server import DEADLINE, ROOT, environment
 
 #: One server that is there wherever the tests are.
-SERVER = "asgiserver-h11"
+SERVER = "asgiserver-asyncio"
 
 
 def run(loads: str, folder: Path) -> tuple[list[dict[str, Any]], str]:
@@ -81,7 +81,7 @@ def test_what_wrk_does(tmp_path: Path) -> None:
         for values in record["slices"]:
             add_up(values)
         assert record["values"]["rate"] > 100
-    assert "asgiserver-h11 / uvicorn-h11 | 0.50 | – | unknown |" in report
+    assert "asgiserver-asyncio / uvicorn-h11 | 0.50 | – | unknown |" in report
 
 
 class Recorder(socketserver.StreamRequestHandler):

@@ -54,13 +54,11 @@ def patient(**settings: Any) -> Any:
 
 
 class TestIdleConnections:
-    @pytest.mark.parametrize("parser", ["h11", "httptools"])
     @pytest.mark.parametrize("loop", COMMANDS)
-    def test_their_next_request_is_answered_and_the_last(self, folder: Path, loop: str, parser: str) -> None:
+    def test_their_next_request_is_answered_and_the_last(self, folder: Path, loop: str) -> None:
         """Also those that have not sent anything yet, or only the beginning of a head."""
-        for needed in {loop, parser} & {"uvloop", "httptools"}:
-            pytest.importorskip(needed)
-        args = ("--graceful-idle", "60", "--graceful-timeout", "60", "--http", parser)
+        pytest.importorskip(loop)
+        args = ("--graceful-idle", "60", "--graceful-timeout", "60")
         with (
             serving(folder, *args, command=COMMANDS[loop]) as server,
             open_connection(server) as used,

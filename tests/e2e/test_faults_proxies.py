@@ -225,12 +225,11 @@ class Recorder:
 
 
 class TestOptions:
-    @pytest.mark.parametrize("http", ["h11", "httptools"])
     @in_loop
-    async def test_of_the_whole_server_have_no_path_that_a_prefix_belongs_to(self, http: str) -> None:
+    async def test_of_the_whole_server_have_no_path_that_a_prefix_belongs_to(self) -> None:
         """C2: ``OPTIONS *``."""
         application = Recorder()
-        async with serve(application, root_path="/shop", http=http) as server, connect(server) as peer:
+        async with serve(application, root_path="/shop") as server, connect(server) as peer:
             for target in ("*", "/x", "/shop/x"):
                 assert (await peer.request("OPTIONS", target)).status == 200
         assert [(scope["path"], scope["raw_path"]) for scope in application.scopes] == [
@@ -239,10 +238,9 @@ class TestOptions:
 
 
 class TestExtensions:
-    @pytest.mark.parametrize("http", ["h11", "httptools"])
     @pytest.mark.parametrize("kind", ["http", "websocket"])
     @in_loop
-    async def test_what_one_request_writes_into_them_no_other_sees(self, kind: str, http: str) -> None:
+    async def test_what_one_request_writes_into_them_no_other_sees(self, kind: str) -> None:
         """C11."""
         seen: list[Any] = []
 
@@ -253,7 +251,7 @@ class TestExtensions:
                 value["user"] = "grace"
             await Recorder()(scope, receive, send)
 
-        async with serve(application, http=http) as server:
+        async with serve(application) as server:
             for _ in range(2):
                 host, port = server.listening_addresses[0]
                 if kind == "websocket":
@@ -379,11 +377,10 @@ class TestPROXYHeader:
 
     ENDPOINT = {"port": None, "endpoints": ("haproxy:tcp:0:interface=127.0.0.1",)}
 
-    @pytest.mark.parametrize("http", ["h11", "httptools"])
     @in_loop
-    async def test_fields_of_the_machine_that_has_connected_are_read(self, http: str) -> None:
+    async def test_fields_of_the_machine_that_has_connected_are_read(self) -> None:
         application = Recorder()
-        async with serve(application, proxy_headers=True, http=http, **self.ENDPOINT) as server:
+        async with serve(application, proxy_headers=True, **self.ENDPOINT) as server:
             for head, field, seen in (
                 (V1, "X-Forwarded-Proto: https", (CLIENT, SERVER, "https")),
                 (V1, "Forwarded: proto=https", (CLIENT, SERVER, "https")),

@@ -46,19 +46,19 @@ def seconds_of_a_get(port: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("kind", "loop", "parser"),
+    ("kind", "loop"),
     [
-        ("fragments", "asyncio", "httptools"),
-        ("fragments", "uvloop", "h11"),
-        ("texts", "asyncio", "h11"),
-        ("chunks", "asyncio", "httptools"),
-        ("chunks", "uvloop", "h11"),
+        ("fragments", "asyncio"),
+        ("fragments", "uvloop"),
+        ("texts", "asyncio"),
+        ("chunks", "asyncio"),
+        ("chunks", "uvloop"),
     ],
 )
-def test_others_are_served_and_the_server_stops(kind: str, loop: str, parser: str) -> None:
+def test_others_are_served_and_the_server_stops(kind: str, loop: str) -> None:
     """D1."""
     pytest.importorskip("uvloop")
-    options = "-p", "0", "--loop", loop, "--http", parser, "--graceful-timeout", "1"
+    options = "-p", "0", "--loop", loop, "--graceful-timeout", "1"
     with ServerProcess(APPLICATION, *options) as server, flood(server.url, kind):
         waits = [seconds_of_a_get(server.port) for _ in range(7)]
         begun = time.monotonic()
@@ -70,16 +70,14 @@ def test_others_are_served_and_the_server_stops(kind: str, loop: str, parser: st
     assert server.returncode == 0
 
 
-PARSERS = pytest.mark.parametrize("parser", ["h11", "httptools"])
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-@PARSERS
 @in_loop
-async def test_empty_lines_without_end(parser: str) -> None:
+async def test_empty_lines_without_end() -> None:
     """D7. Before the first request, and between two."""
-    async with serve(application, http=parser) as server:
+    async with serve(application) as server:
         for before in (b"", GET):
             async with connect(server) as peer:
                 await peer.send(before + b"\r\n" * 8 + GET)
@@ -91,11 +89,10 @@ async def test_empty_lines_without_end(parser: str) -> None:
                 assert await peer.read_rest() == b""
 
 
-@PARSERS
 @in_loop
-async def test_a_tab_beside_the_coding(parser: str) -> None:
+async def test_a_tab_beside_the_coding() -> None:
     """C16."""
-    async with serve(application, http=parser) as server:
+    async with serve(application) as server:
         for value in (b"chunked\t", b"\tchunked"):
             async with connect(server) as peer:
                 await peer.send(CHUNKED.replace(b" chunked", value) + b"0\r\n\r\n" + GET)
@@ -103,11 +100,10 @@ async def test_a_tab_beside_the_coding(parser: str) -> None:
                 assert await peer.read_rest() == b""
 
 
-@PARSERS
 @in_loop
-async def test_chunk_extensions(parser: str) -> None:
+async def test_chunk_extensions() -> None:
     """C19."""
-    async with serve(application, http=parser) as server:
+    async with serve(application) as server:
         for extension, status in ((b";a=b;c", 200), (b';a="b;"', 200), (b";", 400), (b";bad[=x", 400)):
             async with connect(server) as peer:
                 await peer.send(CHUNKED + b"5" + extension + b"\r\nhello\r\n0\r\n\r\n")

@@ -49,11 +49,11 @@ def serving(*options: str, name: str = "application", env: dict[str, str] | None
     return ServerProcess("--interface", "wsgi", *bind, *options, f"{SITES}:{name}", env=threads)
 
 
-@pytest.fixture(scope="module", params=[("h11", "asyncio"), ("httptools", "uvloop")], ids="-".join)
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
 def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
-    parser, loop = request.param
+    loop = request.param
     pytest.importorskip(loop)
-    with serving("--http", parser, "--loop", loop) as started:
+    with serving("--loop", loop) as started:
         yield started
 
 

@@ -56,11 +56,10 @@ class TestCutOff:
     ]
 
     @pytest.mark.parametrize(("request_", "length", "reset", "how"), CASES)
-    @pytest.mark.parametrize("reader", ["h11", "httptools"])
     def test_by_a_reset_only_where_it_would_look_whole(
-        self, request_: bytes, length: int | None, reset: bool, how: str, reader: str
+        self, request_: bytes, length: int | None, reset: bool, how: str
     ) -> None:
-        hub, connection, transport = connected(http_timeout=3, http=reader)
+        hub, connection, transport = connected(http_timeout=3)
         connection.dataReceived(request_)
         begin_response(hub, length)
         if how == "too old":
@@ -286,13 +285,12 @@ class TestKernel:
 class TestRequestRate:
     """D6. The least rate of a request's body."""
 
-    @pytest.mark.parametrize("reader", ["h11", "httptools"])
     @pytest.mark.parametrize("request_", [POST, CHUNKED])
     def test_a_slower_one_is_answered_408(
-        self, reader: str, request_: bytes, caplog: pytest.LogCaptureFixture
+        self, request_: bytes, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, "asgiserver")
-        hub, connection, transport = connected(http=reader)
+        hub, connection, transport = connected()
         connection.dataReceived(request_)
         piece = b"a\r\n0123456789\r\n" if request_ is CHUNKED else b"0123456789"
         for _ in range(2):
@@ -491,16 +489,15 @@ class TestPlainOnTLS:
         connection.dataReceived(b"x" * 1000)
         assert hub.requests == []
 
-    @pytest.mark.parametrize("reader", ["h11", "httptools"])
     @pytest.mark.parametrize("parts", [1, 5])
-    def test_tls_on_a_plain_port_is_named_as_that(self, reader: str, parts: int) -> None:
+    def test_tls_on_a_plain_port_is_named_as_that(self, parts: int) -> None:
         refused: list[str] = []
 
         class Refusing(WireHub):
             def request_refused(self, request: Any, addresses: Any, error: RequestError) -> None:
                 refused.append(error.reason)
 
-        hub = Refusing(http=reader)
+        hub = Refusing()
         connection, transport = hub.connect(FakeSocket())
         hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500)
         size = len(hello) // parts + 1

@@ -173,7 +173,6 @@ UPGRADE = (
     b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 CHUNKS = {"plain": b"1\r\n*\r\n", "extended": b"1;a=b\r\n*\r\n"}
-READERS = pytest.mark.parametrize("http", ["h11", "httptools"])
 
 
 def next_turn(hub: WireHub) -> None:
@@ -209,11 +208,10 @@ class Wire:
 
 
 class TestBodies:
-    @READERS
     @pytest.mark.parametrize("chunk", CHUNKS.values(), ids=CHUNKS)
-    def test_tiny_chunks_take_many_turns(self, http: str, chunk: bytes) -> None:
+    def test_tiny_chunks_take_many_turns(self, chunk: bytes) -> None:
         """D1."""
-        wire = Wire(http=http, request_buffer_size=1 << 20)
+        wire = Wire(request_buffer_size=1 << 20)
         wire.connection.dataReceived(HEAD + chunk * 5000 + b"0\r\n\r\n" + NEXT)
         sizes = [len(wire.body)]
         while not wire.transport.reading:

@@ -1,4 +1,4 @@
-"""That both readers read the same: a table of requests, and what Hypothesis makes of requests by changing them."""
+"""That heads are read alike with and without h11: a table, and what Hypothesis makes of requests by changing them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 from asgiserver.asgi.scope import Request
 from asgiserver.errors import RequestError
 from asgiserver.settings import Settings
-from asgiserver.wire import reader
 from asgiserver.wire.body import Event
 from asgiserver.wire.head import plain_request
-from asgiserver.wire.reader import Reader, reader_class
-
-pytest.importorskip("httptools")
+from asgiserver.wire.reader import Reader
+from tests.wire.test_reader import H11Reader
 
 Outcome = list[object]
 
@@ -24,9 +22,8 @@ Outcome = list[object]
 LIMITS = Settings(limit_head_size=4096, limit_head_count=20, limit_target_size=512)
 
 
-def outcome(name: str, data: bytes) -> Outcome:
+def outcome(made: Reader, data: bytes) -> Outcome:
     """Every request and body in ``data`` and where each ends, and at last NEED_DATA or the status of a refusal."""
-    made: Reader = reader_class(name)(LIMITS)
     made.feed(data)
     found: Outcome = []
     while True:
@@ -40,13 +37,9 @@ def outcome(name: str, data: bytes) -> Outcome:
 
 
 def same(data: bytes) -> Outcome:
-    """What both readers make of ``data``, and their parsers of any head that is split without one."""
-    expected = outcome("h11", data)
-    assert outcome("httptools", data) == expected
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reader, "plain_request", lambda *_: None)
-        for name in ("h11", "httptools"):
-            assert outcome(name, data) == expected
+    """What is made of ``data`` when plain heads are taken apart, which is what h11 makes of all heads."""
+    expected = outcome(Reader(LIMITS), data)
+    assert outcome(H11Reader(LIMITS), data) == expected
     return expected
 
 
@@ -132,11 +125,6 @@ def test_usual_heads_need_no_parser(head: bytes) -> None:
     assert plain_request(head, 20) is not None
 
 
-def test_the_two_are_not_the_same_parser() -> None:
-    assert reader_class("h11") is not reader_class("httptools")
-    assert reader_class("auto") is reader_class("httptools")
-
-
 TOKEN = st.from_regex(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,12}", fullmatch=True)
 VALUE = st.from_regex(rb"[\t -~\x80-\xff]{0,30}", fullmatch=True)
 FIELD = st.one_of(
@@ -189,7 +177,7 @@ VALUES = [
     ("name", "value", "expected"), [(name, *case) for name, cases in VALUES for case in cases]
 )
 def test_white_space_and_lists_in_values(name: bytes, value: bytes, expected: object) -> None:
-    """C16. Both readers refuse a tab in a Transfer-Encoding, and agree about all others."""
+    """C16. Both ways refuse a tab in a Transfer-Encoding, and agree about all others."""
     host = b"" if name == b"host" else HOST
     length = b"content-length: 1\r\n" if name == b"expect" else b""
     first, *_ = same(b"POST / HTTP/1.1\r\n" + host + length + name + b":" + value + b"\r\n\r\n")
