@@ -7,8 +7,35 @@ import socket
 from typing import Any, cast
 
 from twisted.internet import tcp, unix
+from twisted.internet.address import UNIXAddress
 
-__all__ = ["UNIXPort"]
+from .tcp import TCPTransport
+
+__all__ = ["UNIXPort", "UNIXTransport"]
+
+
+class UNIXTransport(TCPTransport):
+    """A connection over a unix socket: all of TCP's but the addresses.
+
+    Twisted's own can pass descriptors on, and for that reads and writes in another way, which nothing here asks for.
+    """
+
+    def __init__(
+        self, skt: socket.socket, protocol: Any, client: bytes | str, server: UNIXPort, sessionno: int, reactor: Any
+    ) -> None:
+        self._name = client or None
+        super().__init__(skt, protocol, ("", 0), server, sessionno, reactor)
+
+    def getHost(self) -> UNIXAddress:  # type: ignore[override]  # noqa: N802 - Twisted's name
+        """The path that was connected to."""
+        return UNIXAddress(self.socket.getsockname())
+
+    def getPeer(self) -> UNIXAddress:  # noqa: N802 - Twisted's name
+        """The client's path, which hardly any has."""
+        return UNIXAddress(self._name)
+
+    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: N802 - Twisted's name
+        """There is no delay here."""
 
 
 class UNIXPort(unix.Port):
@@ -18,6 +45,8 @@ class UNIXPort(unix.Port):
     the path when it ends, whosever file is there by then. This one leaves the file system alone.
     """
 
+    transport: Any = UNIXTransport
+    recent_host: object = None
     # Closing this copy must not end the listening of other copies, as a shutdown would.
     _shouldShutdown = False  # noqa: N815
 
