@@ -150,8 +150,8 @@ class Exchange(ABC):
         :raises ApplicationError: the message is malformed or does not fit; nothing of it was sent.
         :raises ClientDisconnected: the peer has left, and the application does not listen for that.
         """
-        output = self.stream.output
-        late = output.congested or self.state is _GONE or self.state is _COMPLETE
+        output, state = self.stream.output, self.state
+        late = output.congested or state is _GONE or state is _COMPLETE
         if late:
             await self._handle_late_reply(message, output)
             return

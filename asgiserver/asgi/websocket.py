@@ -151,7 +151,7 @@ class WebSocketExchange(Exchange):
         self._received += len(data)
         if self.state is _OPEN:
             # Any byte shows that the peer is alive.
-            deadlines = self.deadlines
+            deadlines = self._deadlines or self.deadlines
             deadlines.clear(_PONG)
             deadlines.set(_PING, self.settings.ping_interval, self._silent)
         assert self._engine is not None
@@ -229,14 +229,12 @@ class WebSocketExchange(Exchange):
 
     def take_reply(self, reply: Any) -> None:
         """Take a parsed message of the application (ASGI WebSocket)."""
-        if self.state is _OPEN and (type(reply) is SendText or type(reply) is SendBytes):
-            # By far the most; a match takes several times as long to find them.
+        kind = type(reply)
+        if self.state is _OPEN and (kind is SendText or kind is SendBytes):
+            # Fast path: messages, which a match takes longer to find.
             assert self._engine is not None
-            payload: str | bytes = reply[0]
-            if isinstance(payload, str):
-                self._engine.send_message(payload.encode(), text=True)
-            else:
-                self._engine.send_message(payload, text=False)
+            text = kind is SendText
+            self._engine.send_message(reply[0].encode() if text else reply[0], text=text)
             return
         match self.state, reply:
             case State.OPEN, Close(code, reason, error):
