@@ -247,6 +247,15 @@ class TestOurTLSBehindAHeader:
             await until(lambda: not server.connections)
 
     @in_loop
+    async def test_one_connection_too_many_is_told_so_within_tls(self, certificate: Certificate) -> None:
+        settings = certificate.settings
+        async with serve(Teller(), limit_connections=1, **settings) as server, connect(server), connect(server) as peer:
+            await peer.send(V1)
+            await encrypted(peer, certificate)
+            assert (await peer.response()).status == 503
+            assert await peer.closed()
+
+    @in_loop
     async def test_a_peer_that_leaves_within_the_header_is_forgotten(self, certificate: Certificate) -> None:
         async with serve(Teller(), **certificate.settings) as server:
             for sent in (b"", V1[:9], V1, V1 + b"\x16\x03\x01"):
