@@ -98,8 +98,8 @@ class Settings:
     backlog: int = _field(2048, BIND, "Connections that the kernel keeps until they are accepted.", minimum=1,
                           maximum=65535)
 
-    ssl_certfile: str | None = _field(None, TLS, "Certificate chain in PEM; serves TLS on the host and port.",
-                                      metavar="PATH")
+    ssl_certfile: str | None = _field(None, TLS, "Certificate chain in PEM; serves TLS on the host and port, and on "
+                                      "haproxy:tcp: and haproxy:tcp6: endpoints.", metavar="PATH")
     ssl_keyfile: str | None = _field(None, TLS, "Private key in PEM; by default looked for in the certificate's file.",
                                      metavar="PATH")
 

@@ -2,8 +2,8 @@
 
 Where it can, asgiserver makes the socket itself and hands Twisted one that listens already: then errors, permissions
 and stale files are ours, and Twisted is left with accepting. That goes for host and port, unix sockets, descriptors,
-and the descriptions ``unix:``, ``fd:`` and ``systemd:``; ``haproxy:`` wraps whatever follows it. Every other
-description is Twisted's, its plugins included.
+and the descriptions ``unix:``, ``fd:`` and ``systemd:``. Every other description is Twisted's, its plugins included.
+With ``haproxy:`` in front of one of our own, or of Twisted's for TCP, connections begin with a PROXY header.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, succeed
@@ -32,6 +32,9 @@ from ..transport.tcp import TCPPort
 from . import sockets
 from .accepting import watch
 
+if TYPE_CHECKING:
+    from ..asgi.forwarded import TrustedPeers
+
 __all__ = ["Listener", "listen"]
 
 #: Which positional argument of Twisted's descriptions, counted from the prefix, is the backlog.
@@ -39,6 +42,12 @@ _BACKLOG_POSITION = {"tcp": 3, "tcp6": 2, "ssl": 6, "tls": 3}
 
 #: Twisted's descriptions with TLS; the second is txsni's.
 _SECURE = frozenset(("ssl", "tls"))
+
+#: Those that may follow ``haproxy:``, besides our own: they listen by the reactor that they are given, on TCP.
+_PROXIED = frozenset(("tcp", "tcp6")) | _SECURE
+
+#: The endpoints that ``ssl_certfile`` is for.
+_CERTIFIED = re.compile("haproxy:tcp6?(?::|$)", re.IGNORECASE)
 
 #: Connections that are accepted when a port closes, at most; as many as Linux lets a backlog have by default.
 _LAST_ACCEPTS = 4096
@@ -154,55 +163,62 @@ class _Opening:
         elsewhere = bool(settings.unix_socket is not None or settings.file_descriptor is not None or settings.endpoints)
         if settings.host is not None or settings.port is not None or not elsewhere:
             await self.tcp(settings.host, settings.port)
-        elif settings.ssl_certfile is not None:
+        elif settings.ssl_certfile is not None and not any(map(_CERTIFIED.match, settings.endpoints)):
             raise SettingsError(
-                "ssl_certfile is for a host and port, and neither is given; an endpoint names its own, like "
-                "haproxy:ssl:8443:certKey=chain.pem:privateKey=key.pem"
+                "ssl_certfile is for a host and port and for haproxy:tcp: endpoints, and none of them is given; "
+                "another endpoint names its own, like ssl:8443:certKey=chain.pem:privateKey=key.pem"
             )
         if settings.unix_socket is not None:
-            self.unix(settings.unix_socket, settings.unix_socket_mode, settings.backlog, self.factory)
+            self.unix(settings.unix_socket, settings.unix_socket_mode, settings.backlog)
         if settings.file_descriptor is not None:
-            self.descriptor(settings.file_descriptor, self.factory)
+            self.descriptor(settings.file_descriptor)
         for text in settings.endpoints:
-            await self.endpoint(text, text, self.factory)
+            await self.endpoint(text, text)
 
     async def tcp(self, host: str | None, port: int | None) -> None:
         host = "127.0.0.1" if host is None else host.removeprefix("[").removesuffix("]")
         port = 8000 if port is None else port
-        certificate = self.settings.ssl_certfile
-        context = None if certificate is None else self.secured(certificate)
+        context = self.context()
         with sockets.listening(_host_and_port(host, port)):
             try:
                 addresses = sockets.resolve(host, port, numeric=True)
             except socket.gaierror:
                 loop = asyncio.get_running_loop()
                 addresses = await loop.run_in_executor(None, sockets.resolve, host, port)
-            self.adopt(sockets.bind_tcp(addresses, self.settings.backlog), self.factory, context=context)
+            self.adopt(sockets.bind_tcp(addresses, self.settings.backlog), context=context)
 
-    def secured(self, certificate: str) -> ssl.SSLContext:
+    def context(self) -> ssl.SSLContext | None:
+        """For TLS with the certificate of the settings; None without one."""
+        certificate = self.settings.ssl_certfile
+        if certificate is None:
+            return None
         from ..transport.certificates import load
 
         return load(certificate, self.settings.ssl_keyfile)
 
-    def unix(self, path: str, mode: int, backlog: int, factory: Any) -> None:
+    def unix(self, path: str, mode: int, backlog: int, allowed: TrustedPeers | None = None) -> None:
         with sockets.listening(f"unix:{path}"):
-            self.adopt(sockets.bind_unix(path, mode, backlog), factory, path=path)
+            self.adopt(sockets.bind_unix(path, mode, backlog), allowed, path=path)
 
-    def descriptor(self, number: int, factory: Any) -> None:
+    def descriptor(self, number: int, allowed: TrustedPeers | None = None) -> None:
         sock = sockets.inherit(number)
         with sockets.listening(f"file descriptor {number}"):
-            self.adopt(sock, factory, inherited=number)
+            self.adopt(sock, allowed, inherited=number)
 
     def adopt(
         self,
         sock: socket.socket,
-        factory: Any,
+        allowed: TrustedPeers | None = None,
         *,
         context: ssl.SSLContext | None = None,
         path: str | None = None,
         inherited: int | None = None,
     ) -> None:
-        """Let Twisted accept on a listening socket; it works on a copy, and this one is closed."""
+        """Let Twisted accept on a listening socket; it works on a copy, and this one is closed.
+
+        :param allowed: the proxies that may connect, and send a PROXY header first; None without proxies.
+        """
+        factory = self.factory
         with sock:
             port: Any
             if context is not None:
@@ -216,45 +232,46 @@ class _Opening:
                 port = UNIXPort(sock.dup(), factory, self.reactor)
             else:
                 port = TCPPort.adopt(sock, factory, self.reactor)
+            if allowed is not None:
+                from .proxy_protocol import take_headers
+
+                take_headers(port, allowed)
             port.startListening()
         self.listeners.append(Listener(port, secure=context is not None, path=path, inherited=inherited))
 
-    async def endpoint(self, text: str, whole: str, factory: Any) -> None:
+    async def endpoint(self, text: str, whole: str, allowed: TrustedPeers | None = None) -> None:
         """Listen as a description says.
 
         :param whole: the description as the user gave it, of which ``text`` may be the end.
+        :param allowed: the proxies that may connect, and send a PROXY header first; None without proxies.
         """
         arguments, keywords = _parse(text)
         kind = arguments[0].lower()
-        if kind == "haproxy":
-            await self.haproxy_endpoint(text.partition(":")[2], whole, factory)
+        if kind == "haproxy" and allowed is None:
+            from ..asgi.forwarded import TrustedPeers
+
+            proxies = TrustedPeers(self.settings.proxy_allow_ips, "proxy_allow_ips")
+            await self.endpoint(text.partition(":")[2], whole, proxies)
         elif kind in _OWN:
             try:
-                _OWN[kind](self, factory, *arguments[1:], **keywords)
+                _OWN[kind](self, allowed, *arguments[1:], **keywords)
             except (TypeError, ValueError) as error:
                 raise SettingsError(f"endpoint {whole!r}: expected {_USAGE[kind]}") from error
         else:
             text = _with_backlog(text, arguments, keywords, self.settings.backlog)
-            await self.twisted_endpoint(kind, text, whole, factory, self.reactor)
+            await self.twisted_endpoint(kind, text, whole, allowed)
 
-    async def haproxy_endpoint(self, text: str, whole: str, factory: Any) -> None:
-        """Listen as ``text`` says, behind a proxy that sends PROXY headers."""
-        from ..asgi.forwarded import TrustedPeers
-        from .proxy_protocol import HeaderFirstReactor, ProxiedFactory
-
-        arguments, keywords = _parse(text)
-        kind = arguments[0].lower()
-        if kind == "haproxy":
-            raise SettingsError(f"endpoint {whole!r}: expected haproxy: once")
-        allowed = TrustedPeers(self.settings.proxy_allow_ips, "proxy_allow_ips")
-        if kind in _SECURE:
-            text = _with_backlog(text, arguments, keywords, self.settings.backlog)
-            await self.twisted_endpoint(kind, text, whole, factory, HeaderFirstReactor(self.reactor, allowed))
-        else:
-            await self.endpoint(text, whole, ProxiedFactory(factory, allowed))
-
-    async def twisted_endpoint(self, kind: str, text: str, whole: str, factory: Any, reactor: Any) -> None:
+    async def twisted_endpoint(self, kind: str, text: str, whole: str, allowed: TrustedPeers | None) -> None:
         _check_kind(kind, whole)
+        reactor: Any = self.reactor
+        context = None
+        if allowed is not None:
+            from .proxy_protocol import HeaderFirstReactor
+
+            if kind not in _PROXIED:
+                raise SettingsError(f"endpoint {whole!r}: expected {_USAGE['haproxy']}")
+            context = None if kind in _SECURE else self.context()
+            reactor = HeaderFirstReactor(reactor, allowed, context)
         # Importing it takes systemd's variables out of the environment, so not before it is needed.
         from twisted.internet.endpoints import serverFromString
 
@@ -263,7 +280,7 @@ class _Opening:
         except Exception as error:  # each kind and each plugin raises what it likes about its arguments
             raise SettingsError(f"endpoint {whole!r}: {_first_line(error)}") from error
         try:
-            port = await _future(endpoint.listen(factory))
+            port = await _future(endpoint.listen(self.factory))
         except CannotListenError as error:
             cause = error.socketError
             raise ListenError(f"cannot listen on {whole}: {getattr(cause, 'strerror', None) or cause}") from error
@@ -271,31 +288,33 @@ class _Opening:
             raise ListenError(f"cannot listen on {whole}: {error.strerror or error}") from error
         if not IListeningPort.providedBy(port):
             raise SettingsError(f"endpoint {whole!r} does not listen for connections")
-        self.listeners.append(Listener(port, secure=kind in _SECURE))
+        self.listeners.append(Listener(port, secure=kind in _SECURE or context is not None))
 
-    def unix_endpoint(self, factory: Any, address: str, mode: str = "", backlog: str = "", lockfile: str = "") -> None:
+    def unix_endpoint(
+        self, allowed: TrustedPeers | None, address: str, mode: str = "", backlog: str = "", lockfile: str = ""
+    ) -> None:
         """Twisted's ``unix:``; ``lockfile`` is accepted, but a stale file is found without one."""
         settings = self.settings
         permissions = int(mode, 8) if mode else settings.unix_socket_mode
         if not 0 <= permissions <= 0o777:
             raise ValueError(mode)
-        self.unix(address, permissions, int(backlog) if backlog else settings.backlog, factory)
+        self.unix(address, permissions, int(backlog) if backlog else settings.backlog, allowed)
 
-    def fd_endpoint(self, factory: Any, fileno: str, domain: str = "") -> None:
+    def fd_endpoint(self, allowed: TrustedPeers | None, fileno: str, domain: str = "") -> None:
         """Daphne's ``fd:``; the socket itself knows its ``domain``."""
         number = int(fileno)
         if number < 0:
             raise ValueError(fileno)
-        self.descriptor(number, factory)
+        self.descriptor(number, allowed)
 
     def systemd_endpoint(
-        self, factory: Any, domain: str = "", index: str | None = None, name: str | None = None
+        self, allowed: TrustedPeers | None, domain: str = "", index: str | None = None, name: str | None = None
     ) -> None:
         """Twisted's ``systemd:``, but names may be missing from the environment, or shared by several sockets."""
         if (index is None) == (name is None):
             raise ValueError("index or name")
         for number in sockets.activated_descriptors(None if index is None else int(index), name):
-            self.descriptor(number, factory)
+            self.descriptor(number, allowed)
 
 
 #: The descriptions that do not go through Twisted, and how they are written.
@@ -305,6 +324,7 @@ _OWN: dict[str, Callable[..., None]] = {
     "systemd": _Opening.systemd_endpoint,
 }
 _USAGE = {
+    "haproxy": "haproxy: once, before tcp, tcp6, ssl, tls, unix, fd or systemd",
     "unix": "unix:PATH[:mode=OCTAL][:backlog=NUMBER]",
     "fd": "fd:fileno=NUMBER",
     "systemd": "systemd:index=NUMBER or systemd:name=NAME",

@@ -1,10 +1,11 @@
 """The PROXY protocol of HAProxy, versions 1 and 2: the client's address in front of a connection's first byte.
 
-The header is for the server and not for the client's TLS, so it is taken next to the socket, below TLS. Twisted's own
-wrapper takes it above, and believes every sender; its parser takes ports such as ``+1``, and addresses with a zone.
+The header is for the server and not for the client's TLS, so the transport takes it from the socket before it reads
+anything else, and leaves what follows in the socket: TLS or not, it is then read as on any other port. Twisted's own
+wrapper takes it above TLS, and believes every sender; its parser takes ports such as ``+1``, and addresses with a zone.
 
-``connectionMade`` of the wrapped protocol comes *before* the header: its transport tells the client's address from the
-first ``dataReceived`` on. A peer that sends no header is the wrapped protocol's to wait for, and to drop.
+``connectionMade`` comes *before* the header: the transport tells the client's address from the first ``dataReceived``
+on. A peer that sends no header is the protocol's to wait for, and to drop.
 
 Clauses are those of https://www.haproxy.org/download/2.8/doc/proxy-protocol.txt.
 """
@@ -14,18 +15,21 @@ from __future__ import annotations
 import logging
 import re
 import socket
+import ssl
 import struct
 from typing import Any, NamedTuple
 
+from twisted.internet import main, tcp, unix
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
-from zope.interface import alsoProvides
 
 from ..asgi.forwarded import TrustedPeers
 from ..asgi.scope import unmapped
+from ..transport.tcp import TCPPort, TCPTransport
+from ..transport.tls import TLSTransport
+from ..transport.tls_port import TLSPort
 
-__all__ = ["Header", "HeaderFirstReactor", "ProxiedConnection", "ProxiedFactory", "parse"]
+__all__ = ["Header", "HeaderFirst", "HeaderFirstReactor", "ProxiedFactory", "parse", "take_headers"]
 
 logger = logging.getLogger("asgiserver.wire")
 
@@ -167,75 +171,89 @@ def _is_secure(fields: bytes) -> bool:
     return secure
 
 
-class ProxiedConnection(ProtocolWrapper):
-    """A connection that is closed unless it begins with a PROXY header, which its addresses are taken from.
+class HeaderFirst(tcp.Server):
+    """A transport that is closed unless its input begins with a PROXY header, which its addresses are taken from.
 
     :ivar proxy_header: what the header says; None until it is complete.
-    :ivar proxy: address and port of the machine that has connected, None on a unix socket.
+    :ivar _head: the part of the header that was read, at most 16,400 bytes.
     """
 
-    wrappedProtocol: Any  # noqa: N815 - Twisted's name
-    transport: Any
     proxy_header: Header | None = None
-    _refused = False
+    _head = b""
 
-    def __init__(self, factory: ProxiedFactory, wrapped: Any, proxy: tuple[str, int] | None) -> None:
-        super().__init__(factory, wrapped)  # type: ignore[arg-type] # it asks for a factory of itself
-        self.proxy = proxy
-        self._head = bytearray()
-
-    def makeConnection(self, transport: Any) -> None:  # noqa: N802 - Twisted's name
-        """The proxy has connected."""
-        super().makeConnection(transport)  # type: ignore[no-untyped-call]
-        if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
-            alsoProvides(self, IHalfCloseableProtocol)
-
-    def readConnectionLost(self) -> None:  # noqa: N802 - Twisted's name
-        """The peer has ended its direction."""
-        self.wrappedProtocol.readConnectionLost()
-
-    def writeConnectionLost(self) -> None:  # noqa: N802 - Twisted's name
-        """Our direction is closed."""
+    @property
+    def proxy(self) -> tuple[str, int] | None:
+        """Address and port of the machine that has connected, None on a unix socket."""
+        return _machine(super().getPeer())  # type: ignore[no-untyped-call]
 
     def getPeer(self) -> Any:  # noqa: N802 - Twisted's name
         """The announced client, the proxy itself when it announces none."""
         header = self.proxy_header
-        return self.transport.getPeer() if header is None or header.client is None else header.client
+        return super().getPeer() if header is None or header.client is None else header.client  # type: ignore[no-untyped-call]
 
     def getHost(self) -> Any:  # noqa: N802 - Twisted's name
         """What the announced client has connected to, our own end when the proxy announces none."""
         header = self.proxy_header
-        return self.transport.getHost() if header is None or header.server is None else header.server
+        return super().getHost() if header is None or header.server is None else header.server  # type: ignore[no-untyped-call]
 
-    def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
-        """Take the header, and hand on what follows it."""
+    def doRead(self) -> Any:  # noqa: N802 - Twisted's name
+        """Take the header, then read as the transport does without one."""
         if self.proxy_header is None:
-            data = self._after_header(data)
-        if data:
-            self.wrappedProtocol.dataReceived(data)
+            why = self._read_header()
+            if self.proxy_header is None:
+                return why
+        return super().doRead()
 
-    def _after_header(self, data: bytes) -> bytes:
-        """What follows the header; empty while it is not complete, and when it is refused."""
-        if self._refused:
-            return b""
-        self._head += data
+    def _read_header(self) -> Any:
+        """Take what the socket has of the header, and nothing of what follows it.
+
+        :return: why the connection ends; None while it goes on.
+        """
+        head = self._head
         try:
-            self.proxy_header = header = parse(self._head)
-        except ValueError as error:
-            self._refused = True
-            self._head.clear()
-            logger.info("Refused a connection from %s: %s", _shown(self.proxy), error)
-            self.loseConnection()  # type: ignore[no-untyped-call]
-            return b""
-        if header is None:
-            return b""
-        rest = bytes(self._head[header.size :])
-        self._head.clear()
-        return rest
+            data = self.socket.recv(_V2_FIXED + _V2_LIMIT - len(head), socket.MSG_PEEK)
+            if not data:
+                return main.CONNECTION_DONE
+            header, reason = _parsed(head + data)
+            self._head += self.socket.recv(len(data) if header is None else header.size - len(head))
+        except BlockingIOError:
+            return None
+        except OSError:
+            return main.CONNECTION_LOST
+        if reason is not None:
+            logger.info("Refused a connection from %s: %s", _shown(self.proxy), reason)
+            # Not CONNECTION_DONE, which is the end of the peer's direction alone.
+            return main.CONNECTION_LOST
+        if header is not None and len(self._head) == header.size:
+            self.proxy_header, self._head = header, b""
+        return None
+
+
+def _parsed(data: bytes) -> tuple[Header | None, str | None]:
+    """The header as by :func:`parse`, and why it is refused."""
+    try:
+        return parse(data), None
+    except ValueError as error:
+        return None, str(error)
+
+
+class _ProxiedTCP(HeaderFirst, TCPTransport):
+    """TCP behind a PROXY header."""
+
+
+class _ProxiedTLS(HeaderFirst, TLSTransport):
+    """TLS of our own behind a PROXY header."""
+
+
+class _ProxiedUNIX(HeaderFirst, unix.Server):
+    """A unix socket's connection behind a PROXY header."""
+
+
+_BEHIND_HEADER = {TCPTransport: _ProxiedTCP, TLSTransport: _ProxiedTLS, unix.Server: _ProxiedUNIX}
 
 
 class ProxiedFactory(WrappingFactory[ProtocolWrapper]):
-    """Wraps a factory whose connections come through a proxy that speaks the PROXY protocol.
+    """Builds the protocols of another factory, for the proxies that may connect.
 
     :param allowed: who may connect; all others are closed at once.
     """
@@ -248,40 +266,61 @@ class ProxiedFactory(WrappingFactory[ProtocolWrapper]):
 
     def buildProtocol(self, addr: Any) -> Any:  # noqa: N802 - Twisted's name
         """A protocol for a new connection, None to close it."""
-        proxy = None if isinstance(addr, UNIXAddress) else (unmapped(addr.host), addr.port)
+        proxy = _machine(addr)
         if proxy not in self.allowed:
             logger.info("Refused a connection from %s: proxy_allow_ips does not name it", _shown(proxy))
             return None
-        wrapped = self.wrappedFactory.buildProtocol(addr)
-        return None if wrapped is None else ProxiedConnection(self, wrapped, proxy)
+        return self.wrappedFactory.buildProtocol(addr)
+
+
+def take_headers(port: Any, allowed: TrustedPeers) -> None:
+    """Have each connection of a port begin with a PROXY header.
+
+    :param port: one of ours, for TCP, TLS or a unix socket, that does not listen yet.
+    :param allowed: who may connect.
+    """
+    port.factory = ProxiedFactory(port.factory, allowed)
+    port.transport = _BEHIND_HEADER[port.transport]
 
 
 class HeaderFirstReactor:
-    """A reactor for endpoints with TLS: their ports take the PROXY header before TLS begins, as HAProxy sends it.
+    """A reactor for Twisted's endpoints: their ports take the PROXY header first, before TLS too, as HAProxy sends it.
 
     :param reactor: listens in truth, and is asked for everything else.
     :param allowed: who may connect.
+    :param context: for TLS of our own behind the header; None without.
     """
 
-    def __init__(self, reactor: Any, allowed: TrustedPeers) -> None:
+    def __init__(self, reactor: Any, allowed: TrustedPeers, context: ssl.SSLContext | None = None) -> None:
         self._reactor = reactor
         self._allowed = allowed
+        self._context = context
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 
-    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:  # noqa: N802
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> TCPPort:  # noqa: N802
         """Listen; ``factory`` makes what follows the header."""
-        return self._reactor.listenTCP(port, ProxiedFactory(factory, self._allowed), backlog, interface)
+        made = TCPPort(port, factory, backlog, interface, self._reactor)
+        if self._context is not None:
+            made = TLSPort(port, factory, backlog, interface, self._reactor)
+            made.secure(self._context)
+        take_headers(made, self._allowed)
+        made.startListening()
+        return made
 
     def listenSSL(  # noqa: N802 - Twisted's name
         self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""  # noqa: N803
-    ) -> Any:
-        """Listen; TLS follows the header, and ``factory`` makes what is within TLS."""
+    ) -> TCPPort:
+        """Listen; Twisted's TLS follows the header, and ``factory`` makes what is within TLS."""
         from twisted.protocols.tls import TLSMemoryBIOFactory
 
         within = TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor)
         return self.listenTCP(port, within, backlog, interface)
+
+
+def _machine(address: Any) -> tuple[str, int] | None:
+    return None if isinstance(address, UNIXAddress) else (unmapped(address.host), address.port)
 
 
 def _shown(proxy: tuple[str, int] | None) -> str:

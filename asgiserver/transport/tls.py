@@ -153,7 +153,7 @@ class TLSTransport(TCPTransport):
         except IncompleteHello:
             return None
         if offered is not None and ours.isdisjoint(offered):
-            logger.info("TLS handshake with %s failed: it speaks none of our protocols", self.client[0])
+            logger.info("TLS handshake with %s failed: it speaks none of our protocols", self._peer())
             self._outgoing.write(NO_APPLICATION_PROTOCOL)
             self._flush()
             return main.CONNECTION_DONE
@@ -212,7 +212,12 @@ class TLSTransport(TCPTransport):
 
     def _log(self, error: ssl.SSLError) -> None:
         what = "handshake" if self._state is _SHAKING else "connection"
-        logger.info("TLS %s with %s failed: %s", what, self.client[0], error.reason or error)
+        logger.info("TLS %s with %s failed: %s", what, self._peer(), error.reason or error)
+
+    def _peer(self) -> object:
+        """The client for the log, the announced one behind a PROXY header, which may be on a unix socket."""
+        peer = self.getPeer()  # type: ignore[no-untyped-call]
+        return getattr(peer, "host", peer)
 
     # Writing.
 

@@ -118,7 +118,7 @@ class ClosingProtocol(WritingProtocol):
         self._sender = None
         self.transport.unregisterProducer()
         bottom = self._bottom()
-        # The PROXY protocol's wrapper knows no half-close, but there is nothing of its own that it would send.
+        # A wrapper of a plugin's may know no half-close, but has nothing of its own to send as TLS has.
         if bottom is None or (bottom is not self.transport and ISSLTransport.providedBy(self.transport)):
             self.transport.loseConnection()
         else:

@@ -91,7 +91,7 @@ class HTTPFactory(Factory):
 
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802 - Twisted's name
         """What to choose from by ALPN (RFC 7301)."""
-        return [b"http/1.1"]
+        return [b"http/1.1", b"http/1.0"]
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)

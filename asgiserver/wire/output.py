@@ -2,7 +2,7 @@
 
 ``transport.write`` never sends but arms the reactor's writer, which costs two system calls and another turn of the
 loop. So while nothing is buffered data goes to the socket first, and only what that does not take to ``write``.
-Our own TLS sends at once too; transports that wrap another (PROXY protocol, Twisted's TLS) keep ``write``.
+Our own TLS sends at once too; transports that wrap another, as Twisted's TLS does, keep ``write``.
 """
 
 from __future__ import annotations

@@ -133,7 +133,13 @@ class TestServing:
 
     @pytest.mark.parametrize(
         ("offered", "chosen"),
-        [(("h2", "http/1.1"), "http/1.1"), (("http/1.1",), "http/1.1"), ((), None)],
+        [
+            (("h2", "http/1.1"), "http/1.1"),
+            (("http/1.1",), "http/1.1"),
+            (("http/1.0",), "http/1.0"),
+            (("http/1.0", "http/1.1"), "http/1.1"),
+            ((), None),
+        ],
     )
     @in_loop
     async def test_alpn_chooses_what_is_spoken(

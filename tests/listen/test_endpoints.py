@@ -21,8 +21,11 @@ from zope.interface import implementer
 
 from asgiserver.errors import ListenError, SettingsError
 from asgiserver.listen.endpoints import Listener, listen
-from asgiserver.listen.proxy_protocol import ProxiedFactory
+from asgiserver.listen.proxy_protocol import HeaderFirst, ProxiedFactory
 from asgiserver.settings import Settings
+from asgiserver.transport.tcp import TCPPort
+from asgiserver.transport.tls import TLSTransport
+from asgiserver.transport.tls_port import TLSPort
 
 T = TypeVar("T")
 FACTORY = Factory.forProtocol(Protocol)
@@ -163,25 +166,65 @@ class TestTwistedDescriptions:
     def test_several_are_opened_in_order(self) -> None:
         assert [server[0] for server in opened("tcp:8002", "tcp:8001").tcpServers] == [8002, 8001]
 
-    def test_haproxy_is_below_tls(self, tmp_path: Path) -> None:
-        """C3: HAProxy sends the header in plain, before the handshake."""
-        pem = tmp_path / "server.pem"
-        trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
-        reactor = MemoryReactorClock()
-        text = f"haproxy:ssl:8443:privateKey={pem}"
-        (listener,) = run(listen(Settings(endpoints=(text,)), FACTORY, reactor))
-        assert listener.description.startswith("https://")
-        (server,) = reactor.tcpServers
-        assert isinstance(server[1], ProxiedFactory)
-        assert isinstance(server[1].wrappedFactory, TLSMemoryBIOFactory)
-        assert server[1].wrappedFactory.wrappedFactory is FACTORY
-        assert (server[0], server[2]) == (8443, 2048)
 
-    def test_haproxy_wraps_what_follows(self) -> None:
-        (server,) = opened("haproxy:tcp:8001:interface=127.0.0.1", backlog=99).tcpServers
-        assert isinstance(server[1], ProxiedFactory)
-        assert server[1].wrappedFactory is FACTORY
-        assert (server[0], *server[2:]) == (8001, 99, "127.0.0.1")
+class TestBehindAProxy:
+    """C3."""
+
+    @pytest.fixture(autouse=True)
+    def ports(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        """The ports that are asked to listen, without sockets."""
+        ports: list[Any] = []
+        monkeypatch.setattr(TCPPort, "startListening", lambda port: ports.append(port))
+        monkeypatch.setattr(TCPPort, "getHost", lambda port: IPv4Address("TCP", "127.0.0.1", port.port))
+        return ports
+
+    @pytest.fixture
+    def pem(self, tmp_path: Path) -> str:
+        path = tmp_path / "server.pem"
+        trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(path)
+        return str(path)
+
+    def listener(self, text: str, **settings: Any) -> Listener:
+        (listener,) = run(listen(Settings(endpoints=(text,), **settings), FACTORY, MemoryReactorClock()))
+        return listener
+
+    @pytest.mark.parametrize("text", ["haproxy:tcp:8001:interface=127.0.0.1", r"haproxy:tcp6:8001:interface=127.0.0.1"])
+    def test_the_port_takes_headers(self, text: str, ports: list[Any]) -> None:
+        assert self.listener(text, backlog=99).description == "http://127.0.0.1:8001"
+        (port,) = ports
+        assert type(port) is TCPPort
+        assert issubclass(port.transport, HeaderFirst)
+        assert (port.port, port.backlog, port.interface) == (8001, 99, "127.0.0.1")
+        assert port.factory.wrappedFactory is FACTORY
+
+    def test_the_header_is_below_twisteds_tls(self, pem: str, ports: list[Any]) -> None:
+        """HAProxy sends it in plain, before the handshake."""
+        assert self.listener(f"haproxy:ssl:8443:privateKey={pem}").description == "https://127.0.0.1:8443"
+        (port,) = ports
+        assert type(port) is TCPPort
+        assert issubclass(port.transport, HeaderFirst)
+        assert isinstance(port.factory, ProxiedFactory)
+        assert isinstance(port.factory.wrappedFactory, TLSMemoryBIOFactory)
+        assert port.factory.wrappedFactory.wrappedFactory is FACTORY
+        assert (port.port, port.backlog) == (8443, 2048)
+
+    @pytest.mark.parametrize("text", ["haproxy:tcp:8443", "haproxy:tcp6:8443", "HAProxy:tcp:port=8443"])
+    def test_and_below_our_own(self, text: str, pem: str, ports: list[Any]) -> None:
+        assert self.listener(text, ssl_certfile=pem).description == "https://127.0.0.1:8443"
+        (port,) = ports
+        assert type(port) is TLSPort
+        assert issubclass(port.transport, HeaderFirst)
+        assert issubclass(port.transport, TLSTransport)
+        assert (port.port, port.factory.wrappedFactory) == (8443, FACTORY)
+
+    def test_an_endpoint_with_a_certificate_of_its_own_keeps_it(self, pem: str, ports: list[Any]) -> None:
+        texts = "haproxy:tcp:8001", f"haproxy:ssl:8443:privateKey={pem}", "tcp:8002"
+        listeners = run(listen(Settings(endpoints=texts, ssl_certfile=pem), FACTORY, MemoryReactorClock()))
+        assert [type(port) for port in ports] == [TLSPort, TCPPort]
+        assert [each.description.partition(":")[0] for each in listeners] == ["https", "https", "http"]
+
+    def test_an_unreadable_certificate_is_told(self) -> None:
+        assert refusal("haproxy:tcp:1", ssl_certfile="/nonexistent/x.pem").startswith("ssl_certfile: cannot read")
 
 
 class TestMalformedDescriptions:
@@ -191,7 +234,8 @@ class TestMalformedDescriptions:
             ("nonsense:1", "Unknown endpoint type: 'nonsense'"),
             ("8000", "Unknown endpoint type: '8000'"),
             ("", "Unknown endpoint type: ''"),
-            ("haproxy", "Unknown endpoint type: ''"),
+            ("haproxy", "expected haproxy: once, before tcp, tcp6, ssl, tls, unix, fd or systemd"),
+            ("haproxy:nonsense:1", "expected haproxy: once, before tcp,"),
             ("tcp:http-alt", "invalid literal for int"),
             ("tcp", "missing 1 required positional argument"),
             ("tcp:8000:colour=red", "unexpected keyword argument 'colour'"),
@@ -246,9 +290,11 @@ class TestErrors:
         """C3."""
         assert refusal(text, proxy_allow_ips=("10.0.0.1/8",)).startswith("proxy_allow_ips: expected an address")
 
-    def test_a_certificate_needs_a_host_or_a_port(self) -> None:
-        message = refusal("tcp:8001", ssl_certfile="x.pem")
-        assert message.startswith("ssl_certfile is for a host and port, and neither is given; an endpoint names")
+    @pytest.mark.parametrize("text", ["tcp:1", "haproxy:unix:/x", "haproxy:ssl:8443", "haproxy:fd:fileno=3", "unix:/x"])
+    def test_a_certificate_needs_a_port_that_it_is_for(self, text: str) -> None:
+        """C3."""
+        message = refusal(text, ssl_certfile="x.pem")
+        assert message.startswith("ssl_certfile is for a host and port and for haproxy:tcp: endpoints, and none of")
 
     def test_an_unreadable_certificate_is_told_before_anything_listens(self) -> None:
         assert refusal(port=0, ssl_certfile="/nonexistent/x.pem").startswith("ssl_certfile: cannot read /nonexistent")

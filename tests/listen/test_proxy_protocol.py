@@ -8,19 +8,31 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet import unix
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from asgiserver.asgi.forwarded import TrustedPeers
-from asgiserver.listen.proxy_protocol import Header, HeaderFirstReactor, ProxiedFactory, parse
+from asgiserver.listen.proxy_protocol import (
+    Header,
+    HeaderFirst,
+    HeaderFirstReactor,
+    ProxiedFactory,
+    parse,
+    take_headers,
+)
+from asgiserver.transport.tcp import TCPPort
+from asgiserver.transport.tls_port import TLSPort
+from asgiserver.transport.unix import UNIXPort
+from tests.transport.test_tls import Connection, Reactor, Socket, client_context, make_port
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
 SOCKET = "192.168.1.1"
-"""The peer that Twisted's StringTransport names."""
+"""The proxy."""
 
 V1_TCP4 = b"PROXY TCP4 203.0.113.7 198.51.100.1 5000 443\r\n"
 V1_TCP6 = b"PROXY TCP6 2001:db8::7 2001:db8::1 5000 443\r\n"
@@ -45,13 +57,11 @@ INET = V2_TCP4[16:]
 TLS = field(0x20, b"\x01\0\0\0\0" + field(0x21, b"TLSv1.3"))
 
 
-@implementer(IHalfCloseableProtocol)
 class Recorder(Protocol):
     def __init__(self) -> None:
         self.data = b""
         self.peers: list[tuple[str, int]] = []
         self.lost = 0
-        self.ended = False
 
     def dataReceived(self, data: bytes) -> None:
         assert self.transport is not None
@@ -62,36 +72,39 @@ class Recorder(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost += 1
 
-    def readConnectionLost(self) -> None:
-        self.ended = True
-
-    def writeConnectionLost(self) -> None:
-        """It has nothing to do for that."""
-
 
 class Proxied:
-    """A connection that a proxy opens, over a transport in memory."""
+    """A connection that a proxy opens, over a socket in memory.
 
-    def __init__(self) -> None:
-        factory = ProxiedFactory(Factory.forProtocol(Recorder), EVERYBODY)
-        self.protocol = factory.buildProtocol(IPv4Address("TCP", SOCKET, 54321))
-        assert self.protocol is not None
-        self.transport = StringTransport()
-        self.protocol.makeConnection(self.transport)
-        self.application: Recorder = self.protocol.wrappedProtocol
+    :ivar why: what ``doRead`` has ended the connection with.
+    """
+
+    def __init__(self, protocol: type[Protocol] = Recorder) -> None:
+        port = TCPPort(0, Factory.forProtocol(protocol), reactor=Reactor())
+        take_headers(port, EVERYBODY)
+        self.application: Any = port.factory.buildProtocol(IPv4Address("TCP", SOCKET, 54321))
+        self.socket = Socket()
+        self.transport = port.transport(self.socket, self.application, (SOCKET, 54321), port, 0, port.reactor)
+        self.application.makeConnection(self.transport)
+        self.why: Any = None
 
     def receive(self, *pieces: bytes) -> Proxied:
         for piece in pieces:
-            self.protocol.dataReceived(piece)
+            self.socket.arrived += piece
+            while self.socket.arrived and self.why is None:
+                self.why = self.transport.doRead()
+        if self.why is not None and not self.socket.closed:
+            self.transport.connectionLost(Failure(self.why))
         return self
 
     @property
     def peer(self) -> str:
         assert self.application.peers, "the application got nothing"
-        return self.application.peers[-1][0]
+        host: str = self.application.peers[-1][0]
+        return host
 
     def refused(self) -> bool:
-        return self.transport.disconnecting and self.application.data == b""
+        return self.why is CONNECTION_LOST and self.application.data == b"" and not self.socket.taken
 
 
 class TestTheAddress:
@@ -119,7 +132,7 @@ class TestTheAddress:
     def test_is_the_sockets_where_the_header_gives_none(self, header: bytes) -> None:
         proxied = Proxied().receive(header + b"GET")
         assert (proxied.peer, proxied.application.data) == (SOCKET, b"GET")
-        assert not proxied.transport.disconnecting
+        assert proxied.why is None
 
     def test_stays_for_what_follows(self) -> None:
         proxied = Proxied().receive(V1_TCP4, b"GET", V2_LOCAL)
@@ -171,13 +184,11 @@ class TestTheConnectionCloses:
         assert Proxied().receive(b"PROXY TCP4 x\r\n", V1_TCP4 + b"GET").refused()
 
     def test_and_the_application_is_told_once(self) -> None:
-        proxied = Proxied().receive(b"nonsense")
-        proxied.protocol.connectionLost(connectionDone)
-        assert proxied.application.lost == 1
+        assert Proxied().receive(b"nonsense").application.lost == 1
 
     def test_but_not_while_the_header_may_still_become_one(self) -> None:
         proxied = Proxied().receive(b"PROXY TCP4 203.0.113.7", b" ")
-        assert not proxied.transport.disconnecting
+        assert proxied.why is None
         assert proxied.application.data == b""
 
     @given(
@@ -193,19 +204,147 @@ def test_an_error_of_the_application_is_not_taken_for_a_bad_header() -> None:
         def dataReceived(self, data: bytes) -> None:
             raise ValueError("the application's own")
 
-    protocol = ProxiedFactory(Factory.forProtocol(Raising), EVERYBODY).buildProtocol(IPv4Address("TCP", SOCKET, 54321))
-    assert protocol is not None
-    protocol.makeConnection(StringTransport())
     with pytest.raises(ValueError, match="the application's own"):
-        protocol.dataReceived(V1_TCP4 + b"GET")
+        Proxied(Raising).receive(V1_TCP4 + b"GET")
 
 
-def test_the_end_of_the_peers_direction_is_passed_on() -> None:
-    it = Proxied()
-    half_closeable = IHalfCloseableProtocol(it.protocol)
-    half_closeable.readConnectionLost()
-    half_closeable.writeConnectionLost()
-    assert (it.application.ended, it.application.lost) == (True, 0)
+class TestTheSocket:
+    """C3."""
+
+    def test_keeps_what_follows_the_header(self) -> None:
+        """So that it is read as on any other port; one read takes the header, and what is there behind it."""
+        for header in (V1_TCP4, V2_TCP4):
+            proxied = Proxied()
+            proxied.socket.arrived += header + b"GET"
+            assert proxied.transport._read_header() is None
+            assert (proxied.transport.proxy_header, proxied.socket.arrived) == (parse(header), b"GET")
+            assert (proxied.transport._head, proxied.application.data) == (b"", b"")
+
+    def test_may_give_less_than_it_has_shown(self) -> None:
+        proxied = Proxied()
+        proxied.socket.arrived += V1_TCP4 + b"GET"
+        receive: Any = proxied.socket.recv
+        proxied.socket.recv = lambda size, flags=0: receive(size if flags else min(size, 5), flags)  # type: ignore[method-assign]
+        while not proxied.application.data:
+            assert proxied.transport.doRead() is None
+        assert proxied.application.peers == [("203.0.113.7", 5000)]
+        assert proxied.application.data == b"GET"
+
+    def test_is_emptied_before_it_is_closed_for_a_bad_header(self) -> None:
+        """Unread input would make the close a reset."""
+        proxied = Proxied().receive(b"GET / HTTP/1.1\r\n\r\n")
+        assert proxied.socket.closed
+        assert proxied.socket.arrived == b""
+
+    def test_is_asked_for_no_more_than_the_longest_header(self) -> None:
+        longest = v2(0x11, INET, field(0x04, bytes(16384 - len(INET) - 3)))
+        proxied = Proxied().receive(longest[:-1])
+        assert (len(proxied.transport._head), proxied.why) == (16399, None)
+        proxied.receive(longest[-1:] + bytes(100000))
+        assert len(proxied.application.data) == 100000
+
+    def test_may_have_nothing_or_be_broken_or_at_its_end(self) -> None:
+        for start in (b"", b"PROXY "):
+            proxied = Proxied().receive(start)
+            assert proxied.transport.doRead() is None
+            proxied.socket.error = ConnectionResetError()
+            assert proxied.transport.doRead() is CONNECTION_LOST
+            proxied.socket.error, proxied.socket.ended = None, True
+            assert proxied.transport.doRead() is CONNECTION_DONE
+
+    def test_of_a_unix_port_has_a_header_too(self) -> None:
+        skt: Any = Socket()
+        skt.getsockname = lambda: "/run/x.sock"
+        port: Any = UNIXPort(skt, Factory.forProtocol(Recorder), Reactor())
+        take_headers(port, EVERYBODY)
+        assert issubclass(port.transport, HeaderFirst)
+        assert issubclass(port.transport, unix.Server)
+        transport = port.transport(skt, Recorder(), None, port, 0, port.reactor)
+        assert transport.proxy is None
+        skt.arrived += V1_TCP4
+        assert transport._read_header() is None
+        assert (transport.getPeer().host, transport.getHost().host) == ("203.0.113.7", "198.51.100.1")
+
+
+class TestOurTLS:
+    """C3: the header comes before our own TLS too."""
+
+    def connect(self, *protocols: str) -> Connection:
+        port = make_port()
+        take_headers(port, EVERYBODY)
+        return Connection(port, client_context(*protocols))
+
+    def shake_hands(self, connection: Connection, *cuts: int, header: bytes = V2_TCP4) -> None:
+        connection.step()
+        sent = header + bytes(connection.socket.arrived)
+        connection.socket.arrived.clear()
+        for start, end in zip((0, *cuts), (*cuts, len(sent)), strict=True):
+            connection.socket.arrived += sent[start:end]
+            while connection.socket.arrived:
+                assert connection.read() is None
+        connection.shake_hands()
+        connection.send(b"GET")
+        connection.read()
+        assert connection.protocol.pieces == [b"GET"]
+
+    @pytest.mark.parametrize("header", [V1_TCP4, V2_TCP4, v2(0x11, INET, TLS), v2(0x11, INET, field(0x20, bytes(5)))])
+    def test_in_any_segments(self, header: bytes) -> None:
+        for cut in (*range(1, len(header) + 8), len(header) + 100):
+            connection = self.connect()
+            self.shake_hands(connection, cut, header=header)
+            assert connection.transport.getPeer() == IPv4Address("TCP", "203.0.113.7", 5000)
+            assert connection.transport.getHost() == IPv4Address("TCP", "198.51.100.1", 443)
+        self.shake_hands(self.connect(), *range(1, len(header) + 150), header=header)
+
+    def test_and_the_connection_is_as_on_any_other_port(self) -> None:
+        connection = self.connect("http/1.1")
+        self.shake_hands(connection)
+        transport: Any = connection.transport
+        assert ISSLTransport.providedBy(transport)
+        assert (transport.negotiatedProtocol, transport.proxy) == (b"http/1.1", ("192.0.2.7", 4711))
+        assert transport.send(b"answer") == 6
+        assert connection.take() == b"answer"
+
+    def test_a_header_without_addresses_leaves_the_sockets(self) -> None:
+        connection = self.connect()
+        self.shake_hands(connection, header=V2_LOCAL)
+        assert connection.transport.getPeer() == IPv4Address("TCP", "192.0.2.7", 4711)
+
+    @pytest.mark.parametrize("start", [b"", b"PROXY TCP4 x\r\n", b"GET / HTTP/1.1\r\n"])
+    def test_without_one_nothing_is_answered_and_the_log_has_one_line(
+        self, start: bytes, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        connection = self.connect()
+        connection.socket.arrived += start
+        connection.step()
+        assert connection.read() is CONNECTION_LOST
+        assert (connection.socket.closed, connection.socket.taken) == (True, b"")
+        assert [message.partition(":")[0] for message in caplog.messages] == ["Refused a connection from 192.0.2.7"]
+
+    def test_plain_http_behind_it_is_told_so(self) -> None:
+        """C12."""
+        connection, told = self.connect(), []
+        connection.protocol.plain_received = lambda: told.append(True)  # type: ignore[attr-defined]
+        connection.socket.arrived += V2_TCP4 + b"GET / HTTP/1.1\r\n"
+        assert connection.read() is None
+        assert told == [True]
+
+    @pytest.mark.parametrize(
+        ("header", "shown"),
+        [(V2_TCP4, "203.0.113.7"), (V2_LOCAL, "192.0.2.7"), (v2(0x31, b"/c".ljust(216, b"\0")), "UNIXAddress('/c')")],
+    )
+    def test_the_log_names_the_announced_client(
+        self, header: bytes, shown: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        failing, foreign = self.connect(), self.connect("h2")
+        failing.socket.arrived += header + b"\x16\x03\x01\0\x05nonsense of a client"
+        foreign.socket.arrived += header
+        foreign.step()
+        for connection in (failing, foreign):
+            assert connection.read() is not None
+        assert [message.partition(" failed")[0] for message in caplog.messages] == [f"TLS handshake with {shown}"] * 2
 
 
 def refusal(data: bytes) -> str:
@@ -389,23 +528,24 @@ class TestTheLog:
         for header in (V1_TCP4, v2(0x11, INET, TLS)):
             for cut in range(len(header)):
                 proxied = Proxied().receive(header[:cut])
-                proxied.protocol.connectionLost(connectionDone)
+                proxied.transport.connectionLost(connectionDone)
                 assert proxied.application.lost == 1
         assert not caplog.records
 
 
-def test_a_protocol_that_knows_no_half_close_is_not_asked_for_it() -> None:
-    """TLS of Twisted's, which is within the header, closes at the end of the peer's direction."""
-    factory = ProxiedFactory(Factory.forProtocol(Protocol), EVERYBODY)
-    protocol = factory.buildProtocol(IPv4Address("TCP", SOCKET, 54321))
-    protocol.makeConnection(StringTransport())
-    assert not IHalfCloseableProtocol.providedBy(protocol)
-
-
-def test_endpoints_with_tls_take_the_header_first() -> None:
+@pytest.mark.parametrize("secure", [False, True])
+def test_twisteds_endpoints_get_ports_that_take_the_header_first(secure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """C3."""
+    started: list[Any] = []
+    monkeypatch.setattr(TCPPort, "startListening", lambda port: started.append(port))
     reactor: Any = MemoryReactorClock()
-    HeaderFirstReactor(reactor, EVERYBODY).listenTCP(8001, Factory(), 7, "127.0.0.1")
-    (port, factory, backlog, interface) = reactor.tcpServers[0]
-    assert (port, type(factory), backlog, interface) == (8001, ProxiedFactory, 7, "127.0.0.1")
-    assert HeaderFirstReactor(reactor, EVERYBODY).seconds() == reactor.seconds()
+    factory = Factory()
+    given = HeaderFirstReactor(reactor, EVERYBODY, make_port().context if secure else None)
+    port: Any = given.listenTCP(8001, factory, 7, "127.0.0.1")
+    assert started == [port]
+    assert type(port) is (TLSPort if secure else TCPPort)
+    assert (port.port, port.backlog, port.interface, port.reactor) == (8001, 7, "127.0.0.1", reactor)
+    assert issubclass(port.transport, HeaderFirst)
+    assert isinstance(port.factory, ProxiedFactory)
+    assert port.factory.wrappedFactory is factory
+    assert given.seconds() == reactor.seconds()

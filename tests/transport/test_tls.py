@@ -6,6 +6,7 @@ import errno
 import gc
 import logging
 import random
+import socket
 import ssl
 import weakref
 from typing import Any
@@ -54,10 +55,19 @@ class Socket:
             raise self.error
         size = min(len(buffer), len(self.arrived))
         if not size and not self.ended:
-            raise BlockingIOError
+            raise BlockingIOError(errno.EAGAIN, "empty")
         buffer[:size] = self.arrived[:size]
         del self.arrived[:size]
         return size
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        before = bytes(self.arrived)
+        data = bytearray(size)
+        got = self.recv_into(memoryview(data))
+        if flags:
+            assert flags == socket.MSG_PEEK
+            self.arrived[:] = before
+        return bytes(data[:got])
 
     def send(self, data: bytes | memoryview) -> int:
         assert not self.half_closed
@@ -152,7 +162,7 @@ class Connection:
         port = port or make_port()
         self.socket, self.protocol, self.reactor = Socket(), Recorder(), port.reactor
         skt: Any = self.socket
-        self.transport = TLSTransport(skt, self.protocol, ("192.0.2.7", 4711), port, 0, self.reactor)
+        self.transport: TLSTransport = port.transport(skt, self.protocol, ("192.0.2.7", 4711), port, 0, self.reactor)
         self.port = port
         self.protocol.makeConnection(self.transport)
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -13,14 +13,14 @@ import pytest
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress, ISSLTransport, ITCPTransport
+from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Connection as TCPConnection
-from twisted.protocols.policies import WrappingFactory
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from zope.interface import directlyProvides
 
-from asgiserver.asgi.forwarded import TrustedPeers
 from asgiserver.asgi.messages import ResponseBody, ResponseStart
 from asgiserver.asgi.scope import Addresses
-from asgiserver.listen.proxy_protocol import ProxiedFactory
+from asgiserver.listen.proxy_protocol import parse
 from asgiserver.wire.closing import ClosingProtocol
 from asgiserver.wire.connection import _SERVERS, HTTPConnection, HTTPFactory
 from asgiserver.wire.output import WritingProtocol
@@ -367,14 +367,13 @@ class TestAddresses:
         self, header: bytes, addresses: Addresses, wrapped: bool
     ) -> None:
         """C3: next to the connection, and with something between them, as TLS would be."""
-        hub = WireHub()
-        factory: Any = HTTPFactory(hub)
-        if wrapped:
-            factory = WrappingFactory(factory)
-        proxied = ProxiedFactory(factory, TrustedPeers(["*"])).buildProtocol(IPv4Address("TCP", *CLIENT))
-        proxied.makeConnection(FakeTransport())
-        proxied.dataReceived(header)
-        found = proxied.wrappedProtocol.wrappedProtocol if wrapped else proxied.wrappedProtocol
+        told = parse(header)
+        assert told is not None
+        transport: Any = FakeTransport(told.client, told.server)
+        transport.proxy_header, transport.proxy = told, CLIENT
+        found = HTTPFactory(WireHub()).buildProtocol(None)
+        outer: Any = ProtocolWrapper(WrappingFactory(Factory()), found) if wrapped else found
+        outer.makeConnection(transport)
         assert found.addresses == addresses
 
     def test_what_others_keep_is_not_kept_again(self) -> None:
@@ -419,4 +418,4 @@ class TestFactory:
 
     def test_it_offers_http_1_1_by_alpn(self) -> None:
         """T252."""
-        assert HTTPFactory(WireHub()).acceptableProtocols() == [b"http/1.1"]
+        assert HTTPFactory(WireHub()).acceptableProtocols() == [b"http/1.1", b"http/1.0"]
