@@ -19,7 +19,7 @@ import ssl
 import struct
 from typing import Any, NamedTuple
 
-from twisted.internet import main, tcp, unix
+from twisted.internet import main, tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
@@ -28,6 +28,7 @@ from ..asgi.scope import unmapped
 from ..transport.tcp import TCPPort, TCPTransport
 from ..transport.tls import TLSTransport
 from ..transport.tls_port import TLSPort
+from ..transport.unix import UNIXTransport
 
 __all__ = ["Header", "HeaderFirst", "HeaderFirstReactor", "ProxiedFactory", "parse", "take_headers"]
 
@@ -245,11 +246,11 @@ class _ProxiedTLS(HeaderFirst, TLSTransport):
     """TLS of our own behind a PROXY header."""
 
 
-class _ProxiedUNIX(HeaderFirst, unix.Server):
+class _ProxiedUNIX(HeaderFirst, UNIXTransport):
     """A unix socket's connection behind a PROXY header."""
 
 
-_BEHIND_HEADER = {TCPTransport: _ProxiedTCP, TLSTransport: _ProxiedTLS, unix.Server: _ProxiedUNIX}
+_BEHIND_HEADER = {TCPTransport: _ProxiedTCP, TLSTransport: _ProxiedTLS, UNIXTransport: _ProxiedUNIX}
 
 
 class ProxiedFactory(WrappingFactory[ProtocolWrapper]):

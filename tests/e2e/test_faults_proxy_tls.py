@@ -172,11 +172,10 @@ async def encrypted(peer: Peer, certificate: Certificate) -> None:
 class TestOurTLSBehindAHeader:
     """C3."""
 
-    @pytest.mark.parametrize("http", ["h11", "httptools"])
     @in_loop
-    async def test_the_announced_addresses_are_the_scopes(self, certificate: Certificate, http: str) -> None:
+    async def test_the_announced_addresses_are_the_scopes(self, certificate: Certificate) -> None:
         application = Teller()
-        async with serve(application, http=http, **certificate.settings) as server:
+        async with serve(application, **certificate.settings) as server:
             host, port = server.listening_addresses[0]
             for head in (V1, V2_NO_TLS, V2_LOCAL):
                 for cut in (1, len(head) - 1, len(head)):

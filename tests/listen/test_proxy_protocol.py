@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet import unix
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
@@ -27,7 +26,7 @@ from asgiserver.listen.proxy_protocol import (
 )
 from asgiserver.transport.tcp import TCPPort
 from asgiserver.transport.tls_port import TLSPort
-from asgiserver.transport.unix import UNIXPort
+from asgiserver.transport.unix import UNIXPort, UNIXTransport
 from tests.transport.test_tls import Connection, Reactor, Socket, client_context, make_port
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
@@ -258,7 +257,7 @@ class TestTheSocket:
         port: Any = UNIXPort(skt, Factory.forProtocol(Recorder), Reactor())
         take_headers(port, EVERYBODY)
         assert issubclass(port.transport, HeaderFirst)
-        assert issubclass(port.transport, unix.Server)
+        assert issubclass(port.transport, UNIXTransport)
         transport = port.transport(skt, Recorder(), None, port, 0, port.reactor)
         assert transport.proxy is None
         skt.arrived += V1_TCP4
