@@ -50,6 +50,7 @@ class Hub:
     :ivar stopping: no connection is used again after its next response.
     :ivar ending: half of ``graceful_timeout`` is over, so responses that stream without end are asked to end.
     :ivar refusing: no request is begun any more.
+    :ivar forked: this is a process that the application has forked, whose requests are the parent's.
     :ivar contained: what an application may raise without ending the loop, besides Exception.
     """
 
@@ -74,7 +75,6 @@ class Hub:
         self.stopping = False
         self.ending = False
         self.refusing = False
-        #: In a process that the application has forked: its requests are the parent's.
         self.forked = False
         self.contained: tuple[type[BaseException], ...] = (SystemExit,)
         self._tasks: dict[Exchange, asyncio.Task[None]] = {}
@@ -82,7 +82,8 @@ class Hub:
         self._scopes = ScopeBuilder(settings.root_path, None, None)
         #: The lifespan's; each application runs in a copy of it.
         self._context = contextvars.copy_context()
-        self._changed: asyncio.Event | None = None
+        #: A connection or, while the server stops, an application has ended.
+        self._changed = asyncio.Event()
 
     @property
     def exchanges(self) -> list[Exchange]:
@@ -107,7 +108,7 @@ class Hub:
         """Forget a connection."""
         self.connections.discard(connection)
         self._turned_away.discard(connection)
-        self._notify()
+        self._changed.set()
 
     def open_exchange(self, request: Request, stream: Stream, addresses: Addresses) -> Exchange:
         """Begin an exchange; its application is begun by :meth:`create_application`, once the wire knows it.
@@ -162,7 +163,7 @@ class Hub:
         if request.upgrade:
             self.log_action("websocket", "rejected", details)
         else:
-            details |= {"method": request.method, "time_taken": 0.0, "size": len(error.reason) + 1, "request_size": 0}
+            details |= {"method": request.method, "time_taken": 0.0, "size": len(error.body), "request_size": 0}
             self.log_action("http", "complete", details)
 
     # Applications.
@@ -201,7 +202,7 @@ class Hub:
         if self.forked:
             return
         if self.stopping:
-            self._notify()
+            self._changed.set()
         if exchange.state is _COMPLETE and error is None:
             # Fast path: there is nothing to end or to log.
             exchange.release()
@@ -261,7 +262,7 @@ class Hub:
     def logs_actions(self) -> bool:
         """False when nobody wants to know."""
         log = self.action_logger
-        return type(log) is not AccessLog or log.logger.isEnabledFor(logging.INFO)
+        return type(log) is not AccessLog or log.enabled
 
     def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
         """Tell ``action_logger`` what has happened, as Daphne does; it can do no harm to the exchange."""
@@ -269,10 +270,6 @@ class Hub:
             self.action_logger(protocol, action, details)
         except Exception:
             logger.exception("Exception in the action logger")
-
-    def _notify(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
 
 
 def _contained(error: BaseException) -> RuntimeError:
