@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import re
 
-from ..asgi.interfaces import TCHAR
 from ..asgi.scope import CHUNKED, Request, replace_host
+from ..asgi.tokens import TCHAR
 from ..errors import RequestError
 from .handshake import is_upgrade
 

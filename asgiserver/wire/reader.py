@@ -10,8 +10,8 @@ was read.
 
 from __future__ import annotations
 
-from ..asgi.interfaces import TCHAR
 from ..asgi.scope import CHUNKED, Request
+from ..asgi.tokens import TCHAR
 from ..errors import RequestError, SettingsError
 from ..settings import Settings
 from .body import Body, ChunkedBody, Event, LengthBody
