@@ -129,13 +129,13 @@ class Hub:
         return HTTPExchange(scope, stream, self, settings, self.clock)
 
     def _open_websocket(self, request: Request, stream: Stream, addresses: Addresses) -> Exchange:
-        # The frame engine takes 45 ms and 6 MB to import: who serves no WebSocket need not spend them.
+        # Imported with the first WebSocket: a server without any need not load the frame engine.
         from .wire.websocket.frames import WebSocketProtocol, negotiate_deflate
 
         settings = self.settings
         upgrade = check(request.method, request.http_version, request.headers, request.body_size != 0)
         extension, deflate = "", None
-        if settings.websocket_compression and upgrade.extensions:
+        if settings.websocket_compression:
             negotiated = negotiate_deflate(upgrade.extensions, settings.websocket_max_message_size)
             extension, deflate = negotiated or ("", None)
         scope = self._scopes.websocket(request, addresses, upgrade.subprotocols)

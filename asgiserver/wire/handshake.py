@@ -30,24 +30,24 @@ _extension = re.compile(_SPACE + rb"(" + TOKEN + rb")" + _SPACE)
 _MOST_OFFERED = 100
 
 
-class Upgrade(NamedTuple):
-    """What a checked opening handshake asks for.
-
-    :param key: the value of ``Sec-WebSocket-Key`` as it was sent.
-    :param subprotocols: what the client offers, in its order of preference, without duplicates.
-    :param extensions: all ``Sec-WebSocket-Extensions`` lines joined with commas; empty when there was none.
-    """
-
-    key: bytes
-    subprotocols: list[str]
-    extensions: bytes
-
-
 class Extension(NamedTuple):
     """One offer in ``Sec-WebSocket-Extensions``: a name and its parameters, with None for one without a value."""
 
     name: str
     parameters: list[tuple[str, str | None]]
+
+
+class Upgrade(NamedTuple):
+    """What a checked opening handshake asks for.
+
+    :param key: the value of ``Sec-WebSocket-Key`` as it was sent.
+    :param subprotocols: what the client offers, in its order of preference, without duplicates.
+    :param extensions: what all ``Sec-WebSocket-Extensions`` lines offer, in the client's order.
+    """
+
+    key: bytes
+    subprotocols: list[str]
+    extensions: list[Extension]
 
 
 def is_upgrade(method: str, http_version: str, headers: Headers) -> bool:
@@ -82,8 +82,7 @@ def check(method: str, http_version: str, headers: Headers, has_body: bool) -> U
             # RFC 9110 §15.5.22: a 426 must have Upgrade.
             ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")),
         )
-    extensions = b", ".join(_values(headers, b"sec-websocket-extensions"))
-    parse_extensions(extensions)
+    extensions = parse_extensions(b", ".join(_values(headers, b"sec-websocket-extensions")))
     return Upgrade(_key(headers), _subprotocols(headers), extensions)
 
 
