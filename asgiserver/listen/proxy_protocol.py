@@ -195,7 +195,8 @@ class ProxiedConnection(ProtocolWrapper):
         self.wrappedProtocol.readConnectionLost()
 
     def writeConnectionLost(self) -> None:  # noqa: N802 - Twisted's name
-        """Our direction is closed."""
+        """Our direction is closed behind all that was written."""
+        self.wrappedProtocol.writeConnectionLost()
 
     def getPeer(self) -> Any:  # noqa: N802 - Twisted's name
         """The announced client, the proxy itself when it announces none."""

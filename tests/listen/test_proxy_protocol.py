@@ -51,7 +51,7 @@ class Recorder(Protocol):
         self.data = b""
         self.peers: list[tuple[str, int]] = []
         self.lost = 0
-        self.ended = False
+        self.ended = self.written = False
 
     def dataReceived(self, data: bytes) -> None:
         assert self.transport is not None
@@ -66,7 +66,7 @@ class Recorder(Protocol):
         self.ended = True
 
     def writeConnectionLost(self) -> None:
-        """It has nothing to do for that."""
+        self.written = True
 
 
 class Proxied:
@@ -205,7 +205,7 @@ def test_the_end_of_the_peers_direction_is_passed_on() -> None:
     half_closeable = IHalfCloseableProtocol(it.protocol)
     half_closeable.readConnectionLost()
     half_closeable.writeConnectionLost()
-    assert (it.application.ended, it.application.lost) == (True, 0)
+    assert (it.application.ended, it.application.written, it.application.lost) == (True, True, 0)
 
 
 def refusal(data: bytes) -> str:
