@@ -152,9 +152,8 @@ class Hub:
 
     def request_refused(self, request: Request | None, addresses: Addresses, error: RequestError) -> None:
         """Note the peer's mistake, which was answered already, and log it as any answered request."""
-        client = "{}:{}".format(*addresses.client) if addresses.client else "a unix socket's peer"
         what = f"{request.method} {request.target[:_SHOWN]!r}" if request is not None else "a request"
-        logger.info("Refused %s of %s with %d: %s", what, client, error.status, error.reason)
+        logger.info("Refused %s of %s with %d: %s", what, addresses.peer, error.status, error.reason)
         if request is None or not self.logs_actions:
             return
         scopes = self._scopes

@@ -20,7 +20,7 @@ from .interfaces import Clock, Hub, Message, Output, Scope, Stream
 from .messages import TYPES
 from .response import CLIENT_CLOSED_REQUEST, Response, plain
 
-__all__ = ["Exchange", "State"]
+__all__ = ["Exchange", "State", "logged_request"]
 
 logger = logging.getLogger("asgiserver")
 

@@ -209,7 +209,7 @@ class ClosingProtocol(WritingProtocol):
         if fault is None:
             self.deadlines.set(kind, self._progress.next_look(now, timeout, rate), expired)
         else:
-            logger.info("Dropped %s, which %s", self.addresses.client, fault)
+            logger.info("Dropped %s, which %s", self.addresses.peer, fault)
             self.abort()
 
     def _write_late(self) -> None:

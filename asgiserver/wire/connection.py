@@ -207,7 +207,7 @@ class HTTPConnection(ClosingProtocol):
     def plain_received(self) -> None:
         """Our TLS transport: the peer speaks HTTP without TLS, and is answered like that."""
         error = RequestError(400, "This port speaks TLS: ask for an https address.")
-        logger.info("Refused %s, which speaks plain HTTP to a port of TLS", self.addresses.client)
+        logger.info("Refused %s, which speaks plain HTTP to a port of TLS", self.addresses.peer)
         self.write(refusal(error, self.hub.fields))
         self.close(unread=True)
 
@@ -281,7 +281,7 @@ class HTTPConnection(ClosingProtocol):
         """Turn a connection away that is one too many."""
         error = RequestError(503, "There are too many connections.", ((b"retry-after", b"1"),))
         self.write(refusal(error, self.hub.fields))
-        logger.debug("Turned %s away: %s", self.addresses.client, error.reason)
+        logger.debug("Turned %s away: %s", self.addresses.peer, error.reason)
         self.close()
 
 

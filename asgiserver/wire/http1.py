@@ -194,7 +194,7 @@ class HTTP1(HTTP1Stream):
         exchange, state = self._exchange, self._state
         self._close = True
         if state in (State.DRAINING, State.CLOSED):
-            logger.info("Closed the connection of %s: %s", self._addresses and self._addresses.client, error.reason)
+            logger.info("Closed the connection of %s: %s", self._connection.addresses.peer, error.reason)
             self.close()
         elif exchange is not None:
             logger.info("Ended %s with %d: %s", exchange, error.status, error.reason)
