@@ -28,7 +28,7 @@ __all__ = ["Hub"]
 
 logger = logging.getLogger("asgiserver")
 
-#: An enum's members take several times as long to look up.
+#: Names of the module's own, as an enum's members are slower to look up.
 _COMPLETE = State.COMPLETE
 
 #: How much of a refused request's target is worth a place in the log; bytes.
@@ -87,7 +87,7 @@ class Hub:
 
     @property
     def exchanges(self) -> list[Exchange]:
-        """Those whose application runs now; may be asked for from any thread."""
+        """The exchanges whose application runs now; any thread may ask for them."""
         return list(self._tasks)
 
     # What wires call.
@@ -215,7 +215,7 @@ class Hub:
                 self.application_failed("The application for %s was cancelled without a complete response", exchange)
         elif error is not None:
             if cut_off or gone and is_disconnect(error):
-                # Whatever the framework makes of it, it is nobody's failure.
+                # Whichever exception the framework makes of that, it is nobody's failure.
                 logger.info("The client of %s left, which ended its application: %s", exchange, type(error).__name__)
             else:
                 self.application_failed("Exception in the application for %s", exchange, error)
@@ -259,7 +259,7 @@ class Hub:
 
     @property
     def logs_actions(self) -> bool:
-        """False when nobody wants to know."""
+        """False when :meth:`log_action` would do nothing."""
         log = self.action_logger
         return type(log) is not AccessLog or log.enabled
 
@@ -272,7 +272,7 @@ class Hub:
 
 
 def _contained(error: BaseException) -> RuntimeError:
-    """What stands for ``error``: out of a task that would end the loop, and with it everybody else's request."""
+    """The error to raise in the place of ``error``, which out of a task would end the loop and all other requests."""
     return RuntimeError(f"the application raised {type(error).__name__}")
 
 
@@ -294,8 +294,8 @@ def is_disconnect(error: BaseException) -> bool:
         elif isinstance(error, BaseExceptionGroup):
             pending += error.exceptions
         else:
-            # What failed while ClientDisconnected was handled is a failure, unless it is, as Starlette's
-            # ClientDisconnect, the framework's own word for it.
+            # An exception raised while ClientDisconnected was handled is a failure, unless it is the framework's own
+            # name for that, as Starlette's ClientDisconnect is.
             passes_on = isinstance(error, OSError) or type(error).__name__.startswith("ClientDisconnect")
             origin = error.__cause__ or (error.__context__ if passes_on else None)
             if origin is None:

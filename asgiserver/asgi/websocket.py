@@ -103,7 +103,7 @@ class WebSocketExchange(Exchange):
             return
         waiters = self._waiters
         if waiters and not self._inbox and len(waiters) == 1 and not waiters[0].done():
-            # By far the most: an application that waits gets it by one step of its task.
+            # Fast path: an application that waits gets the message by one step of its task.
             waiters[0].set_result(_event(payload))
             return
         self._keep(payload)
@@ -230,7 +230,7 @@ class WebSocketExchange(Exchange):
     def take_reply(self, reply: Any) -> None:
         """Take a parsed message of the application (ASGI WebSocket)."""
         if self.state is _OPEN and (type(reply) is SendText or type(reply) is SendBytes):
-            # By far the most; a match takes several times as long to find them.
+            # Fast path: a message for an open WebSocket.
             assert self._engine is not None
             payload: str | bytes = reply[0]
             if isinstance(payload, str):
@@ -323,7 +323,7 @@ class WebSocketExchange(Exchange):
         if self.state is State.OPEN:
             self._close_by_server(1012, "service restart")
         elif self.state is State.WAITING:
-            # Accepted now it would be open until it is cut off.
+            # If it were accepted now, it would be open until it is cut off.
             self.request_failed(RequestError(503, "The server is stopping."))
 
     # Deadlines.

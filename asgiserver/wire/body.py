@@ -133,7 +133,7 @@ class ChunkedBody:
 
     @staticmethod
     def _take_whole(data: bytes, at: int, pieces: list[bytes]) -> tuple[int, int]:
-        """Take the plain small chunks that are there to their end, at a fifth of what the steps cost for each.
+        """Take the plain small chunks that are there to their end, without a step for each part of them.
 
         :returns: where the next one is, and how many bytes were added to ``pieces``.
         """

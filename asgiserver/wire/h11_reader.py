@@ -28,7 +28,7 @@ def parse(head: bytes) -> Request:
 
     :raises RequestError: the head is malformed, or asks for what is not supported.
     """
-    # One that was used would have to be told of the response too, which costs more than a new one.
+    # A parser that is used again would have to be told of the response too, which is more work than a new one.
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head))
     connection.receive_data(head)
     try:

@@ -1,7 +1,7 @@
 """Requests whose heads are read by llhttp, the parser of Node.js, through httptools.
 
-It reads in a tenth of h11's time, and the same requests: what llhttp does not know, which is methods outside its list
-and versions such as HTTP/1.7, is left to h11, and what either of the two is lax about is checked in :mod:`.head`.
+It reads the same requests as h11, and faster. Methods outside llhttp's list, and versions such as HTTP/1.7, are left to
+h11, and :mod:`.head` checks what either of the two is lax about.
 """
 
 from __future__ import annotations

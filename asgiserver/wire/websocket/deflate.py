@@ -118,8 +118,9 @@ class Deflate(PerMessageDeflate):  # type: ignore[misc]
         """
         output = self._inflate(data)
         if self._decompressor.eof:
-            # RFC 7692 §7.2.3.4: after a final block others may follow, where zlib has stopped. Who wrote it with zlib
-            # has begun anew, so nothing before can be referred to. More than one in a message serves nobody.
+            # RFC 7692 §7.2.3.4: after a final block others may follow, where zlib has stopped. A sender
+            # that ends its stream begins a new one, which refers to nothing before. More than one end in a message
+            # serves nobody.
             rest = self._decompressor.unused_data
             self._finals += 1
             self._decompressor = zlib.decompressobj(-self.client_max_window_bits)

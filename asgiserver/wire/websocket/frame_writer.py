@@ -18,8 +18,8 @@ COMPRESSED = 0x40
 #: What stands for a close frame without a code (RFC 6455 §7.4.1).
 NO_STATUS = 1005
 
-#: Messages below are sent uncompressed: a packet hardly shrinks, and each would cost about 5 µs more. The Autobahn
-#: suite's smallest compressed messages have 16 bytes.
+#: Messages below are sent uncompressed, since their packets would hardly shrink; bytes. The Autobahn suite's smallest
+#: compressed messages have 16.
 _MIN_COMPRESSED = 16
 
 #: Payloads from this size on are not copied behind their heads; bytes.
