@@ -149,5 +149,6 @@ def connect(
         max_message_size=max_message_size,
         max_frame_size=max_frame_size,
         turn=turn or Turns(),
+        after_turn=lambda call: call(),
         deflate=negotiated[1] if negotiated else None,
     )

@@ -42,7 +42,8 @@ def opened(
 
 def test_engine_is_what_an_exchange_expects() -> None:
     channel: Channel = RecordingChannel()
-    engine: Frames = WebSocketProtocol(channel, max_message_size=1, max_frame_size=1, turn=Turns())
+    limits = {"max_message_size": 1, "max_frame_size": 1}
+    engine: Frames = WebSocketProtocol(channel, turn=Turns(), after_turn=lambda call: call(), **limits)
     assert isinstance(engine, WebSocketProtocol)
 
 
