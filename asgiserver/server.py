@@ -275,7 +275,8 @@ class Server(Hub):
         for connection in list(self.connections):
             connection.finish()
         # Then what was written only has to be sent.
-        await self._wait_until(lambda: not self.connections, deadline and max(deadline, now() + _LAST_WAIT))
+        until = None if deadline is None else max(deadline, now() + _LAST_WAIT)
+        await self._wait_until(lambda: not self.connections, until)
 
     async def _wait_for_applications(self, deadline: float | None) -> bool:
         """True once all have ended, False at the ``deadline``; half of the time before it event streams are told."""
