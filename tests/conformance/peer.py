@@ -149,6 +149,5 @@ def connect(
         max_message_size=max_message_size,
         max_frame_size=max_frame_size,
         turn=turn or Turns(),
-        after_turn=lambda call: call(),
         deflate=negotiated[1] if negotiated else None,
     )

@@ -12,14 +12,14 @@ from typing import Any
 from autobahn.websocket.protocol import WebSocketProtocol as Autobahn
 from autobahn.websocket.xormasker import create_xor_masker
 
-__all__ = ["FrameParser", "unmask", "unmasked"]
+__all__ = ["MASKS", "MOST_BY_TABLE", "FrameParser", "unmask", "unmasked"]
 
 #: Up to this size, in bytes, a payload is unmasked as one large number, which is the fastest way for it.
-_MOST_BY_TABLE = 125
+MOST_BY_TABLE = 125
 
 #: For each size by what a mask, as a number, is multiplied to be repeated over so many bytes, and how many bits are too
 #: many then.
-_MASKS = [(sum(1 << 32 * at for at in range(-(-size // 4))), -size % 4 * 8) for size in range(_MOST_BY_TABLE + 1)]
+MASKS = [(sum(1 << 32 * at for at in range(-(-size // 4))), -size % 4 * 8) for size in range(MOST_BY_TABLE + 1)]
 
 _from_bytes = int.from_bytes
 
@@ -126,8 +126,8 @@ def _head_size(start: bytes) -> int:
 def unmasked(data: bytes, start: int, end: int) -> bytes | bytearray:
     """The payload from ``start`` to ``end`` without its mask, which stands before it (RFC 6455 §5.3)."""
     size = end - start
-    if size <= _MOST_BY_TABLE:
-        factor, excess = _MASKS[size]
+    if size <= MOST_BY_TABLE:
+        factor, excess = MASKS[size]
         mask = _from_bytes(data[start - 4 : start]) * factor >> excess
         return (_from_bytes(data[start:end]) ^ mask).to_bytes(size)
     payload = bytearray(memoryview(data)[start:end])

@@ -28,7 +28,7 @@ from autobahn.websocket.compress_deflate import PerMessageDeflateOfferAccept
 from ...asgi.interfaces import Channel, Turn
 from ...asgi.tokens import MOST_OF_A_REASON, is_close_code
 from .deflate import Deflate, negotiate_deflate
-from .frame_parser import FrameParser, unmasked
+from .frame_parser import MASKS, MOST_BY_TABLE, FrameParser, unmasked
 from .frame_writer import BINARY, COMPRESSED, NO_STATUS, PING, PONG, TEXT, FrameWriter
 from .partial_frame import PartialFrame
 
@@ -48,6 +48,10 @@ _from_bytes = int.from_bytes
 _make_decoder = codecs.getincrementaldecoder("utf-8")
 
 
+def _at_once(call: Callable[[], None]) -> None:
+    call()
+
+
 class WebSocketProtocol(FrameWriter, FrameParser):
     """The frames of one open WebSocket, server side; implements ``asgi.interfaces.Frames``.
 
@@ -56,7 +60,8 @@ class WebSocketProtocol(FrameWriter, FrameParser):
     :param max_frame_size: limit of a peer's data frame as sent in bytes, 0 for none; more is answered 1009.
     :param deflate: what :func:`negotiate_deflate` returned with the extension's value, None without compression.
     :param turn: the connection's.
-    :param after_turn: calls its argument when the messages so far could be answered; called once at most, for the end.
+    :param after_turn: calls its argument once whoever got the messages so far had a turn to answer them; called once
+        at most, for the end. Without it the end does not wait.
     """
 
     #: False hands every frame to Autobahn.
@@ -69,8 +74,8 @@ class WebSocketProtocol(FrameWriter, FrameParser):
         max_message_size: int,
         max_frame_size: int,
         turn: Turn,
-        after_turn: Callable[[Callable[[], None]], object],
         deflate: PerMessageDeflateOfferAccept | None = None,
+        after_turn: Callable[[Callable[[], None]], object] = _at_once,
     ) -> None:
         engine: Deflate | None = None
         if deflate is not None:
@@ -81,8 +86,8 @@ class WebSocketProtocol(FrameWriter, FrameParser):
         self._max_message_size = max_message_size or sys.maxsize
         self._max_frame_size = max_frame_size or sys.maxsize
         self._data_heads = _PLAIN_DATA if engine is None else _COMPRESSED_DATA
-        # Nothing is under way or kept back, so that a read which is one whole frame can be taken without being kept.
-        self._is_at_rest = self.short_cuts
+        # The longest payload that is taken at once; -1 while something is under way.
+        self._most_at_once = -1
         self._partial: PartialFrame | None = None
         self._kept = b""
         self._ending: tuple[Callable[[int, str], None], int, str] | None = None
@@ -90,12 +95,31 @@ class WebSocketProtocol(FrameWriter, FrameParser):
         self._message_size = 0
         self._decoder: codecs.IncrementalDecoder | None = None
         self._ping: bytes | None = None
+        self._set_most_at_once()
 
     # The channel's side.
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the peer. What the channel has no room for is kept until :meth:`resume`."""
-        if self._is_at_rest and not self._channel.full and self._take_frame(data, 0, alone=True):
+        size = len(data) - 6
+        if 0 <= size <= self._most_at_once and data[1] == size + 0x80 and not self._channel.full:
+            # One short frame and nothing else: as few steps as can be.
+            first = data[0]
+            if first in _PLAIN_DATA:
+                factor, excess = MASKS[size]
+                mask = _from_bytes(data[2:6]) * factor >> excess
+                payload = (_from_bytes(data[6:]) ^ mask).to_bytes(size)
+                if first == BINARY:
+                    self._channel.message_received(payload)
+                    return
+                try:
+                    message = payload.decode()
+                except UnicodeDecodeError:
+                    self._invalid_payload(_NOT_UTF8)
+                else:
+                    self._channel.message_received(message)
+                return
+        if self._most_at_once >= 0 and not self._channel.full and self._take_frame(data, 0, alone=True):
             return
         if self.state != self.STATE_CLOSED:
             self._kept = self._kept + data if self._kept else data
@@ -122,7 +146,7 @@ class WebSocketProtocol(FrameWriter, FrameParser):
         :param reason: at most 123 bytes of UTF-8.
         """
         assert is_close_code(code), code
-        self._is_at_rest = False
+        self._most_at_once = -1
         if self.state == self.STATE_OPEN:
             self.state = self.STATE_CLOSING
         self._send_close(code, reason)
@@ -130,7 +154,7 @@ class WebSocketProtocol(FrameWriter, FrameParser):
     def abandon(self) -> None:
         """The connection is lost: tell the channel of an end that waits for its turn, and of nothing more."""
         self.state = self.STATE_CLOSED
-        self._is_at_rest = False
+        self._most_at_once = -1
         self._close_sent = True
         self._kept = b""
         self._partial = None
@@ -143,7 +167,7 @@ class WebSocketProtocol(FrameWriter, FrameParser):
             return  # the channel resumed from within one of its methods, which are called from the loop below
         data, at, turn = self._kept, 0, self._turn
         self._gathered = []
-        self._is_at_rest = False
+        self._most_at_once = -1
         try:
             while at < len(data) and self._is_wanting():
                 if turn.steps <= 0:
@@ -153,12 +177,17 @@ class WebSocketProtocol(FrameWriter, FrameParser):
                 at = self._parse_piece(data, at)
         finally:
             self._kept = b"" if self.state == self.STATE_CLOSED else data[at:]
-            self._is_at_rest = self._is_between_frames() and not self._kept
+            self._set_most_at_once()
             self._send_gathered()
 
     def _is_wanting(self) -> bool:
         # After our close frame a full channel gets nothing any more, and the peer's close frame must be found.
         return self.state == self.STATE_CLOSING or (self.state == self.STATE_OPEN and not self._channel.full)
+
+    def _set_most_at_once(self) -> None:
+        """The next read may be taken at once if nothing is under way, kept back, or at its end."""
+        if self._is_between_frames() and not self._kept:
+            self._most_at_once = min(MOST_BY_TABLE, self._max_message_size, self._max_frame_size)
 
     def _is_between_frames(self) -> bool:
         under_way = self._partial is not None or self.current_frame is not None or self.data or self.inside_message
@@ -320,7 +349,7 @@ class WebSocketProtocol(FrameWriter, FrameParser):
     def _end(self, tell: Callable[[int, str], None], code: int, reason: str) -> None:
         """Parse nothing more, and a turn later send the close frame, if none was sent, and ``tell`` the channel."""
         self.state = self.STATE_CLOSED
-        self._is_at_rest = False
+        self._most_at_once = -1
         self._partial = None
         self._ending = (tell, code, reason)
         self._after_turn(self._finish)

@@ -42,8 +42,7 @@ def opened(
 
 def test_engine_is_what_an_exchange_expects() -> None:
     channel: Channel = RecordingChannel()
-    limits = {"max_message_size": 1, "max_frame_size": 1}
-    engine: Frames = WebSocketProtocol(channel, turn=Turns(), after_turn=lambda call: call(), **limits)
+    engine: Frames = WebSocketProtocol(channel, max_message_size=1, max_frame_size=1, turn=Turns())
     assert isinstance(engine, WebSocketProtocol)
 
 
