@@ -18,6 +18,10 @@ The map of the house, from the ground up; each room's own theory opens its ``__i
 ``service``
 ``wsgi/``                   WSGI applications, in threads
 ``testing/``, ``django/``   what tests and Django projects get
+``management/``, ``apps``,  where Django, pytest and Twisted look for them
+``pytest_plugin``,
+``twist_plugin``
+``lazy_imports``            modules that Twisted imports and a server hardly ever uses
 ==========================  =========================================================================================
 
 The way of a request: ``loop.direct`` reads → ``wire.connection`` → ``wire.http1`` → ``wire.reader`` → ``hub`` (scope,

@@ -11,8 +11,8 @@ __all__ = ["script"]
 def script() -> NoReturn:
     """Run :func:`asgiserver.cli.script`, imported without the garbage collector's help, and without what is not used.
 
-    Next to nothing of what is imported ever becomes garbage, and looking for it costs a tenth of the CPU
-    time to start, and 7 ms of every full collection afterwards. What the application loads is collected as always.
+    Next to nothing of this ever becomes garbage, so the collector would look through it in vain, at the start and in
+    every full collection afterwards. Objects that the application loads are collected as always.
     """
     collecting = gc.isenabled()
     gc.disable()

@@ -29,7 +29,7 @@ from .server import Server
 from .settings import Info, Settings, information, parse, type_hints
 from .signals import held, hold
 
-__all__ = ["CommandLineInterface", "exit_status", "main"]
+__all__ = ["CommandLineInterface", "exit_status", "main", "script"]
 
 logger = logging.getLogger("asgiserver")
 

@@ -27,7 +27,7 @@ __all__ = ["Hub"]
 
 logger = logging.getLogger("asgiserver")
 
-#: An enum's members take several times as long to look up.
+#: Names of the module's own, as an enum's members are slower to look up.
 _COMPLETE = State.COMPLETE
 
 #: How much of a refused request's target is worth a place in the log; bytes.
@@ -49,6 +49,7 @@ class Hub:
     :ivar stopping: no connection is used again after its next response.
     :ivar ending: half of ``graceful_timeout`` is over, so responses that stream without end are asked to end.
     :ivar refusing: no request is begun any more.
+    :ivar forked: this is a process that the application has forked, whose requests are the parent's.
     :ivar contained: what an application may raise without ending the loop, besides Exception.
     """
 
@@ -72,7 +73,6 @@ class Hub:
         self.stopping = False
         self.ending = False
         self.refusing = False
-        #: In a process that the application has forked: its requests are the parent's.
         self.forked = False
         self.contained: tuple[type[BaseException], ...] = (SystemExit,)
         self._tasks: dict[Exchange, asyncio.Task[None]] = {}
@@ -80,11 +80,12 @@ class Hub:
         self._scopes = ScopeBuilder(settings.root_path, None, None)
         #: The lifespan's; each application runs in a copy of it.
         self._context = contextvars.copy_context()
-        self._changed: asyncio.Event | None = None
+        #: A connection or, while the server stops, an application has ended.
+        self._changed = asyncio.Event()
 
     @property
     def exchanges(self) -> list[Exchange]:
-        """Those whose application runs now; may be asked for from any thread."""
+        """The exchanges whose application runs now; any thread may ask for them."""
         return list(self._tasks)
 
     # What wires call.
@@ -105,7 +106,7 @@ class Hub:
         """Forget a connection."""
         self.connections.discard(connection)
         self._turned_away.discard(connection)
-        self._notify()
+        self._changed.set()
 
     def open_exchange(self, request: Request, stream: Stream, addresses: Addresses) -> Exchange:
         """Begin an exchange; its application is begun by :meth:`create_application`, once the wire knows it.
@@ -126,13 +127,13 @@ class Hub:
         return HTTPExchange(scope, stream, self, settings, self.clock)
 
     def _open_websocket(self, request: Request, stream: Stream, addresses: Addresses) -> Exchange:
-        # The frame engine takes 45 ms and 6 MB to import: who serves no WebSocket need not spend them.
+        # Imported with the first WebSocket: a server without any need not load the frame engine.
         from .wire.websocket.frames import WebSocketProtocol, negotiate_deflate
 
         settings = self.settings
         upgrade = check(request.method, request.http_version, request.headers, request.body_size != 0)
         extension, deflate = "", None
-        if settings.websocket_compression and upgrade.extensions:
+        if settings.websocket_compression:
             negotiated = negotiate_deflate(upgrade.extensions, settings.websocket_max_message_size)
             extension, deflate = negotiated or ("", None)
         scope = self._scopes.websocket(request, addresses, upgrade.subprotocols)
@@ -149,9 +150,8 @@ class Hub:
 
     def request_refused(self, request: Request | None, addresses: Addresses, error: RequestError) -> None:
         """Note the peer's mistake, which was answered already, and log it as any answered request."""
-        client = "{}:{}".format(*addresses.client) if addresses.client else "a unix socket's peer"
         what = f"{request.method} {request.target[:_SHOWN]!r}" if request is not None else "a request"
-        logger.info("Refused %s of %s with %d: %s", what, client, error.status, error.reason)
+        logger.info("Refused %s of %s with %d: %s", what, addresses.peer, error.status, error.reason)
         if request is None or not self.logs_actions:
             return
         scopes = self._scopes
@@ -160,7 +160,7 @@ class Hub:
         if request.upgrade:
             self.log_action("websocket", "rejected", details)
         else:
-            details |= {"method": request.method, "time_taken": 0.0, "size": len(error.reason) + 1, "request_size": 0}
+            details |= {"method": request.method, "time_taken": 0.0, "size": len(error.body), "request_size": 0}
             self.log_action("http", "complete", details)
 
     # Applications.
@@ -199,7 +199,7 @@ class Hub:
         if self.forked:
             return
         if self.stopping:
-            self._notify()
+            self._changed.set()
         if exchange.state is _COMPLETE and error is None:
             # Fast path: there is nothing to end or to log.
             exchange.release()
@@ -213,7 +213,7 @@ class Hub:
                 self.application_failed("The application for %s was cancelled without a complete response", exchange)
         elif error is not None:
             if cut_off or gone and is_disconnect(error):
-                # Whatever the framework makes of it, it is nobody's failure.
+                # Whichever exception the framework makes of that, it is nobody's failure.
                 logger.info("The client of %s left, which ended its application: %s", exchange, type(error).__name__)
             else:
                 self.application_failed("Exception in the application for %s", exchange, error)
@@ -257,9 +257,9 @@ class Hub:
 
     @property
     def logs_actions(self) -> bool:
-        """False when nobody wants to know."""
+        """False when :meth:`log_action` would do nothing."""
         log = self.action_logger
-        return type(log) is not AccessLog or log.logger.isEnabledFor(logging.INFO)
+        return type(log) is not AccessLog or log.enabled
 
     def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
         """Tell ``action_logger`` what has happened, as Daphne does; it can do no harm to the exchange."""
@@ -268,13 +268,9 @@ class Hub:
         except Exception:
             logger.exception("Exception in the action logger")
 
-    def _notify(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-
 
 def _contained(error: BaseException) -> RuntimeError:
-    """What stands for ``error``: out of a task that would end the loop, and with it everybody else's request."""
+    """The error to raise in the place of ``error``, which out of a task would end the loop and all other requests."""
     return RuntimeError(f"the application raised {type(error).__name__}")
 
 
@@ -296,8 +292,8 @@ def is_disconnect(error: BaseException) -> bool:
         elif isinstance(error, BaseExceptionGroup):
             pending += error.exceptions
         else:
-            # What failed while ClientDisconnected was handled is a failure, unless it is, as Starlette's
-            # ClientDisconnect, the framework's own word for it.
+            # An exception raised while ClientDisconnected was handled is a failure, unless it is the framework's own
+            # name for that, as Starlette's ClientDisconnect is.
             passes_on = isinstance(error, OSError) or type(error).__name__.startswith("ClientDisconnect")
             origin = error.__cause__ or (error.__context__ if passes_on else None)
             if origin is None:

@@ -1,7 +1,7 @@
 """What Twisted imports at once and a server hardly ever uses, imported when it is used.
 
-Wherever pyOpenSSL is installed, and be it for another program, ``twisted.internet.tcp`` imports it with cryptography:
-a quarter of the time to start and of the memory then, though plain HTTP needs neither, and nor does our own TLS.
+Wherever pyOpenSSL is installed, and be it for another program, ``twisted.internet.tcp`` imports it with cryptography.
+Both make the start longer and the process larger, and neither plain HTTP nor our own TLS needs them.
 
 While :func:`postponed` is open, an import of such a module gets a placeholder. Afterwards nothing of that is left but
 the variables in which those who imported it then keep it: all other imports find the module itself, or the error that

@@ -78,7 +78,7 @@ def run(server: Server) -> None:
         try:
             if signals is not None:
                 signals.serve(main.signalled, main.remove_files)
-                # So no KeyboardInterrupt is the user's: it is the application's, like its SystemExit.
+                # No handler raises KeyboardInterrupt now: one that comes is the application's, like its SystemExit.
                 server.contained = (SystemExit, KeyboardInterrupt)
             _run_reactor(reactor, signals, main)
         finally:
@@ -91,7 +91,7 @@ def run(server: Server) -> None:
 
 
 def _contained(takes_signals: bool) -> tuple[type[BaseException], ...]:
-    """What may come out of the loop only because of the application: nobody's signal handler has raised it."""
+    """The exceptions that come out of the loop only if the application has raised them, and no signal handler."""
     if takes_signals:
         return SystemExit, KeyboardInterrupt
     return () if threading.current_thread() is threading.main_thread() else (SystemExit,)
@@ -168,7 +168,7 @@ class _Main:
         self.forked = True
         loop = loop_of(self._reactor)
         if not loop.is_closed():
-            # What it has to say of its tasks is about the parent's.
+            # It would complain of tasks that are the parent's.
             loop.set_exception_handler(lambda *_: None)
             loop.stop()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self
 
@@ -80,20 +79,15 @@ class Server(Hub):
         self.ready_callable = ready_callable
         self.signal_handlers = signal_handlers
         self.reactor = reactor
+        #: True from the first :meth:`stop` on.
+        self.stop_requested = False
         self._forwarding = _forwarding(settings)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop_asked = threading.Event()
-        self._stop_event: asyncio.Event | None = None
+        self._stopped = asyncio.Event()
         self._lifespan: Lifespan | None = None
         self._abandoned = False
         self._waits = True
         self._patience: asyncio.Timeout | None = None
         self._serving: asyncio.Future[None] | None = None
-
-    @property
-    def stop_requested(self) -> bool:
-        """True from the first :meth:`stop` on."""
-        return self._stop_asked.is_set()
 
     @property
     def listening_addresses(self) -> list[tuple[str, int]]:
@@ -119,7 +113,7 @@ class Server(Hub):
         if self.stop_requested:
             return
         starting = asyncio.ensure_future(self._start())
-        stopped = asyncio.ensure_future(self._wait_for_stop())
+        stopped = asyncio.ensure_future(self._stopped.wait())
         try:
             await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
@@ -150,7 +144,7 @@ class Server(Hub):
         await self._serving
 
     async def _close_when_stopped(self) -> None:
-        await self._wait_for_stop()
+        await self._stopped.wait()
         await self._close()
 
     def stop(self, *, wait: bool = True) -> None:
@@ -160,14 +154,13 @@ class Server(Hub):
             for. The lifespan's shutdown runs all the same.
         """
         self._waits = self._waits and wait
-        self._stop_asked.set()
+        self.stop_requested = True
         loop = self._loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._take_up_stop)
 
     def _take_up_stop(self) -> None:
-        assert self._stop_event is not None
-        self._stop_event.set()
+        self._stopped.set()
         if not self._waits and self._patience is not None and self._patience.when() is None:
             self._patience.reschedule(asyncio.get_running_loop().time())
 
@@ -193,22 +186,16 @@ class Server(Hub):
         if self._loop is not None:
             raise RuntimeError("a Server serves only once: make another one")
         self._loop = asyncio.get_running_loop()
-        self._stop_event = asyncio.Event()
-        self._changed = asyncio.Event()
         let_go_in_children(self)
-        if self._stop_asked.is_set():
-            self._stop_event.set()
-
-    async def _wait_for_stop(self) -> None:
-        assert self._stop_event is not None
-        await self._stop_event.wait()
+        if self.stop_requested:
+            self._stopped.set()
 
     async def _start(self) -> None:
         reactor = install_reactor() if self.reactor is None else self.reactor
         if loop_of(reactor) is not self._loop:
             raise ReactorError("the reactor that Server was given is on another event loop than the one that serves")
         self.clock = LoopClock(asyncio.get_running_loop())
-        self._lifespan = Lifespan(self.application, self.settings, logger, self._context)
+        self._lifespan = Lifespan(self.application, self.settings, self._context)
         await self._lifespan.startup()
         state = self._lifespan.state if self._lifespan.supported else None
         self._scopes = ScopeBuilder(self.settings.root_path, self._forwarding, state)
@@ -233,7 +220,7 @@ class Server(Hub):
             return
         try:
             await self._close_listeners()
-            # The second signal may have come so soon after the first that it is not the drain that it has cancelled.
+            # A second signal soon after the first one has cancelled what came before the drain.
             if not self._abandoned:
                 await self._end_requests()
         finally:
@@ -286,7 +273,8 @@ class Server(Hub):
         for connection in list(self.connections):
             connection.finish()
         # Then what was written only has to be sent.
-        await self._wait_until(lambda: not self.connections, deadline and max(deadline, now() + _LAST_WAIT))
+        until = None if deadline is None else max(deadline, now() + _LAST_WAIT)
+        await self._wait_until(lambda: not self.connections, until)
 
     async def _wait_for_applications(self, deadline: float | None) -> bool:
         """True once all have ended, False at the ``deadline``; half of the time before it event streams are told."""
@@ -310,14 +298,13 @@ class Server(Hub):
         await self._wait_until(lambda: not self._tasks, now() + _TOLD_WAIT)
         for task in list(self._tasks.values()):
             task.cancel()
-        # Whoever gives requests less time than that means the end to be near.
+        # A graceful_timeout that is shorter than this wait asks for an end that is near.
         await self._wait_until(lambda: not self._tasks, now() + min(_LAST_WAIT, max(timeout, _TOLD_WAIT)))
         for exchange in self._tasks:
             logger.error("The application for %s did not end when it was cancelled", exchange)
 
     async def _wait_until(self, condition: Callable[[], bool], deadline: float | None) -> bool:
         """Wait until ``condition`` holds, looking again whenever a task or connection has ended."""
-        assert self._changed is not None
         try:
             async with asyncio.timeout_at(deadline):
                 while not condition():
@@ -331,7 +318,7 @@ class Server(Hub):
 def _forwarding(settings: Settings) -> Forwarding | None:
     lists = settings.forwarded_allow_ips, settings.proxy_allow_ips
     if not settings.proxy_headers and lists == (TRUSTED_PEERS, PROXY_PEERS):
-        # Its patterns take a hundredth of the time to start.
+        # Not imported for nothing: its patterns take long to compile.
         return None
     from .asgi.forwarded import Forwarding, TrustedPeers
 

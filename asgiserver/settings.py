@@ -19,7 +19,10 @@ from typing import Any, NamedTuple, get_type_hints
 
 from .errors import SettingsError
 
-__all__ = ["DAPHNE_KEYWORDS", "PROXY_PEERS", "TRUSTED_PEERS", "Info", "Settings", "information", "parse", "type_hints"]
+__all__ = [
+    "BIND", "DAPHNE_KEYWORDS", "LOGGING", "PROXY_PEERS", "TRUSTED_PEERS", "Info", "Settings", "information", "parse",
+    "type_hints",
+]  # fmt: skip
 
 
 class Info(NamedTuple):

@@ -1,4 +1,6 @@
-"""Whose the process's signals are, and what the next one means; :mod:`~asgiserver.run` says what is done.
+"""The process's signals: when the server handles them, and what the next one asks for.
+
+:mod:`~asgiserver.run` has the table of what is done then.
 
 This is imported before everything else, so that a signal finds its handler however early it comes: the kernel drops a
 signal that PID 1 of a container has no handler for. Hence it imports next to nothing.
@@ -26,7 +28,7 @@ __all__ = ["Asked", "Signals", "held", "hold"]
 #: Seconds in which several signals are one: a process manager sends one to the group and one to the process.
 ONE_SIGNAL = 1.0
 
-#: What a first signal of each asks for; SIGINT and SIGTERM are always taken, the others from nobody.
+#: Signals that are taken in any case, and those that are taken only where nothing handles or ignores them.
 _STOPS = ("SIGINT", "SIGTERM")
 _OTHERS = ("SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
@@ -43,6 +45,7 @@ class Asked(IntEnum):
     END = 3
 
 
+#: What the first signal of each kind asks for; a kind that is not here asks for nothing.
 _FIRST = {"SIGINT": Asked.STOP, "SIGTERM": Asked.STOP, "SIGQUIT": Asked.QUICK_STOP}
 
 
@@ -106,13 +109,13 @@ class Signals:
         :param clean: called before a process ends at once; must not wait.
         """
         for number in _numbers(_STOPS):
-            # Of the application's module, perhaps, or of a library that it imports.
+            # The application's module, or a library that it imports, may have set a handler of its own.
             signal.signal(number, self.handle)
         self._act, self._clean = act, clean
         for number in self._ignored:
             act(Asked.NOTHING, number)
         if self.asked:
-            # Something has caught the SystemExit.
+            # The application's import has caught the SystemExit.
             act(self.asked, self._number)
 
     def end(self) -> None:

@@ -1094,7 +1094,7 @@ class TestChains:
             exchange, stream = await served.open()
             if left:
                 leave(exchange, stream)
-            served.hub.stopping, served.hub._changed = stopping, asyncio.Event()
+            served.hub.stopping = stopping
             leaving.set()
             await settle()
             assert served.running == 0

@@ -158,7 +158,7 @@ class TestRooms:
 
 
 class TestImporting:
-    """Invariant 6: importing has no effect. T238."""
+    """Importing has no effect. T238."""
 
     PROGRAM = """
 import json, logging, os, signal, sys, threading

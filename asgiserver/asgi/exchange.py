@@ -20,7 +20,7 @@ from .interfaces import Clock, Hub, Message, Output, Scope, Stream
 from .messages import TYPES
 from .response import CLIENT_CLOSED_REQUEST, Response, plain
 
-__all__ = ["Exchange", "State"]
+__all__ = ["Exchange", "State", "logged_request"]
 
 logger = logging.getLogger("asgiserver")
 
@@ -37,7 +37,7 @@ class State(Enum):
     GONE = auto()  # the peer left, or was made to
 
 
-#: An enum's members take several times as long to look up.
+#: Names of the module's own, as an enum's members are slower to look up.
 _WAITING, _OPEN = State.WAITING, State.OPEN
 _COMPLETE, _GONE = State.COMPLETE, State.GONE
 
@@ -70,7 +70,7 @@ class Exchange(ABC):
         self._hub = hub
         self._told = False
         self._repeated = 0
-        #: Each gets an event, or None to look for one.
+        #: Of the ``receive()`` calls that wait: each is given an event, or None to look for one.
         self._waiters: list[asyncio.Future[Message | None]] | None = None
         self._deadlines: Deadlines | None = None
 
@@ -133,7 +133,7 @@ class Exchange(ABC):
                 event = await waiter
             except BaseException:
                 if waiter.done() and not waiter.cancelled():
-                    # Given up in the very turn in which it came.
+                    # The event came in the turn of the loop in which this call was cancelled.
                     self._give_back(waiter.result())
                 raise
             finally:

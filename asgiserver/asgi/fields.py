@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from ..errors import MessageError
-from .interfaces import TCHAR
+from .tokens import TCHAR
 
 __all__ = ["CONNECTION_SPECIFIC", "LOWER", "Fields", "fail", "kind_of", "parse_fields", "shown", "wrong"]
 

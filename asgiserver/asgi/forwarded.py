@@ -37,6 +37,7 @@ from typing import Final, NamedTuple
 from ..errors import SettingsError
 from ..settings import Settings
 from .interfaces import Headers
+from .tokens import TOKEN
 
 __all__ = ["Forwarded", "Forwarding", "TrustedPeers"]
 
@@ -192,13 +193,12 @@ class Forwarding:
 
 _SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
 
-TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 §5.6.2
 _NAME = re.compile(TOKEN)
 # RFC 7239 §4, with blanks around the separators and any character in an unquoted value, as proxies write it. No two
 # neighbouring parts can match the same byte, and none gives back what it has matched: a line that does not match is
 # given up in linear time.
 _PAIR = re.compile(
-    rb"[ \t]*+(?:(" + TOKEN.encode() + rb'+)=(?:"((?:[^"\\]++|\\.)*+)"|([^\x00- \x7f",;\\]++))[ \t]*+)?([;,]|\Z)',
+    rb"[ \t]*+(?:(" + TOKEN + rb'+)=(?:"((?:[^"\\]++|\\.)*+)"|([^\x00- \x7f",;\\]++))[ \t]*+)?([;,]|\Z)',
     re.DOTALL,
 )
 # RFC 7239 §6, and IPv6 without brackets, which then has no port.
@@ -221,7 +221,7 @@ def _network(entry: str, setting: str) -> Network:
 
 
 def _field_name(setting: str, name: str) -> bytes:
-    if not _NAME.fullmatch(name):
+    if not (name.isascii() and _NAME.fullmatch(name.encode("ascii"))):
         raise SettingsError(f"{setting}: expected a field's name, got {name!r}")
     return name.lower().encode("ascii")
 

@@ -17,7 +17,7 @@ from .response import Response
 
 __all__ = ["HTTPExchange"]
 
-#: An enum's members take several times as long to look up.
+#: Names of the module's own, as an enum's members are slower to look up.
 _WAITING, _STARTED, _STREAMING = State.WAITING, State.STARTED, State.STREAMING
 _COMPLETE, _GONE = State.COMPLETE, State.GONE
 
@@ -43,7 +43,7 @@ class HTTPExchange(Exchange):
         self._body: deque[bytes] | None = None
         self._buffered = self._received = 0
         self._ended = self._delivered = self._paused = False
-        # Nobody asks for the time that nobody logs.
+        # The clock is asked only for a request that is logged.
         self._began = clock.seconds() if hub.logs_actions else None
         if settings.http_timeout is not None:
             self.deadlines.set(Deadline.REQUEST, settings.http_timeout, self._too_old)

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 __all__ = [
-    "TCHAR",
     "Application",
     "Channel",
     "Clock",
@@ -24,7 +23,6 @@ __all__ = [
     "Sleeper",
     "Stream",
     "Turn",
-    "is_close_code",
 ]
 
 Scope = MutableMapping[str, Any]
@@ -33,16 +31,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: What a token is made of (RFC 9110 §5.6.2, tchar).
-TCHAR = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-
 #: Field lines in order, duplicates kept; names in lower case, but for those that an application sends.
 Headers = Sequence[tuple[bytes, bytes]]
-
-
-def is_close_code(code: int) -> bool:
-    """True for the codes that may stand in a close frame (RFC 6455 §7.4; 1012 to 1014 come from IANA's registry)."""
-    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
 class Sleeper(Protocol):

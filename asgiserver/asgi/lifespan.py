@@ -22,6 +22,8 @@ from .messages import message_type
 
 __all__ = ["Lifespan"]
 
+logger = logging.getLogger("asgiserver")
+
 #: Seconds for a cancelled task to end: what it still does then is cleaning up, and the deadline for that has passed.
 _CANCEL_TIMEOUT = 1.0
 
@@ -55,17 +57,10 @@ class Lifespan:
 
     :param application: called with the lifespan scope unless ``settings.lifespan`` is ``"off"``.
     :param settings: ``lifespan``, ``lifespan_startup_timeout`` and ``lifespan_shutdown_timeout`` are used.
-    :param logger: gets failures at ERROR, an unsupported lifespan at DEBUG; ``asgiserver`` by default.
     :param context: the task runs in it, so that it has the context variables that the application sets there.
     """
 
-    def __init__(
-        self,
-        application: Application,
-        settings: Settings,
-        logger: logging.Logger | None = None,
-        context: Context | None = None,
-    ) -> None:
+    def __init__(self, application: Application, settings: Settings, context: Context | None = None) -> None:
         #: In the scope as ``state``; a server gives each request a shallow copy of it.
         self.state: dict[str, Any] = {}
         #: The application has completed its start-up, so it gets a shutdown.
@@ -77,7 +72,6 @@ class Lifespan:
         self._application = application
         self._settings = settings
         self._context = context
-        self._logger = logger or logging.getLogger("asgiserver")
         self._phase = _Phase.NEW
         self._delivered = False
         self._inbox: deque[Message] = deque()
@@ -180,7 +174,7 @@ class Lifespan:
         self._answered.set()
         if phase is _Phase.STOP_FAILED:
             self.failed = True
-            self._logger.error("The application failed to shut down: %s", reason)
+            logger.error("The application failed to shut down: %s", reason)
 
     def _deliver(self, event: Message) -> None:
         self._inbox.append(event)
@@ -198,7 +192,7 @@ class Lifespan:
         # An application often raises what it has just reported as its failure; that is not said twice.
         if error is not None and phase in (_Phase.RUNNING, _Phase.STOPPING, _Phase.STOPPED):
             self.failed, self.error = True, error
-            self._logger.error("The application's lifespan raised an exception", exc_info=error)
+            logger.error("The application's lifespan raised an exception", exc_info=error)
 
     # The server's side.
 
@@ -216,9 +210,9 @@ class Lifespan:
             return
         if self._phase is _Phase.STOPPING:
             self.failed = True
-            self._logger.error("The application did not shut down within %g s (lifespan_shutdown_timeout)", timeout)
+            logger.error("The application did not shut down within %g s (lifespan_shutdown_timeout)", timeout)
         else:
-            self._logger.debug("The application's lifespan ran on after its last message and is cancelled")
+            logger.debug("The application's lifespan ran on after its last message and is cancelled")
         await self._cancel(task)
 
     async def _cancel(self, task: asyncio.Task[None]) -> None:
@@ -227,7 +221,7 @@ class Lifespan:
         task.cancel()
         await asyncio.wait({task}, timeout=_CANCEL_TIMEOUT)
         if not task.done():
-            self._logger.error("The application's lifespan does not end though it was cancelled")
+            logger.error("The application's lifespan does not end though it was cancelled")
 
     def _unsupported(self) -> None:
         error = self._error
@@ -240,7 +234,7 @@ class Lifespan:
         # One that took the event has failed to start, or takes every event for a request's: worth a line, no more.
         # ASGI wants the server to go on all the same; startup.failed is the way to stop it.
         level = logging.INFO if self._delivered and error is not None else logging.DEBUG
-        self._logger.log(level, "The application has no lifespan: it %s", what)
+        logger.log(level, "The application has no lifespan: it %s", what)
 
 
 _SO_FAR = {

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ..errors import MessageError
 from .fields import LOWER, Fields, fail, kind_of, parse_fields, shown, wrong
 from .files import SendFile, SendPath, parse_file, parse_path
-from .interfaces import TCHAR, is_close_code
+from .tokens import MOST_OF_A_REASON, TCHAR, is_close_code
 
 __all__ = [
     "TYPES",
@@ -29,6 +29,7 @@ __all__ = [
     "parse_http",
     "parse_websocket",
 ]
+
 
 class ResponseStart(NamedTuple):
     """``http.response.start``, and ``websocket.http.response.start``.
@@ -95,11 +96,8 @@ class Close(NamedTuple):
     error: MessageError | None = None
 
 
-#: Makes a named tuple without the function that ``NamedTuple`` writes for it, which takes three times as long.
+#: Makes a named tuple without the function that ``NamedTuple`` writes for it, which takes longer.
 _tuple = tuple.__new__
-
-#: RFC 6455 §5.5: a control frame carries 125 bytes at most, and two are the code's.
-_REASON_SIZE = 123
 
 
 def parse_http(message: Any) -> ResponseStart | ResponseBody | SendPath | SendFile:
@@ -215,7 +213,7 @@ def _close_reason(message: Mapping[str, Any]) -> str:
     if not isinstance(reason, str):
         wrong(message, "reason", "a str", reason)
     encoded = _encoded(message, "reason", reason)
-    return reason if len(encoded) <= _REASON_SIZE else encoded[:_REASON_SIZE].decode("utf-8", "ignore")
+    return reason if len(encoded) <= MOST_OF_A_REASON else encoded[:MOST_OF_A_REASON].decode("utf-8", "ignore")
 
 
 def _start(message: Mapping[str, Any]) -> ResponseStart:

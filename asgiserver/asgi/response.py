@@ -49,11 +49,12 @@ class Response:
     __slots__ = ("_close", "_has_body", "_remaining", "_start", "_stream", "begun", "sent")
 
     def __init__(self, stream: Stream, start: ResponseStart, method: str, *, close: bool = False) -> None:
+        status, _, content_length, closes, _, _ = start
         self._stream = stream
         self._start = start
-        self._close = close or start[3]
-        self._remaining = start[2]
-        self._has_body = method != "HEAD" and start[0] not in _BODILESS
+        self._close = close or closes
+        self._remaining = content_length
+        self._has_body = method != "HEAD" and status not in _BODILESS
         self.begun = False
         self.sent = 0
 
@@ -64,7 +65,7 @@ class Response:
 
     @property
     def endless(self) -> bool:
-        """Nobody knows how long the body will be."""
+        """The length of the body is not known before its end."""
         return self._remaining is None
 
     def send(self, body: bytes, more_body: bool) -> None:

@@ -10,8 +10,9 @@ from .interfaces import Headers, Scope
 if TYPE_CHECKING:
     from .forwarded import Forwarding
 
-__all__ = ["Addresses", "Request", "ScopeBuilder", "unmapped"]
+__all__ = ["CHUNKED", "Addresses", "Request", "ScopeBuilder", "replace_host", "unmapped"]
 
+#: The size of a body whose end alone will tell.
 CHUNKED = -1
 
 #: What may stand in a path as it is, besides letters, digits and ``-._~`` (RFC 3986 §3.3).
@@ -57,6 +58,11 @@ class Addresses(NamedTuple):
     secure: bool
     announced: bool = False
     proxy: tuple[str, int] | None = None
+
+    @property
+    def peer(self) -> str:
+        """The client, for the log."""
+        return "a unix socket's peer" if self.client is None else "{}:{}".format(*self.client)
 
 
 class ScopeBuilder:

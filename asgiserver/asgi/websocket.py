@@ -103,7 +103,7 @@ class WebSocketExchange(Exchange):
             return
         waiters = self._waiters
         if waiters and not self._inbox and len(waiters) == 1 and not waiters[0].done():
-            # By far the most: an application that waits gets it by one step of its task.
+            # Fast path: an application that waits gets the message by one step of its task.
             waiters[0].set_result(_event(payload))
             return
         self._keep(payload)
@@ -321,7 +321,7 @@ class WebSocketExchange(Exchange):
         if self.state is State.OPEN:
             self._close_by_server(1012, "service restart")
         elif self.state is State.WAITING:
-            # Accepted now it would be open until it is cut off.
+            # If it were accepted now, it would be open until it is cut off.
             self.request_failed(RequestError(503, "The server is stopping."))
 
     # Deadlines.

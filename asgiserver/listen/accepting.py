@@ -1,9 +1,9 @@
 """Accepting connections while the process has no descriptor left for them.
 
-Twisted's port closes whoever waits then, with a descriptor that it keeps for that, and tells of it in no warning. When
-others are faster to take that descriptor, it is called again and again for a connection that it cannot accept. Here the
-port is left alone for a while, as asyncio and nginx do it: clients wait in the backlog and are served when there are
-descriptors again.
+Twisted's port accepts such a connection with a descriptor that it keeps in reserve, and closes it without a warning. If
+another part of the process takes that descriptor first, the port is called again and again for a connection that it
+cannot accept. Here the port is left alone for a while, as asyncio and nginx do it: clients wait in the backlog and are
+served when there are descriptors again.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class ListeningSocket(socket.socket):
         self._port = port
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """As ``socket.accept``; nobody waits as long as nobody can be accepted.
+        """As ``socket.accept``, but while the process has no descriptor left no connection is there to accept.
 
-        :raises OSError: what accept(2) says of this one connection, or that nobody waits.
+        :raises OSError: what accept(2) says of this one connection, or BlockingIOError when there is none.
         """
         try:
             return super().accept()

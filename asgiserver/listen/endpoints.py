@@ -112,7 +112,6 @@ class Listener:
             self._closing = _future(self._stop_listening())
         await asyncio.shield(self._closing)
 
-
     def _stop_listening(self) -> Deferred[Any] | None:
         port = self._port
         if self._inherited is not None or not isinstance(port, Port):

@@ -41,7 +41,7 @@ def listening(where: str) -> Iterator[None]:
 
 
 def resolve(host: str, port: int, *, numeric: bool = False) -> list[Address]:
-    """The addresses of a host, IPv4 first: who says ``localhost`` is as likely to mean 127.0.0.1 in the client's URL.
+    """The addresses of a host, IPv4 first, since clients of ``localhost`` are often given 127.0.0.1.
 
     :param host: an address without brackets, or a name; empty for every IPv4 address of the machine.
     :param numeric: do not look names up, which may block for seconds.

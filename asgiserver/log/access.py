@@ -178,7 +178,7 @@ class AccessLog:
         return self.logger.isEnabledFor(logging.INFO)
 
     def __call__(self, protocol: str, action: str, details: dict[str, Any]) -> None:
-        if not self.logger.isEnabledFor(logging.INFO):
+        if not self.enabled:
             return
         entry = Entry(protocol, action, details, self._now())
         if self._json:

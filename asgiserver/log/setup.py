@@ -24,7 +24,7 @@ from ..errors import SettingsError
 from ..settings import Settings
 from .access import ACCESS, FORMATS, AccessLog, ActionLogger
 
-__all__ = ["ACCESS", "AccessLog", "ActionLogger", "bridge_twisted", "configure", "enable"]
+__all__ = ["ACCESS", "AccessHandler", "AccessLog", "ActionLogger", "bridge_twisted", "configure", "enable"]
 
 
 class _ServerLog(logging.StreamHandler[IO[str]]):

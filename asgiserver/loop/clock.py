@@ -20,7 +20,7 @@ __all__ = ["LoopClock"]
 
 #: The finest slots, seconds: uvloop counts in milliseconds.
 _LEAST_GRAIN = 2.0**-10
-#: As many are woken before others have a turn: to close a connection takes some ten microseconds.
+#: As many sleepers are woken before others have a turn, since each may have a connection to close.
 _AT_ONCE = 100
 
 

@@ -19,7 +19,8 @@ __all__ = ["DirectReactor", "OwnWatch", "Watch", "is_plain"]
 #: Most bytes of a read: a body or a frame of 64 KiB and its head are one, and it is below the size from which on malloc
 #: asks the kernel for each buffer.
 _MOST = 98304
-#: Most bytes of a read after one that was full: who sends so much goes on. Malloc asks the kernel for the first alone.
+#: Most bytes of a read after one that was full: a peer that sends so much goes on. Malloc keeps such a buffer for the
+#: next read.
 _MOST_OF_MUCH = 262144
 _PLAIN = Connection.doRead, Connection._dataReceived
 _FAILED = "A connection's protocol has failed"
@@ -83,7 +84,7 @@ class OwnWatch:
     def __call__(self) -> None:
         reader = self.reader
         try:
-            # An aborted connection's is another one.
+            # Looked up each time, as an aborted connection gets another one.
             why: Any = reader.doRead()
         except Exception as error:  # noqa: BLE001 - whatever it is, as Twisted has it
             why = error

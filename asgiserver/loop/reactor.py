@@ -63,19 +63,10 @@ class Reactor(Clock, Protocol):
     def stop(self) -> None:
         """Fire the shutdown triggers, then stop the loop. Raises ``ReactorNotRunning`` when it does not run."""
 
-    def callFromThread(self, function: Callable[..., object], /, *args: object) -> None:  # noqa: N802
-        """Call ``function(*args)`` on the loop; safe from any thread."""
-
-    def callWhenRunning(self, function: Callable[..., object], /, *args: object) -> object:  # noqa: N802
-        """Call ``function(*args)`` in :meth:`run`, *before* the loop spins; at once when it runs already."""
-
     def addSystemEventTrigger(  # noqa: N802
         self, phase: str, event: str, function: Callable[..., object], /, *args: object
     ) -> object:
         """Call ``function(*args)`` in the ``phase`` (before, during, after) of ``startup`` or ``shutdown``."""
-
-    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:  # noqa: N802, N803
-        """Accept connections on a copy of a listening, non-blocking stream socket."""
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:  # noqa: N802
         """Listen on a TCP port, 0 for any free one."""

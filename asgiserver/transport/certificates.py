@@ -9,7 +9,6 @@ from ..errors import SettingsError
 
 __all__ = ["load"]
 
-
 #: For TLS 1.2; what Python takes by default differs between systems. TLS 1.3 has no bad ones.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:!aNULL:!PSK:!SHA1:!AESCCM"
 
@@ -34,7 +33,7 @@ def load(certfile: str, keyfile: str | None) -> ssl.SSLContext:
     context.set_ciphers(_CIPHERS)
     # A client of TLS 1.2 could make the server shake hands over and over.
     context.options |= ssl.OP_NO_RENEGOTIATION
-    # One is enough to come back with; the second that OpenSSL makes costs every handshake of TLS 1.3.
+    # A client needs one to resume its session; OpenSSL would make a second in every handshake of TLS 1.3.
     context.num_tickets = 1
     try:
         context.load_cert_chain(certfile, keyfile, password=_no_password)

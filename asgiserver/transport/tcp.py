@@ -1,4 +1,4 @@
-"""A port of Twisted's, and connections of its that take less memory: ten thousand idle ones are made of little else."""
+"""Twisted's TCP port and its connections, with less memory for each: an idle connection is made of little else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["TCPPort", "TCPTransport"]
 
 
 class TCPTransport(tcp.Server):
-    """Twisted's, but what only a log or a ``repr`` asks for is made when they do."""
+    """Twisted's TCP connection; texts for a log or a ``repr`` are made when one asks for them."""
 
     protocol: Any
     server: TCPPort
@@ -33,7 +33,7 @@ class TCPTransport(tcp.Server):
         if host != client[0]:
             # A client of IPv4 on a socket of IPv6, which Twisted tells from others by what follows the port.
             client = (host, client[1])
-        # Behind a proxy all have the same.
+        # Behind a proxy all clients have the same address.
         if client[0] == server.recent_host:
             client = (server.recent_host, *client[1:])
         server.recent_host = client[0]
@@ -68,7 +68,7 @@ class TCPTransport(tcp.Server):
     def connectionLost(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
         """Close the socket, and tell the protocol."""
         if "socket" in self.__dict__:
-            # It deletes this.
+            # Twisted's method deletes this attribute.
             self.fileno = self.socket.fileno  # type: ignore[method-assign]
         super().connectionLost(reason)
 

@@ -1,7 +1,7 @@
 """TLS connections: Twisted's TCP transport with OpenSSL between the socket and the protocol.
 
-Twisted's own TLS wraps one transport in another and goes through pyOpenSSL, which costs some thirty microseconds for
-each request. Here Python's ``ssl`` does the same in four, and nothing has to be installed for it.
+Twisted's own TLS wraps one transport in another and goes through pyOpenSSL. Here Python's ``ssl`` does the same in
+fewer steps, and nothing has to be installed for it.
 
 OpenSSL works in memory, and this memory belongs to the port, not to the connection: whatever is received is decrypted
 whole, whatever is encrypted is taken out at once, so that it is empty between two calls, and a connection at rest keeps
@@ -40,9 +40,8 @@ _RECORD = 16384
 READ_SIZE = 131072
 _WRITE = 131072
 
-#: OpenSSL's own messages to a peer that takes none of them; bytes. There is no honest way to be that many.
+#: Most bytes of OpenSSL's own messages that are kept for a peer that takes none; an honest peer never causes as many.
 _MOST_SEALED = 2 * _WRITE
-
 
 #: The socket takes no more. The last is a full kernel, as Twisted has it.
 _FULL = errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS
@@ -56,7 +55,7 @@ class _State(Enum):
     CLOSED = auto()  # close_notify is sent, or will be with what is left of it
 
 
-#: An enum's members take several times as long to look up.
+#: Names of the module's own, as an enum's members are slower to look up.
 _HELLO, _SHAKING, _OPEN, _CLOSED = _State.HELLO, _State.SHAKING, _State.OPEN, _State.CLOSED
 _PLAIN = _State.PLAIN
 
@@ -127,7 +126,7 @@ class TLSTransport(TCPTransport):
             return self._unseal([])
         try:
             incoming.write(received[:size])
-            # What was encrypted is longer than what it says, so there is room for that, unless some came before.
+            # Encryption makes data longer, so there is room for all of it, unless some came before.
             data = self._records.read(size)
         except ssl.SSLError as error:
             return self._unseal([], error)

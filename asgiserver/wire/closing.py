@@ -42,7 +42,7 @@ class Phase(Enum):
     CLOSED = auto()  # by whosever doing
 
 
-#: An enum's members take several times as long to look up.
+#: Names of the module's own, as an enum's members are slower to look up.
 _OPEN, _CLOSING, _CLOSING_UNREAD, _CLOSED = Phase.OPEN, Phase.CLOSING, Phase.CLOSING_UNREAD, Phase.CLOSED
 
 
@@ -209,7 +209,7 @@ class ClosingProtocol(WritingProtocol):
         if fault is None:
             self.deadlines.set(kind, self._progress.next_look(now, timeout, rate), expired)
         else:
-            logger.info("Dropped %s, which %s", self.addresses.client, fault)
+            logger.info("Dropped %s, which %s", self.addresses.peer, fault)
             self.abort()
 
     def _write_late(self) -> None:

@@ -34,13 +34,14 @@ __all__ = ["HTTPConnection", "HTTPFactory", "WireHub"]
 
 logger = logging.getLogger("asgiserver.wire")
 
-#: An enum's members take several times as long to look up.
+#: Names of the module's own, as an enum's members are slower to look up.
 _OPEN = Phase.OPEN
 
-#: What one turn of the loop has for what a connection has read; of the most expensive steps it is about a millisecond.
+#: Steps that a connection may take in one turn of the loop with what it has read. As many of the most expensive ones
+#: keep the others waiting for about a millisecond.
 _STEPS = 128
 
-#: Addresses that peers have connected to, each kept once; and most of such.
+#: Our own addresses, so that all connections to one share one object; and the most that are kept.
 _SERVERS: dict[Any, Any] = {}
 _MOST_SERVERS = 256
 
@@ -109,7 +110,7 @@ class HTTPConnection(ClosingProtocol):
         self._addresses: Addresses | None = None
         self.reading = True
         self.steps = 0
-        # What is to go on in the next turn; nothing is read before that has come to its end.
+        # Calls for the next turn; nothing is read before they have done all that there was to do.
         self._kept_back: tuple[Callable[[], None], ...] = ()
         self._held = self._stopped = False
 
@@ -121,8 +122,8 @@ class HTTPConnection(ClosingProtocol):
             client, server = _address(transport.getPeer()), _address(transport.getHost())
             if client is not None and client[1] is None:
                 client = None
-            # An idle connection is made of little else: what the transport keeps of its peer anyway will do, and the
-            # addresses that are listened on are few.
+            # For the memory of idle connections: the transport keeps the peer's address anyway, and the addresses that
+            # are listened on are few.
             kept = getattr(transport, "client", None)
             if isinstance(kept, tuple) and kept[:2] == client:
                 client = kept[:2]
@@ -130,7 +131,7 @@ class HTTPConnection(ClosingProtocol):
                 _SERVERS.clear()
             server = _SERVERS.setdefault(server, server)
             secure = ISSLTransport.providedBy(transport)
-            # Whatever wraps a transport asks it for what it does not have itself.
+            # An attribute that a wrapper lacks is looked up on the transport in it.
             header = getattr(transport, "proxy_header", None)
             self._addresses = Addresses(client, server, secure)  # type: ignore[arg-type]
             if header is not None and header.client is not None:
@@ -180,7 +181,7 @@ class HTTPConnection(ClosingProtocol):
         """The transport's buffer is full."""
         self._paused = True
         self.slow = self.congested = True
-        # Twisted says so again with each write.
+        # Twisted calls this again with each write.
         if not self.deadlines.pending(Deadline.WRITE):
             self._watch(Deadline.WRITE, self.hub.settings.write_timeout, self._write_late)
 
@@ -204,7 +205,7 @@ class HTTPConnection(ClosingProtocol):
     def plain_received(self) -> None:
         """Our TLS transport: the peer speaks HTTP without TLS, and is answered like that."""
         error = RequestError(400, "This port speaks TLS: ask for an https address.")
-        logger.info("Refused %s, which speaks plain HTTP to a port of TLS", self.addresses.client)
+        logger.info("Refused %s, which speaks plain HTTP to a port of TLS", self.addresses.peer)
         self.write(refusal(error, self.hub.fields))
         self.close(unread=True)
 
@@ -278,7 +279,7 @@ class HTTPConnection(ClosingProtocol):
         """Turn a connection away that is one too many."""
         error = RequestError(503, "There are too many connections.", ((b"retry-after", b"1"),))
         self.write(refusal(error, self.hub.fields))
-        logger.debug("Turned %s away: %s", self.addresses.client, error.reason)
+        logger.debug("Turned %s away: %s", self.addresses.peer, error.reason)
         self.close()
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from ..asgi.fields import CONNECTION_SPECIFIC
-from ..asgi.interfaces import TCHAR
+from ..asgi.tokens import TCHAR
 from ..errors import SettingsError
 
 __all__ = ["DefaultFields", "Defaults"]

@@ -12,6 +12,7 @@ import re
 from typing import NamedTuple
 
 from ..asgi.interfaces import Headers
+from ..asgi.tokens import TOKEN
 from ..errors import RequestError
 
 __all__ = ["Extension", "Upgrade", "accept_key", "check", "is_upgrade", "parse_extensions", "response_headers"]
@@ -19,29 +20,14 @@ __all__ = ["Extension", "Upgrade", "accept_key", "check", "is_upgrade", "parse_e
 #: RFC 6455 §1.3.
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-# RFC 9110 §5.6.2
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _SPACE = rb"[ \t]*"
-_is_token = re.compile(_TOKEN).fullmatch
+_is_token = re.compile(TOKEN).fullmatch
 # RFC 6455 §9.1: a quoted value must be a token once it is unquoted, so it has no escapes, commas or semicolons.
-_PARAMETER = rb";" + _SPACE + rb"(" + _TOKEN + rb")" + _SPACE + rb'(?:=' + _SPACE + rb'("?)(' + _TOKEN + rb")\2)?"
+_PARAMETER = rb";" + _SPACE + rb"(" + TOKEN + rb")" + _SPACE + rb'(?:=' + _SPACE + rb'("?)(' + TOKEN + rb")\2)?"
 _parameter = re.compile(_PARAMETER + _SPACE)
-_extension = re.compile(_SPACE + rb"(" + _TOKEN + rb")" + _SPACE)
+_extension = re.compile(_SPACE + rb"(" + TOKEN + rb")" + _SPACE)
 #: Extensions and parameters that a client may offer together, empty ones among them; browsers offer one or two.
 _MOST_OFFERED = 100
-
-
-class Upgrade(NamedTuple):
-    """What a checked opening handshake asks for.
-
-    :param key: the value of ``Sec-WebSocket-Key`` as it was sent.
-    :param subprotocols: what the client offers, in its order of preference, without duplicates.
-    :param extensions: all ``Sec-WebSocket-Extensions`` lines joined with commas; empty when there was none.
-    """
-
-    key: bytes
-    subprotocols: list[str]
-    extensions: bytes
 
 
 class Extension(NamedTuple):
@@ -49,6 +35,19 @@ class Extension(NamedTuple):
 
     name: str
     parameters: list[tuple[str, str | None]]
+
+
+class Upgrade(NamedTuple):
+    """What a checked opening handshake asks for.
+
+    :param key: the value of ``Sec-WebSocket-Key`` as it was sent.
+    :param subprotocols: what the client offers, in its order of preference, without duplicates.
+    :param extensions: what all ``Sec-WebSocket-Extensions`` lines offer, in the client's order.
+    """
+
+    key: bytes
+    subprotocols: list[str]
+    extensions: list[Extension]
 
 
 def is_upgrade(method: str, http_version: str, headers: Headers) -> bool:
@@ -83,8 +82,7 @@ def check(method: str, http_version: str, headers: Headers, has_body: bool) -> U
             # RFC 9110 §15.5.22: a 426 must have Upgrade.
             ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")),
         )
-    extensions = b", ".join(_values(headers, b"sec-websocket-extensions"))
-    parse_extensions(extensions)
+    extensions = parse_extensions(b", ".join(_values(headers, b"sec-websocket-extensions")))
     return Upgrade(_key(headers), _subprotocols(headers), extensions)
 
 

@@ -41,7 +41,7 @@ _FOLD = re.compile(rb"\n[ \t]")
 _TWO_LENGTHS = "The request has more than one Content-Length."
 _LENGTH_AND_CODING = "A request must not have both Content-Length and Transfer-Encoding."
 _FOLDED = "The request has a folded field line."
-#: Makes a named tuple without the function that ``NamedTuple`` writes for it, which takes three times as long.
+#: Makes a named tuple without the function that ``NamedTuple`` writes for it, which takes longer.
 _tuple = tuple.__new__
 #: The fields that say what a server has to do with a request.
 _SPECIAL = frozenset([b"connection", b"content-length", b"expect", b"transfer-encoding", b"upgrade"])

@@ -66,7 +66,7 @@ class State(Enum):
     CLOSED = auto()  # nothing is read any more
 
 
-#: Members of enums are looked up slowly; these are needed for each request.
+#: Names of the module's own, as an enum's members are slower to look up.
 _IDLE, _BODY, _ANSWERING, _DRAINING = State.IDLE, State.BODY, State.ANSWERING, State.DRAINING
 _SWITCHED, _CLOSED = State.SWITCHED, State.CLOSED
 _UNKNOWN, _NONE, _PLAIN, _CHUNKED = Framing.UNKNOWN, Framing.NONE, Framing.PLAIN, Framing.CHUNKED
@@ -262,7 +262,7 @@ class HTTP1:
         exchange, state = self._exchange, self._state
         self._close = True
         if state in (State.DRAINING, State.CLOSED):
-            logger.info("Closed the connection of %s: %s", self._addresses and self._addresses.client, error.reason)
+            logger.info("Closed the connection of %s: %s", self._connection.addresses.peer, error.reason)
             self.close()
         elif exchange is not None:
             logger.info("Ended %s with %d: %s", exchange, error.status, error.reason)
@@ -471,8 +471,7 @@ class HTTP1:
 
     def _stop_body_clock(self) -> None:
         """Nothing of a body is awaited of the peer, be it over or nobody ready for it."""
-        self._connection.deadlines.clear(Deadline.BODY)
-        self._connection.deadlines.clear(Deadline.BODY_RATE)
+        self._connection.deadlines.clear(Deadline.BODY, Deadline.BODY_RATE)
 
     def resume_reading(self) -> None:
         """See ``Stream``."""

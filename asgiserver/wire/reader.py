@@ -9,8 +9,8 @@ Nothing of a request is kept for the next one.
 
 from __future__ import annotations
 
-from ..asgi.interfaces import TCHAR
 from ..asgi.scope import CHUNKED, Request
+from ..asgi.tokens import TCHAR
 from ..errors import RequestError
 from ..settings import Settings
 from .body import Body, ChunkedBody, Event, LengthBody

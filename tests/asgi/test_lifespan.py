@@ -22,12 +22,9 @@ SHUTDOWN_FAILED: Message = {"type": "lifespan.shutdown.failed", "message": "lost
 #: A deadline that passes within a test, and one that only a broken test reaches; seconds.
 SHORT, LONG = 0.05, 10.0
 
-logger = logging.getLogger("tests.lifespan")
-
-
 def make(application: Callable[..., Awaitable[None]], **settings: Any) -> Lifespan:
     settings = {"lifespan_startup_timeout": LONG, "lifespan_shutdown_timeout": LONG} | settings
-    return Lifespan(application, Settings(**settings), logger)
+    return Lifespan(application, Settings(**settings))
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -62,12 +59,12 @@ def start_error(lifespan: Lifespan) -> LifespanError:
 
 def records(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
     """The log lines of at least ``level``."""
-    return [record.getMessage() for record in caplog.records if record.levelno >= level and record.name == logger.name]
+    return [record.getMessage() for record in caplog.records if record.levelno >= level and record.name == "asgiserver"]
 
 
 @pytest.fixture(autouse=True)
 def _debug(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, logger.name)
+    caplog.set_level(logging.DEBUG, "asgiserver")
 
 
 async def good(scope: Scope, receive: Receive, send: Send) -> None:
@@ -196,11 +193,6 @@ class TestGoodApplication:
         start_and_stop(lifespan)
         assert not lifespan.failed
 
-    def test_the_logger_is_the_servers_by_default(self, caplog: pytest.LogCaptureFixture) -> None:
-        caplog.set_level(logging.DEBUG, "asgiserver")
-        run(Lifespan(returns_at_once, Settings()).startup())
-        assert [record.name for record in caplog.records if "lifespan" in record.getMessage()] == ["asgiserver"]
-
 
 class TestOff:
     def test_the_application_is_not_called(self) -> None:
@@ -262,7 +254,7 @@ class TestApplicationWithoutLifespan:
         start_and_stop(lifespan)
         assert not lifespan.supported
         assert not lifespan.failed
-        (record,) = [record for record in caplog.records if record.name == logger.name]
+        (record,) = [record for record in caplog.records if record.name == "asgiserver"]
         assert record.getMessage().startswith(f"The application has no lifespan: it {what}")
         assert "\n" not in record.getMessage()
         assert record.exc_info is None

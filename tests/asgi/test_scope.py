@@ -280,3 +280,8 @@ class TestWebSocket:
             "extensions": {"websocket.http.response": {}},
             "state": {},
         }
+
+
+@pytest.mark.parametrize(("client", "text"), [(("192.0.2.7", 4711), "192.0.2.7:4711"), (None, "a unix socket's peer")])
+def test_the_log_names_a_client_as_people_write_it(client: tuple[str, int] | None, text: str) -> None:
+    assert Addresses(client, SERVER, secure=False).peer == text

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from itertools import cycle
 
+from asgiserver.wire.handshake import parse_extensions
 from asgiserver.wire.websocket.frames import WebSocketProtocol, negotiate_deflate
 
 MASK = b"\x37\xfa\x21\x3d"
@@ -140,7 +141,7 @@ def connect(
     turn: Turns | None = None,
 ) -> WebSocketProtocol:
     """An engine on ``channel``, after a handshake in which the client sent ``offer``, which is accepted."""
-    negotiated = negotiate_deflate(offer, max_message_size)
+    negotiated = negotiate_deflate(parse_extensions(offer), max_message_size)
     assert bool(negotiated) == bool(offer)
     kind = WebSocketProtocol if short_cuts else LongWay
     return kind(

@@ -210,7 +210,7 @@ class TestPressure:
         assert (transport.aborted, caplog.messages) == (False, [])
         hub.clock.advance(0.1)
         assert transport.aborted
-        assert caplog.messages == [f"Dropped {CLIENT}, which took nothing for 5 seconds"]
+        assert caplog.messages == ["Dropped 192.0.2.7:4711, which took nothing for 5 seconds"]
 
     def test_peer_that_takes_little_is_not(self) -> None:
         hub, connection, transport = connected(room=0, write_timeout=5, min_response_rate=0)
@@ -261,7 +261,7 @@ class TestTooMany:
         hub.accepting = False
         hub.connect(FakeSocket())
         assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
-            (logging.DEBUG, f"Turned {CLIENT} away: There are too many connections.")
+            (logging.DEBUG, "Turned 192.0.2.7:4711 away: There are too many connections.")
         ]
 
 

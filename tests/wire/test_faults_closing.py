@@ -15,7 +15,7 @@ from asgiserver.hub import _MOST_TURNED_AWAY, Hub
 from asgiserver.settings import Settings
 from asgiserver.wire import closing
 from asgiserver.wire.connection import HTTPConnection
-from tests.fakes import CLIENT, Clock, FakeSocket, FakeTransport, WireHub
+from tests.fakes import Clock, FakeSocket, FakeTransport, WireHub
 from tests.wire.test_connection import BUFFER, connected
 
 HTTP_1_1 = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -320,7 +320,7 @@ class TestRequestRate:
         hub.clock.advance(10)
         assert transport.half_closed
         assert caplog.messages == [
-            f"Closed the connection of {CLIENT}: The request's body arrived at less than 240 bytes a second."
+            "Closed the connection of 192.0.2.7:4711: The request's body arrived at less than 240 bytes a second."
         ]
 
     def test_one_that_is_fast_enough_takes_its_time(self) -> None:
@@ -391,7 +391,7 @@ class TestResponseRate:
             transport.readable(32)
             hub.clock.advance(5)
         assert transport.aborted
-        assert caplog.messages == [f"Dropped {CLIENT}, which took less than 240 bytes a second"]
+        assert caplog.messages == ["Dropped 192.0.2.7:4711, which took less than 240 bytes a second"]
 
     def test_so_is_one_whose_connection_is_closing(self) -> None:
         hub, connection, transport = connected(room=0)
@@ -485,7 +485,7 @@ class TestPlainOnTLS:
         assert transport.sent.startswith(b"HTTP/1.1 400 Bad Request\r\n")
         assert transport.sent.endswith(b"This port speaks TLS: ask for an https address.\n")
         assert transport.half_closed
-        assert caplog.messages == [f"Refused {CLIENT}, which speaks plain HTTP to a port of TLS"]
+        assert caplog.messages == ["Refused 192.0.2.7:4711, which speaks plain HTTP to a port of TLS"]
         connection.dataReceived(b"x" * 1000)
         assert hub.requests == []
 

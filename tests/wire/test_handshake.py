@@ -84,7 +84,7 @@ class TestIsUpgrade:
 
 class TestCheck:
     def test_good_handshake(self) -> None:
-        assert check("GET", "1.1", HEADERS, False) == Upgrade(KEY, [], b"")
+        assert check("GET", "1.1", HEADERS, False) == Upgrade(KEY, [], [])
 
     @pytest.mark.parametrize(
         "values",
@@ -159,7 +159,10 @@ class TestCheck:
 
     def test_extensions_of_all_lines_are_joined(self) -> None:
         headers = changed(b"sec-websocket-extensions", b"a; x=1", b"b")
-        assert check("GET", "1.1", headers, False).extensions == b"a; x=1, b"
+        assert check("GET", "1.1", headers, False).extensions == [
+            Extension("a", [("x", "1")]),
+            Extension("b", []),
+        ]
 
     def test_malformed_extensions_are_refused_whether_or_not_any_is_used(self) -> None:
         assert refused(changed(b"sec-websocket-extensions", b"a;")).status == 400
@@ -213,14 +216,14 @@ class TestResponse:
         assert accept_key(KEY) == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
     def test_fields_without_options(self) -> None:
-        assert response_headers(Upgrade(KEY, ["chat"], b"x"), None, "") == [
+        assert response_headers(Upgrade(KEY, ["chat"], [Extension("x", [])]), None, "") == [
             (b"upgrade", b"websocket"),
             (b"connection", b"Upgrade"),
             (b"sec-websocket-accept", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
         ]
 
     def test_subprotocol_and_extensions_are_named_when_chosen(self) -> None:
-        assert response_headers(Upgrade(KEY, ["chat"], b""), "chat", "permessage-deflate")[3:] == [
+        assert response_headers(Upgrade(KEY, ["chat"], []), "chat", "permessage-deflate")[3:] == [
             (b"sec-websocket-protocol", b"chat"),
             (b"sec-websocket-extensions", b"permessage-deflate"),
         ]

@@ -12,7 +12,7 @@ from typing import Any
 from autobahn.exception import PayloadCorruptError, PayloadExceededError
 from autobahn.websocket.compress_deflate import PerMessageDeflate, PerMessageDeflateOffer, PerMessageDeflateOfferAccept
 
-from ..handshake import parse_extensions
+from ..handshake import Extension
 
 __all__ = ["Deflate", "negotiate_deflate"]
 
@@ -26,15 +26,17 @@ _FLUSHED = b"\x00\x00\xff\xff"
 _is_window_bits = re.compile("[89]|1[0-5]").fullmatch
 
 
-def negotiate_deflate(extensions: bytes, max_message_size: int) -> tuple[str, PerMessageDeflateOfferAccept] | None:
+def negotiate_deflate(
+    extensions: list[Extension], max_message_size: int
+) -> tuple[str, PerMessageDeflateOfferAccept] | None:
     """Choose the client's first offer of permessage-deflate that can be met (RFC 7692 §5, §7.1).
 
-    :param extensions: the joined value of ``Sec-WebSocket-Extensions``.
+    :param extensions: what the client offers.
     :param max_message_size: limit of a message after inflation in bytes, 0 for none.
     :returns: the value of the response's field and what the engine takes as ``deflate``; None without such an offer.
-    :raises RequestError: 400 when the value is malformed. An offer that is not understood is merely passed over.
+        An offer that is not understood is passed over.
     """
-    for extension in parse_extensions(extensions):
+    for extension in extensions:
         if extension.name == PerMessageDeflate.EXTENSION_NAME:
             accept = _accept(extension.parameters, max_message_size)
             if accept is not None:
@@ -116,8 +118,9 @@ class Deflate(PerMessageDeflate):  # type: ignore[misc]
         """
         output = self._inflate(data)
         if self._decompressor.eof:
-            # RFC 7692 §7.2.3.4: after a final block others may follow, where zlib has stopped. Who wrote it with zlib
-            # has begun anew, so nothing before can be referred to. More than one in a message serves nobody.
+            # RFC 7692 §7.2.3.4: after a final block others may follow, where zlib has stopped. A sender
+            # that ends its stream begins a new one, which refers to nothing before. More than one end in a message
+            # serves nobody.
             rest = self._decompressor.unused_data
             self._finals += 1
             self._decompressor = zlib.decompressobj(-self.client_max_window_bits)

@@ -14,7 +14,7 @@ from autobahn.websocket.xormasker import create_xor_masker
 
 __all__ = ["MASKS", "MOST_BY_TABLE", "FrameParser", "unmask", "unmasked"]
 
-#: Up to this size a payload is unmasked as one large number, in 0.7 to 1.5 µs; anything else takes longer.
+#: Up to this size, in bytes, a payload is unmasked as one large number, which is the fastest way for it.
 MOST_BY_TABLE = 125
 
 #: For each size by what a mask, as a number, is multiplied to be repeated over so many bytes, and how many bits are too

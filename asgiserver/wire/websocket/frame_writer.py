@@ -5,9 +5,10 @@ from __future__ import annotations
 import struct
 
 from ...asgi.interfaces import Channel
+from ...asgi.tokens import MOST_OF_A_REASON
 from .deflate import Deflate
 
-__all__ = ["BINARY", "COMPRESSED", "MOST_OF_A_REASON", "NO_STATUS", "PING", "PONG", "TEXT", "FrameWriter"]
+__all__ = ["BINARY", "COMPRESSED", "NO_STATUS", "PING", "PONG", "TEXT", "FrameWriter"]
 
 #: The first bytes of whole frames.
 TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
@@ -16,11 +17,9 @@ COMPRESSED = 0x40
 
 #: What stands for a close frame without a code (RFC 6455 §7.4.1).
 NO_STATUS = 1005
-#: A close frame has 125 bytes, two of which are the code (RFC 6455 §5.5).
-MOST_OF_A_REASON = 123
 
-#: Messages below are sent uncompressed: a packet hardly shrinks, and each would cost about 5 µs more. The Autobahn
-#: suite's smallest compressed messages have 16 bytes.
+#: Messages below are sent uncompressed, since their packets would hardly shrink; bytes. The Autobahn suite's smallest
+#: compressed messages have 16.
 _MIN_COMPRESSED = 16
 
 #: Payloads from this size on are not copied behind their heads; bytes.

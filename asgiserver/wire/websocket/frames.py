@@ -25,13 +25,14 @@ from collections.abc import Callable
 from autobahn.exception import PayloadCorruptError, PayloadExceededError
 from autobahn.websocket.compress_deflate import PerMessageDeflateOfferAccept
 
-from ...asgi.interfaces import Channel, Turn, is_close_code
+from ...asgi.interfaces import Channel, Turn
+from ...asgi.tokens import MOST_OF_A_REASON, is_close_code
 from .deflate import Deflate, negotiate_deflate
 from .frame_parser import MASKS, MOST_BY_TABLE, FrameParser, unmasked
-from .frame_writer import BINARY, COMPRESSED, MOST_OF_A_REASON, NO_STATUS, PING, PONG, TEXT, FrameWriter
+from .frame_writer import BINARY, COMPRESSED, NO_STATUS, PING, PONG, TEXT, FrameWriter
 from .partial_frame import PartialFrame
 
-__all__ = ["Channel", "WebSocketProtocol", "negotiate_deflate"]
+__all__ = ["WebSocketProtocol", "negotiate_deflate"]
 
 _OPEN = FrameParser.STATE_OPEN
 _PLAIN_DATA = frozenset((TEXT, BINARY))

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from autobahn.websocket.utf8validator import Utf8Validator
 
-from asgiserver.asgi.interfaces import Frames, is_close_code
+from asgiserver.asgi.interfaces import Channel, Frames
+from asgiserver.asgi.tokens import is_close_code
+from asgiserver.wire.handshake import parse_extensions
 from asgiserver.wire.websocket import frames
 from asgiserver.wire.websocket.deflate import negotiate_deflate
-from asgiserver.wire.websocket.frames import Channel, WebSocketProtocol
+from asgiserver.wire.websocket.frames import WebSocketProtocol
 from tests.conformance.cases import DEFLATE, ILLEGAL_CODES, LEGAL_CODES, Case, cases, deflated, messages
 from tests.conformance.peer import (
     BINARY,
@@ -311,7 +313,7 @@ class TestTurns:
 
     def make(self, case: Case | None = None) -> None:
         case = case or Case("", b"", [])
-        negotiated = negotiate_deflate(case.offer, case.max_message_size)
+        negotiated = negotiate_deflate(parse_extensions(case.offer), case.max_message_size)
         self.turns: list[Callable[[], None]] = []
         self.channel = RecordingChannel()
         self.protocol = WebSocketProtocol(

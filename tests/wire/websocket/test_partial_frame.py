@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from autobahn.exception import PayloadCorruptError, PayloadExceededError
 
+from asgiserver.wire.handshake import parse_extensions
 from asgiserver.wire.websocket.deflate import Deflate, negotiate_deflate
 from asgiserver.wire.websocket.frame_parser import FrameParser
 from asgiserver.wire.websocket.frames import WebSocketProtocol
@@ -21,7 +22,7 @@ def masked(payload: bytes) -> bytes:
 
 
 def inflater(max_message_size: int = 0) -> Deflate:
-    negotiated = negotiate_deflate(DEFLATE, max_message_size)
+    negotiated = negotiate_deflate(parse_extensions(DEFLATE), max_message_size)
     assert negotiated is not None
     deflate: Deflate = Deflate.create_from_offer_accept(True, negotiated[1])
     return deflate
