@@ -43,7 +43,7 @@ class HTTP1(HTTP1Stream):
     def data_received(self, data: bytes) -> None:
         """Bytes of the peer."""
         state = self._state
-        # The first piece that no 100 (Continue) was awaited for is left to _read, which begins to judge the peer's rate.
+        # The first piece without a 100 (Continue) is left to _read, which begins to judge the peer's rate.
         calm = not (self._paused or self._expects_continue)
         if state is _BODY and calm and self._reader.take_piece(len(data)):
             self._take_body(data)
