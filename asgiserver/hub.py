@@ -132,7 +132,7 @@ class Hub:
         from .wire.websocket.frames import WebSocketProtocol, negotiate_deflate
 
         settings = self.settings
-        upgrade = check(request.method, request.http_version, request.headers, request.body_size != 0)
+        upgrade = check(request.method, request.headers, request.body_size != 0)
         extension, deflate = "", None
         if settings.websocket_compression and upgrade.extensions:
             negotiated = negotiate_deflate(upgrade.extensions, settings.websocket_max_message_size)
