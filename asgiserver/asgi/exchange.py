@@ -151,8 +151,9 @@ class Exchange(ABC):
         :raises ClientDisconnected: the peer has left, and the application does not listen for that.
         """
         output = self.stream.output
+        late = output.congested or self.state is _GONE or self.state is _COMPLETE
         try:
-            if output.congested or self.state is _GONE or self.state is _COMPLETE:
+            if late:
                 await self._handle_late_reply(message, output)
                 return
             # Fast path: nothing is to be waited for before.
