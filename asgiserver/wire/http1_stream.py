@@ -126,8 +126,9 @@ class HTTP1Stream:
         # RFC 9110 §10.1.1: without a 100 nobody knows whether the body will come.
         if self._expects_continue:
             return True
-        remaining = self._reader.remaining
-        return remaining is not None and remaining > self._connection.hub.settings.limit_unread_body
+        remaining, limit = self._reader.remaining, self._connection.hub.settings.limit_unread_body
+        # Of a chunked body nobody knows how much is left, but where nothing may be drained any of it is too much.
+        return limit == 0 if remaining is None else remaining > limit
 
     def send_data(self, data: bytes, *, last: bool = False) -> None:
         """See ``Stream``."""
