@@ -131,7 +131,7 @@ class Hub:
         from .wire.websocket.frames import WebSocketProtocol, negotiate_deflate
 
         settings = self.settings
-        upgrade = check(request.method, request.http_version, request.headers, request.body_size != 0)
+        upgrade = check(request.method, request.headers, request.body_size != 0)
         extension, deflate = "", None
         if settings.websocket_compression:
             negotiated = negotiate_deflate(upgrade.extensions, settings.websocket_max_message_size)
@@ -179,8 +179,10 @@ class Hub:
         task.add_done_callback(partial(self._task_done, exchange), context=context)
 
     async def _run_application(self, exchange: Exchange) -> None:
+        # A copy, as middleware may change the method or the path of its scope, and the exchange goes by what was asked.
+        scope = dict(exchange.scope)
         try:
-            await self.application(exchange.scope, exchange.receive, MethodType(self.handle_reply, exchange))
+            await self.application(scope, exchange.receive, MethodType(self.handle_reply, exchange))
         except self.contained as error:
             raise _contained(error) from error
 

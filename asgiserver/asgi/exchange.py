@@ -152,11 +152,11 @@ class Exchange(ABC):
         """
         output, state = self.stream.output, self.state
         late = output.congested or state is _GONE or state is _COMPLETE
-        if late:
-            await self._handle_late_reply(message, output)
-            return
-        # Fast path: nothing is to be waited for before.
         try:
+            if late:
+                await self._handle_late_reply(message, output)
+                return
+            # Fast path: nothing is to be waited for before.
             self.take_reply(self.parse(message))
         except ApplicationError:
             # An application that goes on after each of its mistakes must not keep others from running.

@@ -91,12 +91,15 @@ class Response:
 
         :raises MessageError: as of :meth:`send`; the descriptor is still open.
         """
+        short = not self._has_body or part.size <= _SMALL_FILE
+        # First, as a file that cannot be read must leave the head as it was.
+        data = read(part) if short and self._has_body else b""
         if not self.begun and self._remaining is None and not more_body and part.size:
             # The file is the whole body, so its length can be told.
             self._start = _with_length(self._start, part.size)
             self._remaining = part.size
-        if not self._has_body or part.size <= _SMALL_FILE:
-            self.send(read(part) if self._has_body else b"", more_body)
+        if short:
+            self.send(data, more_body)
             os.close(part.descriptor)
             sent(more_body)
             return

@@ -53,23 +53,21 @@ class Upgrade(NamedTuple):
 def is_upgrade(method: str, http_version: str, headers: Headers) -> bool:
     """True when the request asks to become a WebSocket (RFC 6455 §4.2.1), rightly or wrongly: :func:`check` tells.
 
-    Another ``Upgrade``, or one that ``Connection`` does not name, is ignored as RFC 9110 §7.8 allows.
+    Another ``Upgrade``, or one that ``Connection`` does not name, is ignored as RFC 9110 §7.8 allows, and one in
+    HTTP/1.0 as it demands.
     """
-    if method == "CONNECT" or http_version not in ("1.0", "1.1"):
+    if method == "CONNECT" or http_version != "1.1":
         return False
     return _has_token(headers, b"upgrade", b"websocket") and _has_token(headers, b"connection", b"upgrade")
 
 
-def check(method: str, http_version: str, headers: Headers, has_body: bool) -> Upgrade:
+def check(method: str, headers: Headers, has_body: bool) -> Upgrade:
     """Check the opening handshake of a request for which :func:`is_upgrade` is true.
 
-    :param http_version: ``"1.0"`` or ``"1.1"``.
     :param has_body: the request has a Content-Length above 0 or a Transfer-Encoding. Its bytes could not be told
         from frames.
     :raises RequestError: 426 for another version of the protocol than 13, 400 for anything else.
     """
-    if http_version != "1.1":
-        raise RequestError(400, "A WebSocket needs HTTP/1.1.")
     if method != "GET":
         raise RequestError(400, "A WebSocket must be opened with GET.")
     if has_body:

@@ -111,7 +111,9 @@ class HTTP1:
     def data_received(self, data: bytes) -> None:
         """Bytes of the peer."""
         state = self._state
-        if state is _BODY and not self._paused and self._reader.take_piece(len(data)):
+        # The first piece without a 100 (Continue) is left to _read, which begins to judge the peer's rate.
+        calm = not (self._paused or self._expects_continue)
+        if state is _BODY and calm and self._reader.take_piece(len(data)):
             self._take_body(data)
         elif state is _SWITCHED:
             assert self._exchange is not None
@@ -367,8 +369,9 @@ class HTTP1:
         # RFC 9110 §10.1.1: without a 100 nobody knows whether the body will come.
         if self._expects_continue:
             return True
-        remaining = self._reader.remaining
-        return remaining is not None and remaining > self._connection.hub.settings.limit_unread_body
+        remaining, limit = self._reader.remaining, self._connection.hub.settings.limit_unread_body
+        # Of a chunked body nobody knows how much is left, but where nothing may be drained any of it is too much.
+        return limit == 0 if remaining is None else remaining > limit
 
     def send_data(self, data: bytes, *, last: bool = False) -> None:
         """See ``Stream``."""

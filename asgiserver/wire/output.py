@@ -232,6 +232,7 @@ class WritingProtocol(TwistedProtocol):
 
     def _push_piece(self, file: _File, size: int) -> int:
         """Send a piece of the file; how much of it, or -1 when the peer takes none or the connection is lost."""
+        reason: object = "it has become shorter"
         try:
             if self._socket is not None:
                 taken = os.sendfile(self._socket.fileno(), file.descriptor, file.offset, size)
@@ -244,9 +245,9 @@ class WritingProtocol(TwistedProtocol):
             return -1
         except OSError as error:
             # Not so one of the file: to wait until the peer takes more would be to try again for ever.
-            logger.error("A file that is being sent cannot be read: %s", error)
-            taken = 0
+            reason, taken = error, 0
         if not taken:
+            logger.error("A file that is being sent cannot be read to its end: %s", reason)
             self._give_file_up()
             file.failed()
             return -1

@@ -212,6 +212,19 @@ class TestExchange:
         it.exchange.application_done(True)
         assert it.stream.status == 500
 
+    def test_one_that_cannot_be_read_leaves_the_response_as_it_was(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A1: an application may answer in another way then, as with files of /sys, which are shorter than they say."""
+        monkeypatch.setattr("asgiserver.asgi.response._SMALL_FILE", 10)
+        monkeypatch.setattr(os, "pread", lambda *_: b"short")
+        it = Conversation()
+        it.start()
+        with pytest.raises(MessageError, match="5 bytes shorter"):
+            it.send(PATHSEND, path=str(path))
+        it.send("http.response.body", body=b"instead")
+        assert (it.stream.data, it.stream.framing["content_length"]) == (b"instead", None)
+
     def test_a_path_gives_the_response_its_length(self, path: Path) -> None:
         it = Conversation()
         it.start()

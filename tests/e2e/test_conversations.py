@@ -207,6 +207,8 @@ class SecureClient:
             self.writer.transport.abort()
         else:
             self.writer.close()
+            # A client whose buffer is full reads no more, and so would not learn that the server has closed too.
+            asyncio.get_running_loop().call_later(1, self.writer.transport.abort)
 
 
 class Ways:
@@ -370,6 +372,29 @@ async def mistaken(send: Any) -> None:
     while True:
         with contextlib.suppress(ApplicationError):
             await send({"type": "nonsense"})
+
+
+@in_loop
+async def test_endless_mistakes_beside_a_task_that_waits_for_the_peer() -> None:
+    """A1: others have their turns too while one task waits for room, and another one makes mistakes for ever."""
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/other":
+            await answer(send, b"served")
+            return
+        await send(START)
+        await asyncio.gather(send(body(HUGE, True)), mistaken(send))
+
+    watch = Watch()
+    async with watch.watching(), serve(endless, application_close_timeout=0.1) as server:
+        async with connect(server, receive_buffer=4096) as peer, connect(server) as other:
+            await peer.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            await until(lambda: server._tasks)
+            for _ in range(20):
+                assert (await other.request("GET", "/other")).body == b"served"
+            peer.abort()
+        await until(lambda: not server._tasks)
+    assert watch.found == []
 
 
 @pytest.mark.parametrize("sends", [head, empty, tiny, mistaken])

@@ -223,3 +223,42 @@ async def test_what_follows_a_refusal_is_ignored(how: str, caplog: pytest.LogCap
     assert levels(caplog) == set()
     lines = [record for record in caplog.records if record.name == "asgiserver" and "ignored" in record.getMessage()]
     assert [record.levelname for record in lines] == ["DEBUG"] * 2 * len(late)
+
+
+@pytest.mark.parametrize(("asked", "made"), [("HEAD", "GET"), ("GET", "HEAD")])
+@in_loop
+async def test_method_that_an_application_writes_into_its_scope_changes_no_framing(asked: str, made: str) -> None:
+    """A1: middleware that lets GET answer HEAD, or overrides methods, misleads no client (RFC 9110 §9.3.2)."""
+
+    async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        scope["method"] = made
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send(OK)
+
+    async with serve(application) as server, connect(server) as peer:
+        for _ in range(2):
+            response = await peer.request(asked, "/")
+            assert (response.version, response.body) == ("HTTP/1.1", b"" if asked == "HEAD" else b"ok")
+
+
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", handshake()])
+@in_loop
+async def test_scope_that_an_application_empties_is_its_own(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """A1: the peer's leave is met, the request is logged, and its connection does not stay."""
+    begun = asyncio.Event()
+    caplog.set_level(logging.INFO, "asgiserver.access")
+
+    async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        scope.clear()
+        begun.set()
+        while not (await receive())["type"].endswith(".disconnect"):
+            pass
+
+    async with serve(application) as server:
+        async with connect(server) as peer:
+            await peer.send(data)
+            await asyncio.wait_for(begun.wait(), 20)
+            peer.abort()
+        await until(lambda: not server.connections and not server.exchanges)
+    assert levels(caplog) == set()
+    assert "/" in caplog.text

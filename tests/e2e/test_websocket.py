@@ -247,7 +247,6 @@ WRONG = [
     (handshake(method="POST"), 400),
     (handshake("Content-Length: 5") + b"12345", 400),
     (handshake("Transfer-Encoding: chunked") + b"0\r\n\r\n", 400),
-    (handshake(version="1.0"), 400),
     (handshake("Sec-WebSocket-Protocol: caf\xe9"), 400),
     (handshake("Sec-WebSocket-Protocol: a b"), 400),
     (handshake("Sec-WebSocket-Protocol: chat, chat"), 400),

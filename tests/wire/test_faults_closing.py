@@ -302,6 +302,15 @@ class TestRequestRate:
         said = "Ended POST '/' with 408: The request's body arrived at less than 240 bytes a second."
         assert [each for each in caplog.messages if "POST" in each] == [said]
 
+    @pytest.mark.parametrize("reader", ["h11", "httptools"])
+    def test_one_that_did_not_wait_for_its_100_is_judged_too(self, reader: str) -> None:
+        """Its first piece comes before the application asks for the body."""
+        hub, connection, transport = connected(http=reader)
+        connection.dataReceived(POST.replace(b"\r\n\r\n", b"\r\nexpect: 100-continue\r\n\r\n"))
+        connection.dataReceived(b"0123456789")
+        hub.clock.advance(10)
+        assert transport.sent.startswith(b"HTTP/1.1 408 ")
+
     def test_a_response_that_has_begun_is_cut_off(self) -> None:
         hub, connection, transport = connected()
         connection.dataReceived(POST)

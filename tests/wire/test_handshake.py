@@ -32,11 +32,9 @@ def changed(name: bytes, *values: bytes) -> Headers:
     return [field for field in HEADERS if field[0] != name] + [(name, value) for value in values]
 
 
-def refused(
-    headers: Headers = HEADERS, *, method: str = "GET", http_version: str = "1.1", has_body: bool = False
-) -> RequestError:
+def refused(headers: Headers = HEADERS, *, method: str = "GET", has_body: bool = False) -> RequestError:
     with pytest.raises(RequestError) as caught:
-        check(method, http_version, headers, has_body)
+        check(method, headers, has_body)
     return caught.value
 
 
@@ -75,16 +73,20 @@ class TestIsUpgrade:
 
     def test_wrong_handshake_is_one_nevertheless(self) -> None:
         headers = [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
-        assert is_upgrade("POST", "1.0", headers)
+        assert is_upgrade("POST", "1.1", headers)
 
     def test_tunnels_and_other_versions_of_http_cannot_upgrade(self) -> None:
         assert not is_upgrade("CONNECT", "1.1", HEADERS)
         assert not is_upgrade("GET", "2", HEADERS)
 
+    def test_http_1_0_has_none_at_all(self) -> None:
+        """RFC 9110 §7.8: a server MUST ignore an Upgrade in an HTTP/1.0 request."""
+        assert not is_upgrade("GET", "1.0", HEADERS)
+
 
 class TestCheck:
     def test_good_handshake(self) -> None:
-        assert check("GET", "1.1", HEADERS, False) == Upgrade(KEY, [], [])
+        assert check("GET", HEADERS, False) == Upgrade(KEY, [], [])
 
     @pytest.mark.parametrize(
         "values",
@@ -121,14 +123,11 @@ class TestCheck:
     def test_key_is_kept_as_sent(self) -> None:
         # Bits beyond the sixteenth byte may be set; the answer is computed from what was sent.
         key = KEY[:-3] + b"R=="
-        assert check("GET", "1.1", changed(b"sec-websocket-key", b" " + key + b"\t"), False).key == key
+        assert check("GET", changed(b"sec-websocket-key", b" " + key + b"\t"), False).key == key
 
     @pytest.mark.parametrize("method", ["POST", "HEAD", "get", "OPTIONS"])
     def test_method_must_be_get(self, method: str) -> None:
         assert refused(method=method).status == 400
-
-    def test_http_1_0_has_no_websockets(self) -> None:
-        assert refused(http_version="1.0").status == 400
 
     def test_body_is_refused(self) -> None:
         assert refused(has_body=True).status == 400
@@ -145,7 +144,7 @@ class TestCheck:
         ],
     )
     def test_subprotocols_of_all_lines_in_order(self, values: tuple[bytes, ...], expected: list[str]) -> None:
-        assert check("GET", "1.1", changed(b"sec-websocket-protocol", *values), False).subprotocols == expected
+        assert check("GET", changed(b"sec-websocket-protocol", *values), False).subprotocols == expected
 
     @pytest.mark.parametrize(
         "values",
@@ -159,10 +158,7 @@ class TestCheck:
 
     def test_extensions_of_all_lines_are_joined(self) -> None:
         headers = changed(b"sec-websocket-extensions", b"a; x=1", b"b")
-        assert check("GET", "1.1", headers, False).extensions == [
-            Extension("a", [("x", "1")]),
-            Extension("b", []),
-        ]
+        assert check("GET", headers, False).extensions == [Extension("a", [("x", "1")]), Extension("b", [])]
 
     def test_malformed_extensions_are_refused_whether_or_not_any_is_used(self) -> None:
         assert refused(changed(b"sec-websocket-extensions", b"a;")).status == 400

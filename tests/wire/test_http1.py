@@ -643,6 +643,13 @@ class TestUnreadBody:
         assert wire.closed
         assert wire.transport.take() == response() + b"ok"
 
+    def test_chunked_rest_where_none_is_drained_closes_and_says_so(self) -> None:
+        """B4: else a client would lose the next request that it sends on this connection."""
+        wire = Wire(CHUNKED, limit_unread_body=0)
+        wire.answer(length=2)
+        assert wire.transport.take() == response(b"connection: close") + b"ok"
+        assert wire.closed
+
     def test_broken_rest_closes_without_a_second_response(self) -> None:
         """T069."""
         wire = Wire(CHUNKED)

@@ -195,8 +195,13 @@ class TestFiles:
         assert connection.slow
 
     @pytest.mark.parametrize("kind", [FakeSocket, FakeTransport])
-    def test_a_file_that_became_shorter_is_given_up(self, large: Path, kind: Any) -> None:
-        """Nobody could tell the rest from what follows; what is left of the response is for its stream to say."""
+    def test_a_file_that_became_shorter_is_given_up(
+        self, large: Path, kind: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Nobody could tell the rest from what follows; what is left of the response is for its stream to say.
+
+        B4. The log tells why, as the application has handed the file over long before and learns nothing of it.
+        """
         hub, connection, transport = connected(kind())
         said = begin(connection, large)
         os.truncate(large, 1_500_000)
@@ -208,6 +213,7 @@ class TestFiles:
         assert said == ["failed"]
         assert (transport.sent if kind is FakeSocket else transport.value()) == large.read_bytes()
         assert not connection.slow
+        assert caplog.messages == ["A file that is being sent cannot be read to its end: it has become shorter"]
 
     def test_a_file_that_cannot_be_read_is_given_up(
         self, large: Path, caplog: pytest.LogCaptureFixture
