@@ -78,7 +78,7 @@ UNSERVED = ["import", "start-up"]
 
 #: The program, with more than a second in which signals are one: a busy machine may need that to come to a moment.
 PATIENCE = (
-    "from asgiserver.process import signals; signals.ONE_SIGNAL = 30; "
+    "from asgiserver import signals; signals.ONE_SIGNAL = 30; "
     "from asgiserver.__main__ import script; script()"
 )
 PATIENT = (sys.executable, "-c", PATIENCE)
