@@ -8,6 +8,7 @@ wrong usage, 3 when the lifespan's start-up failed, 128 and the signal's number 
 from __future__ import annotations
 
 import argparse
+import atexit
 import dataclasses
 import importlib
 import logging
@@ -146,6 +147,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def script() -> NoReturn:
     """The console script: :func:`main`, and a process that ends within ``exit_timeout`` once the server has ended."""
     signals = hold()
+    # The first that is registered is the last that is called.
+    atexit.register(signals.finalize)
     interface = CommandLineInterface()
     status: Any = 1
     try:

@@ -21,7 +21,7 @@ code that does not come back to the interpreter can withstand: Python calls no h
 a later stop only if the drain is not waited for any more. No unix socket's file stays behind in any of these cases.
 
 A process that the application forks has the handlers that were there before the server's. It ends when it comes back to
-the loop, or raises SystemExit to it: everything that the loop knows belongs to the parent.
+the loop, or raises SystemExit to it, from a pool's thread too: everything that the loop knows belongs to the parent.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from .errors import ReactorError, SettingsError
 from .forks import let_go_in_children
@@ -144,6 +144,23 @@ def _end_child(error: BaseException | None) -> NoReturn:
         os._exit(status & 255)
 
 
+def _come_back(process: object, _: object, *arguments: object, **__: object) -> None:
+    """Stands for ``call_soon_threadsafe`` of the parent's loop in a child that was forked in another thread.
+
+    A child of multiprocessing, which has become another ``process`` of it since the fork, ends by itself.
+    """
+    if _process() is process:
+        # asyncio passes on the thread's future, and anyio what the thread has raised.
+        errors = (each.exception() if isinstance(each, Future) else each for each in arguments)
+        _end_child(next((each for each in errors if isinstance(each, BaseException)), None))
+
+
+def _process() -> object:
+    """What multiprocessing takes this process for; None as long as nobody has imported it."""
+    module = sys.modules.get("multiprocessing.process")
+    return None if module is None else module.current_process()
+
+
 class _Main:
     """The server's one task on its own reactor.
 
@@ -158,6 +175,7 @@ class _Main:
         self._reactor = reactor
         self._signals = signals
         self._task: asyncio.Task[None] | None = None
+        self._thread = threading.get_ident()
         let_go_in_children(self)
 
     def start(self) -> None:
@@ -171,6 +189,9 @@ class _Main:
             # It would complain of tasks that are the parent's.
             loop.set_exception_handler(lambda *_: None)
             loop.stop()
+            if threading.get_ident() != self._thread:
+                # A pool's thread hands its result to the loop, and then would wait for more work for ever.
+                cast(Any, loop).call_soon_threadsafe = partial(_come_back, _process())
 
     async def _run(self) -> None:
         try:

@@ -28,6 +28,9 @@ __all__ = ["Asked", "Signals", "held", "hold"]
 #: Seconds in which several signals are one: a process manager sends one to the group and one to the process.
 ONE_SIGNAL = 1.0
 
+#: Whole seconds in which Python takes itself apart; what hangs there is ended, as stop signals do nothing any more.
+_FINALIZATION = 10
+
 #: Signals that are taken in any case, and those that are taken only where nothing handles or ignores them.
 _STOPS = ("SIGINT", "SIGTERM")
 _OTHERS = ("SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
@@ -124,6 +127,21 @@ class Signals:
         self.taken_up = Asked.NOTHING
         # Twisted and uvloop leave theirs behind: a number that may be that of any file by the next signal.
         signal.set_wakeup_fd(-1)
+
+    def finalize(self) -> None:
+        """Ignore stop signals from now on; for the last exit handler, behind which Python gives all handlers up.
+
+        A signal that came twice would end the process by its number, though everything has been done.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            # The main thread waits for others, and the process ends without Python's own end.
+            return
+        for number in self._previous:
+            if signal.getsignal(number) == self.handle:
+                signal.signal(number, signal.SIG_IGN)
+        if hasattr(signal, "alarm"):
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(_FINALIZATION)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal: the handler of all that are taken."""

@@ -104,11 +104,15 @@ class Answer:
         if type(raw) is not io.FileIO or self._is_head or self._status in _BODILESS or self._ended:
             return False
         self._check_started()
-        status, offset = os.fstat(raw.fileno()), file.tell()
+        status = os.fstat(raw.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            # A program's output, perhaps: a pipe has no position to ask for.
+            return False
+        offset = file.tell()
         size = status.st_size - offset
         if self._remaining is not None:
             size = min(size, self._remaining)
-        if not stat.S_ISREG(status.st_mode) or size <= 0:
+        if size <= 0:
             return False
         head = self._begin(size)
         self._remaining, self._ended = 0, True

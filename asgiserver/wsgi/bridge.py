@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import io
 import logging
@@ -123,9 +124,10 @@ class Bridge:
     def _work(self, function: Callable[..., None], *arguments: object) -> None:
         try:
             function(*arguments)
-        except StopIteration as error:
-            # No future can hold one.
-            raise RuntimeError("the application raised StopIteration") from error
+        except (StopIteration, concurrent.futures.CancelledError, asyncio.CancelledError) as error:
+            # No future can hold the first; the others, of a future of the application's, would pass for the end of a
+            # request that was cancelled, which is logged without a traceback.
+            raise RuntimeError(f"the application raised {type(error).__name__}") from error
         except Exception as error:
             if self._abandoned and not isinstance(error, ClientDisconnected):
                 # Nobody waits for the end of this thread any more.

@@ -19,7 +19,8 @@ from tests.e2e.server import DEADLINE, ROOT, ServerProcess, connects, environmen
 LOOPS = ["asyncio", "uvloop"]
 
 #: ``/loop/NAME`` and ``/thread/NAME`` start a child by multiprocessing that does NAME, and answer its process id;
-#: ``/join`` answers its exit code. ``/fork/NAME`` forks a child that does NAME, and answers its exit status.
+#: ``/join`` answers its exit code. ``/fork/NAME`` forks a child that does NAME, and answers its exit status;
+#: ``/task/NAME`` does so in a task of its own, ``/pool/NAME`` in a thread of asyncio's, ``/anyio/NAME`` in anyio's.
 APPLICATION = """
 import asyncio, multiprocessing, os, signal, sys, time
 
@@ -63,7 +64,21 @@ async def fork(name):
     _, status = await asyncio.to_thread(os.waitpid, child, 0)
     return os.waitstatus_to_exitcode(status)
 
+def fork_in_thread(name):
+    child = os.fork()
+    if child == 0:
+        # Should the test fail.
+        signal.alarm(5)
+        globals()[name]()
+        return None
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
 async def answer(path):
+    if path.startswith("/pool/"):
+        return await asyncio.to_thread(fork_in_thread, path.removeprefix("/pool/"))
+    if path.startswith("/anyio/"):
+        import anyio.to_thread
+        return await anyio.to_thread.run_sync(fork_in_thread, path.removeprefix("/anyio/"))
     if path == "/join":
         await asyncio.to_thread(children[-1].join)
         return children[-1].exitcode
@@ -181,14 +196,15 @@ class TestMultiprocessing:
         assert not path.exists()
 
 
-@pytest.mark.parametrize("way", ["fork", "task"])
+@pytest.mark.parametrize("way", ["fork", "task", "pool", "anyio"])
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_forked_child_that_comes_back_to_the_loop_ends_there(folder: Path, loop: str, way: str) -> None:
-    """By what it raises, in the application itself or in a task of its own as Django's views are, or by returning."""
+    """By what it raises, in the application itself, in a task of its own or in a thread, or by returning. C6."""
     statuses = {"leave": 7, "speak": 1, "interrupt": 130, "return_": 0}
     with serving(folder, loop, "-p", "0", "--graceful-timeout", "1") as server:
         for name, status in statuses.items():
             assert ask(server, f"/{way}/{name}") == status, name
+        ask(server, f"/{way}/fail")
         # The parent's loop still wakes up, for a thread and for a socket.
         ask(server, "/thread/leave")
         ask(server, "/join")
@@ -198,6 +214,8 @@ def test_a_forked_child_that_comes_back_to_the_loop_ends_there(folder: Path, loo
     assert "does not end the server" not in words
     assert "Exception in the application" not in words
     assert "never retrieved" not in words
+    # Nobody waits for the result of a task in the child.
+    assert words.count("raise ZeroDivisionError\n") == (way != "task")
 
 
 def test_a_child_of_an_embedded_server_does_not_run_its_shutdown(folder: Path) -> None:

@@ -301,6 +301,23 @@ def test_a_signal_at_the_exit_after_an_error_cuts_no_exit_handler(tmp_path: Path
     assert "Exception ignored" not in ended.stderr
 
 
+def test_a_signal_behind_the_last_exit_handler_changes_no_status(tmp_path: Path) -> None:
+    """B2: Python has given the handlers up by the time that it deletes modules."""
+    (tmp_path / "app.py").write_text(
+        "import os, signal, sys\n"
+        "class Last:\n"
+        "    def __del__(self, kill=os.kill, own=os.getpid(), number=signal.SIGTERM, write=os.write):\n"
+        "        kill(own, number)\n"
+        "        write(1, b'the end')\n"
+        "last = Last()\n"
+        "async def application(scope, receive, send): ...\n"
+    )
+    arguments = ("--app-dir", str(tmp_path), "-p", "0", "--lifespan", "off", "app")
+    with ServerProcess(*arguments) as server:
+        assert server.stop() == 0
+    assert "the end" in server.output()
+
+
 UNSHARE = ["unshare", "-p", "-f", "--kill-child", "--mount-proc"]
 
 

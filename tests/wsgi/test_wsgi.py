@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import gc
 import io
+import os
 import sys
 import threading
 import time
@@ -163,9 +165,7 @@ class TestEnviron:
             ("/", b"/a", "", "/a"),
         ],
     )
-    def test_script_name_ends_at_a_slash(
-        self, root_path: str, target: bytes, script_name: str, path_info: str
-    ) -> None:
+    def test_script_name_ends_at_a_slash(self, root_path: str, target: bytes, script_name: str, path_info: str) -> None:
         environ = environ_of(target, root_path=root_path)
         assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == (script_name, path_info)
 
@@ -493,14 +493,20 @@ class TestThreads:
         asyncio.run(run())
         assert seen == ["set", "set"]
 
-    @pytest.mark.parametrize("error", [SystemExit, StopIteration, KeyError])
+    @pytest.mark.parametrize(
+        "error", [SystemExit, StopIteration, KeyError, asyncio.CancelledError, concurrent.futures.CancelledError]
+    )
     def test_whatever_is_raised_is_raised(self, error: type[BaseException]) -> None:
+        """What a future cannot hold, or takes for its own cancellation, is the cause of a RuntimeError."""
+        wrapped = issubclass(error, StopIteration | asyncio.CancelledError | concurrent.futures.CancelledError)
+
         def application(environ: Environ, start_response: Any) -> list[bytes]:
             raise error("reason")
 
         async def run() -> None:
-            with pytest.raises(RuntimeError if error is StopIteration else error):
+            with pytest.raises(RuntimeError if wrapped else error) as raised:
                 await WSGI(application)(client.scope, client.receive, client.send)
+            assert not wrapped or isinstance(raised.value.__cause__, error)
 
         client = Client(scope_of())
         asyncio.run(run())
@@ -680,6 +686,16 @@ class TestFiles:
         bodies = [call(answering(FileWrapper(file)), method).body for file in files]
         assert bodies == ([b"ABC", b"ABC", b""] if method == "GET" else [b"", b"", b""])
         assert all(file.closed for file in files)
+
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    def test_a_pipe_is_read(self, method: str) -> None:
+        """The output of a program, which has no position."""
+        ends = os.pipe()
+        os.write(ends[1], b"output")
+        os.close(ends[1])
+        assert call(answering(FileWrapper(os.fdopen(ends[0], "rb"))), method).body == (
+            b"output" if method == "GET" else b""
+        )
 
 
 class TestOtherScopes:
