@@ -14,7 +14,7 @@ from .asgi.deadlines import Deadline
 from .asgi.exchange import Exchange, State, logged_request
 from .asgi.http import HTTPExchange
 from .asgi.interfaces import Application, Clock, Stream
-from .asgi.scope import Addresses, Request, ScopeBuilder
+from .asgi.scope import Addresses, Request, ScopeBuilder, for_application
 from .asgi.websocket import WebSocketExchange
 from .errors import ApplicationError, ClientDisconnected, RequestError
 from .log.setup import AccessLog, ActionLogger
@@ -182,7 +182,8 @@ class Hub:
 
     async def _run_application(self, exchange: Exchange) -> None:
         try:
-            await self.application(exchange.scope, exchange.receive, MethodType(self.handle_reply, exchange))
+            send = MethodType(self.handle_reply, exchange)
+            await self.application(for_application(exchange.scope), exchange.receive, send)
         except self.contained as error:
             raise _contained(error) from error
 
