@@ -34,6 +34,9 @@ _COMPLETE = State.COMPLETE
 #: How much of a refused request's target is worth a place in the log; bytes.
 _SHOWN = 200
 
+#: How the names of frameworks' exceptions for a peer that has left begin: Starlette's, FastAPI's and Litestar's.
+_OWN_WORDS = ("ClientDisconnect", "WebSocketDisconnect")
+
 #: How many connections beyond the limit get their answer at a time. Each holds a descriptor until its peer has it: this
 #: is enough for a busy moment, and little beside the 1,024 descriptors that a process has as a rule.
 _MOST_TURNED_AWAY = 128
@@ -282,7 +285,7 @@ def _contained(error: BaseException) -> RuntimeError:
 
 
 def is_disconnect(error: BaseException) -> bool:
-    """True when ``error`` is ClientDisconnected or only passes it on: no failure of the application's.
+    """True when ``error``, of an application whose peer has left, says no more than that: no failure of its own.
 
     Chains and groups may lead back to where they came from, and may be of any length.
     """
@@ -299,11 +302,14 @@ def is_disconnect(error: BaseException) -> bool:
         elif isinstance(error, BaseExceptionGroup):
             pending += error.exceptions
         else:
-            # What failed while ClientDisconnected was handled is a failure, unless it is, as Starlette's
-            # ClientDisconnect, the framework's own word for it.
-            passes_on = isinstance(error, OSError) or type(error).__name__.startswith("ClientDisconnect")
-            origin = error.__cause__ or (error.__context__ if passes_on else None)
-            if origin is None:
+            # What failed while ClientDisconnected was handled is a failure, unless it is the framework's own word for
+            # it. A framework also raises that at the event which receive() gave it.
+            own_word = type(error).__name__.startswith(_OWN_WORDS)
+            origin = error.__cause__ or (error.__context__ if own_word or isinstance(error, OSError) else None)
+            if origin is not None:
+                pending.append(origin)
+            elif own_word:
+                found = True
+            else:
                 return False
-            pending.append(origin)
     return found

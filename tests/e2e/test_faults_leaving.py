@@ -12,11 +12,13 @@ from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from asgiserver.errors import ClientDisconnected
 
 from .live import Receive, Send, connect, in_loop, serve, until
+from .websocket import raw_websocket
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 OK = {"type": "http.response.start", "status": 200}
@@ -114,3 +116,32 @@ async def test_client_that_leaves_with_the_whole_response_is_no_failure_of_what_
         await until(lambda: outcome and not server.exchanges)
     assert outcome == ["background" if whole else "raised"]
     assert not [each for each in caplog.records if each.levelno > logging.INFO]
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+@pytest.mark.parametrize("way", ["receives", "sends"])
+@in_loop
+async def test_websocket_view_that_its_client_ends_is_one_line(
+    way: str, end: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """E4, as C13: Starlette raises WebSocketDisconnect out of a view that does not expect it."""
+    caplog.set_level(logging.INFO, "asgiserver")
+
+    async def view(websocket: WebSocket) -> None:
+        await websocket.accept()
+        while True:
+            if way == "receives":
+                await websocket.receive_text()
+            else:
+                await websocket.send_text("x")
+                await asyncio.sleep(0.005)
+
+    async with serve(Starlette(routes=[WebSocketRoute("/", view)])) as server:
+        async with raw_websocket(server) as websocket:
+            if end == "close":
+                await websocket.send(b"\x88\x82\0\0\0\0\x03\xe8")
+            else:
+                websocket.peer.abort()
+        await until(lambda: not server.exchanges)
+    assert not [each for each in caplog.records if each.levelno > logging.INFO]
+    assert sum("left, which ended its application: WebSocketDisconnect" in each for each in caplog.messages) == 1
