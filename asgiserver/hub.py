@@ -14,7 +14,7 @@ from .asgi.deadlines import Deadline
 from .asgi.exchange import Exchange, State, logged_request
 from .asgi.http import HTTPExchange
 from .asgi.interfaces import Application, Clock, Stream
-from .asgi.scope import Addresses, Request, ScopeBuilder
+from .asgi.scope import Addresses, Request, ScopeBuilder, for_application
 from .asgi.websocket import WebSocketExchange
 from .errors import ApplicationError, ClientDisconnected, RequestError
 from .log.setup import AccessLog, ActionLogger
@@ -32,6 +32,9 @@ _COMPLETE = State.COMPLETE
 
 #: How much of a refused request's target is worth a place in the log; bytes.
 _SHOWN = 200
+
+#: How the names of frameworks' exceptions for a peer that has left begin: Starlette's, FastAPI's and Litestar's.
+_OWN_WORDS = ("ClientDisconnect", "WebSocketDisconnect")
 
 #: How many connections beyond the limit get their answer at a time. Each holds a descriptor until its peer has it: this
 #: is enough for a busy moment, and little beside the 1,024 descriptors that a process has as a rule.
@@ -179,10 +182,9 @@ class Hub:
         task.add_done_callback(partial(self._task_done, exchange), context=context)
 
     async def _run_application(self, exchange: Exchange) -> None:
-        # A copy, as middleware may change the method or the path of its scope, and the exchange goes by what was asked.
-        scope = dict(exchange.scope)
         try:
-            await self.application(scope, exchange.receive, MethodType(self.handle_reply, exchange))
+            send = MethodType(self.handle_reply, exchange)
+            await self.application(for_application(exchange.scope), exchange.receive, send)
         except self.contained as error:
             raise _contained(error) from error
 
@@ -279,7 +281,7 @@ def _contained(error: BaseException) -> RuntimeError:
 
 
 def is_disconnect(error: BaseException) -> bool:
-    """True when ``error`` is ClientDisconnected or only passes it on: no failure of the application's.
+    """True when ``error``, of an application whose peer has left, says no more than that: no failure of its own.
 
     Chains and groups may lead back to where they came from, and may be of any length.
     """
@@ -297,10 +299,13 @@ def is_disconnect(error: BaseException) -> bool:
             pending += error.exceptions
         else:
             # An exception raised while ClientDisconnected was handled is a failure, unless it is the framework's own
-            # name for that, as Starlette's ClientDisconnect is.
-            passes_on = isinstance(error, OSError) or type(error).__name__.startswith("ClientDisconnect")
-            origin = error.__cause__ or (error.__context__ if passes_on else None)
-            if origin is None:
+            # name for that, as Starlette's ClientDisconnect is. A framework also raises it at the event of receive().
+            own_word = type(error).__name__.startswith(_OWN_WORDS)
+            origin = error.__cause__ or (error.__context__ if own_word or isinstance(error, OSError) else None)
+            if origin is not None:
+                pending.append(origin)
+            elif own_word:
+                found = True
+            else:
                 return False
-            pending.append(origin)
     return found

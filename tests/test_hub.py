@@ -1036,6 +1036,10 @@ def grouped(error: BaseException, depth: int) -> BaseException:
     return error
 
 
+class WebSocketDisconnect(Exception):
+    """As Starlette calls it."""
+
+
 def raised_out_of_its_group() -> BaseException:
     """As ``except BaseExceptionGroup as group: raise group.exceptions[0]`` leaves it."""
     error = OSError("the peer has left")
@@ -1059,6 +1063,13 @@ CHAINS: dict[str, tuple[Callable[[], BaseException], bool]] = {
     "a thousand groups": (lambda: grouped(KeyError("bug"), 1000), False),
     "a thousand links": (lambda: linked(*map(OSError, range(1000)), ClientDisconnected(), by="__context__"), True),
     "a thousand causes": (lambda: linked(*map(ValueError, range(1000)), KeyError("bug")), False),
+    "a framework's word": (WebSocketDisconnect, True),
+    "a framework's word for a disconnect": (
+        lambda: linked(WebSocketDisconnect(), ClientDisconnected(), by="__context__"), True,
+    ),
+    "a framework's word for a failure": (
+        lambda: linked(WebSocketDisconnect(), KeyError("bug"), by="__context__"), False,
+    ),
     "no text": (Unprintable, False),
     "no text before a disconnect": (lambda: linked(Unprintable(), ClientDisconnected()), True),
     "an exit without text": (UnprintableExit, False),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from abc import ABC, abstractmethod
 from enum import Enum, auto
 from typing import Any
@@ -20,7 +21,7 @@ from .interfaces import Clock, Hub, Message, Output, Scope, Stream
 from .messages import TYPES
 from .response import CLIENT_CLOSED_REQUEST, Response, plain
 
-__all__ = ["Exchange", "State", "logged_request"]
+__all__ = ["LAST_WORDS", "Exchange", "State", "logged_request"]
 
 logger = logging.getLogger("asgiserver")
 
@@ -45,6 +46,11 @@ _COMPLETE, _GONE = State.COMPLETE, State.GONE
 #: Starlette looks for it within a scope that is cancelled already, so that any wait would hide the answer.
 _REPEATS = 100
 
+#: How many messages of an application are dropped that has asked whether its peer is there, instead of waiting to hear
+#: it: a whole answer of start and body, and an end. One that sends on has not got the event: Starlette's middleware
+#: loses what comes to ``is_disconnected()``.
+LAST_WORDS = 3
+
 
 class Exchange(ABC):
     """What HTTP and WebSocket exchanges share.
@@ -56,8 +62,8 @@ class Exchange(ABC):
     """
 
     __slots__ = (
-        "_deadlines", "_hub", "_repeated", "_told", "_waiters", "clock", "response", "scope", "settings", "state",
-        "stream",
+        "_deadlines", "_hub", "_repeated", "_spared", "_told", "_waiters", "clock", "response", "scope", "settings",
+        "state", "stream",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, stream: Stream, hub: Hub, settings: Settings, clock: Clock) -> None:
@@ -70,6 +76,8 @@ class Exchange(ABC):
         self._hub = hub
         self._told = False
         self._repeated = 0
+        #: How many messages to the peer that has left may still be dropped in silence.
+        self._spared = sys.maxsize
         #: Of the ``receive()`` calls that wait: each is given an event, or None to look for one.
         self._waiters: list[asyncio.Future[Message | None]] | None = None
         self._deadlines: Deadlines | None = None
@@ -179,7 +187,9 @@ class Exchange(ABC):
         await asyncio.sleep(0)
         if not self.gone:
             logger.debug("A message for %s after its response was complete is ignored", self)
-        elif not self.listening:
+            return
+        self._spared -= 1
+        if self._spared < 0 or not self.listening:
             raise ClientDisconnected("the client has left")
 
     @abstractmethod

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import MessageError, RequestError
 from ..settings import Settings
 from .deadlines import Deadline
-from .exchange import Exchange, State, logged_request
+from .exchange import LAST_WORDS, Exchange, State, logged_request
 from .files import FilePart, SendFile, SendPath, file_part, open_path, pass_by
 from .interfaces import Clock, Hub, Message, Scope, Stream
 from .messages import ResponseBody, ResponseStart, parse_http
@@ -202,11 +202,18 @@ class HTTPExchange(Exchange):
             self._abort_response()
 
     def disconnected(self) -> None:
-        """The peer has left: an incomplete body is of no use, a complete one may still be read."""
+        """The peer has left: an incomplete body is of no use, a complete one may still be read.
+
+        A peer may leave as soon as it has the whole response, be it before the application has sent the message that
+        says so: that is no failure of the response (RFC 9112 §6.3).
+        """
         if not self.finished:
             if not self._ended:
                 self._body = None
-            self._complete(State.GONE)
+            if not self._waiters:
+                self._spared = LAST_WORDS
+            whole = self.response is not None and self.response.whole
+            self._complete(State.COMPLETE if whole else State.GONE)
 
     def _abort_response(self) -> None:
         """Cut a begun response off, so that the peer sees that it is not complete."""

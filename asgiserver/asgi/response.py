@@ -46,7 +46,7 @@ class Response:
     :ivar sent: bytes of the body that were sent.
     """
 
-    __slots__ = ("_close", "_has_body", "_remaining", "_start", "_stream", "begun", "sent")
+    __slots__ = ("_close", "_has_body", "_in_file", "_remaining", "_start", "_stream", "begun", "sent")
 
     def __init__(self, stream: Stream, start: ResponseStart, method: str, *, close: bool = False) -> None:
         status, _, content_length, closes, _, _ = start
@@ -55,6 +55,7 @@ class Response:
         self._close = close or closes
         self._remaining = content_length
         self._has_body = method != "HEAD" and status not in _BODILESS
+        self._in_file = False
         self.begun = False
         self.sent = 0
 
@@ -67,6 +68,12 @@ class Response:
     def endless(self) -> bool:
         """The length of the body is not known before its end."""
         return self._remaining is None
+
+    @property
+    def whole(self) -> bool:
+        """The peer has all that it waits for, as far as is known, though the last message may not have come."""
+        taken = not self._has_body or self._remaining == 0 and not self._in_file
+        return self.begun and taken and not self._stream.output.slow
 
     def send(self, body: bytes, more_body: bool) -> None:
         """Send a piece of the body, and the head before the first one.
@@ -108,7 +115,12 @@ class Response:
         if not self.begun:
             self._begin(b"", last=False)
         self.sent += part.size
-        self._stream.send_file(*part, last=not more_body, sent=partial(sent, more_body))
+        self._in_file = True
+        self._stream.send_file(*part, last=not more_body, sent=partial(self._file_sent, sent, more_body))
+
+    def _file_sent(self, sent: Callable[[bool], None], more_body: bool) -> None:
+        self._in_file = False
+        sent(more_body)
 
     def _begin(self, data: bytes, *, last: bool) -> None:
         self.begun = True

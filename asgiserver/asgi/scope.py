@@ -10,7 +10,7 @@ from .interfaces import Headers, Scope
 if TYPE_CHECKING:
     from .forwarded import Forwarding
 
-__all__ = ["CHUNKED", "Addresses", "Request", "ScopeBuilder", "replace_host", "unmapped"]
+__all__ = ["CHUNKED", "Addresses", "Request", "ScopeBuilder", "for_application", "replace_host", "unmapped"]
 
 #: The size of a body whose end alone will tell.
 CHUNKED = -1
@@ -132,6 +132,19 @@ class ScopeBuilder:
         scope["subprotocols"] = subprotocols
         scope["extensions"] = {"websocket.http.response": {}}
         return scope
+
+
+def for_application(scope: Scope) -> Scope:
+    """A copy of ``scope`` for the application to write into, as middleware does.
+
+    The server goes on to read its own: the method of the request decides whether its response has a body (RFC 9110
+    §9.3.2), and what the log tells is what the client has sent.
+    """
+    copied = {**scope}
+    for name in ("client", "subprotocols"):
+        if copied.get(name) is not None:
+            copied[name] = [*copied[name]]
+    return copied
 
 
 def unmapped(host: str) -> str:

@@ -171,6 +171,10 @@ class HTTPConnection(ClosingProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
         """The connection is no more, by whosever doing."""
+        if type(reason.value).__module__ == "OpenSSL.SSL":
+            # Twisted's TLS tells nobody else; ours logs its own failures. Our own address is gone with the socket.
+            peer = _address(self.transport.getPeer())
+            logger.info("TLS connection with %s failed: %s", peer[0] if peer else "a unix socket's peer", reason.value)
         self.phase = Phase.CLOSED
         self.deadlines.stop()
         self._end_writing()

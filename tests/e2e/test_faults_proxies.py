@@ -21,7 +21,7 @@ from websockets.asyncio.client import connect as open_websocket
 from websockets.sync.client import connect as websocket
 
 from asgiserver import Server
-from tests.e2e.live import Peer, answer, connect, in_loop, serve
+from tests.e2e.live import Peer, answer, connect, in_loop, serve, until
 from tests.e2e.server import DEADLINE, ServerProcess, connects, free_port, run_command, wait_for
 from tests.programs import require
 
@@ -477,6 +477,24 @@ class TestPROXYHeader:
             await peer.send(b"\x16\x03\x01\x02\0\1")
             assert await peer.closed()
         assert lines(caplog) == ["Refused a connection from 127.0.0.1: it does not begin with a PROXY header"]
+
+    @pytest.mark.parametrize("kind", ["ssl", "haproxy:ssl"])
+    @twisteds_tls
+    @in_loop
+    async def test_without_tls_behind_it_has_a_line_in_the_log(
+        self, kind: str, certificate: Certificate, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """E5: as by a proxy that takes the TLS off. C12 is that of our own TLS."""
+        caplog.set_level(logging.INFO)
+        endpoint = f"{kind}:0:interface=127.0.0.1:privateKey={certificate.pem}:certKey={certificate.pem}"
+        async with serve(Recorder(), port=None, endpoints=(endpoint,)) as server, connect(server) as peer:
+            await peer.send((V1 if kind != "ssl" else b"") + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert await peer.closed()
+            await until(lambda: not server.connections)
+        [line] = lines(caplog)
+        client = "127.0.0.1" if kind == "ssl" else CLIENT[0]
+        assert line.startswith(f"TLS connection with {client} failed: ")
+        assert "http request" in line
 
 
 @contextmanager
