@@ -207,19 +207,23 @@ class HTTPExchange(Exchange):
         A peer may leave as soon as it has the whole response, be it before the application has sent the message that
         says so: that is no failure of the response (RFC 9112 §6.3).
         """
-        if not self.finished:
-            if not self._ended:
-                self._body = None
-            if not self._waiters:
-                self._spared = LAST_WORDS
-            whole = self.response is not None and self.response.whole
-            self._complete(State.COMPLETE if whole else State.GONE)
+        whole = self.response is not None and self.response.whole
+        self._leave(State.COMPLETE if whole else State.GONE)
+
+    def _leave(self, state: State) -> None:
+        if self.finished:
+            return
+        if not self._ended:
+            self._body = None
+        if not self._waiters:
+            self._spared = LAST_WORDS
+        self._complete(state)
 
     def _abort_response(self) -> None:
         """Cut a begun response off, so that the peer sees that it is not complete."""
         if self.state is State.STREAMING:
             self.stream.abort()
-            self.disconnected()
+            self._leave(State.GONE)
 
     def _too_old(self) -> None:
         if not self.finished:
