@@ -302,10 +302,9 @@ class TestRequestRate:
         said = "Ended POST '/' with 408: The request's body arrived at less than 240 bytes a second."
         assert [each for each in caplog.messages if "POST" in each] == [said]
 
-    @pytest.mark.parametrize("reader", ["h11", "httptools"])
-    def test_one_that_did_not_wait_for_its_100_is_judged_too(self, reader: str) -> None:
+    def test_one_that_did_not_wait_for_its_100_is_judged_too(self) -> None:
         """Its first piece comes before the application asks for the body."""
-        hub, connection, transport = connected(http=reader)
+        hub, connection, transport = connected()
         connection.dataReceived(POST.replace(b"\r\n\r\n", b"\r\nexpect: 100-continue\r\n\r\n"))
         connection.dataReceived(b"0123456789")
         hub.clock.advance(10)
