@@ -113,6 +113,8 @@ class TestRequests:
         with pytest.raises(IncompleteHello):
             is_request(data)
 
-    @pytest.mark.parametrize("data", [b"\x16\x03\x01", b"\x80\x2e", b"", b" GET /", b"get / ", b"GE\r\n", b"-G", b"A" * 21])
+    @pytest.mark.parametrize(
+        "data", [b"\x16\x03\x01", b"\x80\x2e", b"", b" GET /", b"get / ", b"GE\r\n", b"-G", b"A" * 21]
+    )
     def test_nothing_else_is(self, data: bytes) -> None:
         assert not is_request(data)
