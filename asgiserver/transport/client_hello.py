@@ -24,7 +24,7 @@ _MOST_BYTES = 16384
 _MOST_RECORDS = 4
 
 #: A method and a space, or as much of it as has come (RFC 9112 §3); a TLS record begins with a byte below the letters.
-_METHOD = re.compile(rb"[A-Z]{1,20}(?: |\Z)")
+_METHOD = re.compile(rb"[A-Z][A-Z-]{0,19}(?: |\Z)")
 
 
 class IncompleteHello(Exception):

@@ -108,11 +108,13 @@ class TestRequests:
     def test_a_method_and_a_space_are_one(self, data: bytes) -> None:
         assert is_request(data)
 
-    @pytest.mark.parametrize("data", [b"G", b"GET", b"A" * 20])
+    @pytest.mark.parametrize("data", [b"G", b"GET", b"M-", b"A" * 20])
     def test_a_method_may_go_on(self, data: bytes) -> None:
         with pytest.raises(IncompleteHello):
             is_request(data)
 
-    @pytest.mark.parametrize("data", [b"\x16\x03\x01", b"\x80\x2e", b"", b" GET /", b"get / ", b"GE\r\n", b"A" * 21])
+    @pytest.mark.parametrize(
+        "data", [b"\x16\x03\x01", b"\x80\x2e", b"", b" GET /", b"get / ", b"GE\r\n", b"-G", b"A" * 21]
+    )
     def test_nothing_else_is(self, data: bytes) -> None:
         assert not is_request(data)
