@@ -201,8 +201,6 @@ class Hub:
         """
         del self._tasks[exchange]
         if self.forked:
-            if isinstance(error, Exception):
-                logger.error("Exception in a process that the application for %s has forked", exchange, exc_info=error)
             return
         if self.stopping:
             self._changed.set()
