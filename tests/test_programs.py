@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -23,3 +24,12 @@ class TestRequire:
         monkeypatch.setenv("CI", "true")
         with pytest.raises(pytest.fail.Exception, match="no-such-program is not installed, and CI is set"):
             require("no-such-program")
+
+
+def test_the_programs_that_tests_require_are_those_that_are_installed_before_them() -> None:
+    tests = Path(__file__).parent
+    text = "".join(path.read_text("utf-8") for path in (tests / "e2e").glob("*.py"))
+    line = re.search(r"^for program in (.+); do$", (tests.parent / ".ci/run").read_text("utf-8"), re.MULTILINE)
+    assert line is not None
+    installed = {name.partition("/")[0] for name in line[1].split()}
+    assert set(re.findall(r'require\("([\w-]+)"\)', text)) == installed

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self
 
+import pytest
+
 from asgiserver import Server
 
 __all__ = ["DEADLINE", "Peer", "Response", "answer", "connect", "in_loop", "receive_body", "serve", "until", "url"]
@@ -30,10 +32,21 @@ def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 @asynccontextmanager
 async def serve(application: Any, **settings: Any) -> AsyncIterator[Server]:
-    """A server of ``application`` on a free port of 127.0.0.1; without lifespan, and quick to stop."""
-    quick = {"port": 0, "lifespan": "off", "graceful_timeout": 0.5, "graceful_idle": 0}
+    """A server of ``application`` on a free port of 127.0.0.1; without lifespan, and quick to stop.
+
+    What the application asserts in vain fails the test, also where no peer can see that, behind a complete response.
+    """
+    failed: list[BaseException] = []
+
+    def failure(error: BaseException) -> None:
+        if isinstance(error, AssertionError | pytest.fail.Exception):
+            failed.append(error)
+
+    quick = {"port": 0, "lifespan": "off", "graceful_timeout": 0.5, "graceful_idle": 0, "on_failure": failure}
     async with Server(application, **{**quick, **settings}) as server:
         yield server
+    for error in failed:
+        raise error
 
 
 def url(server: Server, scheme: str = "http") -> str:

@@ -105,7 +105,7 @@ class TestAPeer:
     ) -> None:
         # Empty lines before a request mean nothing, and must not keep a connection for ever either (RFC 9112 §2.2).
         monkeypatch.setattr("asgiserver.wire.closing._LINGERING", 1.0)
-        async with serve(hello, first_byte_timeout=0.3, head_timeout=0.3) as server:
+        async with serve(hello, first_byte_timeout=0.3, head_timeout=0.3, close_timeout=0.5) as server:
             async with connect(server) as peer:
                 began = time.monotonic()
                 with contextlib.suppress(ConnectionError):

@@ -147,7 +147,7 @@ async def test_a_send_that_is_given_up_ends_in_a_cut(large: Path) -> None:
         except TimeoutError:
             return
 
-    async with serve(application) as server, connect(server) as peer:
+    async with serve(application, write_timeout=0.5) as server, connect(server) as peer:
         await peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         await until(lambda: not server.connections)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):

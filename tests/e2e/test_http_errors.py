@@ -253,9 +253,9 @@ class TestAMessageThatIsWrong:
             with pytest.raises(UnexpectedMessage):
                 await send(START)
             await send({"type": "http.response.body", "body": b""})
+            # ASGI: what follows a complete response is ignored.
             for message in (START, BODY):
-                with pytest.raises(UnexpectedMessage):
-                    await send(message)
+                await send(message)
 
         async with serve(application) as server, connect(server) as peer:
             for _ in range(2):

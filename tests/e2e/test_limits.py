@@ -377,7 +377,12 @@ class TestAClientThatDoesNotRead:
             await until(lambda: not server.connections, 5)
 
     @in_loop
-    async def test_and_goes_on_sending_after_the_end_is_dropped_at_the_close_timeout(self) -> None:
+    async def test_and_goes_on_sending_after_the_end_is_dropped_at_the_close_timeout(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # What is sent extends the close timeout, in all up to this.
+        monkeypatch.setattr("asgiserver.wire.closing._LINGERING", 1.0)
+
         async def flood(peer: Peer) -> None:
             while True:
                 await peer.send(bytes(10_000))

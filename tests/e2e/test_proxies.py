@@ -341,7 +341,7 @@ class TestProxyProtocolRefusals:
     @pytest.mark.parametrize("sent", [b"", b"PROXY TCP4 203", V1])
     @in_loop
     async def test_a_proxy_that_says_no_more_is_dropped_at_the_deadline(self, site: Site, sent: bytes) -> None:
-        async with serve(site, first_byte_timeout=0.2, **HAPROXY) as server, connect(server) as peer:
+        async with serve(site, first_byte_timeout=0.2, close_timeout=0.2, **HAPROXY) as server, connect(server) as peer:
             await peer.send(sent)
             assert await peer.closed()
             await until(lambda: not server.connections)

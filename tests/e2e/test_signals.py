@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.server import DEADLINE, ServerProcess, environment, run_command, wait_for
+from tests.programs import require
 
 #: Says when it has come to MOMENT, and stays there until the file RELEASE is there.
 APPLICATION = """
@@ -275,10 +275,8 @@ def test_an_application_keeps_the_handlers_that_it_sets_itself(tmp_path: Path) -
 
 def test_nohup_is_respected(tmp_path: Path) -> None:
     """B8: a signal that was ignored from the start is ignored without a word, in the application's programs too."""
-    if shutil.which("nohup") is None:
-        pytest.skip("needs nohup")
     command = [sys.executable, "-m", "asgiserver"]
-    with ServerProcess("nohup", *command, "-p", "0", "examples.hello:application", command=()) as server:
+    with ServerProcess(require("nohup"), *command, "-p", "0", "examples.hello:application", command=()) as server:
         server.send_signal(signal.SIGHUP)
         server.send_signal(signal.SIGUSR1)
         wait_for(lambda: "SIGUSR1 is ignored" in server.output())
@@ -318,24 +316,26 @@ def test_a_signal_behind_the_last_exit_handler_changes_no_status(tmp_path: Path)
     assert "the end" in server.output()
 
 
-UNSHARE = ["unshare", "-p", "-f", "--kill-child", "--mount-proc"]
-
-
-def may_unshare() -> bool:
-    if shutil.which("unshare") is None:
-        return False
-    return subprocess.run([*UNSHARE, "true"], capture_output=True, timeout=DEADLINE, check=False).returncode == 0
-
-
-@pytest.mark.skipif(not may_unshare(), reason="needs the right to make a PID namespace")
 class TestFirstProcess:
     """B5: PID 1 of a container, whose signals the kernel drops unless they have a handler."""
 
+    @pytest.fixture
+    def unshare(self) -> list[str]:
+        """A command in front of another one, which is PID 1 of a namespace of its own then."""
+        command = [require("unshare"), "-p", "-f", "--kill-child", "--mount-proc"]
+        if os.geteuid() != 0:
+            # Where the kernel lets users make user namespaces, they are root there.
+            command.insert(1, "--map-root-user")
+        tried = subprocess.run([*command, "true"], capture_output=True, text=True, timeout=DEADLINE, check=False)
+        if tried.returncode != 0:
+            pytest.skip(f"may not make a PID namespace: {tried.stderr.strip()}")
+        return command
+
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
     @pytest.mark.parametrize("moment", ["import", "serving"])
-    def test_is_stopped(self, tmp_path: Path, moment: str, number: int) -> None:
+    def test_is_stopped(self, unshare: list[str], tmp_path: Path, moment: str, number: int) -> None:
         server = Server(tmp_path, moment)
-        server.args = [*UNSHARE, *server.args]
+        server.args = [*unshare, *server.args]
         with server, ExitStack() as stack:
             children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
             server.arrive(stack)
