@@ -20,10 +20,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [path.relative_to(ROOT).as_posix() for path in FILES]
 
 #: What each room may import of the package, besides itself; the hall (files beside the rooms) may import all. Below
-#: ``hub`` and ``server`` nobody knows these two, and a transport knows nothing of who listens for it.
+#: ``hub`` and ``server`` nobody knows these two, and a transport knows nothing of who listens for it or writes to it.
 ROOMS = {
     "asgi": {"errors", "settings"},
-    "wire": {"errors", "settings", "asgi"},
+    "wire": {"errors", "settings", "asgi", "transport"},
     "log": {"errors", "settings"},
     "loop": {"errors", "asgi"},
     "transport": {"errors", "asgi"},

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from abc import abstractmethod
 from collections.abc import Callable
 from enum import Enum, auto
 from functools import partial
-from typing import Any
 
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import connectionDone
 
@@ -17,6 +16,7 @@ from ..asgi.deadlines import Deadline, Deadlines
 from ..asgi.interfaces import Clock
 from ..asgi.scope import Addresses
 from ..settings import Settings
+from ..transport.buffer import bottom_of, unsent
 from .output import WritingProtocol
 from .progress import Progress
 
@@ -65,13 +65,13 @@ class ClosingProtocol(WritingProtocol):
         self._settings = settings
 
     @property
+    @abstractmethod
     def addresses(self) -> Addresses:
         """The two ends."""
-        raise NotImplementedError
 
+    @abstractmethod
     def resume_reading(self) -> None:
         """Read from the peer again."""
-        raise NotImplementedError
 
     # Our end.
 
@@ -117,7 +117,7 @@ class ClosingProtocol(WritingProtocol):
         self._watch(Deadline.CLOSE, self._settings.close_timeout, self._close_late)
         self._sender = None
         self.transport.unregisterProducer()
-        bottom = self._bottom()
+        bottom = bottom_of(self.transport)
         # A wrapper of a plugin's may know no half-close, but has nothing of its own to send as TLS has.
         if bottom is None or (bottom is not self.transport and ISSLTransport.providedBy(self.transport)):
             self.transport.loseConnection()
@@ -134,7 +134,7 @@ class ClosingProtocol(WritingProtocol):
         self._sender = None
         self.transport.unregisterProducer()
         self.transport.loseConnection()
-        bottom = self._bottom()
+        bottom = bottom_of(self.transport)
         if bottom is not None:
             bottom.loseConnection()
 
@@ -169,31 +169,22 @@ class ClosingProtocol(WritingProtocol):
         if self.deadlines.pending(Deadline.CLOSE):
             self.deadlines.set(Deadline.CLOSE, self._settings.close_timeout, self._close_late)
 
+    @abstractmethod
     def _peer_left(self) -> None:
         """Tell whoever answers the peer."""
-        raise NotImplementedError
 
     # Time.
 
-    def _bottom(self) -> Any:
-        """The socket's transport under those that wrap it; None in a test without one."""
-        transport = self.transport
-        while transport is not None and not isinstance(transport, FileDescriptor):
-            transport = getattr(transport, "transport", None)
-        return transport
-
     def _buffered(self) -> int:
         """Bytes that wait in the transport at the bottom."""
-        bottom = self._bottom()
-        # TLS tells of what it has encrypted only when all of it is sent.
-        sealed = len(getattr(bottom, "sealed", b""))
-        return 0 if bottom is None else len(bottom.dataBuffer) - bottom.offset + bottom._tempDataLen + sealed
+        bottom = bottom_of(self.transport)
+        return 0 if bottom is None else unsent(bottom)
 
     @property
     def pending(self) -> int:
         """Bytes that the peer has not taken yet, as far as is known: also those that the kernel keeps for it."""
-        bottom = self._bottom()
-        return 0 if bottom is None else self._buffered() + _kept_by_kernel(bottom.fileno())
+        bottom = bottom_of(self.transport)
+        return 0 if bottom is None else unsent(bottom) + _kept_by_kernel(bottom.fileno())
 
     def _watch(self, kind: Deadline, timeout: float | None, expired: Callable[[], None]) -> None:
         """Begin to look at what the peer takes; ``expired`` is to call :meth:`_look`."""

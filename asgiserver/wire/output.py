@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.protocol import Protocol as TwistedProtocol
 
 from ..asgi.interfaces import Clock
+from ..transport.buffer import call_when_empty, is_idle, unsent
 
 __all__ = ["WritingProtocol"]
 
@@ -63,7 +65,7 @@ class _Sender(Protocol):
         """Send as much as is taken now, and say how much; OSError when nothing is."""
 
 
-class WritingProtocol(TwistedProtocol):
+class WritingProtocol(TwistedProtocol, ABC):
     """The writing half of a connection.
 
     :ivar slow: True while the transport's buffer is full, or a file is being sent.
@@ -85,9 +87,9 @@ class WritingProtocol(TwistedProtocol):
         self._paused = False
         self._unyielded = 0
 
+    @abstractmethod
     def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
         """The transport's buffer is full."""
-        raise NotImplementedError
 
     def _begin_writing(self) -> None:
         """The transport is there."""
@@ -136,7 +138,7 @@ class WritingProtocol(TwistedProtocol):
             self.write(data)
             return
         transport = self.transport
-        if self._direct and not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
+        if self._direct and is_idle(transport):
             data = self._write_now(data)
         if data:
             transport.write(data)
@@ -170,8 +172,7 @@ class WritingProtocol(TwistedProtocol):
 
     def _can_send(self) -> bool:
         """True when there is something to send by, and all that had to wait is sent."""
-        transport = self.transport
-        if not self._direct or transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting:
+        if not self._direct or not is_idle(self.transport):
             return False
         self._sender = self._find_sender()
         return self._sender is not None
@@ -202,7 +203,7 @@ class WritingProtocol(TwistedProtocol):
 
     def _push_file(self) -> None:
         """Send as much of the file as the peer takes, within a turn's bounds."""
-        file, transport = self._file, self.transport
+        file = self._file
         budget = _FILE_BURST
         while file is not None and file.remaining and budget > 0 and not self._is_full():
             size = min(file.remaining, budget)
@@ -223,10 +224,8 @@ class WritingProtocol(TwistedProtocol):
             if not self.slow:
                 self._wake()
         elif self._direct:
-            # Twisted calls resumeProducing when there is room, even if it has nothing of its own to write.
             self.pauseProducing()
-            transport.producerPaused = True
-            transport.startWriting()
+            call_when_empty(self.transport)
         elif not self._is_full():
             self._clock.callLater(0, self._push_file)
 
@@ -255,8 +254,7 @@ class WritingProtocol(TwistedProtocol):
 
     def _is_full(self) -> bool:
         """True when the transport has something to write, or one that hides its buffer has said that it is full."""
-        transport = self.transport
-        return bool(transport.dataBuffer or transport._tempDataBuffer) if self._direct else self._paused
+        return unsent(self.transport) > 0 if self._direct else self._paused
 
     def _give_file_up(self) -> None:
         """Send nothing more of a file."""

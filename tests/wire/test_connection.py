@@ -281,34 +281,12 @@ class TestTwisted:
         }
 
     def test_every_name_that_is_read_is_there(self) -> None:
-        private = {"dataBuffer", "offset", "_tempDataBuffer", "_tempDataLen", "writeSomeData"}
-        assert private <= self.names_read()
+        assert "writeSomeData" in self.names_read()
         descriptor = FileDescriptor(reactor=object())  # type: ignore[arg-type]
         plain = self.names_read() - {"abortConnection", "getHandle"}
         assert {name for name in plain if not hasattr(descriptor, name)} == set()
         assert issubclass(TCPConnection, FileDescriptor)
         assert hasattr(TCPConnection, "abortConnection")
-
-    def test_bytes_that_wait_are_where_they_are_counted(self) -> None:
-        _, connection, transport = connected(room=0)
-        assert connection._buffered() == 0
-        transport.write(b"*" * 10)
-        waiting = b"".join(transport._tempDataBuffer)
-        assert (transport._tempDataLen, waiting, transport.dataBuffer) == (10, b"*" * 10, b"")
-        assert connection._buffered() == 10
-        transport.readable(4)
-        assert (transport._tempDataLen, transport._tempDataBuffer) == (0, [])
-        assert (len(transport.dataBuffer), transport.offset) == (10, 4)
-        assert connection._buffered() == 6
-        transport.write(b"*")
-        assert connection._buffered() == 7
-        transport.readable(100)
-        assert (transport.dataBuffer, transport.offset, connection._buffered()) == (b"", 0, 0)
-
-    def test_neither_sending_nor_receiving_is_done_by_another_way(self) -> None:
-        """``writeSomeData`` is what ``doWrite`` itself sends by, so that what is sent first is first."""
-        assert "self.writeSomeData(" in inspect.getsource(FileDescriptor.doWrite)
-        assert TCPConnection.doWrite is FileDescriptor.doWrite
 
 
 class TestAddresses:
