@@ -185,12 +185,11 @@ class Exchange(ABC):
         # A loop that sends to nobody must not keep others from running: neither its own receive(), nor the deadline
         # that cancels it when it ignores the error too.
         await asyncio.sleep(0)
+        self._spared -= 1
+        if self._spared < 0 or (self.gone and not self.listening):
+            raise ClientDisconnected("the client has left")
         if not self.gone:
             logger.debug("A message for %s after its response was complete is ignored", self)
-            return
-        self._spared -= 1
-        if self._spared < 0 or not self.listening:
-            raise ClientDisconnected("the client has left")
 
     @abstractmethod
     def _next_event(self) -> Message | None:
