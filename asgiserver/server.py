@@ -13,7 +13,8 @@ from .asgi.scope import ScopeBuilder
 from .errors import LifespanError, ReactorError, RequestError
 from .forks import let_go_in_children
 from .hub import Hub
-from .listen.endpoints import Listener, listen
+from .listen.accept import Listener
+from .listen.endpoints import listen
 from .loading import as_asgi3
 from .log.setup import ActionLogger
 from .loop.clock import LoopClock

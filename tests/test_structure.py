@@ -45,6 +45,8 @@ TESTED_IN = {
     "asgiserver/asgi/fields.py": "tests/asgi/test_messages.py",
     "asgiserver/asgi/interfaces.py": "tests/wire/websocket/test_frames.py",
     "asgiserver/django/testing.py": "tests/e2e/test_live_tests.py",
+    "asgiserver/listen/accept.py": "tests/listen/test_endpoints.py",
+    "asgiserver/listen/bind.py": "tests/e2e/test_bind.py",
     "asgiserver/log/access_file.py": "tests/log/test_setup.py",
     "asgiserver/management/commands/runserver.py": "tests/django/test_runserver.py",
     "asgiserver/testing/places.py": "tests/e2e/test_live_server.py",

@@ -15,7 +15,10 @@ from typing import Any
 
 from ..errors import ListenError
 
-__all__ = ["activated_descriptors", "bind_tcp", "bind_unix", "inherit", "listening", "resolve", "unlink_if_same"]
+__all__ = [
+    "activated_descriptors", "bind_tcp", "bind_unix", "host_and_port", "inherit", "listening", "resolve",
+    "unlink_if_same",
+]  # fmt: skip
 
 #: What getaddrinfo gives of an address: its family, and what bind() takes.
 Address = tuple[socket.AddressFamily, Any]
@@ -215,3 +218,8 @@ def _closed_on_error(sock: socket.socket) -> Iterator[socket.socket]:
     except BaseException:
         sock.close()
         raise
+
+
+def host_and_port(host: str, port: int) -> str:
+    """As a URL has it: an IPv6 address in brackets (RFC 3986 §3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

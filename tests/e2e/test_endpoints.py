@@ -26,7 +26,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asgiserver.errors import ListenError
-from asgiserver.listen.endpoints import Listener, listen
+from asgiserver.listen.accept import Listener
+from asgiserver.listen.endpoints import listen
 from asgiserver.loop.reactor import install_reactor
 from asgiserver.settings import Settings
 from asgiserver.transport.tls_port import TLSPort

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -20,7 +21,9 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from asgiserver.errors import ListenError, SettingsError
-from asgiserver.listen.endpoints import Listener, listen
+from asgiserver.listen.accept import Listener
+from asgiserver.listen.bind import Bound
+from asgiserver.listen.endpoints import listen
 from asgiserver.listen.proxy_protocol import HeaderFirst, ProxiedFactory
 from asgiserver.settings import Settings
 from asgiserver.transport.tcp import TCPPort
@@ -126,7 +129,9 @@ class TestListener:
             path.touch()
             port = Port(UNIXAddress(str(path)))
             port.done.callback(None)
-            listener = Listener(port, path=str(path))
+            bound = Bound(socket.socket(), path=str(path), file=path.lstat())
+            bound.sock.close()
+            listener = Listener(port, bound=bound)
             if replaced:
                 (tmp_path / "other").touch()
                 (tmp_path / "other").rename(path)

@@ -1,0 +1,190 @@
+"""The second step of listening: from bound sockets to ports that accept, in the process that serves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from typing import Any
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.main import CONNECTION_DONE
+from twisted.internet.tcp import Port
+from twisted.python.failure import Failure
+
+from ..errors import ListenError, SettingsError
+from ..forks import let_go_in_children
+from ..loop.reactor import Reactor
+from ..settings import Settings
+from ..transport.tcp import TCPPort
+from . import sockets
+from .accepting import watch
+from .bind import SECURE, Bound, Described
+
+__all__ = ["Listener", "accept"]
+
+#: Connections that are accepted when a port closes, at most; as many as Linux lets a backlog have by default.
+_LAST_ACCEPTS = 4096
+
+
+class Listener:
+    """One listening port.
+
+    :ivar description: for the log: ``http://127.0.0.1:8000``, ``https://[::1]:8443``, ``unix:/run/x.sock``; a port
+        given as 0 is the real one.
+    :ivar address: host and port, None on anything but TCP.
+    """
+
+    def __init__(self, port: Any, *, secure: bool = False, bound: Bound | None = None) -> None:
+        """Describe ``port``, which listens, on a copy of the socket of ``bound`` if that is not None."""
+        watch(port)
+        self._port = port
+        self._bound = bound
+        self._inherited = None if bound is None else bound.inherited
+        self._closing: asyncio.Future[Any] | None = None
+        host = port.getHost()
+        self.address: tuple[str, int] | None = None if isinstance(host, UNIXAddress) else (host.host, host.port)
+        self.description = _describe(host, "https" if secure else "http")
+        let_go_in_children(self)
+
+    def let_go(self) -> None:
+        """In a forked child: do not hold the port after the parent has ended; the parent's goes on listening."""
+        self._bound = None
+        sock = getattr(self._port, "socket", None)
+        if sock is not None:
+            # No more than that: the parent's epoll is the child's too, and not to be told.
+            sock.close()
+        if self._inherited is not None:
+            # Its number stays taken: it may be that of the standard input.
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, self._inherited)
+            os.close(null)
+
+    def remove_file(self) -> None:
+        """Remove a unix socket's file if it still is the one that was made."""
+        if self._bound is not None:
+            self._bound.remove_file()
+
+    async def close(self) -> None:
+        """Stop listening and return when the port is closed; open connections stay. Any number of times.
+
+        Its unix socket's file is removed. Connections that wait in the backlog are accepted first, unless the socket is
+        shared with another process: then they wait for that.
+        """
+        if self._closing is None:
+            # Before the socket: as long as that is open, the number of its file cannot have been given to another.
+            self.remove_file()
+            self._closing = _future(self._stop_listening())
+        await asyncio.shield(self._closing)
+
+    def _stop_listening(self) -> Deferred[Any] | None:
+        port = self._port
+        if self._inherited is not None or not isinstance(port, Port):
+            stopping: Deferred[Any] | None = port.stopListening()
+            return stopping
+        # Its clients are connected as far as they know, and the kernel resets them when the socket is closed. Twisted
+        # would close it a turn of the loop later, for others to come meanwhile.
+        port.stopReading()  # type: ignore[no-untyped-call]
+        port.numberAccepts = _LAST_ACCEPTS
+        port.doRead()  # type: ignore[no-untyped-call]
+        port.connectionLost(Failure(CONNECTION_DONE))  # type: ignore[no-untyped-call]
+        return None
+
+
+async def accept(bound: Bound | Described, settings: Settings, factory: Any, reactor: Reactor) -> Listener:
+    """Accept connections, on a copy of the socket of ``bound``.
+
+    :param bound: as :func:`.bind` gives it; its socket is closed, whatever happens.
+    :param settings: those that it was bound by.
+    :param factory: an ``IProtocolFactory``; with TLS it is asked for ALPN's protocols too.
+    :param reactor: an asyncio reactor on the loop that runs here.
+    :raises SettingsError: when a certificate or one of Twisted's descriptions cannot be right.
+    :raises ListenError: when Twisted cannot have the address of a description.
+    """
+    context = None
+    try:
+        if bound.secure:
+            context = _context(settings)
+        if isinstance(bound, Bound):
+            port = _port(bound.sock, factory, reactor, context)
+            if bound.proxies is not None:
+                from .proxy_protocol import take_headers
+
+                take_headers(port, bound.proxies)
+            port.startListening()
+    except BaseException:
+        bound.close()
+        raise
+    if isinstance(bound, Described):
+        port = await _twisted_port(bound, factory, reactor, context)
+        return Listener(port, secure=bound.secure or bound.kind in SECURE)
+    bound.sock.close()
+    return Listener(port, secure=bound.secure, bound=bound)
+
+
+def _context(settings: Settings) -> ssl.SSLContext:
+    from ..transport.certificates import load
+
+    assert settings.ssl_certfile is not None
+    return load(settings.ssl_certfile, settings.ssl_keyfile)
+
+
+def _port(sock: socket.socket, factory: Any, reactor: Reactor, context: ssl.SSLContext | None) -> Any:
+    """A port on a copy of ``sock``, which does not accept yet."""
+    if context is not None:
+        from ..transport.tls_port import TLSPort
+
+        port = TLSPort.adopt(sock, factory, reactor)
+        port.secure(context)
+        return port
+    if sock.family == socket.AF_UNIX:
+        from ..transport.unix import UNIXPort
+
+        return UNIXPort(sock.dup(), factory, reactor)
+    return TCPPort.adopt(sock, factory, reactor)
+
+
+async def _twisted_port(described: Described, factory: Any, asyncio_reactor: Reactor, context: Any) -> Any:
+    reactor: Any = asyncio_reactor
+    whole = described.whole
+    if described.proxies is not None:
+        from .proxy_protocol import HeaderFirstReactor
+
+        reactor = HeaderFirstReactor(reactor, described.proxies, context)
+    # Importing it takes systemd's variables out of the environment, so not before it is needed.
+    from twisted.internet.endpoints import serverFromString
+
+    try:
+        endpoint: Any = serverFromString(reactor, described.text)  # type: ignore[no-untyped-call]
+    except Exception as error:  # each kind and each plugin raises what it likes about its arguments
+        raise SettingsError(f"endpoint {whole!r}: {_first_line(error)}") from error
+    try:
+        port = await _future(endpoint.listen(factory))
+    except CannotListenError as error:
+        cause = error.socketError
+        raise ListenError(f"cannot listen on {whole}: {getattr(cause, 'strerror', None) or cause}") from error
+    except OSError as error:
+        raise ListenError(f"cannot listen on {whole}: {error.strerror or error}") from error
+    if not IListeningPort.providedBy(port):
+        raise SettingsError(f"endpoint {whole!r} does not listen for connections")
+    return port
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _future(result: Deferred[Any] | None) -> asyncio.Future[Any]:
+    deferred = succeed(None) if result is None else result
+    return deferred.asFuture(asyncio.get_running_loop())
+
+
+def _describe(host: Any, scheme: str) -> str:
+    if not isinstance(host, UNIXAddress):
+        return f"{scheme}://{sockets.host_and_port(host.host, host.port)}"
+    name = os.fsdecode(host.name or b"")
+    return f"unix:@{name[1:]}" if name.startswith("\0") else f"unix:{name}"

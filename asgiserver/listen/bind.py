@@ -1,0 +1,261 @@
+"""The first step of listening: from settings to sockets, which another process may accept on.
+
+Where it can, asgiserver makes the socket itself: then errors, permissions and stale files are ours, and Twisted is left
+with accepting. That goes for host and port, unix sockets, descriptors, and the descriptions ``unix:``, ``fd:`` and
+``systemd:``. Every other description is Twisted's, its plugins included, and bound when its port accepts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import SettingsError
+from ..settings import Settings
+from . import sockets
+
+if TYPE_CHECKING:
+    from ..asgi.forwarded import TrustedPeers
+
+__all__ = ["SECURE", "Bound", "Described", "bind"]
+
+#: Which positional argument of Twisted's descriptions, counted from the prefix, is the backlog.
+_BACKLOG_POSITION = {"tcp": 3, "tcp6": 2, "ssl": 6, "tls": 3}
+
+#: Twisted's descriptions with TLS; the second is txsni's.
+SECURE = frozenset(("ssl", "tls"))
+
+#: Those that may follow ``haproxy:``, besides our own: they listen by the reactor that they are given, on TCP.
+_PROXIED = frozenset(("tcp", "tcp6")) | SECURE
+
+#: The endpoints that ``ssl_certfile`` is for.
+_CERTIFIED = re.compile("haproxy:tcp6?(?::|$)", re.IGNORECASE)
+
+_NO_TLS = "TLS needs pyOpenSSL: install asgiserver[tls]"
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A listening socket that nobody accepts on yet.
+
+    :ivar sock: non-blocking and non-inheritable; closed by :func:`~.accept.accept`, which works on a copy, or by
+        :meth:`close`.
+    :ivar secure: TLS with the certificate of the settings is spoken on it.
+    :ivar proxies: the proxies that may connect, and send a PROXY header first; None without proxies.
+    :ivar path: the unix socket's file, when closing is to remove it.
+    :ivar file: what stands at ``path``, to tell it from what another server may have put there.
+    :ivar inherited: the descriptor that ``sock`` is a copy of; another process has the same socket.
+    """
+
+    sock: socket.socket
+    secure: bool = False
+    proxies: TrustedPeers | None = None
+    path: str | None = None
+    file: os.stat_result | None = None
+    inherited: int | None = None
+
+    def close(self) -> None:
+        """Give the socket up before anything has been accepted on it, and remove its file."""
+        self.remove_file()
+        self.sock.close()
+
+    def remove_file(self) -> None:
+        """Remove the unix socket's file if it still is the one that was made."""
+        if self.path is not None and self.file is not None:
+            sockets.unlink_if_same(self.path, self.file)
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What only Twisted can bind, which it does when the port is to accept.
+
+    :ivar kind: the description's first word, in lower case.
+    :ivar text: the description, without ``haproxy:``.
+    :ivar whole: the description as the user gave it.
+    :ivar secure: TLS with the certificate of the settings is spoken on it; one of :data:`SECURE` names its own.
+    :ivar proxies: see :class:`Bound`.
+    """
+
+    kind: str
+    text: str
+    whole: str
+    secure: bool = False
+    proxies: TrustedPeers | None = None
+
+    def close(self) -> None:
+        """Nothing is open yet."""
+
+
+async def bind(settings: Settings) -> list[Bound | Described]:
+    """Bind wherever the settings say: host and port, unix socket, file descriptor and descriptions, in this order.
+
+    With none of them it is 127.0.0.1:8000; a host alone means port 8000, a port alone 127.0.0.1. A host name with
+    several addresses is listened on at the first that works, IPv4 first.
+
+    :raises SettingsError: when a setting or a description cannot be right.
+    :raises ListenError: when an address cannot be had. Whatever was open by then has been closed again.
+    """
+    binding = _Binding(settings)
+    try:
+        await binding.all()
+    except BaseException:
+        for bound in binding.made:
+            bound.close()
+        raise
+    return binding.made
+
+
+class _Binding:
+    """One run of :func:`bind`: what all ways to a socket have in common, and what it has made so far."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.made: list[Bound | Described] = []
+
+    async def all(self) -> None:
+        settings = self.settings
+        elsewhere = bool(settings.unix_socket is not None or settings.file_descriptor is not None or settings.endpoints)
+        if settings.host is not None or settings.port is not None or not elsewhere:
+            await self.tcp(settings.host, settings.port)
+        elif settings.ssl_certfile is not None and not any(map(_CERTIFIED.match, settings.endpoints)):
+            raise SettingsError(
+                "ssl_certfile is for a host and port and for haproxy:tcp: endpoints, and none of them is given; "
+                "another endpoint names its own, like ssl:8443:certKey=chain.pem:privateKey=key.pem"
+            )
+        if settings.unix_socket is not None:
+            self.unix(settings.unix_socket, settings.unix_socket_mode, settings.backlog)
+        if settings.file_descriptor is not None:
+            self.descriptor(settings.file_descriptor)
+        for text in settings.endpoints:
+            self.endpoint(text, text)
+
+    async def tcp(self, host: str | None, port: int | None) -> None:
+        host = "127.0.0.1" if host is None else host.removeprefix("[").removesuffix("]")
+        port = 8000 if port is None else port
+        with sockets.listening(sockets.host_and_port(host, port)):
+            try:
+                addresses = sockets.resolve(host, port, numeric=True)
+            except socket.gaierror:
+                loop = asyncio.get_running_loop()
+                addresses = await loop.run_in_executor(None, sockets.resolve, host, port)
+            sock = sockets.bind_tcp(addresses, self.settings.backlog)
+        self.made.append(Bound(sock, secure=self.settings.ssl_certfile is not None))
+
+    def unix(self, path: str, mode: int, backlog: int, proxies: TrustedPeers | None = None) -> None:
+        with sockets.listening(f"unix:{path}"):
+            sock = sockets.bind_unix(path, mode, backlog)
+            self.made.append(Bound(sock, proxies=proxies, path=path, file=os.lstat(path)))
+
+    def descriptor(self, number: int, proxies: TrustedPeers | None = None) -> None:
+        self.made.append(Bound(sockets.inherit(number), proxies=proxies, inherited=number))
+
+    def endpoint(self, text: str, whole: str, proxies: TrustedPeers | None = None) -> None:
+        """Bind what a description says.
+
+        :param whole: the description as the user gave it, of which ``text`` may be the end.
+        :param proxies: see :class:`Bound`.
+        """
+        arguments, keywords = _parse(text)
+        kind = arguments[0].lower()
+        if kind == "haproxy" and proxies is None:
+            from ..asgi.forwarded import TrustedPeers
+
+            trusted = TrustedPeers(self.settings.proxy_allow_ips, "proxy_allow_ips")
+            self.endpoint(text.partition(":")[2], whole, trusted)
+        elif kind in _OWN:
+            try:
+                _OWN[kind](self, proxies, *arguments[1:], **keywords)
+            except (TypeError, ValueError) as error:
+                raise SettingsError(f"endpoint {whole!r}: expected {_USAGE[kind]}") from error
+        else:
+            _check_kind(kind, whole)
+            if proxies is not None and kind not in _PROXIED:
+                raise SettingsError(f"endpoint {whole!r}: expected {_USAGE['haproxy']}")
+            secure = proxies is not None and kind not in SECURE and self.settings.ssl_certfile is not None
+            text = _with_backlog(text, arguments, keywords, self.settings.backlog)
+            self.made.append(Described(kind, text, whole, secure, proxies))
+
+    def unix_endpoint(
+        self, proxies: TrustedPeers | None, address: str, mode: str = "", backlog: str = "", lockfile: str = ""
+    ) -> None:
+        """Twisted's ``unix:``; ``lockfile`` is accepted, but a stale file is found without one."""
+        settings = self.settings
+        permissions = int(mode, 8) if mode else settings.unix_socket_mode
+        if not 0 <= permissions <= 0o777:
+            raise ValueError(mode)
+        self.unix(address, permissions, int(backlog) if backlog else settings.backlog, proxies)
+
+    def fd_endpoint(self, proxies: TrustedPeers | None, fileno: str, domain: str = "") -> None:
+        """Daphne's ``fd:``; the socket itself knows its ``domain``."""
+        number = int(fileno)
+        if number < 0:
+            raise ValueError(fileno)
+        self.descriptor(number, proxies)
+
+    def systemd_endpoint(
+        self, proxies: TrustedPeers | None, domain: str = "", index: str | None = None, name: str | None = None
+    ) -> None:
+        """Twisted's ``systemd:``, but names may be missing from the environment, or shared by several sockets."""
+        if (index is None) == (name is None):
+            raise ValueError("index or name")
+        for number in sockets.activated_descriptors(None if index is None else int(index), name):
+            self.descriptor(number, proxies)
+
+
+#: The descriptions that do not go through Twisted, and how they are written.
+_OWN: dict[str, Callable[..., None]] = {
+    "unix": _Binding.unix_endpoint,
+    "fd": _Binding.fd_endpoint,
+    "systemd": _Binding.systemd_endpoint,
+}
+_USAGE = {
+    "haproxy": "haproxy: once, before tcp, tcp6, ssl, tls, unix, fd or systemd",
+    "unix": "unix:PATH[:mode=OCTAL][:backlog=NUMBER]",
+    "fd": "fd:fileno=NUMBER",
+    "systemd": "systemd:index=NUMBER or systemd:name=NAME",
+}
+
+
+def _parse(text: str) -> tuple[list[str], dict[str, str]]:
+    """The positional arguments of a description, its prefix first, and those with a name; a backslash escapes.
+
+    :raises SettingsError: when it ends within an escape.
+    """
+    if not re.fullmatch(r"(?:\\.|[^\\])*", text, re.DOTALL):
+        raise SettingsError(f"endpoint {text!r} ends with a backslash")
+    arguments: list[str] = []
+    keywords: dict[str, str] = {}
+    for part in re.findall(r"(?:^|:)((?:\\.|[^\\:])*)", text, re.DOTALL):
+        found = re.fullmatch(r"((?:\\.|[^\\=])*)=(.*)", part, re.DOTALL)
+        if found:
+            keywords[_unescaped(found[1])] = _unescaped(found[2])
+        else:
+            arguments.append(_unescaped(part))
+    return arguments, keywords
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
+
+
+def _with_backlog(text: str, arguments: list[str], keywords: dict[str, str], backlog: int) -> str:
+    """The description with our backlog, if its kind has one and it says none; Twisted's default is 50."""
+    position = _BACKLOG_POSITION.get(arguments[0].lower())
+    if position is None or len(arguments) > position or "backlog" in keywords:
+        return text
+    return f"{text}:backlog={backlog}"
+
+
+def _check_kind(kind: str, whole: str) -> None:
+    if kind == "stdio":
+        raise SettingsError(f"endpoint {whole!r} does not listen for connections")
+    if kind in SECURE:
+        try:
+            import twisted.internet.ssl  # noqa: F401
+        except ImportError:
+            raise SettingsError(f"endpoint {whole!r}: {_NO_TLS}") from None
