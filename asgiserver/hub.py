@@ -208,7 +208,7 @@ class Hub:
             # Fast path: there is nothing to end or to log.
             exchange.release()
             return
-        gone, finished, answered, cut_off = exchange.gone, exchange.finished, exchange.answered, exchange.cut_off
+        finished, answered, cut_off = exchange.finished, exchange.answered, exchange.cut_off
         # The clean-up comes first: the exchange has ended, whatever becomes of looking at the error.
         exchange.application_done(failed=error is not None)
         exchange.release()
@@ -216,7 +216,7 @@ class Hub:
             if not finished:
                 self.application_failed("The application for %s was cancelled without a complete response", exchange)
         elif error is not None:
-            if cut_off or gone and is_disconnect(error):
+            if cut_off or finished and is_disconnect(error):
                 # Whichever exception the framework makes of that, it is nobody's failure.
                 logger.info("The client of %s left, which ended its application: %s", exchange, type(error).__name__)
             else:

@@ -118,6 +118,25 @@ async def test_client_that_leaves_with_the_whole_response_is_no_failure_of_what_
     assert not [each for each in caplog.records if each.levelno > logging.INFO]
 
 
+@in_loop
+async def test_stream_in_answer_to_head_ends_with_its_client(caplog: pytest.LogCaptureFixture) -> None:
+    """E3: the head is all that its client waits for, but only the client's leave can end the stream."""
+    caplog.set_level(logging.INFO, "asgiserver")
+
+    async def application(scope: Any, receive: Receive, send: Send) -> None:
+        await send(OK)
+        while True:
+            await send(MORE)
+
+    async with serve(application, application_close_timeout=None) as server:
+        async with connect(server) as peer:
+            await peer.send(GET.replace(b"GET", b"HEAD"))
+            await peer.read_until(b"\r\n\r\n")
+        await until(lambda: not server._tasks)
+    assert "The client of HEAD '/' left, which ended its application: ClientDisconnected" in caplog.messages
+    assert not [each for each in caplog.records if each.levelno > logging.INFO]
+
+
 @pytest.mark.parametrize("end", ["close", "reset"])
 @pytest.mark.parametrize("way", ["receives", "sends"])
 @in_loop
