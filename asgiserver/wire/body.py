@@ -1,7 +1,7 @@
 """The body of a request, cut out of a connection's bytes (RFC 9112 §6, §7.1).
 
-h11 reads heads; bodies are framed here, because h11 takes a bare LF in trailers, a CR in a chunk extension, and
-copies each piece twice. Both framings take what they need from what the reader was fed, and say how far they came.
+h11 reads heads; bodies are framed here, because h11 accepts a bare LF in trailers and a CR in a chunk extension, and
+copies each piece twice. Both framings take their bytes from the reader's data, and return where they stopped.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ __all__ = ["Body", "ChunkedBody", "Event", "LengthBody"]
 
 #: Most bytes of a chunk's size line; extensions are allowed and ignored (RFC 9112 §7.1.1).
 _SIZE_LINE = 1024
-#: Most bytes of framing beyond what chunks of a sensible size need; extensions could hold a connection for ever, with a
-#: body that stays below its limit (CVE-2023-39326). The figures are those of Go's net/http.
+#: Most bytes of framing beyond what chunks of a sensible size need. Without this bound, chunk extensions could hold a
+#: connection for ever with a body below its limit (CVE-2023-39326). The figures are those of Go's net/http.
 _EXCESS = 16384
 _CHUNK_FRAMING = 16
-#: Most bytes that small chunks are joined to before they are handed on, and most chunks, so that a piece costs little.
+#: Small chunks are joined until a piece has so many bytes, or so many chunks; the second bounds the cost of a piece.
 _PIECE = 65536
 _MOST_JOINED = 64
 
 # RFC 9110 §5.6.4.
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
-# RFC 9112 §7.1.1; no two parts can take the same byte, so it takes time in proportion to the line.
+# RFC 9112 §7.1.1; no two parts can match the same byte, so a match takes time in proportion to the line.
 _EXTENSION = rb"[ \t]*;[ \t]*" + TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + TOKEN + rb"|" + _QUOTED + rb"))?"
 _chunk_size = re.compile(rb"([0-9A-Fa-f]{1,15})(?:" + _EXTENSION + rb")*").fullmatch
 _PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,4})\r\n")
@@ -36,7 +36,7 @@ _TRAILER = re.compile(TOKEN + rb":")
 
 
 class Event(Enum):
-    """What a reader has besides requests and pieces of bodies."""
+    """The events of a reader besides requests and pieces of bodies."""
 
     NEED_DATA = auto()
     END = auto()
@@ -48,7 +48,7 @@ class Body(Protocol):
     remaining: int | None
 
     def take(self, data: bytes, at: int) -> tuple[bytes | Event, int]:
-        """A piece of the body at ``data[at:]``, END once, or NEED_DATA when there is none; and where the next one is.
+        """Take a piece of the body from ``data[at:]``: bytes, END once, or NEED_DATA; and return where the next one is.
 
         :raises RequestError: the framing is broken.
         """
@@ -88,9 +88,9 @@ class _Part(Enum):
 class ChunkedBody:
     """A chunked body; its trailers are checked and dropped.
 
-    :ivar remaining: None, since only the end will tell.
-    :param limit_size: bytes of all trailers.
-    :param limit_count: lines of all trailers.
+    :ivar remaining: None, since the size is not known before the end.
+    :param limit_size: most bytes of all trailers together.
+    :param limit_count: most lines of all trailers.
     """
 
     __slots__ = ("_chunk", "_excess", "_limit_count", "_limit_size", "_part", "remaining")
@@ -133,15 +133,15 @@ class ChunkedBody:
 
     @staticmethod
     def _take_whole(data: bytes, at: int, pieces: list[bytes]) -> tuple[int, int]:
-        """Take the plain small chunks that are there to their end, without a step for each part of them.
+        """Take the small chunks that have come whole and have no extension, without a step for each of their parts.
 
-        :returns: where the next one is, and how many bytes were added to ``pieces``.
+        :returns: where the next chunk is, and how many bytes were added to ``pieces``.
         """
         size = 0
         while size < _PIECE and len(pieces) < _MOST_JOINED and (match := _PLAIN_SIZE.match(data, at)):
             start = match.end()
             end = start + int(match[1], 16)
-            # The last chunk, and what is not complete or not right, is for the steps.
+            # The steps of take() read the last chunk, and a chunk that is incomplete or malformed.
             if end == start or not data.startswith(b"\r\n", end):
                 break
             pieces.append(data[start:end])
@@ -183,7 +183,7 @@ class ChunkedBody:
         self._limit_count -= 1
         if self._limit_size < 0 or self._limit_count < 0:
             raise RequestError(431, "The request's trailers are too large.")
-        # Put a line end before it, so that a line that begins with a space is seen to be folded.
+        # With a line end in front, a line that begins with a space is recognised as folded.
         check_fields(b"\r\n" + line + b"\r\n")
         if not _TRAILER.match(line):
             raise RequestError(400, "The request has a malformed trailer.")

@@ -34,12 +34,12 @@ _LINGERING = 30.0
 
 
 class Phase(Enum):
-    """How far a connection is."""
+    """How far the end of a connection has come."""
 
     OPEN = auto()  # requests are read
     CLOSING = auto()  # what was written is still sent, and input is thrown away
-    CLOSING_UNREAD = auto()  # the same, but the peer is still sending, and has its time to come to its end
-    CLOSED = auto()  # by whosever doing
+    CLOSING_UNREAD = auto()  # the same, but the peer is still sending, and has time to finish
+    CLOSED = auto()  # whichever side ended it
 
 
 #: Names of the module's own, as an enum's members are slower to look up.
@@ -49,11 +49,11 @@ _OPEN, _CLOSING, _CLOSING_UNREAD, _CLOSED = Phase.OPEN, Phase.CLOSING, Phase.CLO
 class ClosingProtocol(WritingProtocol):
     """The end of a connection.
 
-    :ivar phase: how far it is.
-    :ivar deadlines: what is awaited of the peer.
+    :ivar phase: how far it has come.
+    :ivar deadlines: one for each thing that the peer still has to do.
     """
 
-    # Here, as most connections never need an attribute of their own for them.
+    # Class attributes, as most connections never set their own.
     _progress: Progress | None = None
     _lingers_until = 0.0
     _heard = False
@@ -76,12 +76,12 @@ class ClosingProtocol(WritingProtocol):
     # Our end.
 
     def close(self, *, unread: bool = False) -> None:
-        """Close once everything written has been sent, but for the rest of a file.
+        """Close once everything written has been sent, except the rest of a file.
 
         A socket that is closed with unread input resets the connection, and the peer may lose what it was sent
         (RFC 9112 §9.6). So first only our direction is closed, and input is thrown away until the peer closes too,
         has sent nothing for ``close_timeout``, or has sent for too long. Twisted's TLS has its own closing handshake
-        for that. While much is still to be sent, ``write_timeout`` says how long that may take.
+        for that. While the transport's buffer is full, ``write_timeout`` and ``min_response_rate`` count first.
 
         :param unread: the peer is known to be still sending.
         """
@@ -90,7 +90,7 @@ class ClosingProtocol(WritingProtocol):
         self.phase = _CLOSING_UNREAD if unread else _CLOSING
         self._give_file_up()
         self._forget_requests()
-        # Whoever waits for room to send more has nothing to wait for.
+        # An application that waits for room to send more has nothing to wait for.
         self._wake()
         self.resume_reading()
         if not self.slow:
@@ -118,7 +118,7 @@ class ClosingProtocol(WritingProtocol):
         self._sender = None
         self.transport.unregisterProducer()
         bottom = bottom_of(self.transport)
-        # A wrapper of a plugin's may know no half-close, but has nothing of its own to send as TLS has.
+        # A plugin's wrapper may not know half-close but, unlike TLS, has nothing of its own to send.
         if bottom is None or (bottom is not self.transport and ISSLTransport.providedBy(self.transport)):
             self.transport.loseConnection()
         else:
@@ -150,10 +150,10 @@ class ClosingProtocol(WritingProtocol):
     # The peer's end.
 
     def readConnectionLost(self) -> None:  # noqa: N802 - Twisted's name
-        """The peer has ended its direction, which is taken as leaving: who closes a connection says no more than this.
+        """The peer has ended its direction. It counts as gone: a peer that closes both directions looks the same.
 
-        So an application is told that its peer is gone, and can send no more. But what it has handed over, bytes and
-        files alike, is still sent to a peer that may read on.
+        So the application is told that its peer is gone, and can send no more. But the bytes and the file that it has
+        handed over are still sent, as the peer may read on.
         """
         self.phase = _CLOSING
         self._forget_requests()
@@ -165,13 +165,13 @@ class ClosingProtocol(WritingProtocol):
             self.transport.connectionLost(connectionDone)
 
     def writeConnectionLost(self) -> None:  # noqa: N802 - Twisted's name
-        """Our direction is closed behind all that was written; the peer's end is awaited now, or the deadline."""
+        """Our direction is closed after everything written; the peer now has ``close_timeout`` to close its own."""
         if self.deadlines.pending(Deadline.CLOSE):
             self.deadlines.set(Deadline.CLOSE, self._settings.close_timeout, self._close_late)
 
     @abstractmethod
     def _peer_left(self) -> None:
-        """Tell whoever answers the peer."""
+        """Tell the wire that the peer is gone."""
 
     # Time.
 
@@ -187,7 +187,7 @@ class ClosingProtocol(WritingProtocol):
         return 0 if bottom is None else unsent(bottom) + _kept_by_kernel(bottom.fileno())
 
     def _watch(self, kind: Deadline, timeout: float | None, expired: Callable[[], None]) -> None:
-        """Begin to look at what the peer takes; ``expired`` is to call :meth:`_look`."""
+        """Begin to watch how much the peer takes; ``expired`` must call :meth:`_look`."""
         now = self._clock.seconds()
         self._progress = Progress(now, self.pending)
         self.deadlines.set(kind, self._progress.next_look(now, timeout, self._settings.min_response_rate), expired)

@@ -37,17 +37,17 @@ logger = logging.getLogger("asgiserver.wire")
 #: Names of the module's own, as an enum's members are slower to look up.
 _OPEN = Phase.OPEN
 
-#: Steps that a connection may take in one turn of the loop with what it has read. As many of the most expensive ones
-#: keep the others waiting for about a millisecond.
+#: Steps that a connection may take in one turn of the loop with what it has read: few enough that the others hardly
+#: wait even for the most expensive ones.
 _STEPS = 128
 
-#: Our own addresses, so that all connections to one share one object; and the most that are kept.
+#: Our own addresses, so that all connections to the same address share one object; and the most that are kept.
 _SERVERS: dict[Any, Any] = {}
 _MOST_SERVERS = 256
 
 
 class WireHub(Protocol):
-    """What the wires need of the server."""
+    """The part of the server that the wires need."""
 
     settings: Settings
     clock: Clock
@@ -56,7 +56,7 @@ class WireHub(Protocol):
     stopping: bool
 
     def connection_made(self, connection: HTTPConnection) -> bool:
-        """Count a connection; False when it is one too many, which may be aborted already."""
+        """Count a connection; False when there are too many, and then this one may be aborted already."""
 
     def connection_lost(self, connection: HTTPConnection) -> None:
         """Forget a connection."""
@@ -71,7 +71,7 @@ class WireHub(Protocol):
         """Begin the application of an exchange, in a turn of the loop to come."""
 
     def request_refused(self, request: Request | None, addresses: Addresses, error: RequestError) -> None:
-        """The wire has answered a request that reached no application; None when not even its head was read."""
+        """The wire has answered a request that reached no application; it is None when its head could not be read."""
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -91,13 +91,13 @@ class HTTPFactory(Factory):
         return HTTPConnection(self.hub)
 
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802 - Twisted's name
-        """What to choose from by ALPN (RFC 7301)."""
+        """The protocols that ALPN may choose from (RFC 7301)."""
         return [b"http/1.1", b"http/1.0"]
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class HTTPConnection(ClosingProtocol):
-    """One connection; and its ``Turn``, as one read can hold tens of thousands of frames or chunks.
+    """One connection, and its own ``Turn``, as one read can hold tens of thousands of frames or chunks.
 
     :ivar reading: False while the peer is made to wait.
     :ivar steps: see ``Turn``.
@@ -110,20 +110,20 @@ class HTTPConnection(ClosingProtocol):
         self._addresses: Addresses | None = None
         self.reading = True
         self.steps = 0
-        # Calls for the next turn; nothing is read before they have done all that there was to do.
+        # Calls for the next turn; nothing is read before they have done all their work.
         self._kept_back: tuple[Callable[[], None], ...] = ()
         self._held = self._stopped = False
 
     @property
     def addresses(self) -> Addresses:
-        """The two ends; asked for with the first request, when a PROXY header has been read."""
+        """The two ends; looked up with the first request, as a PROXY header has been read by then."""
         if self._addresses is None:
             transport = self.transport
             client, server = _address(transport.getPeer()), _address(transport.getHost())
             if client is not None and client[1] is None:
                 client = None
-            # For the memory of idle connections: the transport keeps the peer's address anyway, and the addresses that
-            # are listened on are few.
+            # Shared objects save memory on idle connections: the transport keeps the peer's address anyway, and few
+            # addresses are listened on.
             kept = getattr(transport, "client", None)
             if isinstance(kept, tuple) and kept[:2] == client:
                 client = kept[:2]
@@ -150,7 +150,7 @@ class HTTPConnection(ClosingProtocol):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
         if self.hub.connection_made(self):
-            # The wire clears it with the first byte of a head; empty lines are none.
+            # The wire clears this deadline with the first byte of a head; empty lines do not count.
             self.deadlines.set(Deadline.FIRST_BYTE, self.hub.settings.first_byte_timeout, self.close)
         elif self.phase is _OPEN:
             self._refuse()
@@ -163,16 +163,16 @@ class HTTPConnection(ClosingProtocol):
         wire = self._wire
         if wire is None:
             wire = self._wire = HTTP1(self)
-        # The loop has just had a turn.
+        # A read comes from the event loop, so the others have just had a turn.
         self._unyielded = 0
         if not self._held:
             self.steps = _STEPS
         wire.data_received(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
-        """The connection is no more, by whosever doing."""
+        """The connection is gone, whichever side ended it."""
         if type(reason.value).__module__ == "OpenSSL.SSL":
-            # Twisted's TLS tells nobody else; ours logs its own failures. Our own address is gone with the socket.
+            # Twisted's TLS reports its failures only here; ours logs its own. The socket's own address is gone by now.
             peer = _address(self.transport.getPeer())
             logger.info("TLS connection with %s failed: %s", peer[0] if peer else "a unix socket's peer", reason.value)
         self.phase = Phase.CLOSED
@@ -185,7 +185,7 @@ class HTTPConnection(ClosingProtocol):
         """The transport's buffer is full."""
         self._paused = True
         self.slow = self.congested = True
-        # Twisted calls this again with each write.
+        # Twisted calls this again with each write, which must not move the deadline.
         if not self.deadlines.pending(Deadline.WRITE):
             self._watch(Deadline.WRITE, self.hub.settings.write_timeout, self._write_late)
 
@@ -207,7 +207,7 @@ class HTTPConnection(ClosingProtocol):
         """The transport is gone; connectionLost says so too."""
 
     def plain_received(self) -> None:
-        """Our TLS transport: the peer speaks HTTP without TLS, and is answered like that."""
+        """Called by our TLS transport: the peer speaks HTTP without TLS, so it is answered without TLS."""
         error = RequestError(400, "This port speaks TLS: ask for an https address.")
         logger.info("Refused %s, which speaks plain HTTP to a port of TLS", self.addresses.peer)
         self.write(refusal(error, self.hub.fields))
@@ -245,7 +245,7 @@ class HTTPConnection(ClosingProtocol):
         self._regulate()
 
     def _regulate(self) -> None:
-        """Read while that is wanted and nothing is kept for a turn to come; always when input is thrown away."""
+        """Read while the wire wants input and keeps no work for a later turn; a closing connection always reads."""
         stopped = not self.reading or self._held and self.phase is _OPEN
         if stopped is not self._stopped and self.phase is not Phase.CLOSED:
             self._stopped = stopped
@@ -266,7 +266,7 @@ class HTTPConnection(ClosingProtocol):
             self._wire.server_stopping()
 
     def drop(self) -> None:
-        """Let go of the peer at once; what the kernel has taken still goes to it, unless that could look whole."""
+        """Drop the peer at once; the kernel still sends what it has, unless a cut response could look complete."""
         if not self._direct or self._wire is None or self._wire.ends_with_connection:
             self.abort()
         else:
@@ -280,7 +280,7 @@ class HTTPConnection(ClosingProtocol):
             wire.connection_lost()
 
     def _refuse(self) -> None:
-        """Turn a connection away that is one too many."""
+        """Turn away a connection above the limit."""
         error = RequestError(503, "There are too many connections.", ((b"retry-after", b"1"),))
         self.write(refusal(error, self.hub.fields))
         logger.debug("Turned %s away: %s", self.addresses.peer, error.reason)
@@ -288,7 +288,7 @@ class HTTPConnection(ClosingProtocol):
 
 
 def _address(address: Any) -> tuple[str, int | None] | None:
-    """Host and port of a Twisted address, path and None of a unix socket's, None when it has no name."""
+    """The host and port of a Twisted address; for a unix socket, its path and None, or None when it has no name."""
     host = getattr(address, "host", None)
     if host is not None:
         return unmapped(host), address.port

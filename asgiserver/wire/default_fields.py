@@ -11,8 +11,8 @@ from ..errors import SettingsError
 
 __all__ = ["DefaultFields", "Defaults"]
 
-#: Fields that a response gets besides its own: not to be kept, as they change with the time. A tuple has a hash, so a
-#: wire can remember how it writes them.
+#: Fields that a response gets besides its own. Callers must not keep them, as ``Date`` changes. A tuple has a hash, so
+#: a wire can cache how it writes them.
 Defaults = tuple[tuple[bytes, bytes], ...]
 
 _DAYS = b"Mon Tue Wed Thu Fri Sat Sun".split()
@@ -46,7 +46,7 @@ class DefaultFields:
         self._all: Defaults = ()
 
     def lacking(self, names: list[bytes]) -> Defaults:
-        """The default fields that a response lacks whose fields have ``names``, in lower case."""
+        """The default fields whose names are not among ``names``, those of the response's own fields in lower case."""
         if not 0 <= self._now() - self._second < 1:
             self._begin_second()
         if self._names.isdisjoint(names):
@@ -59,7 +59,7 @@ class DefaultFields:
 
 
 def _date(seconds: int) -> bytes:
-    """The IMF-fixdate of RFC 9110 §5.6.7: ``strftime`` would speak the locale's language."""
+    """The IMF-fixdate of RFC 9110 §5.6.7; ``strftime`` would use the language of the locale."""
     year, month, day, hour, minute, second, weekday, _, _ = time.gmtime(seconds)
     return b"%s, %02d %s %04d %02d:%02d:%02d GMT" % (
         _DAYS[weekday], day, _MONTHS[month - 1], year, hour, minute, second

@@ -1,7 +1,7 @@
-"""The opening handshake of a WebSocket over HTTP/1.1 (RFC 6455 §4.2): what is checked, and what is answered.
+"""The opening handshake of a WebSocket over HTTP/1.1 (RFC 6455 §4.2): its checks, and its answer.
 
-Pure functions over the field lines as the reader saw them. The handshake is not left to the frame engine: a denial
-is then an ordinary HTTP response, the scope has the peer's own lines, and no byte is parsed twice.
+Pure functions over the field lines as the reader saw them. The frame engine has no part in the handshake: so a denial
+is an ordinary HTTP response, the scope has the peer's own lines, and no byte is parsed twice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MOST_OFFERED = 100
 
 
 class Extension(NamedTuple):
-    """One offer in ``Sec-WebSocket-Extensions``: a name and its parameters, with None for one without a value."""
+    """One offer in ``Sec-WebSocket-Extensions``: a name and its parameters; a parameter without a value has None."""
 
     name: str
     parameters: list[tuple[str, str | None]]
@@ -41,8 +41,8 @@ class Upgrade(NamedTuple):
     """What a checked opening handshake asks for.
 
     :param key: the value of ``Sec-WebSocket-Key`` as it was sent.
-    :param subprotocols: what the client offers, in its order of preference, without duplicates.
-    :param extensions: what all ``Sec-WebSocket-Extensions`` lines offer, in the client's order.
+    :param subprotocols: those that the client offers, in its order of preference, without duplicates.
+    :param extensions: the offers of all ``Sec-WebSocket-Extensions`` lines, in the client's order.
     """
 
     key: bytes
@@ -51,10 +51,10 @@ class Upgrade(NamedTuple):
 
 
 def is_upgrade(method: str, http_version: str, headers: Headers) -> bool:
-    """True when the request asks to become a WebSocket (RFC 6455 §4.2.1), rightly or wrongly: :func:`check` tells.
+    """True when the request asks to become a WebSocket (RFC 6455 §4.2.1); :func:`check` tells whether it is valid.
 
-    Another ``Upgrade``, or one that ``Connection`` does not name, is ignored as RFC 9110 §7.8 allows, and one in
-    HTTP/1.0 as it demands.
+    An ``Upgrade`` to another protocol, or one that ``Connection`` does not name, is ignored, as RFC 9110 §7.8 allows.
+    An ``Upgrade`` in HTTP/1.0 is ignored, as it demands.
     """
     if method == "CONNECT" or http_version != "1.1":
         return False
@@ -73,7 +73,7 @@ def check(method: str, headers: Headers, has_body: bool) -> Upgrade:
     if has_body:
         raise RequestError(400, "The opening handshake of a WebSocket must not have a body.")
     if _values(headers, b"sec-websocket-version") != [b"13"]:
-        # RFC 6455 §4.4: the answer names the versions that would have been understood.
+        # RFC 6455 §4.4: the answer names the versions that the server understands.
         raise RequestError(
             426,
             "Only version 13 of WebSocket is spoken here.",
@@ -95,7 +95,7 @@ def response_headers(upgrade: Upgrade, subprotocol: str | None, extensions: str)
     """The field lines of a 101 that belong to the handshake (RFC 6455 §4.2.2).
 
     :param subprotocol: one of ``upgrade.subprotocols``, or None.
-    :param extensions: what was negotiated, or an empty string.
+    :param extensions: the value of the negotiated extensions, or an empty string.
     """
     headers = [
         (b"upgrade", b"websocket"),
@@ -112,9 +112,9 @@ def response_headers(upgrade: Upgrade, subprotocol: str | None, extensions: str)
 def parse_extensions(value: bytes) -> list[Extension]:
     """Parse the joined value of ``Sec-WebSocket-Extensions`` lines; names and parameters come in lower case.
 
-    :raises RequestError: 400 when the value does not follow RFC 6455 §9.1, or offers more than a hundred.
+    :raises RequestError: 400 when the value does not follow RFC 6455 §9.1, or has more than a hundred separators.
     """
-    # Neither may stand in a value.
+    # Neither separator may stand in a value.
     if value.count(b",") + value.count(b";") > _MOST_OFFERED:
         raise RequestError(400, "There are too many extensions in Sec-WebSocket-Extensions.")
     # RFC 9110 §5.6.1.2: a reasonable number of empty elements is to be ignored.
@@ -140,7 +140,7 @@ def _values(headers: Headers, name: bytes) -> list[bytes]:
 
 
 def _elements(headers: Headers, name: bytes) -> list[bytes]:
-    """The elements of a list (RFC 9110 §5.6.1) over all its lines, without the empty ones."""
+    """The elements of a list field (RFC 9110 §5.6.1) from all its lines, without empty ones."""
     elements = (element.strip(b" \t") for value in _values(headers, name) for element in value.split(b","))
     return [element for element in elements if element]
 
@@ -157,7 +157,7 @@ def _key(headers: Headers) -> bytes:
         size = len(base64.b64decode(keys[0], validate=True))
     except binascii.Error:
         size = -1
-    # The length tells apart what Python's decoder lets pass: characters after the padding.
+    # The length check refuses characters after the padding, which Python's decoder lets pass.
     if size != 16 or len(keys[0]) != 24:
         raise RequestError(400, "The Sec-WebSocket-Key must be 16 bytes in base64.")
     return keys[0]

@@ -1,9 +1,9 @@
-"""What a request's head must be, and what it says (RFC 9110, RFC 9112).
+"""The head of a request: its checks, and its meaning (RFC 9110, RFC 9112).
 
-Two servers in a row that read the same bytes differently are how requests are smuggled. A head without anything that a
-parser could read in its own way needs none: :func:`plain_request` takes it apart. Any other goes to h11, which is
-lenient here and there: so the raw head passes :func:`check_head` and :func:`check_framing` before h11 sees it, and what
-h11 made of it passes :func:`check_lines`. The tests hold each way to what the other reads.
+Requests are smuggled where two servers in a row read the same bytes differently. A head that all parsers read alike
+needs no parser: :func:`plain_request` takes it apart. Any other head goes to h11, which is lenient in places: so the
+raw head passes :func:`check_head` and :func:`check_framing` before h11 sees it, and the fields that h11 made of it pass
+:func:`check_lines`. The tests compare what both ways read.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = [
     "tokens",
 ]  # fmt: skip
 
-# What may stand in a head: printable ASCII, HTAB, CR, LF, and obs-text (RFC 9110 §5.5) without 0x85, which is a line
-# end to Unicode-minded parsers behind us (CVE-2026-44546).
+# The bytes that a head may have: printable ASCII, HTAB, CR, LF, and obs-text (RFC 9110 §5.5) without 0x85, which
+# Unicode-aware parsers behind us take for a line end (CVE-2026-44546).
 _ALLOWED = bytes([9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0x85), *range(0x86, 0x100)])
-#: A request line without any question: the target is in origin-form and has no fragment.
+#: A request line that all parsers read alike: the target is in origin-form and has no fragment.
 _plain_line = re.compile(rb'([A-Z]{1,20}) (/[!"$-~]*) HTTP/1\.([01])(?=\r\n)').match
-#: A field line without any question, as far as it is its own. Names with an underscore are dropped elsewhere.
+#: A field line that, taken alone, all parsers read alike. No name has an underscore: :func:`request` drops those.
 _plain_fields = re.compile(
     rb"\r\n([!#$%&'*+\-.^`|~0-9A-Za-z]++): *+([ -~\x80-\x84\x86-\xff]*+)(?<! )(?=\r\n)"
 ).findall  # fmt: skip
@@ -41,7 +41,7 @@ _FOLD = re.compile(rb"\n[ \t]")
 _TWO_LENGTHS = "The request has more than one Content-Length."
 _LENGTH_AND_CODING = "A request must not have both Content-Length and Transfer-Encoding."
 _FOLDED = "The request has a folded field line."
-#: Makes a named tuple without the function that ``NamedTuple`` writes for it, which takes longer.
+#: Makes a named tuple without the ``__new__`` that ``NamedTuple`` generates, which is slower.
 _tuple = tuple.__new__
 #: The fields that say what a server has to do with a request.
 _SPECIAL = frozenset([b"connection", b"content-length", b"expect", b"transfer-encoding", b"upgrade"])
@@ -62,7 +62,7 @@ def check_fields(block: bytes) -> None:
 
 
 def _check_line_ends(block: bytes) -> int:
-    """Refuse control bytes and line ends other than CRLF; how many of those there are."""
+    """Refuse control bytes and line ends other than CRLF; return the number of lines."""
     if block.translate(None, _ALLOWED):
         raise RequestError(400, "The request has a control character in its head.")
     lines = block.count(b"\r\n")
@@ -75,7 +75,7 @@ def check_head(head: bytes, limit_count: int) -> tuple[bytes, bytes]:
     """Check a whole head, from its first byte to the empty line, before a parser reads it.
 
     :param limit_count: most field lines.
-    :returns: the method and the version, as they stand there.
+    :returns: the method and the version, as sent.
     :raises RequestError: 400, 431, or 505 for a version other than 1.x.
     """
     if _check_line_ends(head) > limit_count + 2:
@@ -94,7 +94,7 @@ def check_head(head: bytes, limit_count: int) -> tuple[bytes, bytes]:
 
 
 def check_lines(head: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-    """Refuse a head of which a parser made more or fewer fields than it has lines (RFC 9112 §5.2: a folded one).
+    """Refuse a head with more or fewer lines than the fields that a parser made of it: one is folded (RFC 9112 §5.2).
 
     :raises RequestError: 400.
     """
@@ -103,7 +103,7 @@ def check_lines(head: bytes, headers: list[tuple[bytes, bytes]]) -> None:
 
 
 def check_framing(head: bytes) -> None:
-    """Refuse folded lines, and what a parser may make one length of, or answer with another status than we do.
+    """Refuse folded lines, and framing that a parser may merge into one length, or answer with a status unlike ours.
 
     :raises RequestError: 400 or 501.
     """
@@ -134,7 +134,7 @@ def plain_request(head: bytes, limit_count: int) -> Request | None:
     if line is None:
         return None
     fields = _plain_fields(head, line.end())
-    # A line that is not found has something in it that no plain one has, such as a control character or a fold.
+    # A line that was not found has something that no plain line has, such as a control character or a fold.
     if len(fields) != head.count(b"\n") - 2 or len(fields) > limit_count:
         return None
     headers = [(name.lower(), value) for name, value in fields]
@@ -158,13 +158,13 @@ def plain_request(head: bytes, limit_count: int) -> Request | None:
 
 
 def parsed_request(head: bytes, limit_count: int) -> Request:
-    """Read a whole head by h11, held to what h11 is lax about.
+    """Read a whole head by h11, and check what h11 is lenient about.
 
     :param head: from its first byte to the empty line.
     :param limit_count: most field lines.
     :raises RequestError: the head is malformed, or asks for what is not supported.
     """
-    # Few heads are so odd as to need it.
+    # Imported here, as few heads need it.
     import h11
 
     check_head(head, limit_count)
@@ -198,11 +198,11 @@ def request(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], ht
 def _request(
     method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], known: dict[bytes, bytes], http_version: str
 ) -> Request:
-    """Make a request of fields that may stay.
+    """Make a request of the fields that are kept.
 
-    :param known: those of :data:`_KNOWN` among them, maybe with others.
+    :param known: the fields of :data:`_KNOWN`, as :func:`_joined` makes them; others may be among them.
     """
-    # First, as an answer to it must not depend on what else is wrong.
+    # The framing comes first: the answer to a broken one must not depend on what else is wrong.
     body_size = _body_size(known, http_version)
     text = _METHODS.get(method) or _method(method)
     host = _host(known, http_version)
@@ -224,11 +224,11 @@ def _request(
 
 
 def _joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """The fields that say what a server has to do, with the values of several lines of one name in one."""
+    """The fields of :data:`_KNOWN`; the values of several lines of one name are joined."""
     known: dict[bytes, bytes] = {}
     for name, value in headers:
         if name in _KNOWN:
-            # No Host has a space in it, which tells several from one.
+            # A valid Host has no space, so a space shows that there are several.
             known[name] = known[name] + (b" " if name == b"host" else b",") + value if name in known else value
     return known
 
@@ -238,7 +238,7 @@ def _method(method: bytes) -> str:
     if not method.isupper():
         raise RequestError(400, "The request's method must be in upper case.")
     if len(method) > _METHOD_SIZE:
-        # RFC 9112 §3: one that is longer than any that is implemented.
+        # RFC 9112 §3: 501 for a method that is longer than any that is implemented.
         raise RequestError(501, "The request's method is too long.")
     if method == b"CONNECT":
         raise RequestError(501, "This server is no proxy.")
@@ -278,7 +278,7 @@ def _target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
 
 
 def _body_size(known: dict[bytes, bytes], http_version: str) -> int:
-    """How the body is delimited (RFC 9112 §6.3); what other servers may read differently is refused."""
+    """How the body is delimited (RFC 9112 §6.3); framing that other servers may read differently is refused."""
     coding, length = known.get(b"transfer-encoding"), known.get(b"content-length")
     if coding is not None:
         if length is not None:

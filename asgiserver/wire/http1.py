@@ -1,8 +1,8 @@
 """HTTP/1.1 on one connection: which exchange its bytes belong to, and when the next one may begin (RFC 9112).
 
-One exchange at a time: a pipelined request is not read before the response to the one before it is complete, so
-answers are in order by construction (RFC 9112 §9.3.2). What was received of it waits in the reader, up to
-``pipeline_buffer_size``; then the peer waits.
+One exchange at a time: a pipelined request is not read before the response to the request before it is complete, so
+responses are in order by construction (RFC 9112 §9.3.2). The bytes of a pipelined request wait in the reader, up to
+``pipeline_buffer_size``; then the socket is not read any more.
 
 =========  ==========================================  ====================================  =====================
 state      bytes of the peer                           its response is complete              its response is cut off
@@ -11,14 +11,14 @@ IDLE       a whole head is a request: BODY, or         –                      
            ANSWERING where it has no body
 BODY       pieces of the body; its end: ANSWERING      DRAINING, or CLOSED where the rest    CLOSED
                                                        is not worth reading
-ANSWERING  kept for the next request                   IDLE, or CLOSED behind the last       CLOSED
+ANSWERING  kept for the next request                   IDLE, or CLOSED after the last        CLOSED
 DRAINING   thrown away; the end of the body: IDLE      –                                     –
 SWITCHED   the exchange's own                          CLOSED                                CLOSED
 CLOSED     thrown away                                 –                                     –
 =========  ==========================================  ====================================  =====================
 
-In each state a peer that breaks HTTP or is late leads to CLOSED, with an answer where no response has begun, and so
-does the end of the connection.
+In each state, a peer that breaks HTTP or is late leads to CLOSED, with an error response where no response has begun.
+The end of the connection leads to CLOSED too.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ __all__ = ["HTTP1", "State"]
 
 logger = logging.getLogger("asgiserver.wire")
 
-#: What a piece of a body, which may be made of 64 chunks, takes of the connection's turn. A request takes one step, as
-#: its application has a turn of its own anyway before the next one is read.
+#: Steps that a piece of a body takes, as it may be joined from 64 chunks. A request takes one step, as its application
+#: has a turn of the loop before the next request is read.
 _STEPS_OF_PIECE = 16
 
 #: Data up to this size is joined with its head by a copy; bytes.
@@ -97,7 +97,7 @@ class HTTP1:
         self._expects_continue = False
         self._body_read = 0
         self._drained = 0
-        #: Bytes of the body that had to be there, by the least rate, when it was last looked at.
+        #: Bytes of the body that the least rate required at the last look.
         self._body_due = 0
         self.output = connection
 
@@ -111,7 +111,7 @@ class HTTP1:
     def data_received(self, data: bytes) -> None:
         """Bytes of the peer."""
         state = self._state
-        # The first piece without a 100 (Continue) is left to _read, which begins to judge the peer's rate.
+        # When the peer sends without a 100 (Continue), _read takes the first piece, as it begins to judge the rate.
         calm = not (self._paused or self._expects_continue)
         if state is _BODY and calm and self._reader.take_piece(len(data)):
             self._take_body(data)
@@ -123,7 +123,7 @@ class HTTP1:
             self._read()
 
     def connection_lost(self) -> None:
-        """The connection is no more."""
+        """The connection is gone."""
         self._state = _CLOSED
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
@@ -140,7 +140,7 @@ class HTTP1:
     def server_stopping(self) -> None:
         """Tell the exchange. Without one, the peer may still send a request for the hub's ``keep_alive_timeout``.
 
-        It was not told that the connection closes, so its next request may be on the way (RFC 9112 §9.6).
+        The peer was not told that the connection closes, so its next request may be on the way (RFC 9112 §9.6).
         """
         if self._exchange is not None:
             self._exchange.server_stopping()
@@ -162,7 +162,7 @@ class HTTP1:
                 if type(event) is Request:
                     begun = self._begin(event)
                     if not event.body_size:
-                        # Nothing can be wanted before the answer is complete.
+                        # Nothing more is read before the response is complete.
                         break
                 elif event is Event.NEED_DATA:
                     break
@@ -180,7 +180,7 @@ class HTTP1:
             self._connection.hub.create_application(begun)
 
     def _wanted(self) -> bool:
-        """True when what the reader has next may be taken."""
+        """True when the next event of the reader may be taken."""
         state = self._state
         if state is _IDLE:
             # Responses to a peer that takes none must not pile up, however many requests it pipelines.
@@ -237,18 +237,18 @@ class HTTP1:
         self._exchange.body_received(piece)
 
     def _wait_for_more(self) -> None:
-        """Set the deadline of what the peer owes us, and stop a peer that pipelines too far ahead."""
+        """Set the deadline for what the peer has to send next, and pause a peer that pipelines too far ahead."""
         connection, settings = self._connection, self._connection.hub.settings
         match self._state:
             case State.BODY | State.DRAINING if not (self._paused or self._expects_continue):
-                # Moved by pieces of the body, not by whatever bytes of its framing.
+                # Pieces of the body move this deadline, bytes of its framing do not.
                 if not connection.deadlines.pending(Deadline.BODY):
                     connection.deadlines.set(Deadline.BODY, settings.body_timeout, self._body_late)
                 if settings.min_request_rate is not None and not connection.deadlines.pending(Deadline.BODY_RATE):
                     connection.deadlines.set(Deadline.BODY_RATE, WINDOW, self._judge_body_rate)
             case State.IDLE if not self.output.slow:
                 if not self._reader.buffered:
-                    # What there was were only empty lines.
+                    # Only empty lines have come.
                     connection.deadlines.clear(_HEAD)
                     if not (connection.deadlines.pending(_KEEP_ALIVE) or connection.deadlines.pending(_FIRST_BYTE)):
                         self._wait_for_next()
@@ -260,7 +260,7 @@ class HTTP1:
                 connection.pause_reading()
 
     def _fail(self, error: RequestError) -> None:
-        """The peer's mistake: answer it, or have its exchange do so, and close."""
+        """Answer the peer's mistake, or let its exchange answer, and close."""
         exchange, state = self._exchange, self._state
         self._close = True
         if state in (State.DRAINING, State.CLOSED):
@@ -285,7 +285,7 @@ class HTTP1:
         self._fail(RequestError(408, "The request's body did not arrive in time."))
 
     def _judge_body_rate(self) -> None:
-        """A window of reading has passed. A body that was faster before may be slower for a while."""
+        """Judge the rate after a window of reading. A body that was faster before may be slower for a while."""
         rate = self._connection.hub.settings.min_request_rate
         assert rate is not None
         self._body_due += int(rate * WINDOW)
@@ -297,7 +297,7 @@ class HTTP1:
     # From one exchange to the next.
 
     def _complete(self) -> None:
-        """The response is complete: what becomes of the connection?"""
+        """The response is complete: close the connection, drain the request's body, or take the next request."""
         if self._close:
             self.close()
             return
@@ -322,13 +322,13 @@ class HTTP1:
         if not connection.reading:
             connection.resume_reading()
         if not self._reader.buffered and not self.output.slow:
-            # A peer that still takes the last response is not idle, nor is one that has begun its next request.
+            # A peer that still takes the last response, or has begun its next request, is not idle.
             self._wait_for_next()
 
     def _wait_for_next(self) -> None:
         self._connection.deadlines.set(_KEEP_ALIVE, self._connection.hub.keep_alive_timeout, self.close)
 
-    # What the exchange writes to.
+    # The Stream that the exchange writes to.
 
     def respond(
         self,
@@ -366,18 +366,18 @@ class HTTP1:
 
     def _must_close(self) -> bool:
         """The connection cannot be used again, because of what is left of this request's body."""
-        # RFC 9110 §10.1.1: without a 100 nobody knows whether the body will come.
+        # RFC 9110 §10.1.1: without a 100 (Continue) the peer may send the body or not.
         if self._expects_continue:
             return True
         remaining, limit = self._reader.remaining, self._connection.hub.settings.limit_unread_body
-        # Of a chunked body nobody knows how much is left, but where nothing may be drained any of it is too much.
+        # How much of a chunked body is left is unknown; but where nothing may be drained, any rest is too long.
         return limit == 0 if remaining is None else remaining > limit
 
     def send_data(self, data: bytes, *, last: bool = False) -> None:
         """See ``Stream``."""
         state = self._state
         if state is _SWITCHED:
-            # Its end is close(), not a last piece.
+            # A switched stream ends by close(), not by a last piece.
             self._connection.write(data)
             return
         if state is _CLOSED:
@@ -422,9 +422,9 @@ class HTTP1:
             self._complete()
 
     def _file_failed(self) -> None:
-        """The rest of a file cannot be had, so the promised end of the response cannot come."""
+        """The rest of a file cannot be read, so the response cannot be completed."""
         if self._exchange is None:
-            # Its peer has ended its direction meanwhile, and the exchange with it.
+            # The peer has ended its direction meanwhile, which ended the exchange.
             self._connection.abort()
         else:
             self._exchange.request_failed(RequestError(500, "A file could not be sent to its end."))
@@ -440,15 +440,15 @@ class HTTP1:
 
     @property
     def ends_with_connection(self) -> bool:
-        """The end of the response is told by the end of the connection alone (RFC 9112 §6.3)."""
+        """True when only the end of the connection tells where the response ends (RFC 9112 §6.3)."""
         return self._framing is Framing.UNTIL_CLOSE
 
     def abort(self) -> None:
         """See ``Stream``.
 
-        A length that is not reached, a last chunk that is missing, or a WebSocket without a close frame says that this
-        is not all (RFC 9112 §8, RFC 6455 §7.1.5), so what was sent before may still arrive. A reset would throw it
-        away, and is for the body alone whose end is the connection's.
+        A length that is not reached, a missing last chunk, or a WebSocket without a close frame shows that the response
+        is not complete (RFC 9112 §8, RFC 6455 §7.1.5), so the bytes sent before may still arrive. A reset would throw
+        them away, and is used only for a body that ends with the connection.
         """
         self._exchange = None
         if self.ends_with_connection:
@@ -458,14 +458,14 @@ class HTTP1:
             self.close()
 
     def close(self) -> None:
-        """See ``Stream``; what the peer still sends is thrown away."""
+        """See ``Stream``; further input is thrown away."""
         if self._state is not _CLOSED:
             unread = self._state in (_BODY, _DRAINING)
             self._state = _CLOSED
             self._connection.close(unread=unread)
 
     def pause_reading(self) -> None:
-        """See ``Stream``; of a body that is here to its end nothing more can come, so nobody need be stopped."""
+        """See ``Stream``; a body that has come whole needs no pause."""
         if self._state is _BODY and self._reader.remaining == 0:
             return
         self._paused = True
@@ -473,7 +473,7 @@ class HTTP1:
         self._connection.pause_reading()
 
     def _stop_body_clock(self) -> None:
-        """Nothing of a body is awaited of the peer, be it over or nobody ready for it."""
+        """Stop the deadlines of the body, which is over, or not wanted for now."""
         self._connection.deadlines.clear(Deadline.BODY, Deadline.BODY_RATE)
 
     def resume_reading(self) -> None:
@@ -482,7 +482,7 @@ class HTTP1:
             return
         if self._expects_continue:
             self._expects_continue = False
-            # RFC 9110 §15.2: nothing informational once the final response has begun.
+            # RFC 9110 §15.2: no informational response once the final one has begun.
             if self._framing is _UNKNOWN:
                 self._connection.write(CONTINUE)
             self._wait_for_more()

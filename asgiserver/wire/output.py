@@ -1,8 +1,8 @@
-"""How a connection writes: at once, without copies of what is large, files by the kernel, and never more than is taken.
+"""How a connection writes: at once, without copies of large data, with files sent by the kernel, at the peer's pace.
 
-``transport.write`` never sends but arms the reactor's writer, which costs two system calls and another turn of the
-loop. So while nothing is buffered data goes to the socket first, and only what that does not take to ``write``.
-Our own TLS sends at once too; transports that wrap another, as Twisted's TLS does, keep ``write``.
+``transport.write`` does not send; it arms the reactor's writer, which costs two system calls and another turn of the
+loop. So while nothing is buffered, data goes to the socket first, and only the rest goes to ``write``. Our own TLS
+sends at once too. A transport that wraps another, such as Twisted's TLS, gets all data by ``write``.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ logger = logging.getLogger("asgiserver")
 
 #: An application that sends without ever waiting lets the others run after this many bytes.
 _BURST = 524288
-#: What each call counts for besides its bytes, so that small and empty messages come to an end too; bytes.
+#: Bytes that each call counts for besides its data, so that small and empty messages use up the burst too.
 _CALL = 1024
-#: Up to here a copy costs less than what it saves; bytes.
+#: Parts of up to so many bytes are joined, as the copy costs less than it saves; the second bound is for transports
+#: other than a plain socket.
 _JOIN = 16384
 _JOIN_WRAPPED = 131072
-#: How much of a file is sent before the others have a turn; bytes.
+#: How much of a file is sent before other connections have a turn; bytes.
 _FILE_BURST = 1048576
 #: How much of a file is read at once where the kernel cannot send it by itself; bytes.
 _FILE_PIECE = 65536
@@ -43,7 +44,7 @@ class _File:
     """A file that is being sent.
 
     :param sent: called when all of it was written.
-    :param failed: called when the rest of it cannot be had.
+    :param failed: called when the rest of it cannot be read.
     """
 
     __slots__ = ("descriptor", "failed", "offset", "remaining", "sent")
@@ -59,17 +60,17 @@ class _File:
 
 
 class _Sender(Protocol):
-    """What sends without waiting."""
+    """A socket, or a transport that sends without waiting as a socket does."""
 
     def send(self, data: bytes, /) -> int:
-        """Send as much as is taken now, and say how much; OSError when nothing is."""
+        """Send as much as is taken now, and return its size; OSError when nothing is taken."""
 
 
 class WritingProtocol(TwistedProtocol, ABC):
     """The writing half of a connection.
 
     :ivar slow: True while the transport's buffer is full, or a file is being sent.
-    :ivar congested: True when whoever sends has to await :meth:`drain` next.
+    :ivar congested: True when the sender has to await :meth:`drain` next.
     """
 
     transport: Any
@@ -81,7 +82,7 @@ class WritingProtocol(TwistedProtocol, ABC):
         self._waiters: list[asyncio.Future[None]] | None = None
         self._direct = False
         self._socket: socket.socket | None = None
-        # What sends at once; None while what is written may have to wait for what was written before.
+        # Sends at once; None while new data may have to wait for earlier data.
         self._sender: _Sender | None = None
         self._file: _File | None = None
         self._paused = False
@@ -96,7 +97,7 @@ class WritingProtocol(TwistedProtocol, ABC):
         transport = self.transport
         self._direct = isinstance(transport, FileDescriptor)
         if getattr(type(transport), "writeSomeData", None) is tcp.Connection.writeSomeData:
-            # A socket of TCP with nothing in between.
+            # A plain socket, TCP or unix, with nothing in between.
             self._socket = transport.getHandle()
         self._sender = self._find_sender()
 
@@ -107,14 +108,14 @@ class WritingProtocol(TwistedProtocol, ABC):
         return self.transport if self._direct and hasattr(self.transport, "send") else None
 
     def _end_writing(self) -> None:
-        """The transport is gone, and whoever waits for it waits in vain."""
+        """The transport is gone: drop the file, and wake the tasks that wait in :meth:`drain`."""
         self.slow = self.congested = False
         self._socket = self._sender = None
         self._drop_file()
         self._wake()
 
     def write(self, data: bytes) -> None:
-        """Send ``data`` now as far as the peer takes it, the rest when it does."""
+        """Send as much of ``data`` as the peer takes now, and the rest when it takes more."""
         self._unyielded += len(data) + _CALL
         if self._unyielded > _BURST:
             self.congested = True
@@ -123,16 +124,16 @@ class WritingProtocol(TwistedProtocol, ABC):
             self._write_after_others(data)
             return
         try:
-            # Looked up each time: to keep the bound method would cost each connection 72 bytes, and gain nothing.
+            # Looked up each time: a bound method that is kept would cost each connection memory, and gain nothing.
             sent = sender.send(data)
         except OSError:
-            sent = 0  # it is full, or broken: then the reactor's own attempt will meet the error again
+            sent = 0  # the socket is full, or broken: then the reactor's own attempt will meet the error again
         if sent < len(data):
             self._sender = None
             self.transport.write(data[sent:])
 
     def _write_after_others(self, data: bytes) -> None:
-        """Send ``data`` behind what waits in the transport, or at once when nothing does any more."""
+        """Send ``data`` after the data that waits in the transport, or at once when none waits any more."""
         if self._can_send():
             self._unyielded -= len(data) + _CALL
             self.write(data)
@@ -144,7 +145,7 @@ class WritingProtocol(TwistedProtocol, ABC):
             transport.write(data)
 
     def write_all(self, parts: list[bytes]) -> None:
-        """As :meth:`write` of all ``parts`` joined, in one system call, but what is large is not copied."""
+        """Like :meth:`write` of all ``parts`` joined, in one system call, but large parts are not copied."""
         size = sum(map(len, parts))
         if size <= _JOIN:
             self.write(b"".join(parts))
@@ -152,9 +153,9 @@ class WritingProtocol(TwistedProtocol, ABC):
             self.write_large(parts, size)
 
     def write_large(self, parts: list[bytes], size: int) -> None:
-        """As :meth:`write_all` of ``size`` bytes, which are too many to be copied."""
+        """Like :meth:`write_all`, for parts whose ``size`` together is too large to copy."""
         if self._socket is None or (self._sender is None and not self._can_send()):
-            # To TLS each write is a record or more, and what wraps a transport has its own overhead for each.
+            # TLS makes at least a record of each write, and a transport that wraps another has its own overhead.
             for part in [b"".join(parts)] if self._socket is None and size <= _JOIN_WRAPPED else parts:
                 self.write(part)
             return
@@ -171,18 +172,18 @@ class WritingProtocol(TwistedProtocol, ABC):
                 self.transport.write(part)
 
     def _can_send(self) -> bool:
-        """True when there is something to send by, and all that had to wait is sent."""
+        """Look for a sender once all earlier data is sent; False while there is none."""
         if not self._direct or not is_idle(self.transport):
             return False
         self._sender = self._find_sender()
         return self._sender is not None
 
     def _write_now(self, data: bytes) -> bytes:
-        """Send to the socket without the reactor; what it did not take."""
+        """Send to the socket without the reactor; return what the socket did not take."""
         offset, size = 0, len(data)
         while offset < size and self.transport.connected:
             sent = self.transport.writeSomeData(memoryview(data)[offset:] if offset else data)
-            # An error is an exception here; the reactor's own attempt will meet it again and end the connection.
+            # Twisted returns errors as exceptions; the reactor's own attempt will meet it again and end the connection.
             if isinstance(sent, BaseException) or sent <= 0:
                 break
             offset += sent
@@ -217,8 +218,8 @@ class WritingProtocol(TwistedProtocol, ABC):
             return
         if not file.remaining:
             self._drop_file()
-            # Not _is_full: of an end that is too short to have paused us no resumeProducing would tell. And who sends
-            # one file after the other lets the others have a turn, however fast the peer is.
+            # Not _is_full: no resumeProducing would follow for unsent bytes that are too few to have paused us. And
+            # an application that sends one file after another lets the others have a turn, however fast the peer is.
             self.slow, self.congested = self._paused, True
             file.sent()
             if not self.slow:
@@ -230,7 +231,7 @@ class WritingProtocol(TwistedProtocol, ABC):
             self._clock.callLater(0, self._push_file)
 
     def _push_piece(self, file: _File, size: int) -> int:
-        """Send a piece of the file; how much of it, or -1 when the peer takes none or the connection is lost."""
+        """Send a piece; return its size, or -1 when the peer takes none, or the connection or the file fails."""
         reason: object = "it has become shorter"
         try:
             if self._socket is not None:
@@ -240,10 +241,10 @@ class WritingProtocol(TwistedProtocol, ABC):
                 taken = len(data)
                 self.write(data)
         except (BlockingIOError, ConnectionError):
-            # Full, or broken: then the reactor's own attempt will meet the error again and end the connection.
+            # The socket is full, or broken: then the reactor's own attempt will meet the error and end the connection.
             return -1
         except OSError as error:
-            # Not so one of the file: to wait until the peer takes more would be to try again for ever.
+            # The reactor would not meet an error of the file, so waiting for the peer would repeat it for ever.
             reason, taken = error, 0
         if not taken:
             logger.error("A file that is being sent cannot be read to its end: %s", reason)
@@ -253,14 +254,14 @@ class WritingProtocol(TwistedProtocol, ABC):
         return taken
 
     def _is_full(self) -> bool:
-        """True when the transport has something to write, or one that hides its buffer has said that it is full."""
+        """True when the transport has unsent bytes or, where its buffer is hidden, has said that it is full."""
         return unsent(self.transport) > 0 if self._direct else self._paused
 
     def _give_file_up(self) -> None:
         """Send nothing more of a file."""
         if self._file is not None:
             self._drop_file()
-            # As before the file, but for what the transport itself has to write.
+            # From now on only the transport's own buffer counts.
             self.slow = self.congested = self._paused
 
     def _drop_file(self) -> None:
@@ -269,7 +270,7 @@ class WritingProtocol(TwistedProtocol, ABC):
             os.close(file.descriptor)
 
     async def drain(self) -> None:
-        """Return when the peer takes more, or is gone."""
+        """Return when the peer takes more or is gone, or the others have had a turn."""
         if self.slow:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             if self._waiters is None:

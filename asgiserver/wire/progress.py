@@ -1,8 +1,8 @@
-"""Whether a slow peer takes what it is sent: something within a timeout, and enough on the average. Pure.
+"""Whether a slow peer takes its data: something within a timeout, and enough on the average. Pure.
 
-What a peer takes is seen in steps: TCP tells of room only when there is much of it (RFC 9293 §3.8.6.2.2), which from a
-peer with large buffers takes longer than a window. So time in which nothing at all was taken is left to the timeout,
-and counts for the rate once something is.
+Progress shows in steps: TCP announces room only when there is much of it (RFC 9293 §3.8.6.2.2), and for a peer with
+large buffers that may take longer than a window. So while the peer takes nothing, only the timeout counts; that time
+enters the rate as soon as the peer takes something.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ WINDOW = 10.0
 
 
 class Progress:
-    """What a peer has taken since it became slow.
+    """The bytes that a peer has taken since it became slow.
 
     :param now: the time, in seconds of any clock.
-    :param pending: what it has not taken yet; bytes.
+    :param pending: bytes that it has not taken yet.
     """
 
     __slots__ = ("_began", "_moved", "_pending", "_taken")
@@ -32,7 +32,7 @@ class Progress:
 
         :param timeout: seconds that it may take nothing; None for any time.
         :param rate: bytes a second that it has to take; None for any.
-        :return: what it has done wrong, as the end of a sentence; None when it may go on.
+        :return: the peer's fault, as the end of a sentence; None when it may go on.
         """
         taken = self._pending - pending
         self._pending = pending

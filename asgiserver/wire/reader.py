@@ -1,10 +1,10 @@
 """Reading requests off a connection.
 
-A reader only reads: :mod:`.response` writes. Its interface is four names: ``feed`` bytes, take the ``next_event``, see
-how much is ``buffered``, and ``take_rest`` when the connection stops being HTTP.
+A reader only reads: :mod:`.response` writes. Its interface is six names: ``feed`` bytes (or ``take_piece`` of a body),
+take the ``next_event``, see how much is ``buffered`` or ``remaining``, and ``take_rest`` when HTTP ends.
 
-A head is cut out whole and held to its limits here, taken apart by :mod:`.head`; its body is framed by :mod:`.body`.
-Nothing of a request is kept for the next one.
+The reader cuts out a whole head and holds it to its limits; :mod:`.head` takes the head apart, and :mod:`.body` frames
+the body. Nothing of a request is kept for the next one.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Reader:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        # What is shorter can break neither limit.
+        # A shorter head can break neither limit.
         self._least_limit = min(settings.limit_target_size, settings.limit_head_size)
-        # What was fed, and how much of it was taken: a read that holds exactly one request is never copied.
+        # The bytes that were fed, and how many were taken: a read that holds exactly one request is never copied.
         self._data = b""
         self._at = 0
         self._scanned = 0
@@ -58,7 +58,7 @@ class Reader:
         self._data, self._at, self.buffered = data, 0, len(data)
 
     def take_piece(self, size: int) -> bool:
-        """True when bytes of this ``size``, which need not be fed then, all are of a body that goes on behind them."""
+        """Take ``size`` bytes as body without feeding them; False unless the body goes on after all of them."""
         body = self._body
         if self.buffered or type(body) is not LengthBody:
             return False
@@ -86,7 +86,7 @@ class Reader:
         return event
 
     def _take(self, at: int) -> None:
-        """All before ``at`` is taken; an idle connection is not to keep what it has read last."""
+        """Mark all before ``at`` as taken; an idle connection must not keep its last read."""
         self.buffered = len(self._data) - at
         if self.buffered:
             self._at = at
@@ -94,7 +94,7 @@ class Reader:
             self._data, self._at = b"", 0
 
     def take_rest(self) -> bytes:
-        """All bytes that were fed and not taken; the reader is done."""
+        """Return all bytes that were fed and not taken; the reader is fed no more."""
         rest = self._data[self._at :]
         self._data, self._at, self.buffered = b"", 0, 0
         return rest
@@ -114,9 +114,9 @@ class Reader:
         return read
 
     def _take_head(self) -> bytes | None:
-        """The bytes up to and with the empty line, once they are all there.
+        """Take the bytes up to and including the empty line, once they have all come; None before.
 
-        :raises RequestError: 414 or 431 for one that is too large, complete or not; 400 when its end can never come.
+        :raises RequestError: 414 or 431 for a head that is too large, complete or not; 400 when its end can never come.
         """
         if not self._scanned and self._data.startswith(b"\r\n", self._at):
             self._skip_empty_lines()
@@ -156,7 +156,7 @@ class Reader:
             raise RequestError(400, "This is not an HTTP request.")
         beginning = data[at:]
         self._check_size(beginning, started)
-        # One byte more for the pairs, as the CR may be the last byte of the look before.
+        # CRLF is counted from one byte earlier, as the CR may be the last byte of the look before.
         seen = self._scanned
         if beginning.count(b"\n", seen) != beginning.count(b"\r\n", max(0, seen - 1)):
             raise RequestError(400, "The request's lines must end in CRLF.")

@@ -19,7 +19,7 @@ _CLOSE = b"connection: close"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
-#: Given a field's name and value.
+#: Takes a field's name and value.
 _field_line = b": ".join
 
 
@@ -38,7 +38,7 @@ def delimited(
 ) -> tuple[Framing, bool, tuple[bytes, ...]]:
     """How the body of a response is delimited (RFC 9112 §6.3), with the field lines that say so.
 
-    :param has_body: False for HEAD too, whose response has the fields of one to GET.
+    :param has_body: False for HEAD too, whose response has the fields of a response to GET.
     :param close: the connection closes in any case.
     :returns: the framing, whether the connection closes behind the response, and the lines.
     """
@@ -63,7 +63,7 @@ def head(
     :param headers: checked: their names are tokens, their values have no control characters. They are written as they
         are, since names have no case here (RFC 9110 §5.1) but some clients wrongly expect one.
     :param lines: further field lines, of the connection and the framing.
-    :param defaults: the fields of the server's own that the response lacks.
+    :param defaults: the server's own fields that the response lacks.
     """
     parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown" % status]
     parts += map(_field_line, headers)
@@ -86,7 +86,7 @@ def size_line(size: int) -> bytes:
 
 
 def framed(data: bytes, framing: Framing, *, last: bool) -> list[bytes]:
-    """A piece of a body as it goes over the wire (RFC 9112 §6, §7.1); without data a chunk would end the body."""
+    """A piece of a body as it goes over the wire (RFC 9112 §6, §7.1); an empty chunk would end the body."""
     if framing is not Framing.CHUNKED:
         return [] if framing is Framing.NONE else [data]
     parts = [size_line(len(data)), data, b"\r\n"] if data else []
@@ -101,7 +101,7 @@ def refusal(error: RequestError, fields: DefaultFields, *, has_body: bool = True
     :param has_body: False when the request was HEAD.
     """
     start = plain(error)
-    # RFC 9110 §7.8: whoever sends Upgrade names it in Connection.
+    # RFC 9110 §7.8: a sender of Upgrade must name it in Connection.
     connection = b"connection: close, upgrade" if error.status == 426 else _CLOSE
     body = error.body if has_body else b""
     return head(error.status, start.headers, (connection,), fields.lacking(start.names), body)
