@@ -1,4 +1,4 @@
-"""What a transport has not sent yet. Twisted keeps it in attributes of its own, and tells of it by no other way."""
+"""The data that a transport has not sent yet. Twisted keeps it in private attributes, and offers no other access."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ __all__ = ["bottom_of", "call_when_empty", "is_idle", "unsent"]
 
 
 def bottom_of(transport: Any) -> Any:
-    """The socket's transport under those that wrap it, as Twisted's TLS does; None where there is no socket."""
+    """The socket's transport under those that wrap it, such as Twisted's TLS; None where there is no socket."""
     while transport is not None and not isinstance(transport, FileDescriptor):
         transport = getattr(transport, "transport", None)
     return transport
 
 
 def is_idle(transport: Any) -> bool:
-    """Whether a socket's transport has nothing to send, so that what comes next may overtake nothing."""
+    """Whether a socket's transport has nothing to send and is not closing, so that new data would overtake nothing."""
     return not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting)
 
 
 def unsent(transport: Any) -> int:
-    """How much a socket's transport has to send; bytes."""
-    # TLS tells of what it has encrypted only when all of it is sent.
+    """Bytes that a socket's transport has still to send."""
+    # Our TLS takes data off Twisted's buffer only when all its encrypted bytes are sent; ``sealed`` shows progress.
     sealed = len(getattr(transport, "sealed", b""))
     size: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen + sealed
     return size

@@ -9,7 +9,7 @@ from ..errors import SettingsError
 
 __all__ = ["load"]
 
-#: For TLS 1.2; what Python takes by default differs between systems. TLS 1.3 has no bad ones.
+#: For TLS 1.2, as Python's default differs between systems. TLS 1.3 has no weak ciphers.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:!aNULL:!PSK:!SHA1:!AESCCM"
 
 
@@ -18,22 +18,22 @@ class _EncryptedKey(Exception):
 
 
 def load(certfile: str, keyfile: str | None) -> ssl.SSLContext:
-    """TLS 1.2 and later, with forward secrecy.
+    """Make a context for TLS 1.2 and later, with forward secrecy.
 
-    :param certfile: the server's certificate in PEM, then those that lead to the root, if any.
+    :param certfile: the server's certificate in PEM, then the intermediate certificates, if any.
     :param keyfile: the private key in PEM, not encrypted; looked for in ``certfile`` when None.
     :raises SettingsError: when a file cannot be read, or the key does not belong to the certificate.
     """
     setting, path = ("ssl_certfile", certfile) if keyfile is None else ("ssl_keyfile", keyfile)
     _check_certificate(certfile)
     _read(setting, path)
-    # Not create_default_context: it takes the path of a log of keys from the environment.
+    # Not create_default_context: it logs the keys of connections to a file that the environment names.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
     # A client of TLS 1.2 could make the server shake hands over and over.
     context.options |= ssl.OP_NO_RENEGOTIATION
-    # A client needs one to resume its session; OpenSSL would make a second in every handshake of TLS 1.3.
+    # A client needs one ticket to resume its session; OpenSSL would make a second in every handshake of TLS 1.3.
     context.num_tickets = 1
     try:
         context.load_cert_chain(certfile, keyfile, password=_no_password)
@@ -45,7 +45,7 @@ def load(certfile: str, keyfile: str | None) -> ssl.SSLContext:
 
 
 def _check_certificate(path: str) -> None:
-    """Find a certificate that is none before its key is looked for: OpenSSL says the same of both."""
+    """Refuse a file without a certificate before its key is looked for: OpenSSL reports both alike."""
     data = _read("ssl_certfile", path)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=data.decode("ascii", "ignore"))
@@ -59,7 +59,7 @@ def _no_password() -> str:
 
 
 def _complaint(reason: str, certfile: str, setting: str, keyfile: str) -> str:
-    # The second one means that there is no certificate for this kind of key.
+    # The second reason means that there is no certificate for this kind of key.
     if reason.endswith("_MISMATCH") or reason == "NO_CERTIFICATE_ASSIGNED":
         return f"{setting}: the key in {keyfile} does not belong to the certificate in {certfile}"
     if reason.endswith(("_TOO_SMALL", "_TOO_WEAK")):

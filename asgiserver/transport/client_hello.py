@@ -1,9 +1,8 @@
-"""What a client's first message says: what a TLS client offers by ALPN (RFC 8446 §4.1.2, RFC 7301 §3.1), or that it
-is none.
+"""A client's first message: the protocols that a TLS client offers by ALPN (RFC 8446 §4.1.2, RFC 7301 §3.1), or the
+beginning of a request without TLS.
 
 Python's ``ssl`` goes on without a protocol when none of those offered is ours, where RFC 7301 §3.2 wants a fatal alert,
-and it does not tell what was offered. Pure: bytes in, names out. Whatever is wrong with the message is left for OpenSSL
-to find.
+and it does not tell which were offered. Pure: bytes in, names out. OpenSSL finds any fault in the message.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ import re
 
 __all__ = ["NO_APPLICATION_PROTOCOL", "IncompleteHello", "is_request", "offered_protocols"]
 
-#: The alert for a client that offers only what we do not speak, as a record; fatal (2), no_application_protocol (120).
+#: The alert for a client that offers none of our protocols, as a record: fatal (2), no_application_protocol (120).
 NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"
 
 _HANDSHAKE = 22
 _CLIENT_HELLO = 1
 _ALPN = 16
 
-#: A message that is longer, or in more records, is not looked into; clients send one record of at most 2,000 bytes.
+#: A message with more bytes or records is not looked into; clients send one record of at most 2,000 bytes.
 _MOST_BYTES = 16384
 _MOST_RECORDS = 4
 
@@ -49,7 +48,7 @@ def offered_protocols(data: bytes) -> list[bytes] | None:
     """The protocols that a client offers.
 
     :param data: all that was received of it so far.
-    :return: in the client's order; None when it does not use ALPN, or this is nothing that can be understood.
+    :return: in the client's order; None when it does not use ALPN, or the message cannot be understood.
     :raises IncompleteHello: the message has not arrived whole.
     """
     hello = _message(data)
@@ -79,7 +78,7 @@ def _message(data: bytes) -> bytes | None:
 
 def _extension(hello: bytes, wanted: int) -> bytes | None:
     position = 2 + 32
-    # The session's identifier, the ciphers and the compressions, each with its length before it.
+    # The session's identifier, the cipher suites and the compression methods, each with its length before it.
     for size in (1, 2, 1):
         position += size + int.from_bytes(hello[position : position + size])
     position += 2

@@ -1,4 +1,4 @@
-"""Twisted's TCP port and its connections, with less memory for each: an idle connection is made of little else."""
+"""Twisted's TCP port and its connections, with less memory for each: an idle connection has little else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["TCPPort", "TCPTransport"]
 
 
 class TCPTransport(tcp.Server):
-    """Twisted's TCP connection; texts for a log or a ``repr`` are made when one asks for them."""
+    """Twisted's TCP connection; texts for a log or a ``repr`` are made on demand."""
 
     protocol: Any
     server: TCPPort
@@ -31,14 +31,14 @@ class TCPTransport(tcp.Server):
     ) -> None:
         host = unmapped(str(client[0]))
         if host != client[0]:
-            # A client of IPv4 on a socket of IPv6, which Twisted tells from others by what follows the port.
+            # An IPv4 client on an IPv6 socket; Twisted takes an address of two items for IPv4.
             client = (host, client[1])
-        # Behind a proxy all clients have the same address.
+        # Connections share one object per address: behind a proxy all clients have the same.
         if client[0] == server.recent_host:
             client = (server.recent_host, *client[1:])
         server.recent_host = client[0]
         super().__init__(skt, protocol, client, server, sessionno, reactor)
-        # Each of them is some seventy bytes.
+        # Methods of this class save the memory of these attributes.
         del self.logstr, self.repstr, self.fileno
 
     def getHost(self) -> IPv4Address | IPv6Address:  # noqa: N802 - Twisted's name
@@ -55,7 +55,7 @@ class TCPTransport(tcp.Server):
         return -1 if skt is None else skt.fileno()
 
     def logPrefix(self) -> str:  # noqa: N802 - Twisted's name
-        """What Twisted puts before what it logs about this connection."""
+        """The prefix of Twisted's log lines about this connection."""
         return f"{self._kind},{self.sessionno},{self.hostname}"
 
     def __repr__(self) -> str:

@@ -3,9 +3,9 @@
 Twisted's own TLS wraps one transport in another and goes through pyOpenSSL. Here Python's ``ssl`` does the same in
 fewer steps, and nothing has to be installed for it.
 
-OpenSSL works in memory, and this memory belongs to the port, not to the connection: whatever is received is decrypted
-whole, whatever is encrypted is taken out at once, so that it is empty between two calls, and a connection at rest keeps
-none. That needs one system call to read and one to write, where OpenSSL with the socket in its own hands makes two for
+OpenSSL works in memory buffers that belong to the port, not to the connection. All received bytes are decrypted and all
+encrypted bytes are taken out before a call returns: so the buffers are empty between two calls, and an idle connection
+keeps none. A read and a write need one system call each; with the socket in its own hands, OpenSSL would make two for
 each record that it reads, and one for each that it writes.
 """
 
@@ -33,26 +33,26 @@ __all__ = ["READ_SIZE", "TLSTransport"]
 
 logger = logging.getLogger("asgiserver.wire")
 
-#: What a record holds at most (RFC 8446 §5.1); bytes.
+#: Most bytes of data in a record (RFC 8446 §5.1).
 _RECORD = 16384
 
 #: Read from the socket, and encrypted for it, at a time; bytes.
 READ_SIZE = 131072
 _WRITE = 131072
 
-#: Most bytes of OpenSSL's own messages that are kept for a peer that takes none; an honest peer never causes as many.
+#: Most bytes of OpenSSL's own messages that are kept for a peer that takes none; an honest peer never causes so many.
 _MOST_SEALED = 2 * _WRITE
 
-#: The socket takes no more. The last is a full kernel, as Twisted has it.
+#: Errors of a socket that takes no more. The last means that the kernel is full; Twisted treats it so too.
 _FULL = errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS
 
 
 class _State(Enum):
-    HELLO = auto()  # the client's first message is not there yet
-    PLAIN = auto()  # it is no TLS, but HTTP
+    HELLO = auto()  # the client's first message has not come whole
+    PLAIN = auto()  # the client speaks HTTP without TLS
     SHAKING = auto()
     OPEN = auto()
-    CLOSED = auto()  # close_notify is sent, or will be with what is left of it
+    CLOSED = auto()  # close_notify is sent or waits in ``sealed``, or the connection is lost
 
 
 #: Names of the module's own, as an enum's members are slower to look up.
@@ -64,12 +64,12 @@ _PLAIN = _State.PLAIN
 class TLSTransport(TCPTransport):
     """One connection, from the client's first byte on: ``connectionMade`` comes before the handshake.
 
-    What is written before the end of the handshake waits for it. ``send`` and ``writeSomeData`` may have encrypted more
-    than they say they have sent; so whoever calls them has to ``write`` the rest before anything else.
+    Data that is written before the end of the handshake waits for it. ``send`` and ``writeSomeData`` may have encrypted
+    more than they say they have sent; so their caller has to ``write`` the rest before anything else.
 
-    :ivar sealed: what OpenSSL has made and the socket has not taken.
-    :ivar _claimed: how much of the data, in plain, is in ``sealed`` and not told of yet; bytes.
-    :ivar _records: reads and writes them, once the handshake is done; None before and after.
+    :ivar sealed: bytes that OpenSSL has made and the socket has not taken.
+    :ivar _claimed: bytes of plain data that are encrypted in ``sealed`` and not reported as sent yet.
+    :ivar _records: reads and writes records; None until the handshake is done, and after the connection is lost.
     """
 
     protocol: Any
@@ -95,7 +95,7 @@ class TLSTransport(TCPTransport):
 
     @property
     def negotiatedProtocol(self) -> bytes | None:  # noqa: N802 - Twisted's name
-        """What ALPN has chosen; None without it, and before the handshake."""
+        """The protocol that ALPN has chosen; None without ALPN, and before the handshake."""
         name = None if self._tls is None else self._tls.selected_alpn_protocol()
         return None if name is None else name.encode("ascii")
 
@@ -106,7 +106,7 @@ class TLSTransport(TCPTransport):
     # Reading.
 
     def doRead(self) -> Any:  # noqa: N802 - Twisted's name
-        """Decrypt what the socket has, and hand it on in one piece."""
+        """Decrypt the socket's input, and hand it on in one piece."""
         received, incoming = self._received, self._incoming
         try:
             size = self.socket.recv_into(received)
@@ -126,12 +126,12 @@ class TLSTransport(TCPTransport):
             return self._unseal([])
         try:
             incoming.write(received[:size])
-            # Encryption makes data longer, so there is room for all of it, unless some came before.
+            # Encryption makes data longer, so all of it fits, unless a part of the record came before.
             data = self._records.read(size)
         except ssl.SSLError as error:
             return self._unseal([], error)
         except BaseException:
-            # The next connection's input must not begin with it.
+            # All connections share the buffer: the input of the next one must not begin with these bytes.
             incoming.read()
             raise
         if not data or len(data) == size or incoming.pending or self._outgoing.pending:
@@ -162,10 +162,10 @@ class TLSTransport(TCPTransport):
         return self._unseal([])
 
     def _unseal(self, pieces: list[bytes], error: ssl.SSLError | None = None) -> Any:
-        """Take what OpenSSL makes of its input, hand it on, and answer what OpenSSL has to answer.
+        """Decrypt the input, send OpenSSL's own answers, and hand the data on.
 
-        :param pieces: what it has made already; an empty one is the peer's close_notify.
-        :param error: what it has met already.
+        :param pieces: the data decrypted so far; an empty piece is the peer's close_notify.
+        :param error: the error that OpenSSL has met already.
         """
         done: Any = None
         try:
@@ -190,7 +190,7 @@ class TLSTransport(TCPTransport):
         finally:
             if self._incoming.pending:
                 self._incoming.read()
-        # Of the handshake, an alert, or an answer to a new key.
+        # OpenSSL's part of the handshake, an alert, or an answer to a key update.
         if self._outgoing.pending and not self._flush():
             done = done or main.CONNECTION_LOST
         if data := pieces[0] if len(pieces) == 1 else b"".join(pieces):
@@ -204,7 +204,7 @@ class TLSTransport(TCPTransport):
 
     def _shaken(self) -> None:
         self._state = _OPEN
-        # Python's own object would do no more than to call this one.
+        # Python's own object would only call this one.
         self._records = getattr(self._tls, "_sslobj", self._tls)
         if self._waiting():
             self.startWriting()
@@ -214,7 +214,7 @@ class TLSTransport(TCPTransport):
         logger.info("TLS %s with %s failed: %s", what, self._peer(), error.reason or error)
 
     def _peer(self) -> object:
-        """The client for the log, the announced one behind a PROXY header, which may be on a unix socket."""
+        """The client for the log: with a PROXY header the announced one, which may be on a unix socket."""
         peer = self.getPeer()  # type: ignore[no-untyped-call]
         return getattr(peer, "host", peer)
 
@@ -224,7 +224,7 @@ class TLSTransport(TCPTransport):
         """Encrypt and send the beginning of ``data``, as a socket does; nothing may wait in front of it.
 
         :return: how much of it has been sent, bytes; a full socket is not an error.
-        :raises OSError: what ends the connection, and has to be met again by ``doWrite``.
+        :raises OSError: the connection is lost; ``doWrite`` has to meet the error again, and end it.
         """
         size = len(data)
         if self._state is not _OPEN or self.sealed or not 0 < size <= _WRITE:
@@ -284,7 +284,7 @@ class TLSTransport(TCPTransport):
         return main.CONNECTION_LOST
 
     def doWrite(self) -> Any:  # noqa: N802 - Twisted's name
-        """Send what waits, and close when that is asked for."""
+        """Send the data that waits, and close when that is asked for."""
         if self.sealed:
             lost = self._send_sealed()
             if lost is not None or self.sealed:
@@ -307,7 +307,7 @@ class TLSTransport(TCPTransport):
         return self._state in (_HELLO, _SHAKING) and self._waiting()
 
     def _flush(self) -> bool:
-        """Send what OpenSSL has made, or keep it for when the socket takes more; False when that is pointless."""
+        """Send OpenSSL's output, or keep it until the socket takes more; False when the peer is lost or too slow."""
         made = self._outgoing.read()
         if self.sealed:
             self.sealed = b"".join((self.sealed, made))
@@ -331,10 +331,10 @@ class TLSTransport(TCPTransport):
     # Closing.
 
     def loseConnection(self) -> None:  # noqa: N802 - Twisted's name
-        """Close when what was written has been sent, and close_notify after it."""
+        """Close once all that was written has been sent, and close_notify after it."""
         super().loseConnection()  # type: ignore[no-untyped-call]
         if self.connected and self._held():
-            # Else the handshake would never end.
+            # Without reading, the handshake would never end.
             self.startReading()  # type: ignore[no-untyped-call]
 
     def _postLoseConnection(self) -> Any:  # noqa: N802 - Twisted's name
@@ -345,7 +345,7 @@ class TLSTransport(TCPTransport):
             super()._closeWriteConnection()
 
     def _close_tls(self) -> bool:
-        """Say that nothing follows, once; False while that is not sent, after which ``doWrite`` asks again."""
+        """Send close_notify, once; False while it is not sent, in which case ``doWrite`` asks again."""
         if self._state is _OPEN:
             self._state = _CLOSED
             try:
@@ -356,8 +356,8 @@ class TLSTransport(TCPTransport):
         return not self.sealed
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
-        """Let go of OpenSSL's part."""
-        # The protocol, told of it, may still write.
+        """Tell the protocol, and drop OpenSSL's objects."""
+        # The protocol may still write when it is told.
         self._state = _CLOSED
         super().connectionLost(reason)
         self._tls = self._records = None

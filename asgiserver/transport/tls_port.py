@@ -1,4 +1,4 @@
-"""A port whose connections are TLS, with the memory that all of them work in."""
+"""A port whose connections are TLS, with the buffers that all of them share."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["TLSPort"]
 class TLSPort(TCPPort):
     """A listening TCP socket whose connections are TLS.
 
-    :ivar protocols: what may be spoken, as ALPN names it; empty for a factory that does not say.
-    :ivar received: what was read from a socket.
+    :ivar protocols: ALPN's names of the protocols that may be spoken; empty for a factory that names none.
+    :ivar received: the bytes read from a socket.
     :ivar incoming: OpenSSL's input.
     :ivar outgoing: OpenSSL's output.
     """

@@ -1,4 +1,4 @@
-"""A port of Twisted's on a unix socket that listens already. Imported when there is one."""
+"""A Twisted port on a unix socket that listens already. Imported only when there is such a socket."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["UNIXPort", "UNIXTransport"]
 
 
 class UNIXTransport(TCPTransport):
-    """A connection over a unix socket: all of TCP's but the addresses.
+    """A connection over a unix socket: as one over TCP, except for the addresses.
 
-    Twisted's own can pass descriptors on, and for that reads and writes in another way, which nothing here asks for.
+    Twisted's own can pass file descriptors, and reads and writes in another way for that, which nothing here needs.
     """
 
     def __init__(
@@ -27,22 +27,22 @@ class UNIXTransport(TCPTransport):
         super().__init__(skt, protocol, ("", 0), server, sessionno, reactor)
 
     def getHost(self) -> UNIXAddress:  # type: ignore[override]  # noqa: N802 - Twisted's name
-        """The path that was connected to."""
+        """The path that the client connected to."""
         return UNIXAddress(self.socket.getsockname())
 
     def getPeer(self) -> UNIXAddress:  # noqa: N802 - Twisted's name
-        """The client's path, which hardly any has."""
+        """The client's path; few clients have one."""
         return UNIXAddress(self._name)
 
     def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: N802 - Twisted's name
-        """There is no delay here."""
+        """Do nothing: a unix socket has no such delay."""
 
 
 class UNIXPort(unix.Port):
     """A port on a unix socket that listens already.
 
     Twisted's own changes the mode of the socket's file when it starts, listens again with a backlog of 50, and unlinks
-    the path when it ends, whosever file is there by then. This one leaves the file system alone.
+    the path when it ends, even if the file there is another server's by then. This one leaves the file system alone.
     """
 
     transport: Any = UNIXTransport

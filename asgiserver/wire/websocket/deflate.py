@@ -16,8 +16,8 @@ from ..handshake import Extension
 
 __all__ = ["Deflate", "negotiate_deflate"]
 
-#: 4 KiB windows and less state than zlib's default: 32 KiB for each connection that compresses instead of 256 KiB, for
-#: a few per cent of the ratio. Python's ``websockets`` made the same choice.
+#: 4 KiB windows and less state than zlib's default: 32 KiB for each connection that compresses instead of 256 KiB, at
+#: the cost of a few per cent of the ratio. Python's ``websockets`` made the same choice.
 _WINDOW_BITS, _MEMORY_LEVEL = 12, 5
 
 #: The end of each message, which is not sent (RFC 7692 §7.2.1).
@@ -33,7 +33,7 @@ def negotiate_deflate(
 
     :param extensions: what the client offers.
     :param max_message_size: limit of a message after inflation in bytes, 0 for none.
-    :returns: the value of the response's field and what the engine takes as ``deflate``; None without such an offer.
+    :returns: the value of the response's field, and the engine's argument ``deflate``; None without such an offer.
         An offer that is not understood is passed over.
     """
     for extension in extensions:
@@ -61,7 +61,7 @@ def _accept(parameters: list[tuple[str, str | None]], max_message_size: int) -> 
     return PerMessageDeflateOfferAccept(
         offer,
         request_no_context_takeover="client_no_context_takeover" in offered,
-        # zlib clients that mean 8 use 9, so 8 is not asked for; the largest window takes whatever they send.
+        # zlib clients that mean 8 use 9, so 8 is not asked for; the largest window reads all that they send.
         request_max_window_bits=client_bits if offer.accept_max_window_bits and client_bits > 8 else 0,
         window_bits=min(server_bits or _WINDOW_BITS, _WINDOW_BITS),
         mem_level=_MEMORY_LEVEL,
@@ -78,7 +78,7 @@ def _is_understood(name: str, value: str | None) -> bool:
 
 
 class Deflate(PerMessageDeflate):  # type: ignore[misc]
-    """Autobahn's permessage-deflate with exact limits, final blocks, and an end that must be one."""
+    """Autobahn's permessage-deflate with exact limits, final blocks, and a check of the message's end."""
 
     _compressor: Any
     _decompressor: Any
@@ -96,7 +96,7 @@ class Deflate(PerMessageDeflate):  # type: ignore[misc]
         return output[:-4]
 
     def inflated(self, payload: bytes | bytearray) -> bytes:
-        """A message that came in one frame; raises what its three steps raise."""
+        """Inflate a message that came in one frame; raises the errors of the three steps below."""
         self.start_decompress_message()
         output = self.decompress_message_data(payload)
         self.end_decompress_message()
@@ -111,16 +111,15 @@ class Deflate(PerMessageDeflate):  # type: ignore[misc]
         self._fed = False
 
     def decompress_message_data(self, data: bytes | bytearray, max_output_len: int | None = None) -> bytes:
-        """Inflate a piece of a message; the limit is the one that was given when the offer was accepted.
+        """Inflate a piece of a message. The limit is that of the accepted offer; ``max_output_len`` is ignored.
 
-        :raises PayloadExceededError: when the message becomes too large; not much more than the limit was inflated.
+        :raises PayloadExceededError: when the message becomes too large; at most a byte beyond the limit is inflated.
         :raises PayloadCorruptError: when it cannot be inflated.
         """
         output = self._inflate(data)
         if self._decompressor.eof:
-            # RFC 7692 §7.2.3.4: after a final block others may follow, where zlib has stopped. A sender
-            # that ends its stream begins a new one, which refers to nothing before. More than one end in a message
-            # serves nobody.
+            # RFC 7692 §7.2.3.4: other blocks may follow a final block, at which zlib stops. A sender that ends its
+            # stream begins a new one, which refers to nothing before it. No honest sender ends it twice in a message.
             rest = self._decompressor.unused_data
             self._finals += 1
             self._decompressor = zlib.decompressobj(-self.client_max_window_bits)
@@ -131,17 +130,17 @@ class Deflate(PerMessageDeflate):  # type: ignore[misc]
         return output
 
     def end_decompress_message(self) -> None:
-        """Give back what the sender cut off.
+        """Give zlib the four bytes that the sender cut off.
 
         :raises PayloadCorruptError: when the message ended within a block.
         """
-        # An empty payload, or one that is but a final block, has no beginning of the block that was cut off.
+        # An empty payload, or one that is only a final block, does not begin the block that the sender cut off.
         if self._fed and not self._is_flushed():
             raise PayloadCorruptError("its end is missing")
 
     def _is_flushed(self) -> bool:
         try:
-            # With room for a byte, as output of these four would mean that they were taken for data.
+            # With room for a byte, as any output would mean that zlib took these four bytes for data.
             return not self._decompressor.decompress(_FLUSHED, 1) and not self._decompressor.eof
         except zlib.error as error:
             raise PayloadCorruptError(str(error)) from error
@@ -151,7 +150,7 @@ class Deflate(PerMessageDeflate):  # type: ignore[misc]
             return b""
         self._fed = True
         limit = self.max_message_size
-        # One byte of room more than allowed: if that stays free zlib holds nothing back for the next call.
+        # One byte of room more than allowed: if that byte stays free, zlib holds nothing back for the next call.
         room = limit - self._decompress_message_size + 1 if limit else 0
         try:
             output: bytes = self._decompressor.decompress(data, room)

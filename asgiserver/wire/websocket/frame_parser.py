@@ -1,7 +1,7 @@
 """Autobahn's frame parser without the rest of Autobahn: no factory, transport, handshake, timers, or log.
 
-Autobahn initialises itself by making Deferreds and formatting what is to be logged, and it reads far more attributes
-than it needs here. :class:`FrameParser` holds them, and :mod:`.frames` overrides what the parser calls.
+Autobahn's initialisation makes Deferreds and formats texts for the log, and its parser reads far more attributes than
+it needs here. :class:`FrameParser` holds them, and :mod:`.frames` overrides the methods that the parser calls.
 """
 # ruff: noqa: N802, N815 - Autobahn's names
 
@@ -14,11 +14,11 @@ from autobahn.websocket.xormasker import create_xor_masker
 
 __all__ = ["MASKS", "MOST_BY_TABLE", "FrameParser", "unmask", "unmasked"]
 
-#: Up to this size, in bytes, a payload is unmasked as one large number, which is the fastest way for it.
+#: A payload of up to so many bytes is unmasked as one large number, which is the fastest way for short payloads.
 MOST_BY_TABLE = 125
 
-#: For each size by what a mask, as a number, is multiplied to be repeated over so many bytes, and how many bits are too
-#: many then.
+#: For each size, the factor that repeats a mask, as a number, over so many bytes, and how many bits the product has too
+#: many.
 MASKS = [(sum(1 << 32 * at for at in range(-(-size // 4))), -size % 4 * 8) for size in range(MOST_BY_TABLE + 1)]
 
 _from_bytes = int.from_bytes
@@ -40,16 +40,16 @@ class _Silent:
 
 
 class _ServerSide:
-    """All that is asked of a factory."""
+    """All that the parser reads from a factory."""
 
     isServer = True
 
 
 class FrameParser(Autobahn):  # type: ignore[misc]
-    """What Autobahn's initialisation would set and its parser reads, in the state after the handshake.
+    """The attributes that Autobahn's initialisation would set and its parser reads, in the state after the handshake.
 
-    Most is switched off for good; the class holds it so that an instance does not. A test reads the parser's source
-    and misses no name.
+    Most are switched off for good; the class holds them so that an instance need not. A test reads the parser's source
+    and checks that none is missing.
     """
 
     log = _Silent()
@@ -57,15 +57,15 @@ class FrameParser(Autobahn):  # type: ignore[misc]
     factory = _ServerSide()
     requireMaskedClientFrames = applyMask = True
     acceptMaskedServerFrames = False
-    # Python's decoder checks UTF-8 faster than Autobahn's validator and is needed anyway. It fails as early, but for
-    # surrogates: at their third octet instead of the second.
+    # Python's decoder checks UTF-8 faster than Autobahn's validator and is needed anyway. It fails as early, except
+    # for surrogates: at their third octet instead of the second.
     utf8validateIncoming = utf8validateIncomingCurrentMessage = False
     utf8validator = utf8validateLast = None
     logFrames = logOctets = trackTimings = False
     trackedTimings = autoPingInterval = autoPingTimeoutCall = None
     autoPingPending = autoPingPendingCall = autoPingPendingSent = None
     autoPingRestartOnAnyTraffic = False
-    # Off: Autobahn takes a compressed message for larger than it is.
+    # Off: Autobahn counts a compressed message as larger than it is.
     maxMessagePayloadSize = message_data_total_length = 0
     wasMaxMessagePayloadSizeExceeded = failedByMe = False
 
@@ -80,11 +80,11 @@ class FrameParser(Autobahn):  # type: ignore[misc]
     _perMessageCompress: Any = None
 
     def __init__(self) -> None:
-        # Not Autobahn's: it makes Deferreds that nobody waits for.
+        # Autobahn's own is not called: it makes Deferreds that nobody waits for.
         pass
 
     def parse(self, data: bytes, at: int) -> int:
-        """Parse a head or a payload from ``at`` on, or what there is of it, and nothing beyond; where that ends."""
+        """Parse one head or payload from ``at`` on, as far as it has come, and nothing beyond; return where it ends."""
         if self.current_frame is not None:
             end: int = at + self.current_frame.length - self.current_frame_masker.pointer()
         else:
@@ -116,7 +116,7 @@ class FrameParser(Autobahn):  # type: ignore[misc]
 
 
 def _head_size(start: bytes) -> int:
-    """The size of a frame's head of which these are the first bytes, or how many bytes it takes to know that."""
+    """The size of the frame's head that begins with ``start``; 2 while ``start`` is too short to tell."""
     if len(start) < 2:
         return 2
     size = start[1] & 0x7F
@@ -124,7 +124,7 @@ def _head_size(start: bytes) -> int:
 
 
 def unmasked(data: bytes, start: int, end: int) -> bytes | bytearray:
-    """The payload from ``start`` to ``end`` without its mask, which stands before it (RFC 6455 §5.3)."""
+    """Unmask the payload from ``start`` to ``end``; its mask stands before it (RFC 6455 §5.3)."""
     size = end - start
     if size <= MOST_BY_TABLE:
         factor, excess = MASKS[size]
@@ -149,12 +149,12 @@ def _unmask_in_place(payload: bytearray, start: int, mask: bytes) -> None:
         _free_masker(masker)
 
 
-#: Takes the mask of four bytes off a payload from an offset on.
+#: Unmasks a payload in place, from an offset on, by a mask of four bytes.
 unmask = _unmask_as_number
 _masker: Any = create_xor_masker(bytes(4), 1024)
 if hasattr(_masker, "lib"):
-    # Autobahn's masker is compiled. Its wrapper takes longer to be made than a kilobyte to be unmasked, and copies
-    # what it unmasks three times.
+    # Autobahn's masker is compiled. Its Python wrapper is slow to make and copies the payload three times, so the
+    # compiled functions are called directly.
     _from_buffer, _process = _masker.ffi.from_buffer, _masker.lib.nvx_xormask_process
     _new_masker, _free_masker = _masker.lib.nvx_xormask_new, _masker.lib.nvx_xormask_free
     unmask = _unmask_in_place

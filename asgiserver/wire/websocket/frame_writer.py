@@ -15,11 +15,11 @@ TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
 #: The first reserved bit in them: the message is compressed (RFC 7692 §7.2.3.1).
 COMPRESSED = 0x40
 
-#: What stands for a close frame without a code (RFC 6455 §7.4.1).
+#: The code that stands for a close frame without one (RFC 6455 §7.4.1).
 NO_STATUS = 1005
 
-#: Messages below are sent uncompressed, since their packets would hardly shrink; bytes. The Autobahn suite's smallest
-#: compressed messages have 16.
+#: Messages below this size are sent uncompressed, since their packets would hardly shrink; bytes. The smallest
+#: compressed messages of the Autobahn suite have 16.
 _MIN_COMPRESSED = 16
 
 #: Payloads from this size on are not copied behind their heads; bytes.
@@ -37,7 +37,7 @@ class FrameWriter:
         self._channel = channel
         self._deflate = deflate
         self._close_sent = False
-        #: The answers to the frames of one read, which are one write; None outside of that.
+        #: The answers to the frames of one read, sent by one write; None while no read is parsed.
         self._gathered: list[bytes] | None = None
 
     def send_message(self, payload: bytes, *, text: bool) -> None:

@@ -1,20 +1,20 @@
 """WebSocket frames and messages (RFC 6455 §5 to §8, RFC 7692), server side, over Autobahn's parser.
 
-Autobahn checks each frame's head and cuts, unmasks and joins payloads. What is decided here:
+Autobahn checks each frame's head and cuts, unmasks and joins payloads. This module decides:
 
 * **How much is parsed.** Autobahn gets the bytes of one frame at a time, and no further one while the channel is full,
-  after a failure, or when the connection's turn is over: one read may hold forty thousand frames. (Given a whole read
-  it copies the rest of it for each frame, and goes on after a violation.)
+  after a failure, or when the connection's turn is over: one read may hold forty thousand frames. (Given a whole read,
+  Autobahn copies the rest of it for each frame, and goes on after a violation.)
 * **Limits.** Messages are counted after inflation, exactly, and joined in one buffer, so that a million fragments of
   one byte take up one megabyte.
 * **Closing.** All codes that RFC 6455 §7.4 lets an endpoint send go both ways, with their reasons.
-* **Answers.** What ends the connection ends the parsing at once, but is answered and told a turn of the loop later, so
-  that messages which came with it in one read can be answered first.
+* **Answers.** A close frame or a failure ends the parsing at once. Our close frame and the call to the channel follow a
+  turn of the loop later, so that messages of the same read can be answered first.
 
 An unfragmented data frame, by far the most frequent, is recognised before Autobahn sees it, compressed or not, whole or
 in pieces. The tests run all cases with and without these short cuts.
 """
-# ruff: noqa: N802, N803 - the names of what Autobahn calls
+# ruff: noqa: N802, N803 - Autobahn's names
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _COMPRESSED_DATA = frozenset((TEXT, BINARY, TEXT | COMPRESSED, BINARY | COMPRESS
 _PROTOCOL_ERROR, _INVALID_PAYLOAD, _TOO_BIG = 1002, 1007, 1009
 _NOT_UTF8 = "a text message is not UTF-8"
 
-#: How much of a message takes as long as a small frame.
+#: So many bytes of a message count as one step, like a small frame.
 _BYTES_OF_STEP = 8192
 
 _from_bytes = int.from_bytes
@@ -58,10 +58,10 @@ class WebSocketProtocol(FrameWriter, FrameParser):
     :param channel: gets messages, close and failure, and the bytes for the peer.
     :param max_message_size: limit of a peer's message after inflation in bytes, 0 for none; more is answered 1009.
     :param max_frame_size: limit of a peer's data frame as sent in bytes, 0 for none; more is answered 1009.
-    :param deflate: what :func:`negotiate_deflate` returned with the extension's value, None without compression.
+    :param deflate: the second value that :func:`negotiate_deflate` returned, None without compression.
     :param turn: the connection's.
-    :param after_turn: calls its argument once whoever got the messages so far had a turn to answer them; called once
-        at most, for the end. Without it the end does not wait.
+    :param after_turn: calls its argument once the application has had a turn to answer the messages so far; called once
+        at most, for the end. By default the end does not wait.
     """
 
     #: False hands every frame to Autobahn.
@@ -100,7 +100,7 @@ class WebSocketProtocol(FrameWriter, FrameParser):
     # The channel's side.
 
     def receive(self, data: bytes) -> None:
-        """Take bytes of the peer. What the channel has no room for is kept until :meth:`resume`."""
+        """Take bytes of the peer. Bytes that the channel has no room for are kept until :meth:`resume`."""
         size = len(data) - 6
         if 0 <= size <= self._most_at_once and data[1] == size + 0x80 and not self._channel.full:
             # One short frame and nothing else: as few steps as can be.
@@ -140,7 +140,7 @@ class WebSocketProtocol(FrameWriter, FrameParser):
     def send_close(self, code: int, reason: str) -> None:
         """Send a close frame unless one was sent; from then on only the peer's close frame is waited for.
 
-        It may be among the bytes that a full channel left: call :meth:`resume` next.
+        The peer's close frame may be among the bytes that a full channel left: call :meth:`resume` next.
 
         :param code: one for which :func:`is_close_code` is true.
         :param reason: at most 123 bytes of UTF-8.
@@ -164,7 +164,7 @@ class WebSocketProtocol(FrameWriter, FrameParser):
 
     def _parse(self) -> None:
         if self._gathered is not None:
-            return  # the channel resumed from within one of its methods, which are called from the loop below
+            return  # the channel called resume() in one of its methods, which the loop below calls
         data, at, turn = self._kept, 0, self._turn
         self._gathered = []
         self._most_at_once = -1
@@ -181,11 +181,11 @@ class WebSocketProtocol(FrameWriter, FrameParser):
             self._send_gathered()
 
     def _is_wanting(self) -> bool:
-        # After our close frame a full channel gets nothing any more, and the peer's close frame must be found.
+        # After our close frame even a full channel gets no more messages, and the peer's close frame must be found.
         return self.state == self.STATE_CLOSING or (self.state == self.STATE_OPEN and not self._channel.full)
 
     def _set_most_at_once(self) -> None:
-        """The next read may be taken at once if nothing is under way, kept back, or at its end."""
+        """Let the next read be taken at once if no message is under way, no bytes are kept, and no end has come."""
         if self._is_between_frames() and not self._kept:
             self._most_at_once = min(MOST_BY_TABLE, self._max_message_size, self._max_frame_size)
 
@@ -194,16 +194,16 @@ class WebSocketProtocol(FrameWriter, FrameParser):
         return self.short_cuts and self.state == _OPEN and not under_way
 
     def _parse_piece(self, data: bytes, at: int) -> int:
-        """Take a message's only frame, or let Autobahn have a head or a payload, or what there is of any of them."""
+        """Take a message's only frame, or let Autobahn parse a head or a payload; each as far as it has come."""
         if self._partial is not None:
             return self._continue_frame(self._partial, data, at)
         return (self._is_between_frames() and self._take_frame(data, at)) or self.parse(data, at)
 
     def _take_frame(self, data: bytes, at: int, *, alone: bool = False) -> int:
-        """Take the masked data frame at ``at`` that is a message of its own, or what there is of it behind its head.
+        """Take the masked data frame at ``at`` that is a message of its own; after its head, as far as it has come.
 
-        :param alone: only if it is whole and nothing follows it.
-        :returns: where that ends, 0 when there is none such: Autobahn finds out what is there, or wrong.
+        :param alone: take it only if it is whole and nothing follows it.
+        :returns: where that ends; 0 when there is no such frame, so that Autobahn judges what is there.
         """
         available = len(data)
         if available < at + 6:
@@ -238,7 +238,7 @@ class WebSocketProtocol(FrameWriter, FrameParser):
         return end
 
     def _continue_frame(self, frame: PartialFrame, data: bytes, at: int) -> int:
-        """Take what there is of the rest of a frame; where that ends."""
+        """Take the rest of a frame as far as it has come; return where that ends."""
         end = min(at + frame.missing, len(data))
         if self.state != _OPEN:
             frame.missing -= end - at
@@ -274,7 +274,7 @@ class WebSocketProtocol(FrameWriter, FrameParser):
         else:
             self._channel.message_received(message)
 
-    # What Autobahn's parser calls. Its names.
+    # Called by Autobahn's parser, which names them.
 
     def _onMessageBegin(self, is_binary: bool) -> None:
         self._message_size = 0
@@ -292,7 +292,7 @@ class WebSocketProtocol(FrameWriter, FrameParser):
 
     def _is_too_long(self, length: int, compressed: int) -> bool:
         most = self._max_frame_size
-        # Clients compress what does not shrink too: zlib makes it longer by five bytes for each of its blocks.
+        # Clients also compress data that does not shrink: zlib makes it longer by five bytes for each of its blocks.
         return length > most and (not compressed or length > most + most // 64 + 64)
 
     def _onMessageFrameData(self, payload: bytes) -> None:
@@ -322,7 +322,7 @@ class WebSocketProtocol(FrameWriter, FrameParser):
         self._channel.pong_received(payload)
 
     def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool:
-        """Take the peer's close frame, or see that it is wrong. Always true: nothing is parsed after it."""
+        """Take the peer's close frame, or fail when it is wrong. Always True: nothing is parsed after it."""
         if code is not None and not is_close_code(code):
             return self._protocol_violation(f"{code} is not a code for a close frame")
         try:

@@ -1,7 +1,7 @@
 """A data frame that is a message of its own and comes in several reads.
 
-Its payload is unmasked, inflated and checked as it comes, so that what is wrong or too large is found at once, and
-kept in one buffer, so that a peer that sends it byte by byte takes no more memory than another.
+Its payload is unmasked, inflated and checked as it comes, so that a fault or an excess is found at once. It is kept in
+one buffer, so that a peer that sends it byte by byte takes no more memory than any other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _decoded = codecs.utf_8_decode
 
 
 class PartialFrame:
-    """What has come of a frame.
+    """The part of a frame that has come.
 
     :param mask: its four bytes.
     :param size: of the payload as sent, in bytes.
@@ -38,7 +38,7 @@ class PartialFrame:
             deflate.start_decompress_message()
 
     def add(self, data: bytes, start: int, end: int) -> None:
-        """Take a piece of the payload; after the last one :attr:`message` is complete, and not checked to its end.
+        """Take a piece of the payload; after the last one :attr:`message` is complete, but its end is not checked.
 
         :raises UnicodeDecodeError: a text is not UTF-8.
         :raises PayloadExceededError: it becomes too large when it is inflated.
