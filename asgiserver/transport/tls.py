@@ -197,7 +197,7 @@ class TLSTransport(TCPTransport):
             self.protocol.dataReceived(data)
         if done is None or not self.connected:
             return None
-        # The peer's close_notify is the end, as a FIN is without TLS; ours follows what is still to be sent.
+        # The peer's close_notify is the end, as a FIN is without TLS; ours follows the data still to be sent.
         if done is main.CONNECTION_LOST or not IHalfCloseableProtocol.providedBy(self.protocol):
             self._close_tls()
         return done

@@ -140,7 +140,7 @@ class HTTPConnection(ClosingProtocol):
                 )
         return self._addresses
 
-    # What Twisted calls.
+    # Called by Twisted.
 
     def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
         """The connection stands; TLS may still have to shake hands."""
@@ -213,7 +213,7 @@ class HTTPConnection(ClosingProtocol):
         self.write(refusal(error, self.hub.fields))
         self.close(unread=True)
 
-    # What the wire calls.
+    # Called by the wire.
 
     def pause_reading(self) -> None:
         """Read no more from the peer: TCP makes it wait."""
@@ -254,7 +254,7 @@ class HTTPConnection(ClosingProtocol):
             else:
                 self.transport.resumeProducing()
 
-    # What the server calls.
+    # Called by the server.
 
     def server_stopping(self) -> None:
         """Tell the exchange that is under way; without one, the hub's new ``keep_alive_timeout`` counts from now."""

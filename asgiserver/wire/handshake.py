@@ -38,7 +38,7 @@ class Extension(NamedTuple):
 
 
 class Upgrade(NamedTuple):
-    """What a checked opening handshake asks for.
+    """The content of a checked opening handshake.
 
     :param key: the value of ``Sec-WebSocket-Key`` as it was sent.
     :param subprotocols: those that the client offers, in its order of preference, without duplicates.

@@ -162,7 +162,7 @@ def parsed_request(head: bytes, limit_count: int) -> Request:
 
     :param head: from its first byte to the empty line.
     :param limit_count: most field lines.
-    :raises RequestError: the head is malformed, or asks for what is not supported.
+    :raises RequestError: the head is malformed, or asks for something unsupported.
     """
     # Imported here, as few heads need it.
     import h11

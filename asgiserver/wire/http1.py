@@ -106,7 +106,7 @@ class HTTP1:
         """See ``Stream``."""
         return self._connection
 
-    # What the connection calls.
+    # Called by the connection.
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the peer."""
@@ -328,7 +328,7 @@ class HTTP1:
     def _wait_for_next(self) -> None:
         self._connection.deadlines.set(_KEEP_ALIVE, self._connection.hub.keep_alive_timeout, self.close)
 
-    # The Stream that the exchange writes to.
+    # Called by the exchange, as its Stream.
 
     def respond(
         self,

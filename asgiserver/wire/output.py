@@ -292,7 +292,7 @@ class WritingProtocol(TwistedProtocol, ABC):
 
 
 def _rest(parts: list[bytes], sent: int) -> list[bytes]:
-    """What is left of ``parts`` behind the first ``sent`` bytes."""
+    """The rest of ``parts`` after the first ``sent`` bytes."""
     rest: list[bytes] = []
     for part in parts:
         if sent < len(part):
