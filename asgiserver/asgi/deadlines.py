@@ -34,7 +34,6 @@ class Deadline(IntEnum):
     REQUEST = auto()
     ACCEPT = auto()
     PING = auto()
-    PONG = auto()
     LIFETIME = auto()
     APPLICATION = auto()
 

@@ -29,7 +29,7 @@ logger = logging.getLogger("asgiserver.wire")
 
 ABNORMAL_CLOSURE = 1006
 _WAITING, _OPEN, _COMPLETE, _GONE = State.WAITING, State.OPEN, State.COMPLETE, State.GONE
-_PING, _PONG = Deadline.PING, Deadline.PONG
+_PING = Deadline.PING
 
 #: What a message costs in the inbox besides its payload, so that empty messages are bounded too; bytes.
 MESSAGE_OVERHEAD = 64
@@ -151,9 +151,7 @@ class WebSocketExchange(Exchange):
         self._received += len(data)
         if self.state is _OPEN:
             # Any byte shows that the peer is alive.
-            deadlines = self._deadlines or self.deadlines
-            deadlines.clear(_PONG)
-            deadlines.set(_PING, self.settings.ping_interval, self._silent)
+            (self._deadlines or self.deadlines).set(_PING, self.settings.ping_interval, self._silent)
         assert self._engine is not None
         self._engine.receive(data)
 
@@ -278,7 +276,7 @@ class WebSocketExchange(Exchange):
         assert self._engine is not None
         self._close = (code, reason)
         self._engine.send_close(code, reason)
-        self.deadlines.clear(_PING, _PONG)
+        self.deadlines.clear(_PING)
         self.deadlines.set(Deadline.CLOSE, self.settings.websocket_close_timeout, self._close_expired)
         if self.full:
             # Nothing more is kept for the application, so the peer's close frame can be looked for.
@@ -338,23 +336,28 @@ class WebSocketExchange(Exchange):
         self._send_close(code, reason)
 
     def _silent(self) -> None:
-        """Ping a peer that has been silent for ``ping_interval``, and again after as long (RFC 6455 §5.5.2)."""
-        self.deadlines.set(_PING, self.settings.ping_interval, self._silent)
-        # A ping waits behind the messages that a slow peer does not take.
-        if not (self.deadlines.pending(_PONG) or self.stream.output.slow):
-            self.deadlines.set(_PONG, self.settings.ping_timeout, self._no_pong)
+        """Ping a peer that has been silent for ``ping_interval`` (RFC 6455 §5.5.2)."""
+        settings, output = self.settings, self.stream.output
+        if output.slow or settings.ping_timeout is None:
+            self.deadlines.set(_PING, settings.ping_interval, self._silent)
+        else:
+            self.deadlines.set(_PING, settings.ping_timeout, self._no_pong)
+        # A ping would wait behind the messages that a slow peer does not take.
+        if not output.slow:
             assert self._engine is not None
             self._engine.send_ping(os.urandom(8))
-            self._pending = self.stream.output.pending
+            self._pending = output.pending
 
     def _no_pong(self) -> None:
-        # The pong may wait behind messages that the application does not read, the ping behind those that the peer has
-        # not read yet but goes on to read.
+        # The pong may wait behind messages that the application does not read, the ping behind messages that the peer
+        # has not read yet but goes on to read.
         output = self.stream.output
-        if not (self.full or output.slow or 0 < output.pending < self._pending):
-            logger.info("Dropped %s, which answered no ping for %g seconds", self, self.settings.ping_timeout)
-            self._close = (ABNORMAL_CLOSURE, "ping timeout")
-            self._cut_off()
+        if self.full or output.slow or 0 < output.pending < self._pending:
+            self.deadlines.set(_PING, self.settings.ping_interval, self._silent)
+            return
+        logger.info("Dropped %s, which answered no ping for %g seconds", self, self.settings.ping_timeout)
+        self._close = (ABNORMAL_CLOSURE, "ping timeout")
+        self._cut_off()
 
     # The end.
 
@@ -364,7 +367,7 @@ class WebSocketExchange(Exchange):
         self._told = self._told or self.state is State.WAITING
         self._close = (code, reason)
         self.state = State.GONE
-        self.deadlines.clear(Deadline.ACCEPT, _PING, _PONG, Deadline.LIFETIME)
+        self.deadlines.clear(Deadline.ACCEPT, _PING, Deadline.LIFETIME)
         if not logged:
             age = self.clock.seconds() - self._began
             self._log("disconnected", code=code, time_taken=age, size=self._sent, request_size=self._received)

@@ -111,13 +111,14 @@ class HTTP1:
     def data_received(self, data: bytes) -> None:
         """Bytes of the peer."""
         state = self._state
+        if state is _SWITCHED:
+            assert self._exchange is not None
+            self._exchange.body_received(data)
+            return
         # When the peer sends without a 100 (Continue), _read takes the first piece, as it begins to judge the rate.
         calm = not (self._paused or self._expects_continue)
         if state is _BODY and calm and self._reader.take_piece(len(data)):
             self._take_body(data)
-        elif state is _SWITCHED:
-            assert self._exchange is not None
-            self._exchange.body_received(data)
         elif state is not _CLOSED:
             self._reader.feed(data)
             self._read()
