@@ -144,7 +144,7 @@ def makeService(options: Options) -> ASGIService:  # noqa: N802 - Twisted's name
     The server's log goes where Twisted's does, unless ``--log-config`` says otherwise; the access log goes to standard
     output or ``--access-log``, as with the ``asgiserver`` command.
 
-    :raises SystemExit: the reactor or the application is not what it should be; the reason was printed.
+    :raises SystemExit: the reactor or the application is wrong; the reason was printed.
     """
     interface = options.interface
     with interface.reporting():

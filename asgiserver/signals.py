@@ -104,7 +104,7 @@ class Signals:
         _held = None
 
     def serve(self, act: Callable[[Asked, int], object], clean: Callable[[], object]) -> None:
-        """Call ``act`` for each signal from now on, so that a loop takes up what is asked for.
+        """From now on pass what signals ask for to ``act``, so that a loop takes it up.
 
         :param act: called with what is asked for and the signal's number, within the signal's handler, that is between
             any two instructions of the main thread; sets :attr:`taken_up` some time later.

@@ -224,7 +224,7 @@ class Exchange(ABC):
 
     @abstractmethod
     def application_done(self, failed: bool) -> None:
-        """The application has returned, or ``failed``: end what it left open."""
+        """The application has returned, or ``failed``: end the response or WebSocket that it left open."""
 
     def server_stopping(self) -> None:
         """The server wants to stop, or now wants streams without end to end (``Hub.ending``); any number of times."""

@@ -186,7 +186,7 @@ class Stream(Protocol):
         """End an opaque (switched) stream after everything written has been sent."""
 
     def pause_reading(self) -> None:
-        """Deliver no more than what has been read already, until :meth:`resume_reading`."""
+        """Deliver only bytes that have been read already, until :meth:`resume_reading`."""
 
     def resume_reading(self) -> None:
         """Deliver again; also answers a pending ``Expect: 100-continue`` (RFC 9110 §10.1.1)."""

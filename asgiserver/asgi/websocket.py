@@ -176,7 +176,7 @@ class WebSocketExchange(Exchange):
         self.disconnected()
 
     def _close_expired(self) -> None:
-        # Not aborted: what was sent before the close frame may still be on its way to a slow peer.
+        # Not aborted: messages that were sent before the close frame may still be on their way to a slow peer.
         self.stream.close()
         self.disconnected()
 
@@ -198,7 +198,7 @@ class WebSocketExchange(Exchange):
 
     @property
     def slow(self) -> bool:
-        """The peer does not take what it is sent."""
+        """The peer takes less than it is sent."""
         return self.stream.output.slow
 
     def write(self, data: bytes) -> None:
@@ -348,7 +348,7 @@ class WebSocketExchange(Exchange):
             self._pending = self.stream.output.pending
 
     def _no_pong(self) -> None:
-        # The pong may wait behind messages that the application does not read, the ping behind bytes that the peer has
+        # The pong may wait behind messages that the application does not read, the ping behind those that the peer has
         # not read yet but goes on to read.
         output = self.stream.output
         if not (self.full or output.slow or 0 < output.pending < self._pending):
