@@ -1,11 +1,11 @@
 """An ASGI server on Twisted: HTTP/1.1 through h11, WebSocket through Autobahn, Daphne's interface.
 
-``Server`` and ``Settings`` are the whole of it for most programs; :mod:`asgiserver.errors` has what they raise.
+Most programs need only ``Server`` and ``Settings``; :mod:`asgiserver.errors` has the exceptions that they raise.
 
 The map of the house, from the ground up; each room's own theory opens its ``__init__``:
 
 ==========================  =========================================================================================
-``errors``, ``settings``    what can go wrong, and every setting with its unit, default and bound
+``errors``, ``settings``    the exceptions, and every setting with its unit, default and bounds
 ``asgi/``                   what the application sees: exchanges, messages, scopes; pure
 ``wire/``                   what the peer sees: connections, HTTP/1.1, frames of WebSockets
 ``loop/``, ``transport/``,  Twisted's reactor and time; sockets that are connected; sockets that listen
@@ -18,7 +18,7 @@ The map of the house, from the ground up; each room's own theory opens its ``__i
 ``service``
 ``wsgi/``                   WSGI applications, in threads
 ``testing/``, ``django/``   what tests and Django projects get
-``management/``, ``apps``,  where Django, pytest and Twisted look for them
+``management/``, ``apps``,  the places where Django, pytest and Twisted look for their part
 ``pytest_plugin``,
 ``twist_plugin``
 ``lazy_imports``            modules that Twisted imports and a server hardly ever uses

@@ -9,15 +9,15 @@ __all__ = ["script"]
 
 
 def script() -> NoReturn:
-    """Run :func:`asgiserver.cli.script`, imported without the garbage collector's help, and without what is not used.
+    """Run :func:`asgiserver.cli.script`, imported with the garbage collector off and without modules that are not used.
 
-    Next to nothing of this ever becomes garbage, so the collector would look through it in vain, at the start and in
-    every full collection afterwards. Objects that the application loads are collected as always.
+    Hardly any object of these imports ever becomes garbage, so the collector would search them in vain, at the start
+    and in every full collection afterwards. Objects that the application loads are collected as always.
     """
     collecting = gc.isenabled()
     gc.disable()
     try:
-        # Before anything that takes a while: PID 1 of a container loses the signals that it has no handler for.
+        # Before the slow imports: the kernel drops signals that PID 1 of a container has no handler for.
         from .signals import hold
 
         hold()

@@ -1,4 +1,4 @@
-"""asgiserver as a Django application: it brings ``runserver`` and the checks that it needs."""
+"""asgiserver as a Django application: it brings ``runserver`` and the checks that this command needs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["ASGIServerConfig"]
 
 
 class ASGIServerConfig(AppConfig):  # type: ignore[misc]
-    """What ``"asgiserver"`` in ``INSTALLED_APPS`` stands for."""
+    """The configuration that ``"asgiserver"`` in ``INSTALLED_APPS`` stands for."""
 
     name = "asgiserver"
     verbose_name = "ASGI server"
 
     def ready(self) -> None:
-        """Register the system checks; those of the order are found by ``check --tag staticfiles`` too."""
+        """Register the system checks; ``check --tag staticfiles`` also runs the one of the applications' order."""
         checks.register(check_order, checks.Tags.staticfiles)
         checks.register(check_settings)

@@ -1,8 +1,9 @@
 """The command line: flags derived from :class:`Settings`, Daphne's spellings, one clear line for a user's mistake.
 
-A flag wins over its ``ASGISERVER_<NAME>`` variable, and that over the default. The exit status is 0 after a stop
-signal, before the server runs too, 1 when the application could not be imported or an address not be listened on, 2 for
-wrong usage, 3 when the lifespan's start-up failed, 128 and the signal's number after a later stop signal.
+A flag wins over its ``ASGISERVER_<NAME>`` variable, and the variable over the default. The exit status is 0 after a
+stop signal, even one that comes before the server runs; 1 when the application could not be imported or an address not
+be listened on; 2 for wrong usage; 3 when the lifespan's start-up failed; 128 plus the signal's number after a later
+stop signal.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ EPILOG = (
     "ASGISERVER_HEADERS."
 )
 
-#: Daphne's long flags. A prefix that names one of these alone keeps doing so, whatever flags are added beside it.
+#: Daphne's long flags. A prefix of exactly one of these stays valid, whatever other flags begin with it.
 DAPHNE_FLAGS = (
     "--access-log", "--application-close-timeout", "--bind", "--endpoint", "--fd", "--help", "--http-timeout",
     "--log-fmt", "--no-server-name", "--ping-interval", "--ping-timeout", "--port", "--proxy-headers",
@@ -53,11 +54,10 @@ DAPHNE_FLAGS = (
 
 
 class CommandLineInterface:
-    """What ``asgiserver`` and ``python -m asgiserver`` run; made to be subclassed, with Daphne's names.
+    """The program behind ``asgiserver`` and ``python -m asgiserver``; made to be subclassed, with Daphne's names.
 
-    ``description`` and ``server_class`` may be replaced in a subclass, ``parser`` extended in its ``__init__``
-    (what is no setting is left alone), :meth:`load_asgi_app` overridden. ``settings`` and ``server`` are set by
-    :meth:`run`.
+    A subclass may replace ``description`` and ``server_class``, extend ``parser`` in its ``__init__`` (arguments that
+    are no settings are left alone), and override :meth:`load_asgi_app`. :meth:`run` sets ``settings`` and ``server``.
     """
 
     description = "Serves an ASGI application over HTTP and WebSocket."
@@ -76,7 +76,7 @@ class CommandLineInterface:
     def load_asgi_app(self, asgi_app_path: str) -> Application:
         """Give the application that ``asgi_app_path`` names; ``self.settings`` is complete when this is called.
 
-        :raises SettingsError: printed as one line; anything else is printed with its traceback.
+        :raises SettingsError: printed as one line; an exception that is not ours is printed with its traceback.
         """
         return loading.load_application(asgi_app_path, self.settings)
 
@@ -98,9 +98,10 @@ class CommandLineInterface:
             self.server.run()
 
     def parse(self, args: Sequence[str]) -> str:
-        """Set ``settings`` from arguments and environment, and return what names the application.
+        """Set ``settings`` from arguments and environment, and return the argument that names the application.
 
-        :raises SettingsError: settings do not go together; what is wrong by itself exits with status 2.
+        :raises SettingsError: a variable or a setting is wrong, or settings do not go together.
+        :raises SystemExit: with status 2 for arguments that argparse refuses, 0 for ``--help`` and ``--version``.
         """
         namespace = self.parser.parse_args(expanded(args))
         self.settings = _settings(namespace)
@@ -109,7 +110,7 @@ class CommandLineInterface:
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """Print an error of ours that is raised in the block as one line, and exit with its status."""
+        """Print an ``ASGIServerError`` that the block raises as one line, and exit with its status."""
         try:
             yield
         except ASGIServerError as error:
@@ -118,7 +119,7 @@ class CommandLineInterface:
             self.parser.exit(exit_status(error), f"{self.parser.prog}: error: {error}\n")
 
     def load(self, path: str) -> Application:
-        """The application as :meth:`load_asgi_app` gives it; exits with its traceback when it raised anything else."""
+        """The application that :meth:`load_asgi_app` gives; an exception that is not ours is printed, and ends this."""
         try:
             application = self.load_asgi_app(path)
             logs.enable()
@@ -134,7 +135,7 @@ class CommandLineInterface:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The console script: serve as ``argv``, by default the process's arguments, says.
+    """Serve as ``argv`` says, by default as the process's arguments say.
 
     :returns: 0 after a stop signal.
     :raises SystemExit: as :meth:`CommandLineInterface.run` does.
@@ -145,9 +146,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def script() -> NoReturn:
-    """The console script: :func:`main`, and a process that ends within ``exit_timeout`` once the server has ended."""
+    """The console script: do as :func:`main` does, then end the process within the limits of ``exit_timeout``."""
     signals = hold()
-    # The first that is registered is the last that is called.
+    # Python calls exit handlers in reverse order: registered first, this one is called last.
     atexit.register(signals.finalize)
     interface = CommandLineInterface()
     status: Any = 1
@@ -165,7 +166,10 @@ def script() -> NoReturn:
 
 
 def _hold_standard_descriptors() -> None:
-    """Open what was closed of 0, 1 and 2, so that no socket is taken for an output; libuv aborts when it closes one."""
+    """Open those of the descriptors 0, 1 and 2 that are closed.
+
+    Otherwise a socket could get one of these numbers: output would go to it, and libuv aborts when it closes one.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -176,7 +180,7 @@ def _hold_standard_descriptors() -> None:
 def expanded(args: Sequence[str]) -> list[str]:
     """``args`` with the abbreviations that Daphne understands written out.
 
-    argparse takes any unambiguous prefix, and ``--unix`` or ``--access`` are no longer unambiguous here.
+    argparse takes any unambiguous prefix, and our further flags make ``--unix`` or ``--access`` ambiguous.
     """
     plain = list(args)
     end = plain.index("--") if "--" in plain else len(plain)
@@ -192,7 +196,7 @@ def _expanded(arg: str) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong on one line, without the usage before it."""
+    """A parser that reports an error on one line, without the usage before it."""
 
     def error(self, message: str) -> NoReturn:
         line = " ".join(message.split())
@@ -205,9 +209,9 @@ def _parser(description: str) -> argparse.ArgumentParser:
         usage="%(prog)s [options] MODULE:ATTRIBUTE",
         description=description,
         epilog=EPILOG,
-        # Only what was given stands in the namespace, so that the environment can fill the rest.
+        # Only flags that were given stand in the namespace, so that the environment can fill the rest.
         argument_default=argparse.SUPPRESS,
-        # Adding arguments makes some, which look for the terminal's size unless they are told one.
+        # add_argument() makes formatters, each of which asks for the terminal's size unless it is given a width.
         formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80),
     )
     parser.add_argument(
@@ -242,7 +246,7 @@ def _add(group: Any, field: dataclasses.Field[Any], hint: Any, info: Info) -> No
 
 
 def _value_options(field: dataclasses.Field[Any], hint: Any, info: Info) -> dict[str, Any]:
-    """How argparse is to read the value, and how it is shown."""
+    """The options that tell argparse how to read and show the value."""
     if hint is bool:
         return {"dest": field.name, "action": argparse.BooleanOptionalAction}
     options: dict[str, Any] = {"dest": field.name, "metavar": info.metavar or METAVARS.get(info.unit, "N")}
@@ -271,7 +275,7 @@ def _help(field: dataclasses.Field[Any], info: Info) -> str:
 
 
 def _shown(default: Any, info: Info) -> str:
-    """A default as it would be written on the command line, or nothing where that would tell nothing."""
+    """A default as ``--help`` shows it; empty for None, False, and an empty text or list."""
     if default is None or isinstance(default, bool):
         return "on" if default else ""
     if isinstance(default, tuple):
@@ -295,7 +299,7 @@ def _settings(namespace: argparse.Namespace, environ: Mapping[str, str] | None =
 
 
 def exit_status(error: BaseException) -> int:
-    """What the process ends with when the server could not start."""
+    """The exit status of a process whose server could not start because of ``error``."""
     if isinstance(error, SettingsError):
         return 2
     return 3 if isinstance(error, LifespanError) else 1

@@ -8,13 +8,13 @@
     ├── ListenError (OSError)               an address could not be listened on; exit status 1
     ├── LifespanError                       start-up failed or timed out; exit status 3
     ├── StartupError (RuntimeError)         a server under test did not start; its log is in the message
-    ├── RequestError                        the peer broke HTTP or a limit
+    ├── RequestError                        the server answers in the application's place, 400 to 599
     └── ApplicationError                    raised inside the application's own ``await send()``
         ├── MessageError (ValueError)       a malformed message
         └── UnexpectedMessage (RuntimeError)  a good message in the wrong state
-    ClientDisconnected (OSError)            the peer is gone, said to an application that only sends
+    ClientDisconnected (OSError)            the peer is gone; raised in an application that only sends
 
-``ClientDisconnected`` stands apart: it reports no mistake of anybody's, and ASGI 2.4 asks for an ``OSError``.
+``ClientDisconnected`` stands apart: it reports nobody's mistake, and ASGI 2.4 asks for an ``OSError``.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class ASGIServerError(Exception):
 
 
 class SettingsError(ASGIServerError, ValueError):
-    """A setting has a wrong value. The message names it, what was expected, and fits on one line."""
+    """A setting has a wrong value. The message names the setting and what was expected, on one line."""
 
 
 class ReactorError(ASGIServerError, RuntimeError):
-    """The process already has a reactor or an event loop that asgiserver cannot use; says which, and the cure."""
+    """The process has a reactor or an event loop that asgiserver cannot use. The message names it and the cure."""
 
 
 class ListenError(ASGIServerError, OSError):
@@ -55,11 +55,11 @@ class LifespanError(ASGIServerError):
 
 
 class StartupError(ASGIServerError, RuntimeError):
-    """A server of :mod:`asgiserver.testing` did not start. The message says why, and ends with its log so far."""
+    """A server of :mod:`asgiserver.testing` did not start. The message says why, and ends with the server's log."""
 
 
 class RequestError(ASGIServerError):
-    """The peer sent something that is not answered by an application.
+    """The server answers a request in the application's place: the request is wrong, or the application cannot answer.
 
     :param status: the HTTP status code to answer with, 400 to 599.
     :param reason: one sentence that says what was wrong; sent to the peer as the body.

@@ -1,8 +1,8 @@
-"""What a process that the application forks, by :mod:`multiprocessing` or ``os.fork()``, lets go of.
+"""Lets a process that the application forks, by :mod:`multiprocessing` or ``os.fork()``, give up the server's things.
 
-The child of a fork has copies of the server's descriptors and of its signal handlers. With these it would hold the
-listening port after its parent has ended, keep the parent's clients from seeing the end of their connections, and take
-a stop signal for one to the server.
+The child of a fork has copies of the server's descriptors and signal handlers. With these it would hold the listening
+port after its parent has ended, keep the parent's clients from seeing the end of their connections, and take a stop
+signal for one to the server.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["Holder", "let_go_in_children"]
 
 
 class Holder(Protocol):
-    """Has what belongs to this process alone."""
+    """An object that holds something of this process alone, such as a socket or a signal handler."""
 
     def let_go(self) -> None:
-        """Close or give back what was forked; called in the child, and what the parent has must not change by it."""
+        """Close or give back the child's copies; called in the child, and must not change anything for the parent."""
 
 
 _holders: weakref.WeakSet[Holder] = weakref.WeakSet()
@@ -32,15 +32,15 @@ def let_go_in_children(holder: Holder) -> None:
     """Call ``holder.let_go()`` in every process that is forked from now on, for as long as ``holder`` lives."""
     global _registered
     if not _registered and hasattr(os, "register_at_fork"):
-        # For ever: Python has no way to take it back.
+        # Once and for ever: Python has no way to unregister.
         os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_let_go)
         _registered = True
     _holders.add(holder)
 
 
 def _block() -> None:
-    # A signal that finds the parent's handlers in the child, as one from terminate() right behind start(), is lost:
-    # Python forgets after a fork what its handlers were to be called for.
+    # The child must get no signal while it has the parent's handlers, such as one from terminate() right after start().
+    # The signal would be lost: after a fork Python forgets which handlers it was going to call.
     _mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 

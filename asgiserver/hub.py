@@ -30,14 +30,14 @@ logger = logging.getLogger("asgiserver")
 #: Names of the module's own, as an enum's members are slower to look up.
 _COMPLETE = State.COMPLETE
 
-#: How much of a refused request's target is worth a place in the log; bytes.
+#: How much of a refused request's target is logged; bytes.
 _SHOWN = 200
 
-#: How the names of frameworks' exceptions for a peer that has left begin: Starlette's, FastAPI's and Litestar's.
+#: The names of frameworks' exceptions for a peer that has left begin so: Starlette's, FastAPI's and Litestar's.
 _OWN_WORDS = ("ClientDisconnect", "WebSocketDisconnect")
 
-#: How many connections beyond the limit get their answer at a time. Each holds a descriptor until its peer has it: this
-#: is enough for a busy moment, and little beside the 1,024 descriptors that a process has as a rule.
+#: How many connections beyond the limit get their answer at a time. Each holds a descriptor until its peer has the
+#: answer: these are enough for a busy moment, and few of the 1,024 descriptors that a process may usually open.
 _MOST_TURNED_AWAY = 128
 
 
@@ -47,13 +47,13 @@ class Hub:
     :ivar application: the ASGI 3 application.
     :ivar action_logger: called as Daphne calls it, ``(protocol, action, details)``.
     :ivar on_failure: called with each exception of the application, once it has been logged.
-    :ivar connections: all that are open.
+    :ivar connections: all open connections.
     :ivar keep_alive_timeout: how long a connection may be idle, in seconds; less while the server stops.
     :ivar stopping: no connection is used again after its next response.
     :ivar ending: half of ``graceful_timeout`` is over, so responses that stream without end are asked to end.
     :ivar refusing: no request is begun any more.
-    :ivar forked: this is a process that the application has forked, whose requests are the parent's.
-    :ivar contained: what an application may raise without ending the loop, besides Exception.
+    :ivar forked: this process was forked by the application, so its requests are the parent's.
+    :ivar contained: exceptions, besides Exception, that an application may raise without ending the loop.
     """
 
     clock: Clock
@@ -81,9 +81,9 @@ class Hub:
         self._tasks: dict[Exchange, asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scopes = ScopeBuilder(settings.root_path, None, None)
-        #: The lifespan's; each application runs in a copy of it.
+        #: The lifespan's context; the application runs in a copy of it for each exchange.
         self._context = contextvars.copy_context()
-        #: A connection or, while the server stops, an application has ended.
+        #: Set when a connection or, while the server stops, an application has ended.
         self._changed = asyncio.Event()
 
     @property
@@ -99,7 +99,7 @@ class Hub:
         limit = self.settings.limit_connections
         if limit is None or len(self.connections) - len(self._turned_away) <= limit:
             return True
-        # It lives on until it has its answer, and keeps nobody else out meanwhile.
+        # The connection stays open until its peer has the answer, and does not count against the limit meanwhile.
         self._turned_away.add(connection)
         if len(self._turned_away) > _MOST_TURNED_AWAY:
             connection.abort()
@@ -112,9 +112,9 @@ class Hub:
         self._changed.set()
 
     def open_exchange(self, request: Request, stream: Stream, addresses: Addresses) -> Exchange:
-        """Begin an exchange; its application is begun by :meth:`create_application`, once the wire knows it.
+        """Begin an exchange; :meth:`create_application` starts its application, once the wire knows the exchange.
 
-        :raises RequestError: 503 when there are too many, 400 or 426 for a wrong WebSocket handshake.
+        :raises RequestError: 503 when the server stops or has too many, 400 or 426 for a wrong WebSocket handshake.
         """
         if self.refusing:
             raise RequestError(503, "The server is stopping.")
@@ -130,7 +130,7 @@ class Hub:
         return HTTPExchange(scope, stream, self, settings, self.clock)
 
     def _open_websocket(self, request: Request, stream: Stream, addresses: Addresses) -> Exchange:
-        # Imported with the first WebSocket: a server without any need not load the frame engine.
+        # Imported with the first WebSocket: a server that has none need not load the frame engine.
         from .wire.websocket.frames import WebSocketProtocol, negotiate_deflate
 
         settings = self.settings
@@ -152,7 +152,7 @@ class Hub:
         return WebSocketExchange(scope, stream, self, settings, self.clock, answer, frames)
 
     def request_refused(self, request: Request | None, addresses: Addresses, error: RequestError) -> None:
-        """Note the peer's mistake, which was answered already, and log it as any answered request."""
+        """Log a request that the wire has refused and answered: the mistake, and a line in the access log."""
         what = f"{request.method} {request.target[:_SHOWN]!r}" if request is not None else "a request"
         logger.info("Refused %s of %s with %d: %s", what, addresses.peer, error.status, error.reason)
         if request is None or not self.logs_actions:
@@ -175,7 +175,7 @@ class Hub:
         """
         loop = self._loop or asyncio.get_running_loop()
         # Not create_task: under an eager task factory the application would answer before the request is read.
-        # Named by the path as it was sent, in which a line break that would forge a line of the log is still encoded.
+        # Named by the raw path: a line break in the decoded path could forge a line of the log.
         name, context = exchange.scope["raw_path"].decode("ascii"), self._context.copy()
         task = asyncio.Task(self._run_application(exchange), loop=loop, name=name, context=context)
         self._tasks[exchange] = task
@@ -191,13 +191,13 @@ class Hub:
     def _task_done(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
         self.application_done(exchange, asyncio.CancelledError() if task.cancelled() else task.exception())
 
-    #: Daphne's name for the one way of an application's messages out, and the place where a subclass may look at each.
+    #: Daphne's name for the function that takes every message of an application; a subclass may override it.
     handle_reply = staticmethod(Exchange.handle_reply)
 
     def application_done(self, exchange: Exchange, error: BaseException | None) -> None:
-        """An application has ended: end what it left open, then log its failure. The only place that does.
+        """An application has ended: end the response that it left open, then log its failure, here and nowhere else.
 
-        :param error: what it raised; CancelledError when it was cancelled.
+        :param error: the exception that it raised; CancelledError when it was cancelled.
         """
         del self._tasks[exchange]
         if self.forked:
@@ -209,7 +209,7 @@ class Hub:
             exchange.release()
             return
         finished, answered, cut_off = exchange.finished, exchange.answered, exchange.cut_off
-        # The clean-up comes first: the exchange has ended, whatever becomes of looking at the error.
+        # The clean-up comes first: it must be done even if a look at the error fails.
         exchange.application_done(failed=error is not None)
         exchange.release()
         if isinstance(error, asyncio.CancelledError):
@@ -217,7 +217,7 @@ class Hub:
                 self.application_failed("The application for %s was cancelled without a complete response", exchange)
         elif error is not None:
             if cut_off or finished and is_disconnect(error):
-                # Whichever exception the framework makes of that, it is nobody's failure.
+                # A client that leaves is no failure of the application, whichever exception its framework raises.
                 logger.info("The client of %s left, which ended its application: %s", exchange, type(error).__name__)
             else:
                 self.application_failed("Exception in the application for %s", exchange, error)
@@ -232,7 +232,7 @@ class Hub:
             self.report(ApplicationError(message % exchange) if error is None else error)
 
     def report(self, error: BaseException) -> None:
-        """Tell ``on_failure`` of an exception of the application; it can do no harm to the exchange."""
+        """Tell ``on_failure`` of an exception of the application; an error in ``on_failure`` itself is only logged."""
         if self.on_failure is None:
             return
         try:
@@ -266,7 +266,7 @@ class Hub:
         return type(log) is not AccessLog or log.enabled
 
     def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
-        """Tell ``action_logger`` what has happened, as Daphne does; it can do no harm to the exchange."""
+        """Tell ``action_logger`` what has happened, as Daphne does; an error in the logger itself is only logged."""
         try:
             self.action_logger(protocol, action, details)
         except Exception:
@@ -274,14 +274,14 @@ class Hub:
 
 
 def _contained(error: BaseException) -> RuntimeError:
-    """The error to raise in the place of ``error``, which out of a task would end the loop and all other requests."""
+    """The error to raise in place of ``error``, which would leave the task and end the loop with all other requests."""
     return RuntimeError(f"the application raised {type(error).__name__}")
 
 
 def is_disconnect(error: BaseException) -> bool:
-    """True when ``error``, of an application whose peer has left, says no more than that: no failure of its own.
+    """True when ``error``, of an application whose peer has left, reports only that, and no failure of its own.
 
-    Chains and groups may lead back to where they came from, and may be of any length.
+    Chains and groups of exceptions may be circular, and may be of any length.
     """
     found = False
     seen: set[int] = set()
@@ -296,8 +296,9 @@ def is_disconnect(error: BaseException) -> bool:
         elif isinstance(error, BaseExceptionGroup):
             pending += error.exceptions
         else:
-            # An exception raised while ClientDisconnected was handled is a failure, unless it is the framework's own
-            # name for that, as Starlette's ClientDisconnect is. A framework also raises it at the event of receive().
+            # An exception that came up while ClientDisconnected was handled (its __context__) is a failure, unless it
+            # is an OSError or the framework's own exception for that, such as Starlette's ClientDisconnect. A framework
+            # also raises its own without an origin, when receive() gives it the disconnect.
             own_word = type(error).__name__.startswith(_OWN_WORDS)
             origin = error.__cause__ or (error.__context__ if own_word or isinstance(error, OSError) else None)
             if origin is not None:

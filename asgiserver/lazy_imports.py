@@ -1,11 +1,11 @@
-"""What Twisted imports at once and a server hardly ever uses, imported when it is used.
+"""Postpones the import of modules that Twisted imports at once and a server hardly ever uses.
 
-Wherever pyOpenSSL is installed, and be it for another program, ``twisted.internet.tcp`` imports it with cryptography.
+Wherever pyOpenSSL is installed, even for another program, ``twisted.internet.tcp`` imports it, and cryptography too.
 Both make the start longer and the process larger, and neither plain HTTP nor our own TLS needs them.
 
-While :func:`postponed` is open, an import of such a module gets a placeholder. Afterwards nothing of that is left but
-the variables in which those who imported it then keep it: all other imports find the module itself, or the error that
-its import raises, as ever. A placeholder that is looked into, at any time, imports its module and answers for it.
+In the block of :func:`postponed`, an import of such a module gets a placeholder. Afterwards only modules that were
+imported in the block still hold placeholders: every other import gets the module itself, or the error that its import
+raises, as always. When a name of a placeholder is looked up, at any time, the placeholder imports its module for it.
 
 This is for a process of our own, before Twisted is imported: the command line.
 """
@@ -24,7 +24,7 @@ __all__ = ["postponed", "unused_by_servers"]
 
 
 def unused_by_servers() -> dict[str, tuple[str, ...]]:
-    """The modules to postpone, each with those of its names that Twisted takes out of it, and only ever calls."""
+    """The modules to postpone, each with the names that Twisted imports from it and only ever calls."""
     names = "http.cookiejar", "twisted.internet.udp", "twisted.internet.unix"
     modules: dict[str, tuple[str, ...]] = dict.fromkeys(names, ())
     # Without pyOpenSSL Twisted has to see that these cannot be imported, and does without them.
@@ -35,7 +35,7 @@ def unused_by_servers() -> dict[str, tuple[str, ...]]:
 
 @contextmanager
 def postponed(modules: Mapping[str, tuple[str, ...]]) -> Iterator[None]:
-    """Postpone the import of ``modules`` by whatever is imported in the block; those that are imported already stay.
+    """Postpone every import of ``modules`` in the block; modules that are imported already stay as they are.
 
     :param modules: as :func:`unused_by_servers` gives them. None of them may be a package.
     """
@@ -63,13 +63,13 @@ class _Placeholder(ModuleType):
         return getattr(import_module(self.__name__), name)
 
     def close(self) -> None:
-        """From now on imports get the module itself."""
+        """Let imports get the module itself from now on."""
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
 
 
 def _caller(module: str, function: str) -> Callable[..., Any]:
-    """Calls what ``module`` has under the name ``function``, and imports it for that."""
+    """A function that calls ``function`` of ``module``, and imports the module only then."""
 
     def call(*args: Any, **keywords: Any) -> Any:
         return getattr(import_module(module), function)(*args, **keywords)

@@ -1,8 +1,8 @@
 """From ``module:attribute`` on the command line to an ASGI 3 application.
 
 A user's slip (a wrong name, a file's path, a class for an instance) is a :class:`SettingsError` on one line that says
-what to write instead. What the application's own code raises while it is imported passes through untouched, because
-there only its own traceback helps.
+what to write instead. An exception that the application's own code raises during the import passes through untouched,
+because only its own traceback helps.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from .settings import Settings
 
 __all__ = ["as_asgi3", "load_application"]
 
-# As asgiref chooses, without the import of asgiref: each way of marking a function belongs to one of the two.
+# The same choice as asgiref's, without importing asgiref: the test must know the mark that asgiref puts on functions.
 if hasattr(inspect, "markcoroutinefunction"):
     _iscoroutinefunction: Callable[[Any], bool] = inspect.iscoroutinefunction
 else:
     _iscoroutinefunction = asyncio.iscoroutinefunction
 
-#: What is tried, in this order, when only a module is named.
+#: The attributes that are tried, in this order, when only a module is named.
 USUAL_NAMES = ("application", "app")
 
 
@@ -37,10 +37,10 @@ def load_application(path: str, settings: Settings) -> Application:
     """Import what ``path`` names and give it as an ASGI 3 application.
 
     :param path: ``package.module:attribute.path``; a module alone means its ``application``, else its ``app``.
-    :param settings: ``app_dir`` is put first on ``sys.path`` and stays there; ``factory`` calls what was imported;
-        ``interface`` says what it is.
+    :param settings: ``app_dir`` is put first on ``sys.path`` and stays there; with ``factory`` the imported object is
+        called to get the application; ``interface`` says of which kind that is.
     :raises SettingsError: when the module or the attribute is missing, or the object cannot be an application.
-    :raises Exception: whatever the module, or the factory, raises itself.
+    :raises Exception: any exception that the module, or the factory, raises itself.
     """
     name, attribute = _split(path)
     _put_first_on_path(settings.app_dir)
@@ -54,17 +54,17 @@ def load_application(path: str, settings: Settings) -> Application:
 def as_asgi3(application: Any, interface: str = "auto") -> Application:
     """Wrap ``application``, if need be, so that it can be called with ``scope, receive, send``.
 
-    What this function has returned once it returns unchanged, whatever ``interface`` says, so that the command line
-    and ``Server`` can both call it.
+    An application that this function has wrapped before comes back unchanged, whatever ``interface`` says, so that the
+    command line and ``Server`` can both call it.
 
     :param interface: ``"auto"`` tells ASGI 2 from ASGI 3 by the signature; ``"asgi3"``, ``"asgi2"`` and ``"wsgi"``
         believe the caller.
-    :raises SettingsError: for what is no application, and in ``auto`` for a WSGI application.
+    :raises SettingsError: for an object that is no application, and in ``auto`` for a WSGI application.
     """
     if not callable(application):
         raise SettingsError(f"{_described(application)} cannot be called, so it is not an application")
     single: Application = application
-    # The two hints are asgiref's own: asgiref.compatibility.is_double_callable looks at them first.
+    # This and _asgi_double_callable are asgiref's hints: asgiref.compatibility.is_double_callable looks at them first.
     if getattr(application, "_asgi_single_callable", False):
         return single
     if interface == "auto":
@@ -107,8 +107,8 @@ def _put_first_on_path(folder: str) -> None:
         raise SettingsError(f"app_dir: there is no folder {folder!r}")
     if sys.path[:1] != [absolute]:
         sys.path.insert(0, absolute)
-    # A module written after the interpreter listed the folder would not be seen otherwise. This folder alone: newer
-    # Pythons import importlib.metadata, with email and zipfile, in importlib.invalidate_caches().
+    # Otherwise a module that was written after the interpreter listed the folder would not be found. For this folder
+    # alone: importlib.invalidate_caches() of newer Pythons imports importlib.metadata, with email and zipfile.
     sys.path_importer_cache.pop(absolute, None)
 
 
@@ -116,7 +116,7 @@ def _import(name: str, app_dir: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        # Only what was asked for, or a package on the way to it: any other is missing inside the application.
+        # The missing module is the named one, or a package on the way to it; any other is the application's own error.
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
         missing = f"no module named {error.name!r}" + ("" if error.name == name else f", needed for {name!r}")
@@ -149,7 +149,7 @@ def _attribute(module: ModuleType, path: str) -> Any:
 
 
 def _offered(holder: object, wanted: str) -> str:
-    """What ``holder`` has that could have been meant, as the end of a message."""
+    """The end of a message: names in ``holder`` that the user may have meant."""
     members = getattr(holder, "__dict__", {})
     own = [name for name, value in members.items() if not name.startswith("_") and _is_own(holder, value)]
     import difflib
@@ -202,11 +202,11 @@ def _interface_of_class(application: type) -> str:
 
 
 def _interface_of_signature(application: Callable[..., Any]) -> str:
-    """For what is not ``async def`` itself: a function that returns an awaitable, or an old style application."""
+    """For a callable that is not ``async def``: a function that returns an awaitable, or an old style application."""
     try:
         parameters = inspect.signature(application).parameters.values()
     except (TypeError, ValueError):
-        return "asgi3"  # Written in C: there is nothing to tell by, and ASGI 3 is what is written today.
+        return "asgi3"  # Written in C, without a signature to tell by; new applications are written for ASGI 3.
     positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     required = sum(each.default is each.empty for each in positional)
     variadic = any(each.kind is each.VAR_POSITIONAL for each in parameters)

@@ -1,6 +1,7 @@
 """``Server.run``: a reactor that belongs to the server, its signals, and its end.
 
-What a signal does depends on the moment in which it comes; what comes within one second of another is that one again.
+The effect of a signal depends on the moment at which it comes. A stop signal within one second of another counts as
+the same one, unless it asks for more.
 
 ==================  ==========  ==========  ==========  ==========  ==========  ==========  ============
 signal              import      start-up    serving     draining    shutdown    exit        loop blocked
@@ -12,16 +13,16 @@ HUP, USR1, USR2     log line    log line    log line    log line    log line    
 ==================  ==========  ==========  ==========  ==========  ==========  ==========  ============
 
 *Import* is everything before :func:`run`, *start-up* and *shutdown* are the lifespan's, at *exit* the server has ended
-and Python waits for threads and calls exit handlers. The *loop is blocked* whenever the application does not give it
-back, whatever the moment; what waits for that is done *when* it is *free*. All this ends with status 0.
+and Python waits for threads and calls exit handlers. The *loop* is *blocked* while the application does not give it
+back, at any of these moments; the signal then has its effect *when* the loop is *free*. All this ends with status 0.
 
-*At once* means without drain and shutdown, with 128 and the signal's number as the status. A loop that is blocked gets
-no second to take that up when it has not taken up the first signal; the process ends without exit handlers then. Only C
-code that does not come back to the interpreter can withstand: Python calls no handler meanwhile. QUIT during a drain is
-a later stop only if the drain is not waited for any more. No unix socket's file stays behind in any of these cases.
+*At once* means without drain and shutdown, and the status is 128 plus the signal's number. A blocked loop has one
+second to take up a later stop, and none when it has not taken up the first one; then the process ends without exit
+handlers. Only C code that does not come back to the interpreter can delay this: Python calls no handler meanwhile. QUIT
+during a drain is a later stop only after another QUIT. No unix socket's file stays behind in any of these cases.
 
 A process that the application forks has the handlers that were there before the server's. It ends when it comes back to
-the loop, or raises SystemExit to it, from a pool's thread too: everything that the loop knows belongs to the parent.
+the loop, or raises SystemExit to it, also from a pool's thread: everything that the loop knows belongs to the parent.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def run(server: Server) -> None:
 
     :raises ReactorError: called from a running loop, or the reactor is running elsewhere.
     :raises SettingsError: ``ASGI_THREADS`` is not a number.
-    :raises SystemExit: a later signal came before the server had ended; the status is 128 and the signal's number.
+    :raises SystemExit: a later stop signal came before the server had ended; the status is 128 plus its number.
     """
     try:
         asyncio.get_running_loop()
@@ -73,12 +74,12 @@ def run(server: Server) -> None:
     holding: AbstractContextManager[Signals | None] = held() if takes_signals else nullcontext()
     with holding as signals:
         main = _Main(server, reactor, signals)
-        # callLater, not callWhenRunning: those callbacks run before the loop does.
+        # callLater, not callWhenRunning, whose callbacks run before the loop does.
         reactor.callLater(0, main.start)
         try:
             if signals is not None:
                 signals.serve(main.signalled, main.remove_files)
-                # No handler raises KeyboardInterrupt now: one that comes is the application's, like its SystemExit.
+                # No handler raises KeyboardInterrupt now, so only the application can raise it, like SystemExit.
                 server.contained = (SystemExit, KeyboardInterrupt)
             _run_reactor(reactor, signals, main)
         finally:
@@ -91,20 +92,20 @@ def run(server: Server) -> None:
 
 
 def _contained(takes_signals: bool) -> tuple[type[BaseException], ...]:
-    """The exceptions that come out of the loop only if the application has raised them, and no signal handler."""
+    """The exceptions that come out of the loop only if the application has raised them, not a signal handler."""
     if takes_signals:
         return SystemExit, KeyboardInterrupt
     return () if threading.current_thread() is threading.main_thread() else (SystemExit,)
 
 
 def _run_reactor(reactor: Any, signals: Signals | None, main: _Main) -> None:
-    """Run ``reactor`` to its end, whatever tasks of the application's own raise, such as those of a Django view.
+    """Run ``reactor`` to its end, even if a task of the application's own, such as one of a Django view, raises.
 
-    asyncio lets a task's SystemExit end the loop, besides giving it to who awaits the task. One view that calls
-    ``sys.exit()`` would cut off everybody else's requests.
+    asyncio lets a task's SystemExit end the loop, besides raising it where the task is awaited. One view that calls
+    ``sys.exit()`` would cut off all other requests.
     """
     if signals is not None:
-        # Twisted sets handlers too, of which SIGCHLD's is wanted; the others are the server's without a gap.
+        # Twisted sets handlers too. Its own for SIGCHLD is wanted; for the others it sets the server's, without a gap.
         reactor.sigInt = reactor.sigTerm = signals.handle
     contained = _contained(signals is not None)
     run_loop: Callable[[], object] = partial(reactor.run, installSignalHandlers=signals is not None)
@@ -116,7 +117,7 @@ def _run_reactor(reactor: Any, signals: Signals | None, main: _Main) -> None:
             if main.forked or not reactor.running:
                 raise
             logger.error("The application raised %r, which does not end the server", error)
-            # The reactor itself still runs; what the loop has not done yet of this turn is done in the next.
+            # The reactor itself still runs; callbacks that are left of this turn of the loop are called in the next.
             run_loop = loop_of(reactor).run_forever
         finally:
             if main.forked:
@@ -124,9 +125,9 @@ def _run_reactor(reactor: Any, signals: Signals | None, main: _Main) -> None:
 
 
 def _end_child(error: BaseException | None) -> NoReturn:
-    """End a process that the application has forked on the loop, with what came out of the loop there.
+    """End a process that the application has forked on the loop; ``error`` is what came out of the loop there.
 
-    Its exit handlers are not called: they are the parent's, as they are for a child of multiprocessing.
+    Exit handlers are not called: they are the parent's, as in a child of multiprocessing.
     """
     status = 0
     try:
@@ -145,18 +146,18 @@ def _end_child(error: BaseException | None) -> NoReturn:
 
 
 def _come_back(process: object, _: object, *arguments: object, **__: object) -> None:
-    """Stands for ``call_soon_threadsafe`` of the parent's loop in a child that was forked in another thread.
+    """Replaces ``call_soon_threadsafe`` of the parent's loop in a child that was forked in another thread.
 
-    A child of multiprocessing, which has become another ``process`` of it since the fork, ends by itself.
+    A child of multiprocessing ends by itself; it is known by its process object, which is not ``process`` any more.
     """
     if _process() is process:
-        # asyncio passes on the thread's future, and anyio what the thread has raised.
+        # asyncio passes the thread's future, and anyio the exception that the thread has raised.
         errors = (each.exception() if isinstance(each, Future) else each for each in arguments)
         _end_child(next((each for each in errors if isinstance(each, BaseException)), None))
 
 
 def _process() -> object:
-    """What multiprocessing takes this process for; None as long as nobody has imported it."""
+    """The object by which multiprocessing knows this process; None as long as nobody has imported multiprocessing."""
     module = sys.modules.get("multiprocessing.process")
     return None if module is None else module.current_process()
 
@@ -182,31 +183,31 @@ class _Main:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def let_go(self) -> None:
-        """In a forked child: end when it comes back to the loop."""
+        """In a forked child: have the process end when it comes back to the loop."""
         self.forked = True
         loop = loop_of(self._reactor)
         if not loop.is_closed():
-            # It would complain of tasks that are the parent's.
+            # The loop would log complaints about the parent's tasks.
             loop.set_exception_handler(lambda *_: None)
             loop.stop()
             if threading.get_ident() != self._thread:
-                # A pool's thread hands its result to the loop, and then would wait for more work for ever.
+                # A pool's thread would hand its result to the loop, and then wait for more work for ever.
                 cast(Any, loop).call_soon_threadsafe = partial(_come_back, _process())
 
     async def _run(self) -> None:
         try:
             await self._server.serve()
         except asyncio.CancelledError:
-            pass  # by the second signal, which has set the error
+            pass  # cancelled by a later stop signal, which has set the error
         except BaseException as error:  # noqa: BLE001 - raised again by run(), outside the reactor
             self.error = error
         finally:
-            # A KeyboardInterrupt leaves a reactor that says it runs; to stop it would stop the loop's tear-down.
+            # After a KeyboardInterrupt the reactor still says that it runs; to stop it would stop the loop's tear-down.
             if self._reactor.running and not self.reactor_left:
                 self._reactor.stop()
 
     def signalled(self, asked: Asked, number: int) -> None:
-        """Have the loop do it: a handler runs between any two instructions of the main thread."""
+        """Hand the request over to the loop: a handler runs between any two instructions of the main thread."""
         loop_of(self._reactor).call_soon_threadsafe(self._take_up, asked, number)
 
     def remove_files(self) -> None:
@@ -240,7 +241,7 @@ def _set_up(loop: asyncio.AbstractEventLoop, verbosity: int) -> ThreadPoolExecut
 
 
 def tear_down(loop: asyncio.AbstractEventLoop, executor: ThreadPoolExecutor) -> None:
-    """Leave no task or generator behind; a reactor does not run twice, so its loop is done with.
+    """Leave no task or generator behind, and close the loop: its reactor does not run twice.
 
     A thread that still works for the application cannot be ended; it is not waited for here.
     """
@@ -267,20 +268,20 @@ def _as_current(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 
 def limit_exit(status: object, seconds: float | None, *, threads: float | None = None) -> None:
-    """See to it that a program that has nothing left to do ends, with ``status`` as ``sys.exit`` takes it.
+    """Make sure that a program that has nothing left to do ends, with ``status`` as ``sys.exit`` takes it.
 
     Python waits at its end for every thread of an executor, and then calls the exit handlers. A thread that is stuck in
-    a query would keep the process after a stop signal until somebody kills it, and keep the exit handlers from being
-    called: they are called without it then.
+    a query would keep the process alive until somebody kills it, and would keep the exit handlers from being called:
+    after the limit they are called without waiting for the thread.
 
-    :param seconds: for the exit handlers, from their first on; None for no limit.
-    :param threads: seconds for the threads, from now on; by default as many.
+    :param seconds: for the exit handlers, from the start of the first one on; None for no limit.
+    :param threads: seconds for the threads, from now on; by default as many as ``seconds``.
     """
     if seconds is None:
         return
     number = status if isinstance(status, int) else int(status is not None)
     begun = threading.Event()
-    # The last that is registered is the first that is called.
+    # Python calls exit handlers in reverse order: registered last, this one is called first.
     atexit.register(begun.set)
     arguments = (number, seconds, seconds if threads is None else threads, begun)
     threading.Thread(target=_limit_exit, args=arguments, daemon=True).start()
@@ -304,7 +305,7 @@ def _call_exit_handlers(status: int) -> None:
 
 
 def _stay() -> None:
-    """Keep the main thread, should the threads end after all, from calling the handlers a second time."""
+    """Block the main thread, which would call the handlers a second time if the threads end after all."""
     if threading.current_thread() is threading.main_thread():
         threading.Event().wait()
 

@@ -29,10 +29,10 @@ __all__ = ["Server"]
 
 logger = logging.getLogger("asgiserver")
 
-#: How long cancelled applications, and peers that owe a close frame, are waited for at the very end; seconds.
+#: How long the server waits, at the very end, for cancelled applications and for peers that owe a close frame; seconds.
 _LAST_WAIT = 0.5
 
-#: How long before that they have to end by themselves once their clients are gone; seconds.
+#: How long applications, once told that their client is gone, have to end before they are cancelled; seconds.
 _TOLD_WAIT = 0.1
 
 
@@ -47,8 +47,8 @@ class Server(Hub):
     :param signal_handlers: let :meth:`run` take SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1 and SIGUSR2.
     :param reactor: a Twisted reactor on the loop that serves, by default the process's; :meth:`run` takes no other.
     :param on_failure: called on the loop with each exception of the application, for tests and error trackers: with an
-        :class:`~asgiserver.errors.ApplicationError` for an answer that is missing, and at the end with what the
-        lifespan raised. An exception of its own is logged.
+        :class:`~asgiserver.errors.ApplicationError` for a missing answer, and at the end with the lifespan's
+        exception. An exception that ``on_failure`` itself raises is logged.
     :param keywords: single settings, Daphne's names among them; they win over ``settings``.
     :raises SettingsError: a setting is wrong or unknown.
 
@@ -151,8 +151,8 @@ class Server(Hub):
     def stop(self, *, wait: bool = True) -> None:
         """Ask a running server to end gracefully; from any thread, any number of times. Returns at once.
 
-        :param wait: False to cancel the requests that run instead of waiting for their end; also while they are waited
-            for. The lifespan's shutdown runs all the same.
+        :param wait: False to cancel running requests instead of waiting for their end, even if that wait has begun. The
+            lifespan's shutdown runs all the same.
         """
         self._waits = self._waits and wait
         self.stop_requested = True
@@ -170,7 +170,7 @@ class Server(Hub):
         self._abandoned = True
 
     def let_go(self) -> None:
-        """In a forked child: leave the clients, and what is to be done for them, to the parent."""
+        """In a forked child: leave the clients and their requests to the parent."""
         self.forked = True
         self.contained = ()
         for connection in list(self.connections):
@@ -208,7 +208,7 @@ class Server(Hub):
             self.ready_callable()
 
     def _warn_of_untrusted_proxy(self) -> None:
-        """Daphne trusts whoever connects to its unix socket; here that has to be said."""
+        """Daphne trusts every peer of its unix socket; here ``forwarded_allow_ips`` has to name them."""
         trusted = {"unix", "*"}.intersection(self.settings.forwarded_allow_ips)
         if self.settings.proxy_headers and not trusted and any(each.address is None for each in self.listeners):
             logger.warning(
@@ -216,12 +216,12 @@ class Server(Hub):
             )
 
     async def _close(self) -> None:
-        """Stop listening, drain, and run the lifespan's shutdown; what is cancelled here is dropped at once."""
+        """Stop listening, drain, and run the lifespan's shutdown; when this is cancelled, drop connections at once."""
         if self.forked:
             return
         try:
             await self._close_listeners()
-            # A second signal soon after the first one has cancelled what came before the drain.
+            # A later stop signal may have come before the drain began.
             if not self._abandoned:
                 await self._end_requests()
         finally:
@@ -239,7 +239,7 @@ class Server(Hub):
             await listener.close()
 
     async def _end_requests(self) -> None:
-        """Drain, unless or until nobody waits for that."""
+        """Drain; cancel the requests at once when :meth:`stop` is told not to wait, before or meanwhile."""
         try:
             async with asyncio.timeout(None if self._waits else 0) as self._patience:
                 await self._drain()
@@ -251,9 +251,9 @@ class Server(Hub):
             self._patience = None
 
     async def _drain(self) -> None:
-        """Let what runs finish within ``graceful_timeout``, then end it.
+        """Let running requests finish within ``graceful_timeout``, then end them.
 
-        Connections between two requests go on for ``graceful_idle``, and close behind their next response: a peer that
+        Connections between two requests go on for ``graceful_idle``, and close after their next response: a peer that
         was not told that its connection closes may have sent a request already, and would lose it.
         """
         timeout, now = self.settings.graceful_timeout, asyncio.get_running_loop().time
@@ -265,7 +265,7 @@ class Server(Hub):
             connection.server_stopping()
         in_time = await self._wait_for_applications(deadline)
         if in_time:
-            # Peers may still owe a close frame, or a request, or the rest of one, which is answered like any other.
+            # Peers may still owe a close frame, a request, or the rest of one; a request is answered like any other.
             await self._wait_until(lambda: not self.connections, now() + idle + _LAST_WAIT)
             in_time = await self._wait_for_applications(deadline)
         self.refusing = True
@@ -273,12 +273,12 @@ class Server(Hub):
             await self._cancel_applications()
         for connection in list(self.connections):
             connection.finish()
-        # Then what was written only has to be sent.
+        # Now bytes that were written have only to be sent.
         until = None if deadline is None else max(deadline, now() + _LAST_WAIT)
         await self._wait_until(lambda: not self.connections, until)
 
     async def _wait_for_applications(self, deadline: float | None) -> bool:
-        """True once all have ended, False at the ``deadline``; half of the time before it event streams are told."""
+        """True once all have ended, False at the ``deadline``; halfway to it, those that still run are told to end."""
         timeout = self.settings.graceful_timeout
         if deadline is not None and timeout is not None and not self.ending:
             if await self._wait_until(lambda: not self._tasks, deadline - timeout / 2):
@@ -294,12 +294,12 @@ class Server(Hub):
         now = asyncio.get_running_loop().time
         for exchange in list(self._tasks):
             exchange.request_failed(RequestError(503, "The server is stopping."))
-        # A framework that listens ends its view in order then. Cancelled itself, Django leaves the task behind in which
-        # it listens, and asyncio logs that task's exception as one that nobody has looked at.
+        # A framework that listens then ends its view in order. Django, when it is cancelled itself, leaves the task
+        # behind in which it listens, and asyncio logs that task's exception as never retrieved.
         await self._wait_until(lambda: not self._tasks, now() + _TOLD_WAIT)
         for task in list(self._tasks.values()):
             task.cancel()
-        # A graceful_timeout that is shorter than this wait asks for an end that is near.
+        # A graceful_timeout that is shorter than this wait asks for a shorter wait here too.
         await self._wait_until(lambda: not self._tasks, now() + min(_LAST_WAIT, max(timeout, _TOLD_WAIT)))
         for exchange in self._tasks:
             logger.error("The application for %s did not end when it was cancelled", exchange)
@@ -319,11 +319,11 @@ class Server(Hub):
 def _forwarding(settings: Settings) -> Forwarding | None:
     lists = settings.forwarded_allow_ips, settings.proxy_allow_ips
     if not settings.proxy_headers and lists == (TRUSTED_PEERS, PROXY_PEERS):
-        # Not imported for nothing: its patterns take long to compile.
+        # Not imported without need: its regular expressions take long to compile.
         return None
     from .asgi.forwarded import Forwarding, TrustedPeers
 
-    # Made in any case: a wrong entry of a trust list is to be found before it is needed.
+    # Made in any case, so that a wrong entry of a trust list is reported at once.
     forwarding = Forwarding(settings)
     TrustedPeers(settings.proxy_allow_ips, "proxy_allow_ips")
     return forwarding if settings.proxy_headers else None

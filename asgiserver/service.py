@@ -1,4 +1,4 @@
-"""Serving inside Twisted's own programs: a service for a ``.tac`` file, and what ``twist asgi`` makes of its options.
+"""Serving inside Twisted's own programs: a service for a ``.tac`` file, and the options and service of ``twist asgi``.
 
 The reactor and its signals belong to the host, which must have chosen asyncio's reactor::
 
@@ -39,13 +39,13 @@ class ASGIService(service.Service):
         application = service.Application("web")
         ASGIService(app, endpoints=["tcp:8000"]).setServiceParent(application)
 
-    The ports are opened when the application has started, so after ``twistd`` has given up its privileges: for a port
-    below 1024 let systemd open it.
+    The ports are opened when the application has started, after ``twistd`` has given up its privileges: let systemd
+    open a port below 1024.
 
-    :param application: and all else: as :class:`Server` takes them.
+    :param application: like all other parameters, as :class:`Server` takes it.
     :raises SettingsError: a setting is wrong or unknown.
 
-    :ivar server: the server that runs, or will; a service that is started again has a new one.
+    :ivar server: the server that runs or will run; a service that is started again has a new one.
     """
 
     server: Server
@@ -67,11 +67,11 @@ class ASGIService(service.Service):
         super().startService()  # type: ignore[no-untyped-call]
         if self._task is not None:
             self.server, self._task = self._make_server(), None
-        # callWhenRunning would be before the loop runs.
+        # The callbacks of callWhenRunning run before the loop does.
         self._starting = reactor.callLater(0, self._serve, reactor)
 
     def stopService(self) -> Deferred[None] | None:  # noqa: N802 - Twisted's name
-        """Stop gracefully; what is returned fires when the last response is sent and the application shut down."""
+        """Stop gracefully; the Deferred fires when the last response is sent and the application has shut down."""
         super().stopService()  # type: ignore[no-untyped-call]
         if self._starting is not None:
             self._starting.cancel()
@@ -93,7 +93,7 @@ class ASGIService(service.Service):
         if error is None:
             return
         if isinstance(error, ASGIServerError):
-            # One line that says it all.
+            # The message says it all, without a traceback.
             logger.error("%s", error)
         else:
             logger.error("The server failed", exc_info=error)
@@ -102,11 +102,11 @@ class ASGIService(service.Service):
 
 
 def _end_reactor(reactor: Reactor, status: int) -> None:
-    """Stop the reactor, with everything that is to happen then, and if possible have its ``run()`` raise SystemExit.
+    """Stop the reactor with its shutdown triggers, and if possible have its ``run()`` raise SystemExit.
 
-    A stopped reactor returns from ``run()`` like one that was asked to stop, and ``twist`` then exits with 0. What runs
-    on the loop itself may raise SystemExit, once the shutdown is done; and the shutdown is done while ``last`` fires,
-    unless another service still needs time, and then the status is 0.
+    ``run()`` of a stopped reactor returns, for whatever reason it was stopped, and ``twist`` then exits with 0. Only a
+    callback on the loop itself may raise SystemExit, once the shutdown is done. Firing ``last`` completes the shutdown,
+    unless another service still needs time; the status is 0 then.
     """
     last: Deferred[None] = Deferred()
 
@@ -144,7 +144,7 @@ def makeService(options: Options) -> ASGIService:  # noqa: N802 - Twisted's name
     The server's log goes where Twisted's does, unless ``--log-config`` says otherwise; the access log goes to standard
     output or ``--access-log``, as with the ``asgiserver`` command.
 
-    :raises SystemExit: the reactor or the application is not what it should be; the reason was printed.
+    :raises SystemExit: the reactor or the application is wrong; the reason was printed.
     """
     interface = options.interface
     with interface.reporting():

@@ -1,8 +1,8 @@
 """Every setting has its one home here: name, default, unit, bounds, one sentence.
 
 The command line's flags, the environment's variables, the README's table, and validation derive from the fields of
-:class:`Settings`. A field's name is its keyword for ``Server`` and, with dashes, its flag; what Daphne spells
-otherwise is listed beside it.
+:class:`Settings`. A field's name is its keyword for ``Server`` and, with dashes, its flag; Daphne's other spellings are
+listed beside it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ DAPHNE_KEYWORDS = {
     "proxy_forwarded_port_header": "proxy_headers_port",
     "proxy_forwarded_proto_header": "proxy_headers_proto",
 }
-#: What None means to Daphne's ``Server`` where a setting has another value for it here: no limit, and no Server field.
+#: The values of settings that stand for the None of Daphne's ``Server``: no limit, and no Server field.
 _DAPHNE_NONE = {"websocket_max_message_size": 0, "websocket_max_frame_size": 0, "server_name": ""}
 
 
@@ -250,8 +250,8 @@ class Settings:
     def named(cls, keywords: Mapping[str, Any]) -> dict[str, Any]:
         """``keywords`` under the names of their settings.
 
-        ``proxy_forwarded_*_header`` as Daphne's ``Server`` takes them also turn ``proxy_headers`` on. Daphne trusts
-        every peer then; here those of ``forwarded_allow_ips`` are trusted.
+        The keywords ``proxy_forwarded_*_header`` of Daphne's ``Server`` also turn ``proxy_headers`` on. Daphne then
+        trusts every peer; here only those of ``forwarded_allow_ips`` are trusted.
 
         :raises SettingsError: a keyword is not a setting.
         """
@@ -261,7 +261,7 @@ class Settings:
             if name not in cls.__dataclass_fields__:
                 raise SettingsError(f"unknown setting {keyword!r}")
             if name == "websocket_connect_timeout" and name in values:
-                # Daphne has two clocks for what is one wait here, and the earlier one rings.
+                # Daphne has two timeouts for the one wait here, of which the shorter one counts.
                 limits = [seconds for seconds in (value, values[name]) if seconds is not None and seconds > 0]
                 value = min(limits, default=None)
             if keyword.startswith("proxy_forwarded_") and value is not None:
@@ -346,7 +346,7 @@ def _kind(hint: Any) -> type:
 def _root_path(text: str) -> str:
     """``text`` with one slash at its beginning and none at its end; empty for the root.
 
-    The ASGI specification gives paths decoded, so one that is percent-encoded would never be found in them.
+    ASGI gives paths decoded, so a percent-encoded root path would never be found in them.
     """
     if re.search("%[0-9A-Fa-f]{2}|[\ud800-\udfff]", text):
         raise SettingsError(f"root_path: expected a decoded path like '/caf\xe9', got {text!r}")

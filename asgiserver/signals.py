@@ -1,9 +1,9 @@
 """The process's signals: when the server handles them, and what the next one asks for.
 
-:mod:`~asgiserver.run` has the table of what is done then.
+:mod:`~asgiserver.run` has the table of their effects.
 
-This is imported before everything else, so that a signal finds its handler however early it comes: the kernel drops a
-signal that PID 1 of a container has no handler for. Hence it imports next to nothing.
+This module is imported before everything else, so that a signal finds its handler however early it comes: the kernel
+drops a signal that PID 1 of a container has no handler for. Hence the module imports next to nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Asked", "Signals", "held", "hold"]
 #: Seconds in which several signals are one: a process manager sends one to the group and one to the process.
 ONE_SIGNAL = 1.0
 
-#: Whole seconds in which Python takes itself apart; what hangs there is ended, as stop signals do nothing any more.
+#: Whole seconds for Python's finalization; SIGALRM ends one that hangs, as stop signals do nothing any more.
 _FINALIZATION = 10
 
 #: Signals that are taken in any case, and those that are taken only where nothing handles or ignores them.
@@ -55,12 +55,12 @@ _FIRST = {"SIGINT": Asked.STOP, "SIGTERM": Asked.STOP, "SIGQUIT": Asked.QUICK_ST
 class Signals:
     """The process's signals, from :meth:`take` on until they are given back.
 
-    A process begins with its import, which a stop signal ends by SystemExit with status 0; :meth:`serve` and
-    :meth:`end` tell of the moments after that. What was asked for before :meth:`serve` is passed on then.
+    The first moment is the import, which a stop signal ends by SystemExit with status 0; :meth:`serve` and :meth:`end`
+    tell of the moments after that. A signal that came before :meth:`serve` is passed on then.
 
-    :param clock: gives seconds; two signals are told apart by it.
+    :param clock: gives the seconds that tell two signals apart.
     :ivar asked: what the signals so far have asked for.
-    :ivar taken_up: what of it was begun; a loop that is blocked begins nothing.
+    :ivar taken_up: the part of it that was begun; a loop that is blocked begins nothing.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -80,7 +80,7 @@ class Signals:
         return self.asked > Asked.NOTHING
 
     def take(self) -> None:
-        """Become the handler of SIGINT and SIGTERM, and of those of the others that nobody handles or ignores."""
+        """Become the handler of SIGINT and SIGTERM, and of each other signal that nobody handles or ignores."""
         for number in [*_numbers(_STOPS), *_numbers(_OTHERS)]:
             handler = signal.getsignal(number)
             if number in _numbers(_STOPS) or handler == signal.SIG_DFL:
@@ -89,10 +89,10 @@ class Signals:
         let_go_in_children(self)
 
     def give_back(self) -> None:
-        """Restore the handlers that were there before, but for what others have replaced meanwhile."""
+        """Restore the handlers that were there before, except where other code has set its own meanwhile."""
         for number, handler in self._previous.items():
             if signal.getsignal(number) == self.handle:
-                # None: it was not Python that set it, and so Python cannot set it again.
+                # None: the handler was not set by Python, so Python cannot set it again.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def let_go(self) -> None:
@@ -104,7 +104,7 @@ class Signals:
         _held = None
 
     def serve(self, act: Callable[[Asked, int], object], clean: Callable[[], object]) -> None:
-        """From now on a loop takes up what is asked for.
+        """From now on pass what signals ask for to ``act``, so that a loop takes it up.
 
         :param act: called with what is asked for and the signal's number, within the signal's handler, that is between
             any two instructions of the main thread; sets :attr:`taken_up` some time later.
@@ -118,23 +118,23 @@ class Signals:
         for number in self._ignored:
             act(Asked.NOTHING, number)
         if self.asked:
-            # The application's import has caught the SystemExit.
+            # The application's import has caught the SystemExit of a stop signal.
             act(self.asked, self._number)
 
     def end(self) -> None:
-        """From now on the process is about to end by itself, unless that takes too long for whoever signals."""
+        """From now on the process ends by itself; a later stop signal ends it at once."""
         self._act, self._clean = _nothing, _nothing
         self.taken_up = Asked.NOTHING
-        # Twisted and uvloop leave theirs behind: a number that may be that of any file by the next signal.
+        # Twisted and uvloop leave their wake-up descriptor behind: its number may be any file's by the next signal.
         signal.set_wakeup_fd(-1)
 
     def finalize(self) -> None:
-        """Ignore stop signals from now on; for the last exit handler, behind which Python gives all handlers up.
+        """Ignore signals from now on; for the last exit handler, after which Python gives up all handlers.
 
-        A signal that came twice would end the process by its number, though everything has been done.
+        A stop signal that is sent twice would end the process with its number, though everything has been done.
         """
         if threading.current_thread() is not threading.main_thread():
-            # The main thread waits for others, and the process ends without Python's own end.
+            # The main thread waits for others, and the process ends without Python's finalization.
             return
         for number in self._previous:
             if signal.getsignal(number) == self.handle:
@@ -144,7 +144,7 @@ class Signals:
             signal.alarm(_FINALIZATION)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal: the handler of all that are taken."""
+        """Handle a signal; all signals that are taken have this handler."""
         asks = _FIRST.get(signal.Signals(number).name, Asked.NOTHING)
         if asks:
             self._stop(asks, number, frame)
@@ -173,12 +173,12 @@ class Signals:
             self._leave(number, sys._current_frames().get(threading.main_thread().ident or 0))
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
-        """End the process here and now: whatever the main thread does, it does not come back from it."""
+        """End the process here and now: the main thread does not come back from what it does."""
         try:
             self._clean()
             where = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "unknown code"
             text = f"asgiserver: ended at once by {signal.Signals(number).name}, while in {where}\n"
-            # Not by logging, whose locks the interrupted code may hold; nor is a full pipe waited for.
+            # Not by logging, whose locks the interrupted code may hold; and without waiting for a full pipe.
             if select.select((), (2,), (), 0)[1]:
                 os.write(2, text.encode("utf-8", "replace"))
         finally:
@@ -201,7 +201,7 @@ def hold() -> Signals:
 def held() -> Iterator[Signals | None]:
     """Take the process's signals for the length of the block, unless they are held already.
 
-    In any thread but the main one nothing is taken, and nothing given.
+    No thread but the main one takes signals. The block gets None when no signals are held.
     """
     global _held
     if _held is not None or threading.current_thread() is not threading.main_thread():
@@ -221,9 +221,9 @@ def _numbers(names: tuple[str, ...]) -> list[int]:
 
 
 def _leave_import(asked: Asked, number: int) -> None:
-    # Nothing is served yet that could be drained; what the import has begun can clean up.
+    # Nothing is served yet that could be drained; SystemExit lets the code that is being imported clean up.
     raise SystemExit(0)
 
 
 def _nothing(*_: object) -> None:
-    """There is nothing to be done."""
+    """Do nothing."""

@@ -1,8 +1,8 @@
 """Several deadlines on one wake-up.
 
-To set, move or clear a deadline writes attributes and no more: the clock is asked only when nothing wakes the owner
-early enough. So a deadline that each request or message moves costs no timer; the owner is woken once, finds that
-nothing is due yet, and is woken again for what is due next.
+To set, move or clear a deadline is to write attributes: the clock is asked for a wake-up only when none comes early
+enough. So a deadline that each request or message moves costs no timer; the owner is woken once, finds that nothing is
+due yet, and is woken again for the deadline that is due next.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from .interfaces import Clock
 
 __all__ = ["LATENESS", "Deadline", "Deadlines"]
 
-#: How much later than it was set for a deadline may be called, as a share of its time.
+#: How late a deadline may be called, as a share of its time.
 LATENESS = 1 / 32
 
 _due = attrgetter("due")
 
 
 class Deadline(IntEnum):
-    """What is waited for, each at most once at a time per owner."""
+    """The kinds of deadlines; an owner has at most one of each kind at a time."""
 
     FIRST_BYTE = auto()
     HEAD = auto()
@@ -39,9 +39,9 @@ class Deadline(IntEnum):
 
 
 class _Entry:
-    """A deadline, in a list of few that is linked by ``next``: the least memory for one.
+    """A deadline, in a short list that is linked by ``next``, which takes the least memory.
 
-    A cleared one has neither ``kind`` nor ``expired``, and stays for the next that is set.
+    A cleared entry has neither ``kind`` nor ``expired``, and stays for the next deadline that is set.
     """
 
     __slots__ = ("due", "expired", "kind", "next")
@@ -101,7 +101,7 @@ class Deadlines:
             entry = entry.next
 
     def settle(self) -> None:
-        """When no deadline is set, have the clock forget this object, which it would keep alive until it wakes it."""
+        """When no deadline is set, have the clock forget this object, which it would keep alive until the wake-up."""
         if not any(entry.kind for entry in self._entries()):
             self._sleep()
 
@@ -112,7 +112,7 @@ class Deadlines:
         self._sleep()
 
     def wake(self) -> None:
-        """Call what is due, in the order of being due. A callback that fails takes no other deadline with it."""
+        """Call the callbacks that are due, earliest first. When one of them raises, the other deadlines stay set."""
         now = self._clock.seconds()
         try:
             for entry in sorted(self._entries(), key=_due):
@@ -132,7 +132,7 @@ class Deadlines:
         self._wake_at = None if first is None else self._clock.wake_at(first.due, self)
 
     def _find(self, kind: Deadline | None) -> _Entry | None:
-        """The entry of ``kind``, or with None one that is free."""
+        """The entry of ``kind``, for None a free one; None when there is none."""
         entry = self._first
         while entry is not None and entry.kind is not kind:
             entry = entry.next

@@ -35,20 +35,20 @@ class State(Enum):
     OPEN = auto()  # WebSocket accepted
     CLOSING = auto()  # the application closed the WebSocket; the peer's close frame is awaited
     COMPLETE = auto()  # the application's half is over, cleanly
-    GONE = auto()  # the peer left, or was made to
+    GONE = auto()  # the peer left, or was cut off
 
 
 #: Names of the module's own, as an enum's members are slower to look up.
 _WAITING, _OPEN = State.WAITING, State.OPEN
 _COMPLETE, _GONE = State.COMPLETE, State.GONE
 
-#: How often in a row an application is told at once that its peer has left, before others have a turn. At once, because
-#: Starlette looks for it within a scope that is cancelled already, so that any wait would hide the answer.
+#: How many calls of ``receive()`` in a row are told at once that the peer has left, before other tasks have a turn. At
+#: once, because Starlette calls it within a scope that is cancelled already, where any wait would hide the event.
 _REPEATS = 100
 
-#: How many messages of an application are dropped that has asked whether its peer is there, instead of waiting to hear
-#: it: a whole answer of start and body, and an end. One that sends on has not got the event: Starlette's middleware
-#: loses what comes to ``is_disconnected()``.
+#: How many messages are dropped in silence when the application was told that its peer has left, but was not waiting in
+#: ``receive()`` when the peer left: a whole response of start, body and end. An application that sends more has not got
+#: the event: Starlette's middleware loses an event that ``is_disconnected()`` takes.
 LAST_WORDS = 3
 
 
@@ -58,7 +58,7 @@ class Exchange(ABC):
     :param scope: the application's scope.
     :param stream: where this exchange writes.
     :param hub: told when the peer is gone and what to log.
-    :ivar response: from its start on; of a WebSocket, the denial of its handshake.
+    :ivar response: the response, None before its start; for a WebSocket, the denial of its handshake.
     """
 
     __slots__ = (
@@ -78,7 +78,7 @@ class Exchange(ABC):
         self._repeated = 0
         #: How many messages to the peer that has left may still be dropped in silence.
         self._spared = sys.maxsize
-        #: Of the ``receive()`` calls that wait: each is given an event, or None to look for one.
+        #: One future for each ``receive()`` that waits; its result is an event, or None to look for one.
         self._waiters: list[asyncio.Future[Message | None]] | None = None
         self._deadlines: Deadlines | None = None
 
@@ -87,7 +87,7 @@ class Exchange(ABC):
 
     @property
     def status(self) -> int:
-        """Of the response, for the log; :data:`.CLIENT_CLOSED_REQUEST` while none was sent."""
+        """The response's status, for the log; :data:`.CLIENT_CLOSED_REQUEST` while none was sent."""
         return CLIENT_CLOSED_REQUEST if self.response is None else self.response.status
 
     @property
@@ -112,7 +112,7 @@ class Exchange(ABC):
 
     @property
     def listening(self) -> bool:
-        """The application learns of the peer's leave from ``receive()``, so its ``send()`` may stay silent."""
+        """The application learns from ``receive()`` that the peer has left, so its ``send()`` may stay silent."""
         return self._told or bool(self._waiters)
 
     @property
@@ -153,10 +153,10 @@ class Exchange(ABC):
     async def handle_reply(self, message: Message) -> None:
         """Take a message of the application, and wait while the peer is slow (ASGI ``send``).
 
-        What follows a complete response is ignored, as ASGI asks for.
+        A message that follows a complete response is ignored, as ASGI asks.
 
-        :raises ApplicationError: the message is malformed or does not fit; nothing of it was sent.
-        :raises ClientDisconnected: the peer has left, and the application does not listen for that.
+        :raises ApplicationError: the message is malformed or does not fit the state; nothing of it was sent.
+        :raises ClientDisconnected: the peer has left, and the application does not listen for that or sends on.
         """
         output, state = self.stream.output, self.state
         late = output.congested or state is _GONE or state is _COMPLETE
@@ -164,7 +164,7 @@ class Exchange(ABC):
             if late:
                 await self._handle_late_reply(message, output)
                 return
-            # Fast path: nothing is to be waited for before.
+            # Fast path: there is nothing to wait for first.
             self.take_reply(self.parse(message))
         except ApplicationError:
             # An application that goes on after each of its mistakes must not keep others from running.
@@ -176,14 +176,14 @@ class Exchange(ABC):
     async def _handle_late_reply(self, message: Message, output: Output) -> None:
         reply = None if self.finished else self.parse(message)
         while output.slow and not self.finished:
-            # Several tasks may send, or one that gives up waiting: each adds nothing before there is room.
+            # Several tasks may send, or a task that has given up waiting: none may add bytes before there is room.
             await output.drain()
         if not self.finished:
             self.take_reply(reply)
             await output.drain()
             return
-        # A loop that sends to nobody must not keep others from running: neither its own receive(), nor the deadline
-        # that cancels it when it ignores the error too.
+        # An application that sends on in a loop must not keep others from running: neither its own receive(), nor the
+        # deadline that cancels it when it ignores the error too.
         await asyncio.sleep(0)
         self._spared -= 1
         if self._spared < 0 or (self.gone and not self.listening):
@@ -201,7 +201,7 @@ class Exchange(ABC):
                 waiter.set_result(None)
 
     def _give_back(self, event: Message | None) -> None:
-        """An event that a waiting ``receive()`` was given did not reach the application; None for none."""
+        """Take back an event that a cancelled ``receive()`` did not hand to the application; None for none."""
 
     @staticmethod
     @abstractmethod
@@ -224,7 +224,7 @@ class Exchange(ABC):
 
     @abstractmethod
     def application_done(self, failed: bool) -> None:
-        """The application has returned, or ``failed``: end what it left open."""
+        """The application has returned, or ``failed``: end the response or WebSocket that it left open."""
 
     def server_stopping(self) -> None:
         """The server wants to stop, or now wants streams without end to end (``Hub.ending``); any number of times."""
@@ -266,7 +266,7 @@ class Exchange(ABC):
 
 
 def logged_request(scope: Scope) -> dict[str, Any]:
-    """What Daphne's ``action_logger`` is told of any request: the path with its query, and the client; and more."""
+    """What ``action_logger`` is told of any request: Daphne's path, with the query, and client; and more."""
     client, query = scope["client"], scope["query_string"]
     path = scope["raw_path"] + (b"?" + query if query else b"")
     return {

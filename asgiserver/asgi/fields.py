@@ -1,4 +1,4 @@
-"""The fields of a response as an application sends them, checked; and how a message is found fault with."""
+"""Checks the fields of a response that an application sends, and raises the errors for malformed messages."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Fields = list[tuple[bytes, bytes]]
 _NOT_TOKEN = bytes(set(range(256)) - set(TCHAR))
 LOWER = bytes(range(256)).lower()
 
-#: What a value is made of (RFC 9110 §5.5): HTAB, SP, visible characters and obs-text. Clients refuse anything else.
+#: The bytes of a value (RFC 9110 §5.5): HTAB, SP, visible characters and obs-text. Clients refuse anything else.
 _TEXT = bytes(set(range(256)) - set(range(32)) - {0x7F} | set(b"\t"))
 
-#: RFC 9110 §7.6.1: these speak of one connection, which is the wire's.
+#: RFC 9110 §7.6.1: these fields control one connection, which is the wire's business.
 CONNECTION_SPECIFIC = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade")
 )
 
 _SPECIAL = CONNECTION_SPECIFIC | {b"content-length"}
 
-#: Names that were checked, with what they are in lower case: an application sends the same few again and again. No
-#: value is ever remembered, as it may be a secret.
+#: Names that were checked, with their lower case: an application sends the same few again and again. No value is ever
+#: remembered, as it may be a secret.
 _NAMES: dict[bytes, bytes] = {}
 _MOST_NAMES, _LONGEST_NAME = 500, 64
 
@@ -64,7 +64,7 @@ def parse_fields(message: Mapping[str, Any]) -> tuple[Fields, list[bytes], int |
         fields.append((name, value))
         names.append(lowered)
         values.append(value)
-    # All values at once, since hardly any is ever wrong.
+    # All values are checked at once, since hardly any is ever wrong.
     if b"".join(values).translate(None, _TEXT):
         for name, value in fields:
             _check_value(message, name, value)
@@ -72,7 +72,7 @@ def parse_fields(message: Mapping[str, Any]) -> tuple[Fields, list[bytes], int |
 
 
 def _plain_bytes(message: Mapping[str, Any], name: Any, value: Any) -> tuple[bytes, bytes]:
-    """A field whose name or value is of a class derived from bytes, or MessageError."""
+    """The name and value of a field as plain ``bytes``, from classes derived from it; else raises MessageError."""
     if not isinstance(name, bytes):
         fail(message, f"the name of header {shown(name)} must be bytes, got {kind_of(name)}")
     if not isinstance(value, bytes):
@@ -102,7 +102,7 @@ def _iterable(message: Mapping[str, Any], headers: Any) -> Iterable[Any]:
 def _check_value(message: Mapping[str, Any], name: bytes, value: bytes) -> None:
     controls = value.translate(None, _TEXT)
     if controls:
-        # Without the value itself, which may be a secret.
+        # The message does not show the value itself, which may be a secret.
         fail(
             message,
             f"the value of header {shown(name)} must not hold control characters other than HTAB (RFC 9110 §5.5), "

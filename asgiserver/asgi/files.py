@@ -1,6 +1,6 @@
-"""Files in a response's place (ASGI extensions ``http.response.pathsend`` and ``http.response.zerocopysend``).
+"""Files as bodies of responses (ASGI extensions ``http.response.pathsend`` and ``http.response.zerocopysend``).
 
-Only regular files are sent: of anything else nobody knows how long it is, or how long reading it would take.
+Only regular files are sent: any other file has no known length, and reading it may take any time.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class SendFile(NamedTuple):
 
 
 class FilePart(NamedTuple):
-    """A part of a regular file that is there: ``offset + size`` is not behind its end.
+    """An existing part of a regular file: ``offset + size`` is not beyond the file's end.
 
-    :param descriptor: whoever has the part closes it.
+    :param descriptor: the owner of the part closes it.
     """
 
     descriptor: int
@@ -79,7 +79,7 @@ def open_path(path: str) -> FilePart:
     :raises MessageError: there is no such file, or it is no regular one.
     """
     try:
-        # Not to wait for the other end of a named pipe.
+        # O_NONBLOCK, so that opening a named pipe does not wait for its other end.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         # A ValueError when the path has a lone surrogate, which no file's name can have.
@@ -92,9 +92,9 @@ def open_path(path: str) -> FilePart:
 
 
 def file_part(reply: SendFile) -> FilePart:
-    """The part that ``reply`` means, by a descriptor of its own; the file is not moved before :func:`pass_by`.
+    """The part that ``reply`` means, with a descriptor of its own; the file's position stays until :func:`pass_by`.
 
-    :raises MessageError: the file is closed, not open for reading, no regular one, or has not as much.
+    :raises MessageError: the file is closed, not open for reading, no regular one, or too short.
     """
     kind, file = "http.response.zerocopysend", reply.file
     try:
@@ -102,14 +102,14 @@ def file_part(reply: SendFile) -> FilePart:
         end = _size(descriptor, kind)
         if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
             _fail(kind, "the file is open for writing alone")
-        # The file's own position: a buffered one has read more from its descriptor than it has given out.
+        # The position of the object, not of its descriptor, from which a buffered file has read ahead.
         offset = _position(file) if reply.offset is None else reply.offset
         size = max(0, end - offset) if reply.size is None else reply.size
         if offset + size > end:
             _fail(kind, f"the file has {end} bytes, but {size} from {offset} on are to be sent")
         return FilePart(os.dup(descriptor), offset, size)
     except (OSError, OverflowError, TypeError, ValueError) as error:
-        # Overflow and type: fileno() has given what no descriptor can be.
+        # OverflowError and TypeError: fileno() has returned a value that cannot be a descriptor.
         if isinstance(error, MessageError):
             raise
         _fail(kind, f'"file" cannot be sent: {error}')

@@ -1,9 +1,9 @@
-"""Who the client is, told by proxies that are trusted: ``X-Forwarded-*`` and RFC 7239 ``Forwarded``.
+"""The client as trusted proxies tell it: ``X-Forwarded-*`` and RFC 7239 ``Forwarded``.
 
-A forwarding field is a list to which each proxy appends the address it was called from, so it is worth as much as the
-proxies that wrote it. The walk starts at the peer of the connection and goes through the list **from the right**:
+A forwarding field is a list to which each proxy appends the address it was called from, so an entry is only as good as
+the proxy that wrote it. The walk starts at the peer of the connection and goes through the list **from the right**:
 
-* as long as the address reached so far is trusted, the next entry was written by somebody who is believed;
+* as long as the address reached so far is trusted, the next entry was written by a proxy that is believed;
 * the first address that is not trusted is the client; when all are trusted, it is the leftmost;
 * an entry that is no address (``unknown``, ``_hidden``, rubbish) ends the walk, and the client is the last trusted
   address before it. Nothing to the left of it is believed. ``unix:`` is a hop over a unix socket.
@@ -12,14 +12,14 @@ A PROXY header is a hop in this chain as well. The peer of the connection announ
 as before: its scheme and host count. But the list of addresses is gone through only if the announced address is trusted
 too, since a proxy that writes PROXY headers may have passed the list on as it came.
 
-Of a request's scheme and host, ``X-Forwarded-Proto`` and ``-Host`` have no list that goes with the addresses: their
-last value counts, which the nearest proxy wrote. In ``Forwarded`` they belong to a hop, and the one farthest out that
-is still believed counts.
+``X-Forwarded-Proto`` and ``-Host`` have no list that goes with the addresses, so their last value counts, which the
+nearest proxy wrote. In ``Forwarded``, scheme and host belong to a hop, and the value of the farthest hop that is still
+believed counts.
 
 **Which family is read.** Most proxies maintain one family and pass the other on as the client sent it, and no request
-shows which. So they are never mixed: ``Forwarded`` is read only of requests without any ``X-Forwarded-For``,
-``-Proto`` and ``-Host``, the family that common proxies maintain. The setting ``proxy_headers_host`` decides it for
-good: with ``Forwarded`` only that field is read, with any other name never.
+shows which. So they are never mixed: ``Forwarded`` is read only in requests without any ``X-Forwarded-For``,
+``-Proto`` or ``-Host``, the family that common proxies maintain. The setting ``proxy_headers_host`` fixes the family:
+when it is ``Forwarded``, only that field is read; with any other name ``Forwarded`` is never read.
 
 A client chooses how long and how malformed the left end of a list is, so the right end is read even when the left one
 cannot be: otherwise rubbish would let a client pass for the proxy.
@@ -79,7 +79,7 @@ class Node(NamedTuple):
 
 
 class Hop(NamedTuple):
-    """What one proxy says of the request it got; each None when it does not say, or nothing that can be used."""
+    """What one proxy says of the request it got; None for each thing that it does not say, or says wrongly."""
 
     node: Node | None
     scheme: str | None = None
@@ -150,7 +150,7 @@ class Forwarding:
         :param client: the connection's peer, None on a unix socket, or what a PROXY header announces.
         :param scheme: the connection's own, ``"http"`` or ``"https"``; kept when nothing better is said.
         :param peer: the machine that has connected, None on a unix socket; its fields are read when it is trusted.
-        :param announced: ``client`` is from a PROXY header; a None is no peer on a unix socket of ours then.
+        :param announced: ``client`` is from a PROXY header; None then does not mean a peer on a unix socket of ours.
         """
         known = Forwarded(client, scheme)
         if peer not in self._trusted:
@@ -204,7 +204,7 @@ _PAIR = re.compile(
 # RFC 7239 §6, and IPv6 without brackets, which then has no port.
 _NODE = re.compile(r"(?:\[([^\[\]]*:[^\[\]]*)\]|([^:\[\]]+))(?::([0-9]{1,5}|_[A-Za-z0-9._\-]+))?|([^\[\]]+)")
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
-# RFC 9110 §7.2 and RFC 3986 §3.2.2; without the comma, that separates the values of X-Forwarded-Host.
+# RFC 9110 §7.2 and RFC 3986 §3.2.2; without the comma, which separates the values of X-Forwarded-Host.
 _HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?")
 
 
@@ -248,7 +248,7 @@ def _node(entry: bytes) -> Node | None:
     """
     if entry == b"unix:":
         return Node(None)
-    # 45 for the longest address, and brackets, a zone, a port.
+    # 45 bytes for the longest address, the rest for brackets, a zone and a port.
     match = _NODE.fullmatch(entry.decode("ascii")) if entry.isascii() and len(entry) <= 100 else None
     if match is None:
         return None
@@ -287,7 +287,7 @@ def _entries(lines: list[bytes]) -> Iterator[bytes]:
 
 
 def _split(line: bytes) -> Iterator[bytes]:
-    """What is between the commas of ``line``, from the right; of very many only the last :data:`MAX_HOPS`."""
+    """The entries between the commas of ``line``, from the right; at most the last :data:`MAX_HOPS`."""
     entries = line.rsplit(b",", MAX_HOPS)
     for entry in reversed(entries[-MAX_HOPS:]):
         yield entry.strip(b" \t")

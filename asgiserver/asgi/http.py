@@ -53,7 +53,7 @@ class HTTPExchange(Exchange):
     def body_received(self, data: bytes) -> None:
         """Keep a piece of the body; the wire is paused from ``request_buffer_size`` bytes on.
 
-        It is kept as it came: to cut it would be to copy what is in memory anyway.
+        The piece is kept whole: to cut it would only copy bytes that are in memory anyway.
         """
         self._received += len(data)
         if self.finished:
@@ -62,7 +62,7 @@ class HTTPExchange(Exchange):
             self._body = deque()
         self._body.append(data)
         self._buffered += len(data)
-        # To stop and start the peer for a piece that somebody waits for would cost more than to read it.
+        # To pause and resume reading for a piece that the application waits for would cost more than to take it.
         awaited = self._waiters and len(self._body) == 1
         if self._buffered >= self.settings.request_buffer_size and not awaited and not self._paused:
             self._paused = True
@@ -82,8 +82,8 @@ class HTTPExchange(Exchange):
 
     def _next_event(self) -> Message | None:
         if not (self._body or self._ended or self.finished):
-            # The application wants the body: the moment for a 100 (Continue). What the wire has kept comes at once,
-            # and may end this exchange.
+            # The application wants the body: the moment for a 100 (Continue). Bytes that the wire has kept come at
+            # once, and may end this exchange.
             self._resume()
         if self.state is State.COMPLETE or (self.gone and (self._delivered or not self._ended)):
             # ASGI "Disconnect": also what receive() gives once the response has been sent.
@@ -92,7 +92,7 @@ class HTTPExchange(Exchange):
         if self._body or (self._ended and not self._delivered):
             return self._next_piece()
         if self._delivered and self._hub.ending and self._is_endless:
-            # The peer is still there, but only thus can an application learn that its stream has to end.
+            # The peer is still there, but an application has no other way to learn that its stream has to end.
             self._told = True
             return {"type": "http.disconnect"}
         return None
@@ -147,7 +147,7 @@ class HTTPExchange(Exchange):
             self._complete(_COMPLETE)
 
     def _send_file(self, part: FilePart, more_body: bool) -> None:
-        """Begin to send a file; its last byte is what ends the response, and that may take long."""
+        """Begin to send a file; without ``more_body`` the response ends with the file's last byte, maybe much later."""
         assert self.response is not None
         state, self.state = self.state, State.STREAMING
         try:
@@ -165,7 +165,7 @@ class HTTPExchange(Exchange):
 
     @property
     def _is_endless(self) -> bool:
-        """The application has begun a response whose end it has not told."""
+        """The application has begun a response and told no length of it."""
         begun = self.state is _STREAMING or self.state is _STARTED
         return begun and self.response is not None and self.response.endless
 
@@ -175,14 +175,14 @@ class HTTPExchange(Exchange):
         return super().answered or (self._hub.stopping and self._is_endless)
 
     def server_stopping(self) -> None:
-        """Have an application that listens look whether its stream is to end.
+        """Wake an application that listens, so that it learns whether its stream is to end.
 
-        What it sends then is still sent; to end the response in order, it sends the last piece as ever.
+        Its messages are still sent; to end the response in order, the application sends a last piece as always.
         """
         self._wake()
 
     def application_done(self, failed: bool) -> None:
-        """Answer 500 when the application left nothing, cut off what it left unfinished."""
+        """Answer 500 when nothing was sent, 503 if a stream was to end; cut an unfinished response off."""
         if self.state in (State.WAITING, State.STARTED):
             stopped = self.answered and not failed
             error = RequestError(*((503, "The server is stopping.") if stopped else (500, "Internal Server Error")))
@@ -204,8 +204,8 @@ class HTTPExchange(Exchange):
     def disconnected(self) -> None:
         """The peer has left: an incomplete body is of no use, a complete one may still be read.
 
-        A peer may leave as soon as it has the whole response, be it before the application has sent the message that
-        says so: that is no failure of the response (RFC 9112 §6.3).
+        A peer may leave as soon as it has the whole response, even before the application has sent the message that
+        ends it: such a response is complete (RFC 9112 §6.3).
         """
         whole = self.response is not None and self.response.whole
         self._leave(State.COMPLETE if whole else State.GONE)

@@ -43,7 +43,7 @@ class Sleeper(Protocol):
 
 
 class Clock(Protocol):
-    """Time: the part of Twisted's ``IReactorTime`` that is used, and what wakes many at little cost."""
+    """Time: the part of Twisted's ``IReactorTime`` that is used, and a cheap way to wake many objects."""
 
     def seconds(self) -> float:
         """A time in seconds that never goes back; its zero has no meaning."""
@@ -80,7 +80,7 @@ class Hub(Protocol):
 
 
 class Output(Protocol):
-    """How the bytes of a connection leave it. It alone knows of pressure: whoever wants to know asks it each time."""
+    """The way out for the bytes of a connection. Only the output knows of back-pressure, so ask it each time."""
 
     slow: bool
     """True while more is waiting to be sent than the peer takes."""
@@ -107,19 +107,19 @@ class Turn(Protocol):
     """What is left of it, in small pieces of work such as one frame; the turn is over when this is not above 0."""
 
     def wait_for_turn(self, go_on: Callable[[], None]) -> None:
-        """Call ``go_on`` once in the connection's next turn; until it has nothing left to do nothing more is read."""
+        """Call ``go_on`` once in the connection's next turn; nothing more is read before ``go_on`` is done."""
 
 
 class Stream(Protocol):
     """Where one exchange writes its half; the only way out of ``asgi/``.
 
-    A wire implements it: HTTP/1.1 for its current request, HTTP/2 for each of its streams. After the last piece,
-    :meth:`abort`, or the peer's leave no method may be called; the exchange's state sees to it.
+    A wire implements it: HTTP/1.1 for its current request, HTTP/2 for each of its streams. After the last piece, after
+    :meth:`abort`, or once the peer is gone, no method may be called; the exchange's state makes sure of that.
     """
 
     @property
     def output(self) -> Output:
-        """Of the connection; all its streams share it."""
+        """The connection's; all its streams share it."""
 
     @property
     def turn(self) -> Turn:
@@ -143,7 +143,7 @@ class Stream(Protocol):
         :param headers: checked, their names as the application spells them (HTTP/2 wants them in lower case, RFC 9113
             §8.2), without connection-specific fields.
         :param names: those of ``headers``, in lower case.
-        :param content_length: what ``headers`` say of the body's size in bytes, None when nothing.
+        :param content_length: the body's size in bytes as ``headers`` say it, None when they say none.
         :param has_body: False for HEAD, 204, 205 and 304: no body follows, whatever the fields say (RFC 9112 §6.3).
         :param close: the connection is not to be used again.
         :param data: may be empty.
@@ -154,17 +154,17 @@ class Stream(Protocol):
         """Send more of the body (or, after :meth:`switch`, opaque bytes); ``last`` ends the response."""
 
     def send_parts(self, parts: list[bytes]) -> None:
-        """After :meth:`switch`: send opaque bytes, all ``parts`` joined, of which what is large is not copied."""
+        """After :meth:`switch`: send the opaque ``parts`` one after another, without a copy of the large ones."""
 
     def send_file(
         self, descriptor: int, offset: int, count: int, *, last: bool, sent: Callable[[], None]
     ) -> None:
-        """Send ``count`` bytes of a regular file from ``offset`` on; ``last`` ends the response behind them.
+        """Send ``count`` bytes of a regular file from ``offset`` on; ``last`` ends the response after them.
 
         Until ``sent`` is called :attr:`Output.slow` is true, and no other method may be called but :meth:`abort`.
         ``sent`` is called once all was written, and not at all when the connection is lost before.
 
-        :param descriptor: closed when it is not needed any more, whatever happens.
+        :param descriptor: the stream closes it in any case, as soon as it is not needed any more.
         :param count: at least 1.
         """
 
@@ -178,15 +178,15 @@ class Stream(Protocol):
     def abort(self) -> None:
         """Cut the response off so that the peer can see that it is not complete.
 
-        What was sent before still reaches the peer, but for the rest of a file, if its end then cannot be taken for the
-        body's. Nothing more may be sent.
+        Bytes that were sent before still reach the peer, but not the rest of a file. They may be lost where the end of
+        the connection would be taken for the end of the body. Nothing more may be sent.
         """
 
     def close(self) -> None:
         """End an opaque (switched) stream after everything written has been sent."""
 
     def pause_reading(self) -> None:
-        """Deliver no more than what has been read already, until :meth:`resume_reading`."""
+        """Deliver only bytes that have been read already, until :meth:`resume_reading`."""
 
     def resume_reading(self) -> None:
         """Deliver again; also answers a pending ``Expect: 100-continue`` (RFC 9110 §10.1.1)."""
@@ -215,7 +215,7 @@ class Frames(Protocol):
 
 
 class Channel(Protocol):
-    """Where the messages of the peer go, and the bytes for it: what owns a frame engine."""
+    """The owner of a frame engine: takes the peer's messages, and the bytes for the peer."""
 
     @property
     def full(self) -> bool:

@@ -1,8 +1,9 @@
 """The application's lifespan: start-up before the first connection, shutdown after the last (Lifespan 2.0).
 
-The application runs as one task from start-up to shutdown. What it may send, and what that leads to, is the table
-``_ANSWERS``; a pair that is not in it is the application's mistake and raises inside its ``send()``. The task never
-raises: whatever ends it is turned into a phase and, where somebody must know, into one log record.
+The application runs as one task from start-up to shutdown. The table ``_ANSWERS`` has the messages that it may send in
+each phase, and the phase that follows; any other pair is the application's mistake and raises inside its ``send()``.
+Except KeyboardInterrupt, no exception of the application leaves the task: each becomes a phase and, where somebody must
+know, one log record.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["Lifespan"]
 
 logger = logging.getLogger("asgiserver")
 
-#: Seconds for a cancelled task to end: what it still does then is cleaning up, and the deadline for that has passed.
+#: Seconds for a cancelled task to end: it only cleans up then, and the deadline for that has passed.
 _CANCEL_TIMEOUT = 1.0
 
 
@@ -48,7 +49,7 @@ _ANSWERS = {
 }
 _TYPES = tuple(kind for _, kind in _ANSWERS)
 
-#: No event follows any more, so a ``receive()`` would wait for ever.
+#: Phases that no event follows, so that a ``receive()`` would wait for ever.
 _LAST = frozenset((_Phase.REFUSED, _Phase.STOPPED, _Phase.STOP_FAILED, _Phase.UNSUPPORTED, _Phase.ENDED))
 
 
@@ -67,7 +68,7 @@ class Lifespan:
         self.supported = False
         #: The application raised after its start-up, or its shutdown failed or was not done in time.
         self.failed = False
-        #: What it raised then, if it raised.
+        #: The exception that it raised then, if any.
         self.error: BaseException | None = None
         self._application = application
         self._settings = settings
@@ -142,7 +143,7 @@ class Lifespan:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            # Nobody cancelled the task: the application let the end of something else's through.
+            # Nobody cancelled this task: the application let the CancelledError of something else through.
             error = cancelled
         except BaseException as raised:  # noqa: BLE001 - a SystemExit out of a task would end the loop
             error = raised
@@ -154,7 +155,7 @@ class Lifespan:
         while not self._inbox:
             task = asyncio.current_task()
             if self._phase in _LAST and task is not None and task is self._task:
-                # A loop around receive() would sit out the whole deadline, with nothing left to do.
+                # An application that calls receive() in a loop would otherwise wait here until the deadline.
                 task.cancel()
             self._arrived.clear()
             await self._arrived.wait()
@@ -189,7 +190,7 @@ class Lifespan:
             return
         if phase not in _LAST:
             self._phase = _Phase.ENDED
-        # An application often raises what it has just reported as its failure; that is not said twice.
+        # An application often raises the error that it has just reported as its failure; one record is enough.
         if error is not None and phase in (_Phase.RUNNING, _Phase.STOPPING, _Phase.STOPPED):
             self.failed, self.error = True, error
             logger.error("The application's lifespan raised an exception", exc_info=error)
@@ -201,7 +202,7 @@ class Lifespan:
             async with asyncio.timeout(timeout):
                 await self._answered.wait()
         except TimeoutError:
-            # The phase tells; the answer may have come in the very turn of the loop in which time was up.
+            # The caller looks at the phase: the answer may have come in the turn of the loop in which time was up.
             pass
 
     async def _wait_for_end(self, task: asyncio.Task[None], timeout: float | None) -> None:
@@ -227,12 +228,12 @@ class Lifespan:
         error = self._error
         what = "returned"
         if error is not None:
-            # The traceback's text of it, since the application's own str() may fail; on one line.
+            # By traceback, since the exception's own str() may fail; on one line.
             what = "raised " + " ".join("".join(traceback.format_exception_only(error)).split())
         if self._settings.lifespan == "on":
             raise LifespanError(f"the application {what} before it completed its start-up") from error
-        # One that took the event has failed to start, or takes every event for a request's: worth a line, no more.
-        # ASGI wants the server to go on all the same; startup.failed is the way to stop it.
+        # An application that took the event and raised has failed to start, or takes every event for a request's: worth
+        # a line, no more. ASGI wants the server to go on all the same; startup.failed is the way to stop it.
         level = logging.INFO if self._delivered and error is not None else logging.DEBUG
         logger.log(level, "The application has no lifespan: it %s", what)
 

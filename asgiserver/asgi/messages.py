@@ -1,7 +1,7 @@
 """Messages of the application, turned from dicts into typed replies or into an error that says what was wrong.
 
 This is the border where an application is checked: behind it field names are tokens, values have no control
-characters, bodies are ``bytes``. It knows no state; whether a reply fits the moment is the exchange's business. Each
+characters, bodies are ``bytes``. This module knows no state; the exchange checks whether a reply fits the moment. Each
 ``send()`` passes here, so the checks are single passes of C functions over the bytes.
 
 Keys that ASGI does not name are ignored, as new versions of it may add some.
@@ -87,8 +87,8 @@ class Close(NamedTuple):
 
     :param code: one that an endpoint may send.
     :param reason: at most 123 bytes in UTF-8.
-    :param error: why the message's code or reason cannot be sent, None when both can. It is for the exchange to raise:
-        before the accept a close is answered by a 403, which has neither.
+    :param error: why the message's code or reason cannot be sent, None when both can. The exchange raises it, but not
+        before the accept, where a close becomes a 403 without code or reason.
     """
 
     code: int
@@ -120,14 +120,14 @@ def parse_http(message: Any) -> ResponseStart | ResponseBody | SendPath | SendFi
 def parse_websocket(message: Any) -> Accept | SendText | SendBytes | Close | ResponseStart | ResponseBody:
     """Check a message sent in a ``websocket`` scope.
 
-    A close reason longer than 123 bytes is cut at a character's boundary: a close without a part of its reason is
-    worth more than an exception in place of the close. One whose code or reason cannot be sent has its error with it.
+    A close reason longer than 123 bytes is cut at a character's boundary: a close with a part of its reason is better
+    than an exception in place of the close. A close whose code or reason cannot be sent carries the error.
 
     :raises MessageError: names the message's type and key, what was expected, and what came.
     """
     reply: Accept | SendText | SendBytes | Close | ResponseStart | ResponseBody
     if type(message) is dict and message.get("type") == "websocket.send":
-        # As in parse_http.
+        # Fast path, as in parse_http().
         text = message.get("text")
         if type(text) is str and text.isascii() and message.get("bytes") is None:
             return _tuple(SendText, (text,))
@@ -200,7 +200,7 @@ def _close_code(message: Mapping[str, Any]) -> int:
         return 1000
     if not isinstance(code, int) or isinstance(code, bool):
         wrong(message, "code", "an int", code)
-    # RFC 6455 §7.4: 1004, 1005, 1006 and 1015 are never sent, what lies between has no meaning.
+    # RFC 6455 §7.4: 1004, 1005, 1006 and 1015 are never sent, the other codes have no meaning.
     if not is_close_code(code):
         fail(message, f'"code" must be 1000 to 1003, 1007 to 1014, or 3000 to 4999; got {shown(code)}')
     return int(code)
@@ -267,7 +267,7 @@ _WEBSOCKET: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "websocket.http.response.start": _start,
     "websocket.http.response.body": _body,
 }
-#: The message that each reply was; those of a denial have ``websocket.`` before theirs.
+#: The type of the message that each reply was; in a denial ``websocket.`` stands before it.
 TYPES = {
     ResponseStart: "http.response.start", ResponseBody: "http.response.body", Accept: "websocket.accept",
     SendPath: "http.response.pathsend", SendFile: "http.response.zerocopysend",

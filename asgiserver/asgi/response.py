@@ -16,7 +16,7 @@ __all__ = ["CLIENT_CLOSED_REQUEST", "Response", "plain"]
 #: Logged as the status when the peer left before the response began; no such status is ever sent.
 CLIENT_CLOSED_REQUEST = 499
 
-#: A part of a file up to this size is read, to be one write with the head, and not sent by the kernel; bytes.
+#: A part of a file up to this size is not sent by the kernel, but read and written together with the head; bytes.
 _SMALL_FILE = 32768
 
 #: Statuses of responses that have no body (RFC 9110 §15.3.5, §15.3.6, §15.4.5).
@@ -35,11 +35,11 @@ def plain(error: RequestError) -> ResponseStart:
 
 
 class Response:
-    """Holds a response to its own Content-Length and to what its method and status allow (RFC 9110 §8.6, §9.3.2).
+    """Checks a body against its Content-Length; sends none where method or status forbid it (RFC 9110 §8.6, §9.3.2).
 
-    The head is kept until the first piece of the body, as ASGI asks for, and goes out with it.
+    The head is kept until the first piece of the body, as ASGI asks, and goes out with it.
 
-    :param start: what the application wants the head to be.
+    :param start: the head as the application wants it.
     :param method: the request's; HEAD has no body in its response.
     :param close: the connection is not to be used again.
     :ivar begun: the head was given to ``stream``.
@@ -71,7 +71,7 @@ class Response:
 
     @property
     def whole(self) -> bool:
-        """The peer has all that it waits for, as far as is known, though the last message may not have come."""
+        """The peer has the whole response, as far as is known, though the last message may not have come yet."""
         taken = not self._has_body or self._remaining == 0 and not self._in_file
         return self.begun and taken and not self._stream.output.slow
 
@@ -94,15 +94,15 @@ class Response:
     def send_file(self, part: FilePart, more_body: bool, sent: Callable[[bool], None]) -> None:
         """Send a part of a file as :meth:`send` sends bytes; ``sent(more_body)`` is called when it was written.
 
-        Its descriptor is closed then.
+        The part's descriptor is closed then.
 
-        :raises MessageError: as of :meth:`send`; the descriptor is still open.
+        :raises MessageError: as :meth:`send` does; the caller still has to close the descriptor.
         """
         short = not self._has_body or part.size <= _SMALL_FILE
-        # First, as a file that cannot be read must leave the head as it was.
+        # The file is read first: if that fails, the head must be as it was.
         data = read(part) if short and self._has_body else b""
         if not self.begun and self._remaining is None and not more_body and part.size:
-            # The file is the whole body, so its length can be told.
+            # The file is the whole body, so the head can say its length.
             self._start = _with_length(self._start, part.size)
             self._remaining = part.size
         if short:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHUNKED", "Addresses", "Request", "ScopeBuilder", "for_application", "replace_host", "unmapped"]
 
-#: The size of a body whose end alone will tell.
+#: The size of a body that is known only at its end.
 CHUNKED = -1
 
 #: What may stand in a path as it is, besides letters, digits and ``-._~`` (RFC 3986 §3.3).
@@ -27,7 +27,7 @@ class Request(NamedTuple):
     :param headers: field lines in order, names in lower case and without underscores, values stripped, duplicates
         kept; the application may change the list.
     :param http_version: ``"1.0"`` or ``"1.1"``; ``"2"`` from HTTP/2.
-    :param body_size: bytes of the body, 0 for none, :data:`CHUNKED` when only its end will tell.
+    :param body_size: bytes of the body, 0 for none, :data:`CHUNKED` when they are known only at its end.
     :param keep_alive: the peer is ready to use the connection again (RFC 9112 §9.3).
     :param expects_continue: the peer waits for ``100 Continue`` before it sends the body.
     :param upgrade: the request asks for a WebSocket.
@@ -47,7 +47,7 @@ class Addresses(NamedTuple):
     """The two ends of a connection.
 
     :param client: address and port of the client, None on a unix socket.
-    :param server: address and port, or path and None, that was connected to; None when unknown.
+    :param server: address and port, or path and None, that the client has connected to; None when unknown.
     :param secure: TLS ends here, or at a proxy whose PROXY header says so.
     :param announced: a PROXY header has given ``client`` and ``server``.
     :param proxy: address and port of the proxy that sent this header, None on a unix socket.
@@ -105,7 +105,7 @@ class ScopeBuilder:
                 headers = replace_host(headers, host)
         scope: dict[str, Any] = {
             "type": "http",
-            # Made anew, with all that is in them: an application may write into what it is given.
+            # Each scope has dicts and lists of its own, since an application may write into them.
             "asgi": {"version": "3.0", "spec_version": "2.5"},
             "http_version": http_version,
             "method": method,
@@ -137,8 +137,8 @@ class ScopeBuilder:
 def for_application(scope: Scope) -> Scope:
     """A copy of ``scope`` for the application to write into, as middleware does.
 
-    The server goes on to read its own: the method of the request decides whether its response has a body (RFC 9110
-    §9.3.2), and what the log tells is what the client has sent.
+    The server goes on to read its own scope: the request's method decides whether the response has a body (RFC 9110
+    §9.3.2), and the log tells what the client has sent.
     """
     copied = {**scope}
     for name in ("client", "subprotocols"):
@@ -150,7 +150,7 @@ def for_application(scope: Scope) -> Scope:
 def unmapped(host: str) -> str:
     """``host``, or the IPv4 address in an IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2) as the system writes it.
 
-    An IPv6 socket that takes IPv4 connections too names their ends so.
+    An IPv6 socket that also takes IPv4 connections gives their addresses in this form.
     """
     plain = host.removeprefix("::ffff:")
     return plain if "." in plain and ":" not in plain else host

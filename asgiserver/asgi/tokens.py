@@ -7,7 +7,7 @@ __all__ = ["MOST_OF_A_REASON", "TCHAR", "TOKEN", "is_close_code"]
 #: The characters of a token (RFC 9110 §5.6.2, tchar).
 TCHAR = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-#: A token, as a regular expression; with one more ``+`` behind it, it gives back nothing that it has matched.
+#: A token, as a regular expression; one more ``+`` behind it makes it possessive.
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 
 #: Most bytes of a close frame's reason: a control frame has 125 at most, and two are the code's (RFC 6455 §5.5).

@@ -1,7 +1,7 @@
 """A WebSocket as the application sees it (RFC 6455; ASGI WebSocket 2.5).
 
 To a wire this is an exchange whose body is opaque: bytes of the peer go to a frame engine, which calls back with
-messages and closes, and whatever the engine writes goes to the stream. The same class serves every HTTP version.
+messages and closes, and the engine's output goes to the stream. The same class serves every HTTP version.
 
 The application's view ends (state GONE) when the peer closes, breaks the protocol, or is closed by the server; the
 closing handshake may still be under way then, and ends with the peer's close frame or its deadline.
@@ -67,7 +67,7 @@ class WebSocketExchange(Exchange):
         self._accepting = answer
         self._frames = frames
         self._engine: Frames | None = None
-        #: Made when a message comes that nobody waits for: an empty one takes 760 bytes.
+        #: Made when a message comes while no ``receive()`` waits: an empty deque takes 760 bytes.
         self._inbox: deque[str | bytes] | None = None
         self._buffered = 0
         self.full = False
@@ -75,7 +75,7 @@ class WebSocketExchange(Exchange):
         self._close: tuple[int, str] | None = None
         self._received = self._sent = 0
         self._began = clock.seconds()
-        #: What the peer had still to take when it was pinged, the ping included; bytes.
+        #: Bytes that the peer had still to take when it was pinged, the ping included.
         self._pending = 0
         self.deadlines.set(Deadline.ACCEPT, settings.websocket_connect_timeout, self._not_accepted)
         self._log("connecting")
@@ -108,7 +108,7 @@ class WebSocketExchange(Exchange):
             return
         self._keep(payload)
         size = self.settings.request_buffer_size
-        # To stop and start the peer for each message that somebody waits for would cost more than to read it.
+        # To pause and resume reading for each message that the application waits for would cost more than to take it.
         if self._buffered >= (2 * size if waiters else size) and not self.full:
             self.full = True
             self.stream.pause_reading()
@@ -141,7 +141,7 @@ class WebSocketExchange(Exchange):
     def _give_back(self, event: Message | None) -> None:
         if event is not None:
             self._keep(event["text"] if "text" in event else event["bytes"]).rotate(1)
-            # Another may have begun to wait before this one was given up.
+            # Another receive() may have begun to wait before this one was cancelled.
             self._wake()
 
     # What the wire calls.
@@ -174,14 +174,14 @@ class WebSocketExchange(Exchange):
         self.disconnected()
 
     def _close_expired(self) -> None:
-        # Not aborted: what was sent before the close frame may still be on its way to a slow peer.
+        # Not aborted: messages that were sent before the close frame may still be on their way to a slow peer.
         self.stream.close()
         self.disconnected()
 
     def disconnected(self) -> None:
         """The connection is lost, with or without a closing handshake before."""
         self.deadlines.clear(Deadline.CLOSE)
-        # It refers back to this object: let both go without waiting for the garbage collector.
+        # The engine refers back to this object: without the cycle, both go before the garbage collector runs.
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.abandon()
@@ -196,7 +196,7 @@ class WebSocketExchange(Exchange):
 
     @property
     def slow(self) -> bool:
-        """The peer does not take what it is sent."""
+        """The peer takes less than it is sent."""
         return self.stream.output.slow
 
     def write(self, data: bytes) -> None:
@@ -243,7 +243,7 @@ class WebSocketExchange(Exchange):
             case State.WAITING, Accept():
                 self._accept(*reply)
             case State.WAITING, Close():
-                # ASGI "Close": a 403, which has no place for a code or a reason, so theirs are not looked at.
+                # ASGI "Close": a 403, which has no place for a code or a reason, so an error in them does not matter.
                 self._answer(RequestError(403, "Forbidden"), close=False)
                 self._deny()
             case State.WAITING, ResponseStart():
@@ -252,8 +252,8 @@ class WebSocketExchange(Exchange):
             case (State.STARTED | State.STREAMING), ResponseBody(body, more_body):
                 self._send_denial(body, more_body)
             case State.CLOSING, (SendText() | SendBytes() | Close()) if self.listening:
-                # Say, a group's message that was queued for a Channels consumer while it closed: an exception would
-                # end the consumer before it hears of the disconnect.
+                # For example, a group's message was queued for a Channels consumer while the consumer closed: an
+                # exception would end the consumer before it hears of the disconnect.
                 pass
             case _:
                 raise self._unexpected(reply)
@@ -279,7 +279,7 @@ class WebSocketExchange(Exchange):
         self.deadlines.clear(_PING)
         self.deadlines.set(Deadline.CLOSE, self.settings.websocket_close_timeout, self._close_expired)
         if self.full:
-            # Nothing more is kept for the application, so the peer's close frame can be looked for.
+            # Messages are not kept for the application any more, so read on to find the peer's close frame.
             self._make_room()
 
     def _send_denial(self, body: bytes, more_body: bool) -> None:
@@ -303,7 +303,7 @@ class WebSocketExchange(Exchange):
         self._wake()
 
     def application_done(self, failed: bool) -> None:
-        """500 before it accepted, 1011 when it failed afterwards, 1000 when it returned."""
+        """Answer 500 when it has not accepted; else close with 1011 when it failed, with 1000 when it returned."""
         match self.state:
             case State.WAITING | State.STARTED:
                 self._answer(RequestError(500, "Internal Server Error"), close=False)
@@ -315,11 +315,11 @@ class WebSocketExchange(Exchange):
                 self._send_close(*((1011, "internal error") if failed else (1000, "")))
 
     def server_stopping(self) -> None:
-        """RFC 6455's registry, 1012: service restart; clients come back by themselves."""
+        """Close with 1012, service restart (IANA's registry): clients come back by themselves. Refuse a handshake."""
         if self.state is State.OPEN:
             self._close_by_server(1012, "service restart")
         elif self.state is State.WAITING:
-            # If it were accepted now, it would be open until it is cut off.
+            # If the application accepted it now, the WebSocket would stay open until it is cut off.
             self.request_failed(RequestError(503, "The server is stopping."))
 
     # Deadlines.
