@@ -1,7 +1,7 @@
 """Tells ``twist`` and ``twistd`` of the command ``asgi``; installed as ``twisted/plugins/asgiserver_twist.py``.
 
-Twisted finds plugins by looking into that folder and nowhere else. The file's name and the command are ours alone, and
-there is no endpoint among the plugins: a prefix such as Daphne's ``fd`` may be there only once.
+Twisted finds plugins by looking into that folder and nowhere else. The file's name and the command are ours alone.
+There is no plugin for endpoints, because a prefix such as Daphne's ``fd`` may be registered only once.
 """
 
 from __future__ import annotations
