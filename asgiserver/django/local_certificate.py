@@ -76,7 +76,7 @@ def local_certificate(host: str = "", cache: Path | None = None) -> LocalCertifi
 
 
 def _is_good(place: Path) -> bool:
-    """Whether ``place`` has a certificate that lasts, signed by the authority beside it, for the user's eyes only."""
+    """Whether ``place`` has a certificate that lasts, is signed by the authority beside it, and is the user's alone."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.x509 import load_pem_x509_certificate
 

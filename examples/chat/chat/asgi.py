@@ -1,7 +1,7 @@
-"""The chat as one ASGI application: who answers what.
+"""The chat as one ASGI application.
 
-Requests go to Django, but for the feed; WebSockets to a consumer, from this site's own pages alone; what is sent to the
-channel ``robot`` to the robot, in whichever process that is; and the lifespan keeps what has to run beside them.
+Requests go to Django, except those for the feed. WebSockets go to a consumer, if a page of this site opens them.
+Messages on the channel ``robot`` go to the robot, in the process where it runs. The lifespan runs the other tasks.
 """
 
 from __future__ import annotations
