@@ -69,7 +69,7 @@ async def events(receive: Any, send: Any) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         sending.cancel()
-    # When the client has left, nobody gets this message. When the server stops, it ends the stream in order.
+    # Nobody gets this message when the client has left. When the server stops, the message ends the stream in order.
     await send({"type": "http.response.body"})
 
 

@@ -1,4 +1,4 @@
-"""What a Django project's settings say of the server: its application, and every setting named ``ASGISERVER_…``."""
+"""The server's settings in a Django project: its application, and every setting named ``ASGISERVER_…``."""
 
 from __future__ import annotations
 

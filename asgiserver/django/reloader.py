@@ -24,7 +24,7 @@ _FIRST = "_ASGISERVER_RELOADER"
 #: Seconds that the second process has after Ctrl-C before the first stops waiting for it.
 _INTERRUPT_TIMEOUT = 0.6
 
-#: Seconds between two checks whether the first process still runs.
+#: Seconds between two checks that the first process still runs.
 _INTERVAL = 0.5
 
 

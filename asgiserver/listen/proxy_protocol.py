@@ -64,7 +64,7 @@ _Address = IPv4Address | IPv6Address | UNIXAddress
 
 
 class Header(NamedTuple):
-    """What a PROXY header says.
+    """The content of a PROXY header.
 
     :param size: bytes of the header.
     :param client: the announced client; None when none is announced: then the connection's own addresses hold.

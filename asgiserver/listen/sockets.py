@@ -20,7 +20,7 @@ __all__ = [
     "unlink_if_same",
 ]  # fmt: skip
 
-#: What getaddrinfo gives of an address: its family, and what bind() takes.
+#: An address as getaddrinfo gives it: its family, and the argument of bind().
 Address = tuple[socket.AddressFamily, Any]
 
 #: The first descriptor that sd_listen_fds(3) hands over.

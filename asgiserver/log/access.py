@@ -59,7 +59,7 @@ class Entry:
         return _VALUES[name](self)
 
     def text(self, name: str) -> str:
-        """The value of ``name`` for a line of text: ``-`` when it is not known; escaped, lest it forge a line."""
+        """The value of ``name`` for a line of text, ``-`` when it is not known; escaped, to forge no line."""
         match self.value(name):
             case None:
                 return "-"

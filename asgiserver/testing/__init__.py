@@ -98,7 +98,7 @@ class LiveServer:
         self._place: InTask | InProcess | None = None
         self._running = False
 
-    # Where it is.
+    # Where the server is.
 
     @property
     def host(self) -> str:
@@ -123,7 +123,7 @@ class LiveServer:
         """``ws://HOST:PORT``, or ``wss:`` with a certificate; no slash at the end."""
         return self._url("ws")
 
-    # What has happened.
+    # Log, exceptions and clients.
 
     @property
     def logs(self) -> str:
@@ -163,7 +163,7 @@ class LiveServer:
             raise RuntimeError("only the clients of a server that runs in a thread can be dropped")
         return place.drop_clients(timeout)
 
-    # Its life.
+    # Start and end.
 
     def __enter__(self) -> Self:
         place: InThread | InProcess
@@ -232,7 +232,7 @@ class LiveServer:
 
     @contextmanager
     def _ending(self, error: BaseException | None) -> Iterator[None]:
-        """Add a failure of the end to the ``error`` of the block, if there is one, lest it replace that."""
+        """Add a failure to stop to the ``error`` of the block, which it must not replace."""
         try:
             yield
         except RuntimeError as problem:

@@ -1,4 +1,4 @@
-"""What one server under test logs, kept apart from the rest of the process.
+"""The log of one server under test, kept apart from the rest of the process.
 
 The server's loggers belong to the whole process, and several servers may be tested in it at once. A record belongs to
 the server in whose :mod:`contextvars` context it is made: the server's callbacks and the applications' tasks all run in

@@ -20,7 +20,7 @@ __all__ = ["Bridge", "RestOfBody"]
 
 logger = logging.getLogger("asgiserver")
 
-#: Bytes of a response that may wait for the loop until the thread has to wait: several blocks of the usual sizes.
+#: Bytes of a response that may wait for the loop before the thread has to wait: several blocks of the usual sizes.
 _AHEAD = 262144
 
 #: Several waiting blocks that are smaller on average are joined: a copy costs less than a message; bytes.
