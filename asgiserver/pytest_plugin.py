@@ -25,7 +25,7 @@ _servers = pytest.StashKey[list["LiveServer"]]()
 def asgi_server(request: pytest.FixtureRequest) -> Iterator[Callable[..., LiveServer]]:
     """Starts servers for the length of a test: ``asgi_server(application, **options)`` gives a running one.
 
-    It takes the arguments of :class:`asgiserver.testing.LiveServer`. An exception of the application fails the test.
+    It takes the arguments of :class:`asgiserver.testing.LiveServer`. An exception of an application fails the test.
     """
     from .testing import LiveServer
 
@@ -41,7 +41,7 @@ def asgi_server(request: pytest.FixtureRequest) -> Iterator[Callable[..., LiveSe
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Raise the application's exceptions in the test: at the fixture's end they would be errors of a passed test."""
+    """Raise the exceptions in the test: at the fixture's end they would be errors of a test that has passed."""
     result = yield
     for server in item.stash.get(_servers, []):
         server.check()

@@ -1,7 +1,7 @@
 """Tells ``twist`` and ``twistd`` of the command ``asgi``; installed as ``twisted/plugins/asgiserver_twist.py``.
 
-Twisted looks for plugins in that folder and nowhere else. The file's name and the command are ours alone, and no plugin
-of ours is an endpoint: only one package may install a prefix such as Daphne's ``fd``.
+Twisted finds plugins by looking into that folder and nowhere else. The file's name and the command are ours alone.
+There is no plugin for endpoints, because a prefix such as Daphne's ``fd`` may be registered only once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A WebSocket that says everything back, with the page that talks to it.
+"""A WebSocket that sends every message back, with the page that talks to it.
 
 Run it and open http://127.0.0.1:8000/::
 

@@ -1,4 +1,4 @@
-"""Server-sent events: the time of the day and how many are watching, once a second, until the client leaves.
+"""Server-sent events: the time of day and the number of listeners, once a second, until the client leaves.
 
 Run it and open http://127.0.0.1:8000/, or watch the stream itself::
 
@@ -58,7 +58,7 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def events(receive: Any, send: Any) -> None:
-    """Send events and wait for the end at the same time: the client leaves, or the server stops."""
+    """Send events until the client leaves or the server stops."""
     # A proxy that collects responses before it passes them on would hold the events back: nginx reads this field.
     headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -69,7 +69,7 @@ async def events(receive: Any, send: Any) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         sending.cancel()
-    # Nobody gets this when the client has left. When the server stops, the stream ends in order.
+    # Nobody gets this message when the client has left. When the server stops, the message ends the stream in order.
     await send({"type": "http.response.body"})
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answer every HTTP request with one line of text; refuse whatever is not HTTP, as ASGI asks."""
+    """Answer every HTTP request with one line of text; refuse any other protocol, as ASGI asks."""
     if scope["type"] != "http":
         raise RuntimeError(f"this application does not speak {scope['type']}")
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"14")]

@@ -1,5 +1,5 @@
-"""What Django projects get: ``runserver``'s parts, system checks, and a live server for tests.
+"""The parts for Django projects: those of ``runserver``, system checks, and a live server for tests.
 
-``runserver`` itself is in :mod:`asgiserver.management.commands.runserver`, where alone Django looks for it. Nothing of
-the server imports this room, so that it costs nothing where there is no Django.
+``runserver`` itself is in :mod:`asgiserver.management.commands.runserver`, because Django looks for it only there. The
+server imports nothing of this package, so that it costs nothing where there is no Django.
 """

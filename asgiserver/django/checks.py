@@ -1,4 +1,4 @@
-"""Django's system checks: is ``runserver`` ours, and does each ``ASGISERVER_…`` setting do something."""
+"""Django's system checks: ``runserver`` is ours, and each ``ASGISERVER_…`` setting has an effect."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["check_order", "check_settings"]
 
 
 def check_order(app_configs: Any, **_: Any) -> list[checks.CheckMessage]:
-    """E001: of several applications with a ``runserver`` Django takes that of the first."""
+    """E001: Django takes ``runserver`` from the first application that has one, which should be ours."""
     owner = get_commands().get("runserver")
     if owner == "asgiserver":
         return []
-    # Not before it is needed: every command of manage.py runs the checks, and this is the whole of the server.
+    # Not imported before it is needed: every command of manage.py runs the checks, and this loads the whole server.
     from ..management.commands.runserver import Command
 
     command = owner if isinstance(owner, BaseCommand) else load_command_class(owner, "runserver")
     if isinstance(command, Command):
-        # What another application has made of ours.
+        # Another application has subclassed our command.
         return []
     return [
         checks.Error(
@@ -35,7 +35,7 @@ def check_order(app_configs: Any, **_: Any) -> list[checks.CheckMessage]:
 
 
 def check_settings(app_configs: Any, **_: Any) -> list[checks.CheckMessage]:
-    """W001: a setting that is misspelt, or has no meaning to ``runserver``, is not to be ignored in silence."""
+    """W001: a setting that is misspelt, or has no meaning to ``runserver``, must not be ignored in silence."""
     given = sorted(name for name in dir(settings) if name.startswith("ASGISERVER_"))
     return [
         checks.Warning(

@@ -1,8 +1,8 @@
 """A certificate for this machine's own names, so that HTTPS can be tried before there is a real one.
 
 It is made once and kept for a year in the user's cache folder, with the certificate of the authority that has signed
-it; a browser has to be told to trust that authority once. The authority's own key is never written: nobody, whoever
-reads the folder, can have it sign anything else.
+it; a browser has to be told to trust that authority once. The authority's own key is never written: somebody who
+reads the folder cannot sign another certificate with it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from ..errors import SettingsError
 
 __all__ = ["LocalCertificate", "cache_folder", "local_certificate"]
 
-#: What is in the certificate in any case.
+#: The names and addresses that are in every certificate.
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
-#: Addresses that stand for all of the machine's, of which its loopback addresses are the ones that are known.
+#: Addresses that stand for all addresses of the machine; only its loopback addresses are known beforehand.
 _ANY = ("", "0", "0.0.0.0", "::")
 
 #: Browsers take no certificate for longer than 397 days.
 _LIFETIME = timedelta(days=365)
 
-#: One that ends sooner is made anew.
+#: A certificate that expires sooner than this is made anew.
 _LEAST_LEFT = timedelta(days=1)
 
 _AUTHORITY = "authority.pem"
@@ -48,7 +48,7 @@ class LocalCertificate:
 
 
 def cache_folder() -> Path:
-    """Where a user's programs keep what can be made again: ``XDG_CACHE_HOME``, or the system's own place."""
+    """Where a user's programs keep files that can be made again: ``XDG_CACHE_HOME``, or the system's own place."""
     named = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
     return Path(named) if named else Path.home() / ".cache"
 
@@ -56,10 +56,10 @@ def cache_folder() -> Path:
 def local_certificate(host: str = "", cache: Path | None = None) -> LocalCertificate:
     """Give a certificate for the loopback names and ``host``, making it where there is none that is still good.
 
-    :param host: an address or a name; nothing, an address of all interfaces or a loopback name adds nothing.
-    :param cache: the folder that asgiserver's own is in; the user's cache folder when None.
-    :raises SettingsError: trustme or what it needs is not installed, ``host`` cannot be in a certificate, or nothing
-        can be written.
+    :param host: an address or a name; an empty text, an address of all interfaces or a loopback name adds nothing.
+    :param cache: the folder that contains asgiserver's own; the user's cache folder when None.
+    :raises SettingsError: trustme or a package that it needs is not installed, ``host`` cannot be in a certificate, or
+        the files cannot be written.
     """
     known = host in LOOPBACK or host in _ANY
     try:
@@ -76,7 +76,7 @@ def local_certificate(host: str = "", cache: Path | None = None) -> LocalCertifi
 
 
 def _is_good(place: Path) -> bool:
-    """Whether ``place`` has a certificate that lasts, signed by the authority beside it, and is the user's alone."""
+    """Whether ``place`` has a certificate that lasts, is signed by the authority beside it, and is the user's alone."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.x509 import load_pem_x509_certificate
 
@@ -102,7 +102,7 @@ def _make(place: Path, names: tuple[str, ...]) -> None:
     except ValueError as error:
         raise SettingsError(f"--tls: no certificate can be made for {names[-1]!r}: {error}") from error
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # For its owner alone, and so is the file in it from its first byte on.
+    # Only the owner can read this folder, and the file in it from its first byte on.
     new = Path(tempfile.mkdtemp(prefix="new-", dir=place.parent))
     try:
         (new / _AUTHORITY).write_bytes(authority.cert_pem.bytes())

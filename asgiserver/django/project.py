@@ -1,4 +1,4 @@
-"""What a Django project's settings say of the server: its application, and whatever is called ``ASGISERVER_…``."""
+"""The server's settings in a Django project: its application, and every setting named ``ASGISERVER_…``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..settings import BIND, LOGGING, Settings, information
 
 __all__ = ["OPTIONS", "django_names", "get_default_application", "server_keywords", "usual_application"]
 
-#: What says where the application is has no meaning where Django says it.
+#: These settings say where the application is; in a project ``ASGI_APPLICATION`` says it.
 _NOT_DJANGOS = ("app_dir", "factory")
 
-#: Daphne's options of ``runserver``, which are keywords of its ``Server`` too, and the settings that they mean.
+#: Daphne's options of ``runserver``, which are keywords of its ``Server`` too, and the settings that they stand for.
 OPTIONS = {
     "http_timeout": "http_timeout",
     "websocket_handshake_timeout": "websocket_connect_timeout",
@@ -38,9 +38,9 @@ def django_names() -> dict[str, str]:
 
 
 def server_keywords(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords for ``Server``, not yet checked: an option wins over ``ASGISERVER_<NAME>``, that over Daphne's setting.
+    """Keywords for ``Server``, not yet checked: an option wins over ``ASGISERVER_<NAME>``, this over Daphne's setting.
 
-    :param options: of the command; those that matter are :data:`OPTIONS` and ``use_tls``, and None is not given.
+    :param options: the command's; only :data:`OPTIONS` and ``use_tls`` are read, and None means not given.
     :return: always with the keywords of :data:`OPTIONS`, and ``root_path``.
     """
     names = {**{f"DAPHNE_{name.upper()}": name for name in _DAPHNE_NAMES}, **django_names()}
@@ -56,7 +56,7 @@ def server_keywords(options: Mapping[str, Any]) -> dict[str, Any]:
 def get_default_application() -> Any:
     """The application that ``ASGI_APPLICATION`` names.
 
-    :raises SettingsError: it names none. What the application's module raises itself passes through.
+    :raises SettingsError: it names none. An exception of the application's own module passes through.
     """
     path = getattr(settings, "ASGI_APPLICATION", None)
     module_name, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
@@ -65,7 +65,7 @@ def get_default_application() -> Any:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # Any other module is missing inside the application.
+        # If the missing module is another one, the application's own import has failed.
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise SettingsError(f"ASGI_APPLICATION is {path!r}, but there is no module {error.name!r}") from error
@@ -75,6 +75,6 @@ def get_default_application() -> Any:
 
 
 def usual_application() -> str:
-    """What ``ASGI_APPLICATION`` is likely to be, from where the project's settings are."""
+    """The likely value of ``ASGI_APPLICATION``, from where the project's settings are."""
     package = str(settings.SETTINGS_MODULE or "").rpartition(".settings")[0]
     return f"{package or 'mysite'}.asgi.application"

@@ -1,8 +1,8 @@
-"""What Django's autoreloader leaves open between its two processes.
+"""Gaps that Django's autoreloader leaves between its two processes.
 
-The first only starts the second and waits for it. At Ctrl-C, which both get, it would kill the second a quarter of a
-second later; and when it is killed itself, or stopped while it starts the second, the second would stay and keep the
-port.
+The first process only starts the second and waits for it. At Ctrl-C, which both get, the first would kill the second a
+quarter of a second later. When the first is killed itself, or is stopped while it starts the second, the second would
+stay and keep the port.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from django.utils import autoreload
 
 __all__ = ["enter_first", "in_second", "watch_first"]
 
-#: The environment's variable with the number of the first process.
+#: The environment variable with the id of the first process.
 _FIRST = "_ASGISERVER_RELOADER"
 
-#: Seconds that the second has at Ctrl-C before the first interrupts what it waits for.
+#: Seconds that the second process has after Ctrl-C before the first stops waiting for it.
 _INTERRUPT_TIMEOUT = 0.6
 
-#: Seconds between two looks at whether the first is still there.
+#: Seconds between two checks that the first process still runs.
 _INTERVAL = 0.5
 
 
@@ -34,7 +34,7 @@ def in_second() -> bool:
 
 
 def enter_first() -> None:
-    """Prepare the first process: the second is to know it, and to have time at Ctrl-C."""
+    """Prepare the first process: tell the second its id, and give the second time at Ctrl-C."""
     os.environ[_FIRST] = str(os.getpid())
     # On Windows os.kill() would not interrupt this process but end it.
     if os.name == "posix" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -42,7 +42,7 @@ def enter_first() -> None:
 
 
 def _interrupted(number: int, _: Any) -> None:
-    """Let the second process, which has had the signal too, end by itself; another Ctrl-C is as ever."""
+    """Let the second process, which has had the signal too, end by itself; another Ctrl-C acts as usual."""
     signal.signal(number, signal.default_int_handler)
     again = threading.Timer(_INTERRUPT_TIMEOUT, os.kill, (os.getpid(), number))
     again.daemon = True
@@ -50,9 +50,9 @@ def _interrupted(number: int, _: Any) -> None:
 
 
 def watch_first(gone: Callable[[], object]) -> None:
-    """In the second process, call ``gone()`` in a thread once the first is there no more.
+    """In the second process, call ``gone()`` in a thread once the first runs no more.
 
-    Windows has no parent that could be asked for; there nothing is watched.
+    On Windows nothing is watched: there a process keeps its parent's id after the parent's end.
     """
     if os.name == "posix":
         first = int(os.environ.pop(_FIRST, os.getppid()))
@@ -61,7 +61,7 @@ def watch_first(gone: Callable[[], object]) -> None:
 
 def _watch(first: int, gone: Callable[[], object]) -> None:
     was_parent = False
-    # It may have been gone from the beginning; but it also may have started this process by another.
+    # The first may have ended before this loop begins, or may have started this process through another one.
     while os.getppid() == first or not was_parent and _runs(first):
         was_parent = was_parent or os.getppid() == first
         time.sleep(_INTERVAL)

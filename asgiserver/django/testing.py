@@ -1,10 +1,10 @@
 """``ASGILiveServerTestCase``: Django's ``LiveServerTestCase`` for ASGI, with WebSockets, static and media files.
 
-The server runs in a thread of the test's process. Django keeps a database connection for each thread, which is right
-for a database of its own process or file: the test's data is committed, and the server's threads see it. An SQLite
-database in memory cannot be used so, as its connections lock each other out. There the server is given the test's own
-connection, and runs all that has to do with it, which is whatever Django and Channels run by ``sync_to_async``, in one
-thread: two requests in each other's transactions would undo each other's work.
+The server runs in a thread of the test's process. Django keeps a database connection for each thread. That is right
+for a database server or file: the test's data is committed, and the server's threads see it. It does not work for an
+SQLite database in memory, because its connections lock each other out. There the server gets the test's own connection,
+and everything that Django and Channels run by ``sync_to_async`` runs in one thread: two requests in each other's
+transactions would undo each other's work.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _LAST_WAIT = 5.0
 class ASGILiveServerTestCase(TransactionTestCase):  # type: ignore[misc]
     """Serves the project while the tests of a class run, on a real port, for browsers and other clients.
 
-    :cvar host: what to listen on, and the host of the URLs; allowed by ``ALLOWED_HOSTS`` meanwhile.
+    :cvar host: the host to listen on, and that of the URLs; ``ALLOWED_HOSTS`` allows it meanwhile.
     :cvar port: TCP port, 0 for any free one.
-    :cvar serve_static: serve static files by their finders, when ``django.contrib.staticfiles`` is installed, and what
-        is in ``MEDIA_ROOT``.
-    :cvar raise_request_exception: raise at the end of each test what views and consumers raised while it ran, as
-        ``django.test.Client`` does. Take out of ``self.live_server.exceptions`` what a test expects.
+    :cvar serve_static: serve static files by their finders, when ``django.contrib.staticfiles`` is installed, and the
+        files in ``MEDIA_ROOT``.
+    :cvar raise_request_exception: raise at the end of each test the exceptions of views and consumers, as
+        ``django.test.Client`` does. A test takes those that it expects out of ``self.live_server.exceptions``.
     :cvar server_settings: settings of the server, as those of :class:`asgiserver.Server`.
     :cvar live_server: the running server, a :class:`asgiserver.testing.LiveServer`.
 
-    It is a ``TransactionTestCase``: what a test writes is committed, and the tables are emptied after it. Before
-    that all clients are cut off, so that nothing of one test runs on into the next. With SQLite in memory everything
-    synchronous runs in one thread, so that a view that asks its own server waits for ever.
+    This is a ``TransactionTestCase``: a test's writes are committed, and the tables are emptied after the test. Before
+    that, all clients are cut off, so that nothing of one test runs on into the next. With SQLite in memory all
+    synchronous code runs in one thread, so that a view that sends a request to its own server waits for ever.
     """
 
     host = "localhost"
@@ -78,7 +78,7 @@ class ASGILiveServerTestCase(TransactionTestCase):  # type: ignore[misc]
 
     @classproperty  # type: ignore[untyped-decorator]
     def allowed_host(cls) -> str:  # noqa: N805
-        """What ``ALLOWED_HOSTS`` gets in addition."""
+        """The host that ``ALLOWED_HOSTS`` gets in addition."""
         return cls.host
 
     @classmethod
@@ -103,12 +103,12 @@ class ASGILiveServerTestCase(TransactionTestCase):  # type: ignore[misc]
         if not isinstance(hosts, list):
             cls.enterClassContext(modify_settings(ALLOWED_HOSTS={"append": cls.allowed_host}))
         elif cls.allowed_host not in hosts:
-            # In this very list, which Channels' AllowedHostsOriginValidator keeps, if it was made before this class.
+            # Into the list itself: Channels' AllowedHostsOriginValidator keeps it, if made before this class.
             hosts.append(cls.allowed_host)
             cls.addClassCleanup(hosts.remove, cls.allowed_host)
 
     def _post_teardown(self) -> None:
-        # What still runs, or runs when a page is closed, could write into tables that are being emptied.
+        # A consumer that still runs, or runs when a page is closed, could write into tables that are being emptied.
         self.live_server.drop_clients()
         super()._post_teardown()
         exceptions = self.live_server.exceptions
@@ -121,7 +121,7 @@ class ASGILiveServerTestCase(TransactionTestCase):  # type: ignore[misc]
 class _DjangoServer(LiveServer):
     """A server in a thread that knows of Django's connections and of its exceptions.
 
-    :param shared: the connections, by alias, that it is to use in place of its own.
+    :param shared: the connections, by alias, that the server is to use in place of its own.
     """
 
     def __init__(self, application: Any, shared: Mapping[str, Any], **options: Any) -> None:
@@ -150,7 +150,7 @@ class _DjangoServer(LiveServer):
             connections[alias] = connection
 
     def _request_failed(self, **_: Any) -> None:
-        """Django has made a 500 of a view's exception."""
+        """Note a view's exception, of which Django has made a 500."""
         error = sys.exc_info()[1]
         place = self._started()
         if error is not None and place.capture.is_here():
@@ -158,7 +158,7 @@ class _DjangoServer(LiveServer):
 
 
 class _MediaFiles(ASGIStaticFilesHandler):  # type: ignore[misc]
-    """Serves what is in ``MEDIA_ROOT``."""
+    """Serves the files in ``MEDIA_ROOT``."""
 
     def get_base_url(self) -> str:
         url: str = settings.MEDIA_URL
@@ -169,7 +169,7 @@ class _MediaFiles(ASGIStaticFilesHandler):  # type: ignore[misc]
 
 
 def _with_files(application: Any) -> Any:
-    # Without a folder in the URL every path would be a file's.
+    # With MEDIA_URL empty or "/" every path would be a media file's.
     if settings.MEDIA_ROOT and settings.MEDIA_URL not in ("", "/"):
         application = _MediaFiles(application)
     if apps.is_installed("django.contrib.staticfiles") and settings.STATIC_URL:

@@ -27,7 +27,7 @@ from .bind import SECURE, Bound, Described
 
 __all__ = ["Listener", "accept"]
 
-#: Connections that are accepted when a port closes, at most; as many as Linux lets a backlog have by default.
+#: Most connections that a port still accepts when it closes: Linux's default bound of a backlog.
 _LAST_ACCEPTS = 4096
 
 
@@ -40,7 +40,7 @@ class Listener:
     """
 
     def __init__(self, port: Any, *, secure: bool = False, bound: Bound | None = None) -> None:
-        """Describe ``port``, which listens, on a copy of the socket of ``bound`` if that is not None."""
+        """Take ``port``, which listens already: on a copy of the socket of ``bound``, unless that is None."""
         watch(port)
         self._port = port
         self._bound = bound
@@ -52,31 +52,31 @@ class Listener:
         let_go_in_children(self)
 
     def let_go(self) -> None:
-        """In a forked child: do not hold the port after the parent has ended; the parent's goes on listening."""
+        """In a forked child: close its copy of the socket, which would outlive the parent. The parent's stays open."""
         self._bound = None
         sock = getattr(self._port, "socket", None)
         if sock is not None:
-            # No more than that: the parent's epoll is the child's too, and not to be told.
+            # Only the socket is closed: the child shares the parent's epoll, where the parent's port must stay.
             sock.close()
         if self._inherited is not None:
-            # Its number stays taken: it may be that of the standard input.
+            # The number of this descriptor stays taken: it may be that of the standard input.
             null = os.open(os.devnull, os.O_RDWR)
             os.dup2(null, self._inherited)
             os.close(null)
 
     def remove_file(self) -> None:
-        """Remove a unix socket's file if it still is the one that was made."""
+        """Remove the unix socket's file, unless another file has taken its place."""
         if self._bound is not None:
             self._bound.remove_file()
 
     async def close(self) -> None:
-        """Stop listening and return when the port is closed; open connections stay. Any number of times.
+        """Stop listening and return when the port is closed; open connections stay. May be called again.
 
-        Its unix socket's file is removed. Connections that wait in the backlog are accepted first, unless the socket is
-        shared with another process: then they wait for that.
+        The file of a unix socket is removed. Connections in the backlog are accepted first, unless the socket is shared
+        with another process: then they wait for that process.
         """
         if self._closing is None:
-            # Before the socket: as long as that is open, the number of its file cannot have been given to another.
+            # Before the socket is closed: until then no other file can have got the inode number of its file.
             self.remove_file()
             self._closing = _future(self._stop_listening())
         await asyncio.shield(self._closing)
@@ -86,8 +86,8 @@ class Listener:
         if self._inherited is not None or not isinstance(port, Port):
             stopping: Deferred[Any] | None = port.stopListening()
             return stopping
-        # Its clients are connected as far as they know, and the kernel resets them when the socket is closed. Twisted
-        # would close it a turn of the loop later, for others to come meanwhile.
+        # Clients in the backlog see themselves as connected, and the kernel resets them when the socket is closed.
+        # Twisted would close the socket one turn of the loop later, and more clients could come meanwhile.
         port.stopReading()  # type: ignore[no-untyped-call]
         port.numberAccepts = _LAST_ACCEPTS
         port.doRead()  # type: ignore[no-untyped-call]
@@ -99,11 +99,11 @@ async def accept(bound: Bound | Described, settings: Settings, factory: Any, rea
     """Accept connections, on a copy of the socket of ``bound``.
 
     :param bound: as :func:`.bind` gives it; its socket is closed, whatever happens.
-    :param settings: those that it was bound by.
+    :param settings: the settings that ``bound`` was made from.
     :param factory: an ``IProtocolFactory``; with TLS it is asked for ALPN's protocols too.
     :param reactor: an asyncio reactor on the loop that runs here.
-    :raises SettingsError: when a certificate or one of Twisted's descriptions cannot be right.
-    :raises ListenError: when Twisted cannot have the address of a description.
+    :raises SettingsError: when a certificate or one of Twisted's descriptions is invalid.
+    :raises ListenError: when Twisted cannot bind the address of a description.
     """
     context = None
     try:
@@ -155,12 +155,12 @@ async def _twisted_port(described: Described, factory: Any, asyncio_reactor: Rea
         from .proxy_protocol import HeaderFirstReactor
 
         reactor = HeaderFirstReactor(reactor, described.proxies, context)
-    # Importing it takes systemd's variables out of the environment, so not before it is needed.
+    # Not imported before it is needed: the import removes systemd's variables from the environment.
     from twisted.internet.endpoints import serverFromString
 
     try:
         endpoint: Any = serverFromString(reactor, described.text)  # type: ignore[no-untyped-call]
-    except Exception as error:  # each kind and each plugin raises what it likes about its arguments
+    except Exception as error:  # each kind and each plugin raises errors of its own choice
         raise SettingsError(f"endpoint {whole!r}: {_first_line(error)}") from error
     try:
         port = await _future(endpoint.listen(factory))

@@ -1,9 +1,9 @@
 """Accepting connections while the process has no descriptor left for them.
 
-Twisted's port accepts such a connection with a descriptor that it keeps in reserve, and closes it without a warning. If
-another part of the process takes that descriptor first, the port is called again and again for a connection that it
-cannot accept. Here the port is left alone for a while, as asyncio and nginx do it: clients wait in the backlog and are
-served when there are descriptors again.
+Twisted's port keeps a descriptor in reserve, accepts such a connection with it, and closes the connection without a
+warning. If another part of the process takes that descriptor first, the reactor calls the port again and again for a
+connection that the port cannot accept. Here the port pauses for a while instead, as in asyncio and nginx: clients
+wait in the backlog and are served when there are descriptors again.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ __all__ = ["ListeningSocket", "watch"]
 
 logger = logging.getLogger("asgiserver")
 
-#: What accept(2) says when the process, or the system, has nothing left for another connection.
+#: The errors of accept(2) when the process or the system has no resources left for another connection.
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
-#: How long a port is left alone then, and how long a warning is not repeated; seconds.
+#: Seconds that a port pauses then, and seconds for which the warning is not repeated.
 _PAUSE = 1.0
 _SILENCE = 60.0
 
 
 class ListeningSocket(socket.socket):
-    """The socket of a Twisted port; stands in for the one that the port has made.
+    """The socket of a Twisted port, in place of the one that the port has made.
 
-    :ivar warned_at: when the last warning was given, whichever socket it was about, by the reactor's clock.
+    :ivar warned_at: when the last warning about any of these sockets was given, by the reactor's clock.
     """
 
     warned_at = -math.inf
@@ -42,9 +42,9 @@ class ListeningSocket(socket.socket):
         self._port = port
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """As ``socket.accept``, but while the process has no descriptor left no connection is there to accept.
+        """As ``socket.accept``, but pause the port and report no connection while no descriptor is left.
 
-        :raises OSError: what accept(2) says of this one connection, or BlockingIOError when there is none.
+        :raises OSError: accept(2)'s error about this one connection; BlockingIOError when there is none to accept.
         """
         try:
             return super().accept()
@@ -67,13 +67,13 @@ class ListeningSocket(socket.socket):
             )
 
     def _resume(self) -> None:
-        # It may have been closed meanwhile.
+        # The port may have been closed meanwhile.
         if self._port.connected and not self._port.disconnecting:
             self._port.startReading()
 
 
 def watch(port: Any) -> None:
-    """Have a port wait while nobody can be accepted; one that is no socket's of Twisted's goes on as it likes."""
+    """Have a listening port pause while it cannot accept; a port that is no ``tcp.Port`` is left as it is."""
     if isinstance(port, tcp.Port) and port.connected:
         port.socket = ListeningSocket(port)
         port.fileno = port.socket.fileno  # type: ignore[method-assign]

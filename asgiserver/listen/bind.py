@@ -1,8 +1,8 @@
 """The first step of listening: from settings to sockets, which another process may accept on.
 
-Where it can, asgiserver makes the socket itself: then errors, permissions and stale files are ours, and Twisted is left
-with accepting. That goes for host and port, unix sockets, descriptors, and the descriptions ``unix:``, ``fd:`` and
-``systemd:``. Every other description is Twisted's, its plugins included, and bound when its port accepts.
+Where it can, asgiserver makes the socket itself: then it decides about errors, permissions and stale files, and Twisted
+only accepts. It does so for host and port, unix sockets, descriptors, and the descriptions ``unix:``, ``fd:`` and
+``systemd:``. Twisted and its plugins read every other description, and bind it when its port is to accept.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = ["SECURE", "Bound", "Described", "bind"]
 
-#: Which positional argument of Twisted's descriptions, counted from the prefix, is the backlog.
+#: The position of the backlog among the arguments of Twisted's descriptions, counted from the prefix, which is 0.
 _BACKLOG_POSITION = {"tcp": 3, "tcp6": 2, "ssl": 6, "tls": 3}
 
 #: Twisted's descriptions with TLS; the second is txsni's.
 SECURE = frozenset(("ssl", "tls"))
 
-#: Those that may follow ``haproxy:``, besides our own: they listen by the reactor that they are given, on TCP.
+#: Twisted's descriptions that may follow ``haproxy:``: these listen on TCP, by the reactor that they are given.
 _PROXIED = frozenset(("tcp", "tcp6")) | SECURE
 
 #: The endpoints that ``ssl_certfile`` is for.
@@ -45,10 +45,10 @@ class Bound:
 
     :ivar sock: non-blocking and non-inheritable; closed by :func:`~.accept.accept`, which works on a copy, or by
         :meth:`close`.
-    :ivar secure: TLS with the certificate of the settings is spoken on it.
+    :ivar secure: connections on it use TLS with the certificate of the settings.
     :ivar proxies: the proxies that may connect, and send a PROXY header first; None without proxies.
     :ivar path: the unix socket's file, when closing is to remove it.
-    :ivar file: what stands at ``path``, to tell it from what another server may have put there.
+    :ivar file: the file that was made at ``path``, to tell it from one that another server may have put there.
     :ivar inherited: the descriptor that ``sock`` is a copy of; another process has the same socket.
     """
 
@@ -65,19 +65,20 @@ class Bound:
         self.sock.close()
 
     def remove_file(self) -> None:
-        """Remove the unix socket's file if it still is the one that was made."""
+        """Remove the unix socket's file, unless another file has taken its place."""
         if self.path is not None and self.file is not None:
             sockets.unlink_if_same(self.path, self.file)
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What only Twisted can bind, which it does when the port is to accept.
+    """A description that only Twisted can bind; Twisted does so when the port is to accept.
 
     :ivar kind: the description's first word, in lower case.
     :ivar text: the description, without ``haproxy:``.
     :ivar whole: the description as the user gave it.
-    :ivar secure: TLS with the certificate of the settings is spoken on it; one of :data:`SECURE` names its own.
+    :ivar secure: connections use TLS with the certificate of the settings; a description with a kind of :data:`SECURE`
+        names its own.
     :ivar proxies: see :class:`Bound`.
     """
 
@@ -92,13 +93,13 @@ class Described:
 
 
 async def bind(settings: Settings) -> list[Bound | Described]:
-    """Bind wherever the settings say: host and port, unix socket, file descriptor and descriptions, in this order.
+    """Bind what the settings name: host and port, unix socket, file descriptor and descriptions, in this order.
 
     With none of them it is 127.0.0.1:8000; a host alone means port 8000, a port alone 127.0.0.1. A host name with
-    several addresses is listened on at the first that works, IPv4 first.
+    several addresses is bound at the first that works, IPv4 first.
 
-    :raises SettingsError: when a setting or a description cannot be right.
-    :raises ListenError: when an address cannot be had. Whatever was open by then has been closed again.
+    :raises SettingsError: when a setting or a description is invalid.
+    :raises ListenError: when an address cannot be bound. All sockets that were made by then have been closed again.
     """
     binding = _Binding(settings)
     try:
@@ -111,7 +112,7 @@ async def bind(settings: Settings) -> list[Bound | Described]:
 
 
 class _Binding:
-    """One run of :func:`bind`: what all ways to a socket have in common, and what it has made so far."""
+    """One run of :func:`bind`: the settings, a method for each kind of address, and the sockets made so far."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -157,7 +158,7 @@ class _Binding:
     def endpoint(self, text: str, whole: str, proxies: TrustedPeers | None = None) -> None:
         """Bind what a description says.
 
-        :param whole: the description as the user gave it, of which ``text`` may be the end.
+        :param whole: the description as the user gave it; ``text`` may be only its end.
         :param proxies: see :class:`Bound`.
         """
         arguments, keywords = _parse(text)
@@ -183,7 +184,7 @@ class _Binding:
     def unix_endpoint(
         self, proxies: TrustedPeers | None, address: str, mode: str = "", backlog: str = "", lockfile: str = ""
     ) -> None:
-        """Twisted's ``unix:``; ``lockfile`` is accepted, but a stale file is found without one."""
+        """Twisted's ``unix:``; ``lockfile`` is accepted and ignored, because a stale file is found without one."""
         settings = self.settings
         permissions = int(mode, 8) if mode else settings.unix_socket_mode
         if not 0 <= permissions <= 0o777:
@@ -191,7 +192,7 @@ class _Binding:
         self.unix(address, permissions, int(backlog) if backlog else settings.backlog, proxies)
 
     def fd_endpoint(self, proxies: TrustedPeers | None, fileno: str, domain: str = "") -> None:
-        """Daphne's ``fd:``; the socket itself knows its ``domain``."""
+        """Daphne's ``fd:``; ``domain`` is ignored, because the socket itself knows it."""
         number = int(fileno)
         if number < 0:
             raise ValueError(fileno)
@@ -222,9 +223,9 @@ _USAGE = {
 
 
 def _parse(text: str) -> tuple[list[str], dict[str, str]]:
-    """The positional arguments of a description, its prefix first, and those with a name; a backslash escapes.
+    """The positional arguments of a description, its prefix first, and its keywords; a backslash escapes.
 
-    :raises SettingsError: when it ends within an escape.
+    :raises SettingsError: when ``text`` ends within an escape.
     """
     if not re.fullmatch(r"(?:\\.|[^\\])*", text, re.DOTALL):
         raise SettingsError(f"endpoint {text!r} ends with a backslash")
@@ -244,7 +245,7 @@ def _unescaped(text: str) -> str:
 
 
 def _with_backlog(text: str, arguments: list[str], keywords: dict[str, str], backlog: int) -> str:
-    """The description with our backlog, if its kind has one and it says none; Twisted's default is 50."""
+    """The description with our backlog, if its kind has one and the user gave none; Twisted's default is 50."""
     position = _BACKLOG_POSITION.get(arguments[0].lower())
     if position is None or len(arguments) > position or "backlog" in keywords:
         return text

@@ -17,8 +17,8 @@ async def listen(settings: Settings, factory: Any, reactor: Reactor) -> list[Lis
 
     :param factory: an ``IProtocolFactory``, the same one for every port; with TLS it is asked for ALPN's protocols too.
     :param reactor: an asyncio reactor on the loop that runs here.
-    :raises SettingsError: when a setting, a certificate or a description cannot be right.
-    :raises ListenError: when an address cannot be had. Whatever was open by then has been closed again.
+    :raises SettingsError: when a setting, a certificate or a description is invalid.
+    :raises ListenError: when an address cannot be bound. All sockets that were made by then have been closed again.
     """
     waiting = await bind(settings)
     listeners: list[Listener] = []

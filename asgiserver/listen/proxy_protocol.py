@@ -1,11 +1,12 @@
 """The PROXY protocol of HAProxy, versions 1 and 2: the client's address in front of a connection's first byte.
 
-The header is for the server and not for the client's TLS, so the transport takes it from the socket before it reads
-anything else, and leaves what follows in the socket: TLS or not, it is then read as on any other port. Twisted's own
-wrapper takes it above TLS, and believes every sender; its parser takes ports such as ``+1``, and addresses with a zone.
+The header stands outside the client's TLS. So the transport takes the header from the socket before anything else, and
+leaves the bytes that follow in the socket: with or without TLS, they are then read as on any other port. Twisted's own
+wrapper takes the header inside TLS and believes every sender; its parser accepts ports such as ``+1``, and addresses
+with a zone.
 
-``connectionMade`` comes *before* the header: the transport tells the client's address from the first ``dataReceived``
-on. A peer that sends no header is the protocol's to wait for, and to drop.
+``connectionMade`` comes *before* the header: the transport knows the client's address from the first ``dataReceived``
+on. The protocol has to time out a peer that sends no header.
 
 Clauses are those of https://www.haproxy.org/download/2.8/doc/proxy-protocol.txt.
 """
@@ -39,7 +40,7 @@ _V2 = b"\r\n\r\n\0\r\nQUIT\n"
 #: The longest header of version 1, its CRLF included (§2.1).
 _V1_LIMIT = 107
 _V2_FIXED = 16
-#: The most that follows the fixed part. A header may say 65,535, but HAProxy sends no more than it has buffer for.
+#: Most bytes after the fixed part. A header may announce 65,535, but HAProxy sends no more than its buffer holds.
 _V2_LIMIT = 16384
 
 # §2.1: one space between the parts, and no zero in front of a port.
@@ -49,12 +50,12 @@ _V1_LINE = re.compile(
 )
 _V1_FAMILIES = {b"4": socket.AF_INET, b"6": socket.AF_INET6}
 
-# §2.2: the families, and the bytes of one of their addresses; and the byte that has family and transport protocol.
+# §2.2: the address families, the size of an address of each, and the bytes that join family and transport protocol.
 _UNSPECIFIED, _INET, _INET6, _UNIX = range(4)
 _ADDRESS_SIZE = {_INET: 4, _INET6: 16, _UNIX: 108}
 _KINDS = frozenset((0x00, 0x11, 0x12, 0x21, 0x22, 0x31, 0x32))
 _LOCAL, _PROXY = 0x20, 0x21
-#: §2.2.6: the field that tells of TLS, the bytes before what is nested in it, and the bit "the client used TLS".
+#: §2.2.6: the type of the field about TLS, the bytes before the fields nested in it, and the bit "the client used TLS".
 _TYPE_SSL = 0x20
 _SSL_FIXED = 5
 _CLIENT_SSL = 0x01
@@ -63,11 +64,11 @@ _Address = IPv4Address | IPv6Address | UNIXAddress
 
 
 class Header(NamedTuple):
-    """What a PROXY header says.
+    """The content of a PROXY header.
 
     :param size: bytes of the header.
-    :param client: the announced client; None when none is announced, and the connection's own addresses hold.
-    :param server: the announced address that the client has connected to; None with ``client``.
+    :param client: the announced client; None when none is announced: then the connection's own addresses hold.
+    :param server: the announced address that the client has connected to; None when ``client`` is None.
     :param secure: the client has connected to the proxy over TLS.
     """
 
@@ -80,7 +81,7 @@ class Header(NamedTuple):
 def parse(data: bytes | bytearray) -> Header | None:
     """The header that ``data`` begins with, None while more of it is needed.
 
-    :raises ValueError: ``data`` does not begin with a header, in words for a log.
+    :raises ValueError: ``data`` does not begin with a valid header; the text is for a log.
     """
     if data.startswith(_V1[: len(data)]):
         end = data.find(b"\r\n", 0, _V1_LIMIT)
@@ -121,14 +122,14 @@ def _packed(family: socket.AddressFamily, text: str) -> bytes:
 
 
 def _parse_block(command: int, kind: int, block: bytes) -> Header:
-    """Version 2, behind the signature.
+    """Parse a header of version 2, without its signature.
 
     :param command: the byte with version and command.
     :param kind: the byte with address family and transport protocol.
     """
     whole = _V2_FIXED + len(block)
     if command == _LOCAL:
-        # The proxy's own, such as a health check; what else it says is to be discarded.
+        # A connection of the proxy itself, such as a health check; the rest of the header is to be discarded.
         return Header(whole)
     if command != _PROXY:
         raise ValueError("the version or command of its PROXY header is unknown")
@@ -173,10 +174,10 @@ def _is_secure(fields: bytes) -> bool:
 
 
 class HeaderFirst(tcp.Server):
-    """A transport that is closed unless its input begins with a PROXY header, which its addresses are taken from.
+    """A transport that takes its addresses from the PROXY header that its input begins with, and closes without one.
 
     :ivar proxy_header: what the header says; None until it is complete.
-    :ivar _head: the part of the header that was read, at most 16,400 bytes.
+    :ivar _head: the part of the header that was read so far, at most 16,400 bytes.
     """
 
     proxy_header: Header | None = None
@@ -193,7 +194,7 @@ class HeaderFirst(tcp.Server):
         return super().getPeer() if header is None or header.client is None else header.client  # type: ignore[no-untyped-call]
 
     def getHost(self) -> Any:  # noqa: N802 - Twisted's name
-        """What the announced client has connected to, our own end when the proxy announces none."""
+        """The address that the announced client has connected to, our own when the proxy announces none."""
         header = self.proxy_header
         return super().getHost() if header is None or header.server is None else header.server  # type: ignore[no-untyped-call]
 
@@ -223,7 +224,7 @@ class HeaderFirst(tcp.Server):
             return main.CONNECTION_LOST
         if reason is not None:
             logger.info("Refused a connection from %s: %s", _shown(self.proxy), reason)
-            # Not CONNECTION_DONE, which is the end of the peer's direction alone.
+            # Not CONNECTION_DONE, which Twisted takes for a half-close by the peer.
             return main.CONNECTION_LOST
         if header is not None and len(self._head) == header.size:
             self.proxy_header, self._head = header, b""
@@ -231,7 +232,7 @@ class HeaderFirst(tcp.Server):
 
 
 def _parsed(data: bytes) -> tuple[Header | None, str | None]:
-    """The header as by :func:`parse`, and why it is refused."""
+    """The result of :func:`parse`, and the reason when the header is refused."""
     try:
         return parse(data), None
     except ValueError as error:
@@ -256,7 +257,7 @@ _BEHIND_HEADER = {TCPTransport: _ProxiedTCP, TLSTransport: _ProxiedTLS, UNIXTran
 class ProxiedFactory(WrappingFactory[ProtocolWrapper]):
     """Builds the protocols of another factory, for the proxies that may connect.
 
-    :param allowed: who may connect; all others are closed at once.
+    :param allowed: the proxies that may connect; connections from all others are closed at once.
     """
 
     noisy = False
@@ -277,8 +278,8 @@ class ProxiedFactory(WrappingFactory[ProtocolWrapper]):
 def take_headers(port: Any, allowed: TrustedPeers) -> None:
     """Have each connection of a port begin with a PROXY header.
 
-    :param port: one of ours, for TCP, TLS or a unix socket, that does not listen yet.
-    :param allowed: who may connect.
+    :param port: a port of ours, for TCP, TLS or a unix socket, that does not listen yet.
+    :param allowed: the proxies that may connect.
     """
     port.factory = ProxiedFactory(port.factory, allowed)
     port.transport = _BEHIND_HEADER[port.transport]
@@ -287,9 +288,9 @@ def take_headers(port: Any, allowed: TrustedPeers) -> None:
 class HeaderFirstReactor:
     """A reactor for Twisted's endpoints: their ports take the PROXY header first, before TLS too, as HAProxy sends it.
 
-    :param reactor: listens in truth, and is asked for everything else.
-    :param allowed: who may connect.
-    :param context: for TLS of our own behind the header; None without.
+    :param reactor: the real reactor, which watches the ports and does everything else.
+    :param allowed: the proxies that may connect.
+    :param context: for TLS of our own behind the header; None without TLS.
     """
 
     def __init__(self, reactor: Any, allowed: TrustedPeers, context: ssl.SSLContext | None = None) -> None:
@@ -301,7 +302,7 @@ class HeaderFirstReactor:
         return getattr(self._reactor, name)
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> TCPPort:  # noqa: N802
-        """Listen; ``factory`` makes what follows the header."""
+        """Listen; ``factory`` makes the protocol for the bytes that follow the header."""
         made = TCPPort(port, factory, backlog, interface, self._reactor)
         if self._context is not None:
             made = TLSPort(port, factory, backlog, interface, self._reactor)
@@ -313,7 +314,7 @@ class HeaderFirstReactor:
     def listenSSL(  # noqa: N802 - Twisted's name
         self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""  # noqa: N803
     ) -> TCPPort:
-        """Listen; Twisted's TLS follows the header, and ``factory`` makes what is within TLS."""
+        """Listen; Twisted's TLS follows the header, and ``factory`` makes the protocol within TLS."""
         from twisted.protocols.tls import TLSMemoryBIOFactory
 
         within = TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor)

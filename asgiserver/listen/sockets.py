@@ -20,7 +20,7 @@ __all__ = [
     "unlink_if_same",
 ]  # fmt: skip
 
-#: What getaddrinfo gives of an address: its family, and what bind() takes.
+#: An address as getaddrinfo gives it: its family, and the argument of bind().
 Address = tuple[socket.AddressFamily, Any]
 
 #: The first descriptor that sd_listen_fds(3) hands over.
@@ -48,16 +48,16 @@ def resolve(host: str, port: int, *, numeric: bool = False) -> list[Address]:
 
     :param host: an address without brackets, or a name; empty for every IPv4 address of the machine.
     :param numeric: do not look names up, which may block for seconds.
-    :raises socket.gaierror: when there are none.
+    :raises socket.gaierror: when the host has none.
     """
     flags = socket.AI_PASSIVE | (socket.AI_NUMERICHOST if numeric else 0)
     name = host or "0.0.0.0"
     try:
-        # Python would load its tables of characters for a text, which only names in other alphabets need.
+        # For a str Python would load its IDNA codec, which only names beyond ASCII need.
         known: str | bytes = name.encode("ascii") if numeric and name.isascii() else name
         found = socket.getaddrinfo(known, port, type=socket.SOCK_STREAM, flags=flags)
     except ValueError as error:
-        # A label that is empty or too long for a name, or a NUL.
+        # The name has a label that is empty or too long, or a NUL.
         raise socket.gaierror(socket.EAI_NONAME, "not a host name") from error
     addresses: list[Address] = [(family, address) for family, _, _, _, address in found if family in _FAMILIES]
     return sorted(dict.fromkeys(addresses), key=lambda item: item[0] != socket.AF_INET)
@@ -66,7 +66,7 @@ def resolve(host: str, port: int, *, numeric: bool = False) -> list[Address]:
 def bind_tcp(addresses: Iterable[Address], backlog: int) -> socket.socket:
     """Listen on the first of the addresses that works.
 
-    :param backlog: connections that the kernel keeps until they are accepted; it has a bound of its own.
+    :param backlog: most connections that the kernel keeps until they are accepted; the kernel has a bound of its own.
     :raises OSError: that of the first address, when none works.
     """
     first: OSError | None = None
@@ -81,7 +81,7 @@ def bind_tcp(addresses: Iterable[Address], backlog: int) -> socket.socket:
 def _bind_tcp(family: socket.AddressFamily, address: Any, backlog: int) -> socket.socket:
     with _closed_on_error(socket.socket(family, socket.SOCK_STREAM)) as sock:
         if os.name == "posix":
-            # Elsewhere it lets two servers listen on one port.
+            # On other systems this option lets two servers listen on one port.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             # Whether :: takes IPv4 too must not depend on the machine, and 0.0.0.0 may be wanted beside it.
@@ -95,12 +95,12 @@ def _bind_tcp(family: socket.AddressFamily, address: Any, backlog: int) -> socke
 def bind_unix(path: str, mode: int, backlog: int) -> socket.socket:
     """Listen on a unix socket, replacing one that nobody listens on any more.
 
-    There is no moment in which it can be connected to with other permissions than ``mode``: until ``listen()`` every
-    connection is refused.
+    A client can at no moment connect with other permissions than ``mode``: until ``listen()`` the kernel refuses every
+    connection.
 
     :param mode: permissions of the socket's file, whatever the umask.
-    :raises ListenError: when somebody listens there, or the file is not a socket; neither is touched.
-    :raises OSError: whatever else is in the way.
+    :raises ListenError: when another server listens there, or the file is not a socket; the file is not touched.
+    :raises OSError: any other failure.
     """
     _remove_stale(path)
     with _closed_on_error(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as sock:
@@ -138,7 +138,7 @@ def _remove_stale(path: str) -> None:
 
 
 def unlink_if_same(path: str, file: os.stat_result) -> None:
-    """Unlink ``path`` if it still is that file: another server may have put its own there. Never raises OSError."""
+    """Unlink ``path`` if it still is ``file``: another server may have put its own there. Never raises OSError."""
     try:
         if os.path.samestat(os.lstat(path), file):
             os.unlink(path)
@@ -148,12 +148,12 @@ def unlink_if_same(path: str, file: os.stat_result) -> None:
 
 
 def inherit(descriptor: int) -> socket.socket:
-    """A copy of a listening socket that whoever started this process has left open; 0 is as good as any.
+    """A copy of a listening socket that this process was started with; the descriptor may be 0.
 
     The descriptor itself stays open, for it is not ours: a supervisor may share it between processes, and connections
-    that come between two of them wait in its backlog. The copy is non-blocking, and that goes for the original too.
+    that arrive between two processes wait in its backlog. The copy becomes non-blocking, and the original with it.
 
-    :raises ListenError: when it is not open, or not a listening stream socket of TCP or unix.
+    :raises ListenError: when ``descriptor`` is not open, or not a listening stream socket of TCP or unix.
     """
     where = f"file descriptor {descriptor}"
     with listening(where):
@@ -200,7 +200,7 @@ def activated_descriptors(
 
 
 def _activation_environment() -> Mapping[str, str]:
-    """Where systemd's variables are now: Twisted's endpoints remove them from ``os.environ`` when they are imported."""
+    """The environment with systemd's variables: the import of Twisted's endpoints removes them from ``os.environ``."""
     if "LISTEN_FDS" in os.environ:
         return os.environ
     try:
@@ -221,5 +221,5 @@ def _closed_on_error(sock: socket.socket) -> Iterator[socket.socket]:
 
 
 def host_and_port(host: str, port: int) -> str:
-    """As a URL has it: an IPv6 address in brackets (RFC 3986 §3.2.2)."""
+    """Host and port as in a URL: an IPv6 address in brackets (RFC 3986 §3.2.2)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,6 +1,6 @@
-"""Lines: how the command line sets logging up (:mod:`.setup`), and one for each request (:mod:`.access`).
+"""Logging: how the command line sets it up (:mod:`.setup`), and the access log (:mod:`.access`).
 
-The library itself configures no handler and no level: loggers ``asgiserver``, ``asgiserver.access`` and
-``asgiserver.wire`` are the host's to configure. A peer's mistake is INFO without a traceback, an application's is ERROR
-with one, once.
+The library itself configures no handler and no level: the host configures the loggers ``asgiserver``,
+``asgiserver.access`` and ``asgiserver.wire``. A peer's mistake is logged at INFO without a traceback, an application's
+at ERROR with one, once.
 """

@@ -1,4 +1,4 @@
-"""The access log: one line for each request, and for what happens to each WebSocket."""
+"""The access log: one line for each request, and for each event of a WebSocket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ACCESS: Final = "asgiserver.access"
 
 #: Called with protocol, action and details, as Daphne's: ``("http", "complete", {...})`` with path (and query),
 #: status, method, client (``"host:port"`` or None), time_taken (seconds), size (bytes sent); ``("websocket",
-#: "connecting" | "connected" | "disconnected" | "rejected", {...})`` with path and client. More than Daphne gives:
+#: "connecting" | "connected" | "disconnected" | "rejected", {...})`` with path and client. Daphne does not give:
 #: http_version, scheme, headers; request_size (bytes received); code of a disconnected WebSocket, which has time_taken
 #: and size as well; status of a rejected one.
 ActionLogger = Callable[[str, str, dict[str, Any]], None]
@@ -40,7 +40,7 @@ _WEBSOCKET_METHODS = {
 
 
 class Entry:
-    """What one line tells, computed only where the line's format asks for it; None for what is not known.
+    """The values of one line, each computed only when the line's format asks for it; None for one that is not known.
 
     :param details: as an :data:`ActionLogger` gets them; Daphne's alone are enough.
     :param now: seconds since the epoch.
@@ -59,7 +59,7 @@ class Entry:
         return _VALUES[name](self)
 
     def text(self, name: str) -> str:
-        """The value of ``name`` for a line of text: ``-`` when it is not known, and nothing that could forge a line."""
+        """The value of ``name`` for a line of text, ``-`` when it is not known; escaped, to forge no line."""
         match self.value(name):
             case None:
                 return "-"
@@ -76,7 +76,7 @@ class Entry:
         return next((value for field, value in headers if field == name), None)
 
     def method(self) -> str | None:
-        """The request's method or, of a WebSocket, Daphne's word for what happened to it."""
+        """The request's method or, for a WebSocket, Daphne's word for the event."""
         if self.protocol == "websocket":
             return _WEBSOCKET_METHODS.get(self.action, self.action)
         return self.details.get("method")
@@ -92,7 +92,7 @@ class Entry:
         return None if client is None else (client.rpartition(":")[0] or client).strip("[]")
 
     def duration(self, factor: int) -> float | None:
-        """The seconds that it took, times ``factor``, to the microsecond."""
+        """The seconds that the action took, times ``factor``, to the microsecond."""
         seconds: float | None = self.details.get("time_taken")
         return None if seconds is None else round(seconds * factor, 6 if factor == 1 else 3)
 
@@ -136,7 +136,7 @@ _UNSAFE = re.compile(r"[^ !#-\[\]-~]")
 
 
 def _escaped(text: str) -> str:
-    """``text`` in printable ASCII without bare quotation marks; the peer chose it (CVE-2020-7694)."""
+    """``text`` in printable ASCII without bare quotation marks: a peer chose it (CVE-2020-7694)."""
     return _UNSAFE.sub(_escape, text)
 
 
@@ -153,10 +153,10 @@ class AccessLog:
 
     :param format: ``daphne``, ``common``, ``combined``, ``json``, or a %-format such as ``"%(client)s %(path)s"``.
         Its names: client, client_host, time, iso_time, method, path, protocol, status, size, request_size, duration
-        (seconds), duration_ms, user_agent, referer, scheme, event, code. What is not known is ``-``, in JSON null.
+        (seconds), duration_ms, user_agent, referer, scheme, event, code. An unknown value is ``-``, in JSON null.
     :param logger: where the lines go; its records have ``status`` (or None) and ``event`` as attributes.
     :param now: the time in seconds since the epoch.
-    :raises SettingsError: the format has an unknown name, or something else behind a percent sign.
+    :raises SettingsError: the format has an unknown name, none at all, or something else behind a percent sign.
     """
 
     def __init__(
@@ -216,7 +216,7 @@ _JSON_NAMES = {"time": "iso_time"} | {
 
 def _json_line(entry: Entry) -> str:
     line = {key: entry.value(name) for key, name in _JSON_NAMES.items()}
-    # JSON lets DEL through as it is.
+    # json.dumps() does not escape DEL.
     return json.dumps(line, separators=(",", ":"), default=_readable).replace("\x7f", "\\u007f")
 
 

@@ -1,4 +1,4 @@
-"""The access log in a file. Imported when there is one: few servers have, and ``logging.handlers`` takes a while."""
+"""The access log in a file. Imported only when there is one: ``logging.handlers`` takes a while to load."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ __all__ = ["AccessFile"]
 
 
 class AccessFile(AccessHandler, WatchedFileHandler):
-    """Opened anew when it was moved away, as logrotate does."""
+    """Opens the file anew after another program, such as logrotate, has moved it away."""

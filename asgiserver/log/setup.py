@@ -32,7 +32,7 @@ class _ServerLog(logging.StreamHandler[IO[str]]):
 
 
 class AccessHandler(logging.Handler):
-    """A disk that is full, or a reader that has left, is worth a line a minute and not a traceback a request."""
+    """Reports a full disk, or a reader that has left, by a line a minute instead of a traceback for each request."""
 
     _complained_at = -60.0
 
@@ -50,7 +50,7 @@ class _AccessStream(AccessHandler, logging.StreamHandler[IO[str]]):
 
 
 class _ColourFormatter(logging.Formatter):
-    """The line in a colour of its status."""
+    """Shows a line in the colour of its status."""
 
     COLOURS = {2: "32", 3: "36", 4: "33", 5: "31"}
 
@@ -63,7 +63,7 @@ class _ColourFormatter(logging.Formatter):
 def configure(settings: Settings) -> None:
     """Set logging up as the command line's settings say. May be called again: then its handlers are replaced.
 
-    With ``log_config``, that file says all, and only an ``access_log`` that was given is added to it. Otherwise the
+    With ``log_config``, that file decides all, and only an ``access_log`` that was given is added. Otherwise the
     root logger gets the level of ``verbosity`` and writes ``log_fmt`` to standard error, unless it has handlers
     already (the application's own configuration), and ``asgiserver.access`` writes plain lines to ``access_log``, or
     from verbosity 1 on to standard output, unless it has handlers already.
@@ -153,7 +153,7 @@ def _access_handler(settings: Settings) -> logging.Handler:
 
 
 def _shows_colours(stream: IO[str]) -> bool:
-    """A terminal, and nobody has asked for no colours (https://no-color.org)."""
+    """True for a terminal, unless the environment asks for no colours (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -199,10 +199,10 @@ _bridged: WeakSet[LogBeginner] = WeakSet()
 
 
 def bridge_twisted(beginner: LogBeginner = globalLogBeginner) -> None:
-    """Send Twisted's log to :mod:`logging`, what it has kept so far first. A second call does nothing.
+    """Send Twisted's log to :mod:`logging`, first the events that it has kept so far. A second call does nothing.
 
-    Failures are logged at ERROR with their traceback. What Twisted itself says at its level "info", such as which
-    factory starts, is only logged at DEBUG. The loggers are named by the events' namespaces; events of the legacy
+    Failures are logged at ERROR with their traceback. Twisted's and Autobahn's own events of level "info", such as the
+    start of a factory, are only logged at DEBUG. A logger's name is its events' namespace; events of the legacy
     ``twisted.python.log`` go to ``twisted``. Standard output and error and :mod:`warnings` stay as they are.
     """
     if beginner in _bridged:
@@ -210,7 +210,7 @@ def bridge_twisted(beginner: LogBeginner = globalLogBeginner) -> None:
     _bridged.add(beginner)
     show = warnings.showwarning
     beginner.beginLoggingTo([cast(ILogObserver, _forward)], redirectStandardIO=False)
-    # The beginner takes warnings for itself, whatever it is told about standard error.
+    # The beginner takes over warnings even when it leaves standard error alone.
     warnings.showwarning = show
 
 

@@ -1,8 +1,8 @@
-"""Time from the loop itself, for thousands of sleepers that are nearly all woken for nothing or not at all.
+"""Time from the loop itself, for thousands of sleepers: nearly all are woken for nothing or not at all.
 
-A timer of its own costs a connection half a kilobyte, and Twisted keeps one that was cancelled until its time comes. So
-times are rounded up, to a multiple of a power of two that is a 32nd of the delay or less, and those who sleep until the
-same time share a slot, which has one timer of the loop's. A slot that nobody sleeps in any more goes with its timer.
+A timer for each connection would cost half a kilobyte, and Twisted keeps a cancelled timer until its time comes. So
+times are rounded up, to a multiple of a power of two that is a 32nd of the delay or less, and sleepers with the same
+time share a slot, which has one timer of the loop. When the last sleeper leaves a slot, the slot and its timer go.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["LoopClock"]
 
 #: The finest slots, seconds: uvloop counts in milliseconds.
 _LEAST_GRAIN = 2.0**-10
-#: As many sleepers are woken before others have a turn, since each may have a connection to close.
+#: Most sleepers woken in one turn of the loop, since each may have a connection to close.
 _AT_ONCE = 100
 
 
@@ -32,7 +32,7 @@ class LoopClock:
 
     __slots__ = ("_context", "_loop", "_slots", "_timers")
 
-    #: Not Twisted's, which is the time of day and jumps when that is set; nor uvloop's, which knows only milliseconds.
+    #: Not Twisted's clock, the time of day, which jumps when it is set; nor uvloop's, which counts in milliseconds.
     seconds = staticmethod(time.monotonic)
 
     def __init__(self, loop: AbstractEventLoop) -> None:
@@ -48,14 +48,14 @@ class LoopClock:
         return self._loop.call_later(delay, function, *args, context=self._context)
 
     def wake_at(self, due: float, sleeper: Sleeper) -> float:
-        """Call ``sleeper.wake()`` once, in that context, when ``due`` has come, and return the exact time of that.
+        """Call ``sleeper.wake()`` once, in that context, when ``due`` has come, and return the time chosen for it.
 
-        It is later than ``due`` by a 32nd of the delay or 1 ms at most. What ``wake()`` raises is for the loop's
-        exception handler.
+        This time is later than ``due`` by at most a 32nd of the delay, or 1 ms if that is more. The loop's exception
+        handler gets what ``wake()`` raises.
         """
         now = self.seconds()
         lateness = (due - now) * LATENESS
-        # The greatest power of two that is not greater, so that multiples of it are exact.
+        # The greatest power of two that is not above ``lateness``: multiples of it are exact.
         grain = 2.0 ** (frexp(lateness)[1] - 1) if lateness > _LEAST_GRAIN else _LEAST_GRAIN
         when = ceil(due / grain) * grain
         slot = self._slots.get(when)
@@ -66,7 +66,7 @@ class LoopClock:
         return when
 
     def let_sleep(self, sleeper: Sleeper, when: float) -> None:
-        """Do not wake ``sleeper`` at ``when``; nothing happens to one that was woken already."""
+        """Do not wake ``sleeper`` at ``when``; a sleeper that was woken already is left alone."""
         slot = self._slots.get(when)
         if slot is None:
             return
@@ -76,7 +76,7 @@ class LoopClock:
             del self._slots[when]
 
     def _arm(self, when: float, delay: float) -> None:
-        # uvloop rounds to milliseconds, and counts from when its turn began.
+        # uvloop rounds to milliseconds, and counts from the beginning of its turn.
         self._timers[when] = self._loop.call_later(delay + _LEAST_GRAIN, self._ring, when, context=self._context)
 
     def _ring(self, when: float) -> None:
@@ -101,6 +101,6 @@ class LoopClock:
         sleeper, _ = slot.popitem()
         try:
             sleeper.wake()
-        except Exception as error:  # noqa: BLE001 - theirs; the others are still to be woken
+        except Exception as error:  # noqa: BLE001 - the sleeper's; the others are still to be woken
             message = f"Exception in {sleeper.wake!r}"
             self._loop.call_exception_handler({"message": message, "exception": error})

@@ -1,8 +1,8 @@
-"""Twisted's asyncio reactor, with a shorter way to what a connection has to read.
+"""Twisted's asyncio reactor, with a shorter way from the loop to a connection's read.
 
-Twisted calls a reader in its logging context, which takes longer than many a read and which nothing here asks for, and
-reads 64 KiB at most: too little for a body of 64 KiB and its head, and four times as often as a large body needs. So a
-plain TCP socket is read from here, and a transport with a ``doRead`` of its own, such as TLS, has that called at once.
+Twisted calls a reader in a logging context, which often costs more than the read and which nothing here uses. It also
+reads 64 KiB at most: too little for a body of 64 KiB with its head, and needlessly often for a large body. So this
+module reads plain TCP sockets itself, and calls the ``doRead`` of other transports, such as TLS, directly.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from twisted.internet.tcp import Connection
 
 __all__ = ["DirectReactor", "OwnWatch", "Watch", "is_plain"]
 
-#: Most bytes of a read: a body or a frame of 64 KiB and its head are one, and it is below the size from which on malloc
-#: asks the kernel for each buffer.
+#: Most bytes of a read: a body or a frame of 64 KiB and its head fit into one, and malloc does not yet ask the kernel
+#: for each buffer of this size.
 _MOST = 98304
-#: Most bytes of a read after one that was full: a peer that sends so much goes on. Malloc keeps such a buffer for the
-#: next read.
+#: Most bytes of a read after one that was full: a peer that sends so much will send more. Malloc keeps such a buffer
+#: for the next read.
 _MOST_OF_MUCH = 262144
 _PLAIN = Connection.doRead, Connection._dataReceived
 _FAILED = "A connection's protocol has failed"
 
 
 def is_plain(reader: Any) -> bool:
-    """True of a TCP socket with nothing in between."""
+    """True for a connection that reads its socket as Twisted's ``Connection`` does, without TLS or the like."""
     kind = type(reader)
     return isinstance(reader, Connection) and (kind.doRead, kind._dataReceived) == _PLAIN
 
@@ -40,7 +40,7 @@ class Watch:
     def __init__(self, reactor: DirectReactor, reader: Any) -> None:
         self.reactor = reactor
         self.reader = reader
-        #: Its bound method would cost each connection 72 bytes, and gain nothing.
+        #: Not its bound ``recv``, which would cost each connection 72 bytes and gain nothing.
         self.socket = reader.socket
         self.most = _MOST
 
@@ -64,7 +64,7 @@ class Watch:
                 try:
                     reader.protocol.dataReceived(data)
                     return
-                except Exception as error:  # noqa: BLE001 - whatever it is, as Twisted has it
+                except Exception as error:  # noqa: BLE001 - any error, as in Twisted
                     why = error
                     self.reactor._log.failure(_FAILED)
             else:
@@ -84,9 +84,9 @@ class OwnWatch:
     def __call__(self) -> None:
         reader = self.reader
         try:
-            # Looked up each time, as an aborted connection gets another one.
+            # Looked up each time, because Twisted gives an aborted connection another ``doRead``.
             why: Any = reader.doRead()
-        except Exception as error:  # noqa: BLE001 - whatever it is, as Twisted has it
+        except Exception as error:  # noqa: BLE001 - any error, as in Twisted
             why = error
             self.reactor._log.failure(_FAILED)
         if why is not None:
@@ -96,14 +96,14 @@ class OwnWatch:
 class DirectReactor(AsyncioSelectorReactor):
     """For any loop that an asyncio reactor can be on.
 
-    :ivar _readers: Twisted's own: the readers that are to be called, with their descriptors.
+    :ivar _readers: Twisted's own attribute: the readers that are watched, with their descriptors.
     """
 
     _asyncioEventloop: AbstractEventLoop  # noqa: N815
     _readers: dict[Any, int]
 
     def addReader(self, reader: Any) -> None:  # noqa: N802 - Twisted's name
-        """Call ``reader.doRead``, or what does the same, when there is something to read or an error to meet."""
+        """Call ``reader.doRead``, or its equivalent, when there is something to read or an error to meet."""
         if not isinstance(reader, Connection):
             super().addReader(reader)  # type: ignore[no-untyped-call]
         elif reader not in self._readers:

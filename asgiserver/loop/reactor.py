@@ -1,8 +1,8 @@
 """The one place that installs or inspects Twisted's reactor.
 
 Twisted has one reactor in a process: the module ``twisted.internet.reactor``. asgiserver needs it to be asyncio's, on
-the loop that the application's tasks run on. Whoever imported or installed one before us falls into one of these
-cases; :func:`install_reactor` reads them from the top:
+the loop that the application's tasks run on. Another reactor may be imported or installed already;
+:func:`install_reactor` takes the first of these cases that applies:
 
 ==========================================================  ==============================
 what is installed                                           what is done
@@ -48,7 +48,7 @@ _MODULE = "twisted.internet.reactor"
 
 #: Loops that nobody else closes: those that install_reactor has made itself.
 _own_loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
-#: Reactors of the process that this one was forked from; kept so that no destructor touches what is shared with it.
+#: Reactors of the process that this one was forked from; kept so that no destructor touches what both share.
 _inherited: list[object] = []
 
 
@@ -76,9 +76,9 @@ def install_reactor(loop: str = "auto") -> Reactor:
     """Return a reactor that can be used here and now, installing one where that is needed.
 
     With a running loop in this thread the reactor is on that loop and starts to work at once; do not ``run()`` it.
-    With none, it is on a loop that is not running, and ``run()`` is still to be called. Any thread will do.
+    With none, it is on a loop that does not run yet, and the caller has to ``run()`` it. Any thread will do.
 
-    :param loop: what a new loop is: ``asyncio``, ``uvloop``, or ``auto`` for uvloop where that is installed.
+    :param loop: the kind of a new loop: ``asyncio``, ``uvloop``, or ``auto`` for uvloop where that is installed.
     :raises SettingsError: uvloop was asked for and is not installed.
     :raises ReactorError: when another kind of reactor is installed, or an asyncio reactor is in use on another loop.
     """
@@ -103,7 +103,7 @@ def install_reactor(loop: str = "auto") -> Reactor:
 def private_reactor() -> Iterator[Reactor]:
     """A reactor on the running loop that is not ``twisted.internet.reactor`` and ends with the block.
 
-    Only what is handed it as an argument uses it: an application that imports Twisted's reactor itself does not.
+    Only code that gets it as an argument uses it: an application that imports Twisted's reactor itself does not.
     """
     reactor = _made(asyncio.get_running_loop())
     try:
@@ -118,8 +118,8 @@ def private_reactor() -> Iterator[Reactor]:
 def forget_reactor() -> None:
     """In a forked process: let go of the reactor that came with it.
 
-    Nothing of it is closed or stopped, because a forked epoll is the parent's: what were removed from it here would
-    be removed there.
+    The reactor is neither closed nor stopped, because parent and child share its epoll: a descriptor removed from it
+    here would be removed there.
     """
     installed = sys.modules.pop(_MODULE, None)
     if installed is not None:
@@ -130,8 +130,8 @@ def forget_reactor() -> None:
 def separate_epoll(loop: asyncio.AbstractEventLoop) -> None:
     """In a forked process: give the loop that came with it an epoll of its own, which watches nothing.
 
-    A forked epoll is the parent's: what the loop's end, or its destructor, takes out of it here is taken out there, and
-    the parent does not wake up any more for a signal or a thread.
+    Parent and child share a forked epoll: what the loop's end or destructor removes from it here is removed there too,
+    and then no signal or thread wakes the parent any more.
     """
     selector = getattr(loop, "_selector", None)
     descriptor = getattr(loop, "_get_backend_id", None) or getattr(selector, "fileno", None)
@@ -168,7 +168,7 @@ def _check_idle(reactor: Any) -> None:
 
 def _ended(reactor: Any) -> bool:
     """True when the reactor cannot work any more: its loop is closed, or it ran and was stopped."""
-    # Twisted tells in public only whether a reactor runs, not that it refuses to run again.
+    # In public Twisted tells only whether a reactor runs, not that a reactor refuses to run again.
     return loop_of(reactor).is_closed() or reactor._startedBefore and not reactor.running
 
 
@@ -189,7 +189,7 @@ def _made(loop: asyncio.AbstractEventLoop) -> Any:
 
 
 def _remove(reactor: Any) -> None:
-    """Take an idle reactor out of its place, and give back what it holds."""
+    """Uninstall an idle reactor, and close its pipe and a loop that was made for it."""
     del sys.modules[_MODULE]
     if getattr(twisted.internet, "reactor", None) is reactor:
         del twisted.internet.reactor
@@ -204,7 +204,7 @@ def _remove(reactor: Any) -> None:
 
 
 def _close_waker(reactor: Any) -> None:
-    """Close its pipe: two bare descriptors, which no garbage collection closes."""
+    """Close the reactor's pipe: two bare descriptors, which no garbage collection closes."""
     reactor.waker.connectionLost(None)
     reactor.waker = None
 

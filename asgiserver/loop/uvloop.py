@@ -1,13 +1,13 @@
 """Twisted's asyncio reactor on uvloop, without losing connections that their peers have reset.
 
-When epoll reports an error for a descriptor, as it does once a TCP peer has sent a reset, libuv stops watching it, and
-uvloop calls the reader one last time and drops it without a word (libuv's ``UV_EBADF``; uvloop 0.23). One read is not
-enough when data came before the reset: the data is delivered, the reset is never met, and the protocol waits for its
-``connectionLost`` for ever. What is more, uvloop keeps the dead watch, so that the next ``add_writer`` raises in
-whoever happens to write.
+When epoll reports an error for a descriptor, as it does once a TCP peer has sent a reset, libuv stops watching the
+descriptor, and uvloop calls the reader one last time and drops it silently (libuv's ``UV_EBADF``; uvloop 0.23). One
+read is not enough when data came before the reset: the data is delivered, the reset is never met, and the protocol
+waits for its ``connectionLost`` for ever. Moreover, uvloop keeps the dead watch, so that the next ``add_writer`` raises
+in the code that happens to write.
 
-So a reader that was dropped is added again, until its own ``doRead`` meets the error. That it was dropped shows when
-uvloop lets go of the callback, which therefore must have no other owner.
+So this reactor adds a dropped reader again, until the reader's own ``doRead`` meets the error. It notices the drop when
+uvloop releases the callback, which therefore must have no other owner.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["UvloopReactor"]
 
 
 class _Owned:
-    """A callback that is owned by uvloop alone, and tells when it is let go of."""
+    """A callback that uvloop alone owns; tells the reactor when uvloop releases it."""
 
     __slots__ = ()
     reactor: Any
@@ -45,7 +45,7 @@ class _OwnWatch(_Owned, OwnWatch):
 
 
 class _Watch(_OwnWatch):
-    """For whatever else there may be to read, in Twisted's way."""
+    """For any other reader, in Twisted's way."""
 
     __slots__ = ()
 
@@ -54,7 +54,7 @@ class _Watch(_OwnWatch):
 
 
 class UvloopReactor(DirectReactor):
-    """For loops of uvloop only: it relies on when they let go of a callback."""
+    """For loops of uvloop only: it relies on the moment when they release a callback."""
 
     def addReader(self, reader: Any) -> None:  # noqa: N802 - Twisted's name
         """Call ``reader.doRead`` when there is something to read, or an error to meet."""
@@ -63,7 +63,7 @@ class UvloopReactor(DirectReactor):
         try:
             self._watch(reader, reader.fileno())
         except OSError:
-            # What epoll does not take, such as a file, Twisted reads without asking.
+            # epoll does not take a file, for example; Twisted reads that without waiting for it.
             super().addReader(reader)
 
     def addWriter(self, writer: Any) -> None:  # noqa: N802 - Twisted's name
@@ -71,7 +71,7 @@ class UvloopReactor(DirectReactor):
         try:
             super().addWriter(writer)  # type: ignore[no-untyped-call]
         except RuntimeError:
-            # The reader has just been dropped, and is not added again yet.
+            # uvloop has just dropped the reader, which is not added again yet.
             self._forget(writer.fileno())
             super().addWriter(writer)  # type: ignore[no-untyped-call]
 
@@ -85,20 +85,20 @@ class UvloopReactor(DirectReactor):
         self._readers[reader] = descriptor
 
     def _forget(self, descriptor: int) -> None:
-        """Rid uvloop of a dead watch. It had a writer too, perhaps: that was called then, and has met the error."""
+        """Remove a dead watch from uvloop. If it had a writer too, that was called and has met the error."""
         self._asyncioEventloop.remove_reader(descriptor)
 
     def _dropped(self, reader: Any) -> None:
-        """A callback is gone: because the reader was removed, which is in order, or because uvloop dropped it."""
+        """A callback was released, because its reader was removed, which is in order, or because uvloop dropped it."""
         loop = self._asyncioEventloop
         if reader in self._readers and not loop.is_closed():
-            # Not now: uvloop is in the middle of it.
+            # Not now: uvloop is in the middle of dropping it.
             loop.call_soon(self._again, reader)
 
     def _again(self, reader: Any) -> None:
         descriptor = reader.fileno()
         if reader in self._readers and descriptor >= 0:
-            # The watch may live after all, when its reader was removed and added by its own doRead.
+            # The watch may be alive after all, when the reader's own doRead removed and added the reader.
             del self._readers[reader]
             self._forget(descriptor)
             self._watch(reader, descriptor)

@@ -8,9 +8,9 @@ Begin to read with :class:`LiveServer` below. It serves in one of three places: 
 process (``process.py``). A ``Capture`` (``capture.py``) holds what that one server logs and what its application
 raises, which ``Server`` tells it by its hook ``on_failure``; a child process hands it over in a file (``failures.py``).
 
-No server outside a test knows of this room, and it reaches into none: what a test needs of a server is a public hook of
-``Server``. Nothing here needs Django or pytest. All that a place starts, thread, process, loop, file or filter of a
-logger, has ended when the block ends.
+The server does not know of this package, and this package uses only public attributes and hooks of ``Server``. Nothing
+here needs Django or pytest. When the block ends, everything that a place has started is gone: thread, process, loop,
+file, and filter of a logger.
 """
 
 from __future__ import annotations
@@ -55,27 +55,27 @@ class LiveServer:
             assert httpx.get(server.url).status_code == 200
 
     ``with`` serves on a loop of its own in a thread and can be used anywhere, in a coroutine too. ``async with`` serves
-    on the running loop, so that test and application can share what belongs to a loop. When the block ends the server
-    has stopped, and what the application raised meanwhile is raised there.
+    on the running loop, so that test and application can share what belongs to a loop. When the block ends, the server
+    has stopped, and exceptions of the application are raised there.
 
     :param application: an ASGI application, or its name, like ``"mysite.asgi:application"``.
-    :param host: what to listen on, ``"127.0.0.1"`` by default.
+    :param host: the host to listen on, ``"127.0.0.1"`` by default.
     :param port: TCP port, 0 for any free one.
-    :param process: serve in a process of its own, started by multiprocessing's default start method, or by the one that
-        is named: ``"fork"``, ``"forkserver"``, ``"spawn"``. Unless that is ``"fork"``, the application has to be a
-        name, or to survive pickling.
-    :param raise_exceptions: raise what the application raised, at the end of the block: the exception itself, or an
-        ``ExceptionGroup`` of several. When the block itself raises, they are notes of its exception instead.
+    :param process: serve in a process of its own, started by multiprocessing's default start method, or by a named one:
+        ``"fork"``, ``"forkserver"``, ``"spawn"``. Except with ``"fork"``, the application has to be a name, or to
+        survive pickling.
+    :param raise_exceptions: raise the application's exceptions at the end of the block: a single one itself, several
+        as an ``ExceptionGroup``. When the block itself raises, they become notes of its exception instead.
     :param startup_timeout: seconds for the server to start.
     :param settings: single settings, as those of :class:`asgiserver.Server`. Unless given,
         ``graceful_timeout`` is 1 s and ``graceful_idle`` 0.
     :raises SettingsError: a setting is wrong or unknown.
 
     Entering the block raises :class:`StartupError` when the server does not start; leaving it raises ``RuntimeError``
-    when it does not end, or its process ended before. It can be entered again when it was left.
+    when the server does not end, or its process ended before. The object can be used again for another block.
 
     The server in a thread or on the running loop has a Twisted reactor of its own, which is not
-    ``twisted.internet.reactor``: an application that uses that itself has to be tested with ``process``.
+    ``twisted.internet.reactor``: an application that imports the latter has to be tested with ``process``.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class LiveServer:
         self._place: InTask | InProcess | None = None
         self._running = False
 
-    # Where it is.
+    # Where the server is.
 
     @property
     def host(self) -> str:
@@ -123,22 +123,22 @@ class LiveServer:
         """``ws://HOST:PORT``, or ``wss:`` with a certificate; no slash at the end."""
         return self._url("ws")
 
-    # What has happened.
+    # Log, exceptions and clients.
 
     @property
     def logs(self) -> str:
-        """What the server has logged so far, requests and tracebacks among it, also after the block.
+        """The server's log so far, with requests and tracebacks; can be read after the block too.
 
-        The line of a request may follow its response by a moment.
-        With ``process`` all that the process has written to its standard output and error.
+        The line of a request may follow its response by a moment. With ``process`` the log is all that the process has
+        written to its standard output and error.
         """
         return self._started().log()
 
     @property
     def exceptions(self) -> list[BaseException]:
-        """What the application raised so far, oldest first. What is taken out of the list is not raised any more.
+        """The application's exceptions so far, oldest first. One that is taken out of the list is not raised any more.
 
-        Those of a ``process`` are copies; a ``RuntimeError`` of the same words when that is not possible.
+        Those of a ``process`` are copies; a ``RuntimeError`` with its text replaces one that cannot be copied.
         """
         place = self._started()
         if self._running:
@@ -146,23 +146,24 @@ class LiveServer:
         return place.capture.exceptions
 
     def check(self) -> None:
-        """Raise what the application raised so far, as the end of the block does, and forget it."""
+        """Raise the application's exceptions so far, as the end of the block does, and forget them."""
         self._raise(None)
 
     def drop_clients(self, timeout: float = 1.0) -> bool:
         """Let requests be answered, cut off all clients, WebSockets too, and wait for their applications' end; blocks.
 
-        For a server in a thread, between two tests that share it: nothing of the first runs on into the second.
+        For a server in a thread that two tests share: nothing of the first test runs on into the second.
 
         :param timeout: seconds for requests to be answered, and as many for applications to end.
-        :returns: False when they do not end in time.
+        :returns: False when the applications do not end in time.
+        :raises RuntimeError: the server does not run in a thread, or not any more.
         """
         place = self._started()
         if not isinstance(place, InThread) or not self._running:
             raise RuntimeError("only the clients of a server that runs in a thread can be dropped")
         return place.drop_clients(timeout)
 
-    # Its life.
+    # Start and end.
 
     def __enter__(self) -> Self:
         place: InThread | InProcess
@@ -212,7 +213,7 @@ class LiveServer:
                 await place.stop()
 
     def surroundings(self) -> AbstractAsyncContextManager[object]:
-        """For subclasses: what the server runs inside of, its applications' tasks too; not with ``process``."""
+        """For subclasses: a context in which the server and the application's tasks run; not used with ``process``."""
         return nullcontext()
 
     def _started(self) -> InTask | InProcess:
@@ -231,7 +232,7 @@ class LiveServer:
 
     @contextmanager
     def _ending(self, error: BaseException | None) -> Iterator[None]:
-        """What goes wrong at the end may not take the place of the ``error`` of the block."""
+        """Add a failure to stop to the ``error`` of the block, which it must not replace."""
         try:
             yield
         except RuntimeError as problem:
@@ -243,7 +244,7 @@ class LiveServer:
             self._raise(error)
 
     def _raise(self, error: BaseException | None) -> None:
-        """Raise what the application raised, or add it to the ``error`` of the block."""
+        """Raise the application's exceptions, or add them to the ``error`` of the block."""
         exceptions = self.exceptions
         if not self.raise_exceptions or not exceptions:
             return
@@ -260,7 +261,7 @@ class LiveServer:
 
 
 async def _in_thread(function: Callable[..., None], *args: object) -> None:
-    """Call ``function`` in a thread, to its end: a cancelling waits for that."""
+    """Call ``function`` in a thread; a cancellation too waits for its end."""
     future = asyncio.get_running_loop().run_in_executor(None, function, *args)
     try:
         await asyncio.shield(future)

@@ -1,9 +1,9 @@
-"""What one server under test logs, kept apart from the rest of the process.
+"""The log of one server under test, kept apart from the rest of the process.
 
 The server's loggers belong to the whole process, and several servers may be tested in it at once. A record belongs to
 the server in whose :mod:`contextvars` context it is made: the server's callbacks and the applications' tasks all run in
-copies of it. While a capture is open the server's loggers speak from INFO on; what would not have been said without it
-reaches no handler, so that the host's log stays as it was.
+copies of it. While a capture is open, the server's loggers log from INFO on; a record that would not have been made
+without the capture reaches no handler, so that the host's log stays as it was.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..log.access import ACCESS
 
 __all__ = ["Capture"]
 
-#: Lines kept for each server; the first go when there are more.
+#: Lines kept for each server; beyond that the oldest go.
 _MOST_LINES = 10_000
 
 #: Exceptions kept for each server; later ones are only logged.
@@ -53,14 +53,14 @@ class Capture:
         return copied
 
     def is_here(self) -> bool:
-        """Whether this is called by the server, or by what runs for it."""
+        """Whether the caller runs in this server's context: the server itself, or its application."""
         return _here.get() is self
 
     def keep(self, record: logging.LogRecord) -> None:
         """Add a record to the log."""
         try:
             self._lines.append(self._formatter.format(record))
-        except Exception as error:  # noqa: BLE001 - a wrong format is complained of by the handlers, if there are any
+        except Exception as error:  # noqa: BLE001 - the handlers, if there are any, report a wrong format
             self._lines.append(f"{record.levelname} {record.name}: {record.msg!r} ({error})")
 
     def failed(self, error: BaseException) -> None:
@@ -119,7 +119,7 @@ class _Tap(logging.Filter):
     def _detach(self, logger: logging.Logger) -> None:
         logger.removeFilter(self)
         level = self._levels.pop(logger.name)
-        # Unless somebody has set another one meanwhile.
+        # Unless another level was set meanwhile.
         if logger.level == logging.INFO:
             logger.setLevel(level)
 

@@ -12,7 +12,7 @@ __all__ = ["append", "read"]
 _MOST_OF_AN_ERROR = 16_384
 _MOST_OF_A_TEXT = 8_192
 
-#: Nothing is appended to a file of this size, bytes: an application may fail at each of its requests.
+#: Bytes of a file to which nothing more is appended: an application may fail at every request.
 _MOST_OF_A_FILE = 8 * 1024 * 1024
 
 
@@ -20,7 +20,7 @@ def append(path: Path, error: BaseException) -> None:
     """Append ``error`` with its traceback to the file."""
     try:
         pickled = pickle.dumps(error)
-    except Exception:  # noqa: BLE001 - whatever the error's own class does in there: it cannot travel
+    except Exception:  # noqa: BLE001 - the error's own class may raise anything: it cannot travel
         pickled = b""
     if len(pickled) > _MOST_OF_AN_ERROR:
         pickled = b""
@@ -35,8 +35,8 @@ def append(path: Path, error: BaseException) -> None:
 def read(path: Path) -> list[tuple[BaseException, str]]:
     """Copies of all exceptions in the file, oldest first, each with its traceback.
 
-    It is a RuntimeError of the same words where an exception is too long, cannot be pickled, or its class cannot be
-    imported here.
+    In place of an exception that is too long or cannot be pickled, or whose class cannot be imported here, there is a
+    RuntimeError with its text.
     """
     failures = list[tuple[BaseException, str]]()
     if not path.exists():
@@ -46,7 +46,7 @@ def read(path: Path) -> list[tuple[BaseException, str]]:
             try:
                 pickled, words, text = pickle.load(file)
             except (EOFError, pickle.UnpicklingError):
-                # The end, or what the child has not written wholly.
+                # The end, or an entry that the child has not written to its end.
                 return failures
             failures.append((_unpickled(pickled, words), text))
 
@@ -54,6 +54,6 @@ def read(path: Path) -> list[tuple[BaseException, str]]:
 def _unpickled(pickled: bytes, words: str) -> BaseException:
     try:
         error = pickle.loads(pickled)
-    except Exception:  # noqa: BLE001 - whatever the error's own class does in there, or its module
+    except Exception:  # noqa: BLE001 - the error's own class or module may raise anything
         error = None
     return error if isinstance(error, BaseException) else RuntimeError(words)

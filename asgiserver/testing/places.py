@@ -24,10 +24,10 @@ from .capture import Capture
 
 __all__ = ["LAST_WAIT", "InTask", "InThread", "Place", "Surroundings", "loaded"]
 
-#: Makes what the server of a thread or task runs inside of, application's tasks included.
+#: Makes the context in which the server of a thread or task runs, the application's tasks included.
 Surroundings = Callable[[], AbstractAsyncContextManager[object]]
 
-#: Seconds for the threads of a server to end, or for its loop to come to an end of what it is at.
+#: Seconds for the threads of a server to end, or for its loop to end the turn that it is in.
 LAST_WAIT = 5.0
 
 
@@ -56,7 +56,7 @@ class Place:
         return sum(60 if each is None else each for each in times) + LAST_WAIT
 
     def log(self) -> str:
-        """What was logged so far."""
+        """The log so far."""
         return self.capture.text
 
     def collect(self) -> None:
@@ -69,7 +69,7 @@ class Place:
 class InTask(Place):
     """On the running loop.
 
-    :ivar contained: what an application may raise without ending the loop, besides Exception.
+    :ivar contained: the exceptions, besides Exception, that an application may raise without ending the loop.
     """
 
     contained: tuple[type[BaseException], ...] = (SystemExit,)
@@ -109,7 +109,7 @@ class InTask(Place):
         await self._task
 
     def ask_to_stop(self) -> None:
-        """From any thread."""
+        """Ask the server to stop; may be called from any thread."""
         self._stopping = True
         if self.server is not None:
             self.server.stop()
@@ -138,7 +138,7 @@ class InTask(Place):
 class InThread(InTask):
     """On a loop of its own in a thread of its own."""
 
-    # Ctrl-C is the main thread's: here it can only be the application that raises it.
+    # Ctrl-C interrupts the main thread: here only the application can raise a KeyboardInterrupt.
     contained = (SystemExit, KeyboardInterrupt)
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
@@ -165,7 +165,7 @@ class InThread(InTask):
     def stop_thread(self) -> None:
         """As :meth:`stop`, for a caller that is no coroutine; blocks.
 
-        :raises RuntimeError: it does not end: the application blocks the loop, perhaps.
+        :raises RuntimeError: the server does not end, perhaps because the application blocks the loop.
         """
         self.ask_to_stop()
         self._thread.join(self.stop_timeout)
@@ -175,11 +175,11 @@ class InThread(InTask):
             raise self._error
 
     def collect(self) -> None:
-        """Wait until the loop is done with what it is at: it tells of an exception after it has answered for it."""
+        """Wait for the end of the loop's turn: the server answers a request first, then reports its exception."""
         if threading.current_thread() is self._thread:
             return
         done = threading.Event()
-        # A loop that is closed has nothing left to tell.
+        # A loop that is closed has nothing left to report.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(done.set)
             done.wait(LAST_WAIT)

@@ -34,7 +34,7 @@ from .places import LAST_WAIT, Place, loaded
 
 __all__ = ["InProcess", "ServerProcess"]
 
-#: How an attribute that cannot be pickled is called in the error, if not by its name.
+#: What the error calls an attribute that cannot be pickled, if not by its name.
 _CALLED = {"get_application": "the application, or get_application,"}
 
 
@@ -43,8 +43,8 @@ class ServerProcess(multiprocessing.Process):
 
     It is what ``channels.testing.ChannelsLiveServerTestCase`` expects as its ``ProtocolServerProcess``.
 
-    :param host: what to listen on.
-    :param get_application: called in the child, gives the application.
+    :param host: the host to listen on.
+    :param get_application: called in the child; returns the application.
     :param kwargs: keywords of :class:`asgiserver.Server`; unless given, ``graceful_timeout`` is 1 s and
         ``graceful_idle`` 0.
     :param setup: called in the child after ``get_application`` and before serving.
@@ -55,9 +55,9 @@ class ServerProcess(multiprocessing.Process):
     :ivar ready: a ``multiprocessing.Event``, set once the server listens.
     :ivar server: the server, in the child only.
 
-    The start method is multiprocessing's own; a subclass may set ``start_method`` to another. With ``spawn`` and
+    The start method is multiprocessing's default; a subclass may set ``start_method``. With ``spawn`` and
     ``forkserver`` the callables have to be functions of modules, or partials of these. The process is a daemon: it does
-    not outlive its parent. :meth:`terminate` lets it end as a stop signal does, with the lifespan's shutdown and
+    not outlive its parent. :meth:`terminate` ends it as a stop signal does, with the lifespan's shutdown and
     ``teardown``.
     """
 
@@ -82,7 +82,7 @@ class ServerProcess(multiprocessing.Process):
         self.port = context.Value("i", port or 0)
         self.ready = context.Event()
         self.folder = Path(tempfile.mkdtemp(prefix="asgiserver-"))
-        # By the process that has made it alone, and not before the daemons have ended.
+        # Only the process that has made the folder removes it, and not before the daemons have ended.
         Finalize(self, shutil.rmtree, (self.folder, True), exitpriority=-100)
         self._failures = self.folder / "failures"
         self._told = False
@@ -93,7 +93,7 @@ class ServerProcess(multiprocessing.Process):
     def errors(self) -> list[tuple[BaseException, str]]:
         """Exceptions of the application so far, and the one that ended the child, oldest first, with their tracebacks.
 
-        They are copies; a ``RuntimeError`` of the same words when that is not possible.
+        They are copies; in place of one that cannot be copied there is a ``RuntimeError`` with its text.
         """
         return failures.read(self._failures)
 
@@ -146,7 +146,7 @@ class ServerProcess(multiprocessing.Process):
             self._serve()
 
     def set_up_logging(self) -> None:
-        """Let warnings and errors be seen when the handlers that were forked all write to the parent's memory."""
+        """Write warnings and errors to standard error when the inherited handlers, like pytest's, only fill memory."""
         root = logging.getLogger()
         if not any(map(_is_seen, [*root.handlers, *logging.getLogger("asgiserver").handlers])):
             root.addHandler(logging.StreamHandler(sys.stderr))
@@ -204,7 +204,7 @@ class InProcess(Place):
     def stop(self) -> None:
         """Stop the server and wait for its end; blocks.
 
-        :raises RuntimeError: it had to be killed, or ended before it was asked to.
+        :raises RuntimeError: the process had to be killed, or ended before it was asked to.
         """
         early = self._process.exitcode
         in_time = self._end()
@@ -263,9 +263,9 @@ class _LoggedProcess(ServerProcess):
         self._question, self._answer = multiprocessing.get_context(start_method).Pipe()
 
     def settle(self, timeout: float) -> None:
-        """In the parent: wait until the child's loop has done what it is at, ``timeout`` seconds at most.
+        """In the parent: wait for the end of the turn of the child's loop, ``timeout`` seconds at most.
 
-        It tells of an exception after it has answered the request for it.
+        The child answers a request first, then reports its exception.
         """
         while self._question.poll():
             self._question.recv_bytes()
@@ -273,7 +273,7 @@ class _LoggedProcess(ServerProcess):
         wait([self._question, self.sentinel], timeout)
 
     def listening(self) -> None:
-        # The child has both ends, so that this one is never at its end.
+        # The child keeps the other end open too, so that this end never sees the end of the stream.
         answer = self._answer
         asyncio.get_running_loop().add_reader(answer.fileno(), lambda: answer.send_bytes(answer.recv_bytes()))
         super().listening()
@@ -283,7 +283,7 @@ class _LoggedProcess(ServerProcess):
         for number in (1, 2):
             os.dup2(descriptor, number)
         os.close(descriptor)
-        # Under a fork these may be the objects of whoever captures the test's output.
+        # After a fork these may be objects that capture the test's output.
         sys.stdout = open(1, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
         super().run()
@@ -297,7 +297,7 @@ class _LoggedProcess(ServerProcess):
 
 
 class _Pickled:
-    """Comes out of its own pickling as the bytes of the pickled ``process``, for :func:`_run_pickled` to unpickle."""
+    """Is pickled as the bytes of the pickled ``process``, which :func:`_run_pickled` unpickles."""
 
     def __init__(self, process: ServerProcess) -> None:
         self.process = process
@@ -317,22 +317,22 @@ def _not_picklable(process: ServerProcess) -> str:
     for name, value in vars(process).items():
         try:
             ForkingPickler.dumps(value)
-        except Exception:  # noqa: BLE001 - whatever its own class raises: it is this one
+        except Exception:  # noqa: BLE001 - the attribute's own class may raise anything
             return _CALLED.get(name, name)
     return f"the class {type(process).__qualname__}"
 
 
 def _run_pickled(allowed_hosts: list[str] | None, file: Path, pickled: bytes) -> None:
-    """In a child that is no fork: unpickle the process, its class too, and report what fails as any other error.
+    """In a child that is no fork: unpickle the process, its class too, and report a failure as any other error.
 
-    :param allowed_hosts: Django's, to which the test has added its own; None where Django is not set up.
+    :param allowed_hosts: Django's ``ALLOWED_HOSTS``, with those of the test; None where Django is not set up.
     """
     with _reporting(file):
         if allowed_hosts is not None:
             import django
             from django.conf import settings
 
-            # Test modules import models.
+            # The class may be in a test module, and such modules import models.
             django.setup()
             settings.ALLOWED_HOSTS = allowed_hosts
         process = pickle.loads(pickled)
@@ -341,11 +341,11 @@ def _run_pickled(allowed_hosts: list[str] | None, file: Path, pickled: bytes) ->
 
 @contextmanager
 def _reporting(file: Path, ready: Any = None) -> Iterator[None]:
-    """Hand what ends the child to the parent, unless it is a SystemExit after ``ready``: a second signal."""
+    """Hand the exception that ends the child to the parent, but no SystemExit after ``ready``, by a second signal."""
     try:
         yield
     except KeyboardInterrupt:
-        # The terminal has sent it to the parent too, which says what there is to say.
+        # The terminal has interrupted the parent too, and the parent reports it.
         sys.exit(128 + signal.SIGINT)
     except BaseException as error:
         if isinstance(error, SystemExit) and ready is not None and ready.is_set():
@@ -356,7 +356,7 @@ def _reporting(file: Path, ready: Any = None) -> Iterator[None]:
 
 
 def _allowed_hosts() -> list[str] | None:
-    """Django's, if it is set up by settings that a new process finds too."""
+    """Django's ``ALLOWED_HOSTS``, if it is set up by settings that a new process finds too; else None."""
     registry = sys.modules.get("django.apps")
     if "DJANGO_SETTINGS_MODULE" not in os.environ or registry is None or not registry.apps.ready:
         return None
@@ -366,7 +366,7 @@ def _allowed_hosts() -> list[str] | None:
 
 
 def _leave_parent() -> None:
-    """After a fork: have no part in the parent's reactor and signals."""
+    """After a fork: let go of the parent's reactor and signal handlers."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -374,7 +374,7 @@ def _leave_parent() -> None:
 
 
 def _is_file(handler: logging.Handler) -> bool:
-    """Whether it writes into a file; pytest has one that writes into none."""
+    """Whether ``handler`` writes into a real file; pytest has one that writes into the null device."""
     return isinstance(handler, logging.FileHandler) and handler.baseFilename != os.devnull
 
 
@@ -387,6 +387,6 @@ def _stop_with_parent(server: Server, folder: Path) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        # A parent that was killed has not removed it.
+        # A parent that was killed has not removed the folder.
         shutil.rmtree(folder, ignore_errors=True)
         server.stop()

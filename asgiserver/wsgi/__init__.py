@@ -1,9 +1,9 @@
 """WSGI applications (PEP 3333) served as ASGI applications, each request on one thread of the loop's default executor.
 
 The loop makes ``environ`` (``environ.py``) and waits for the beginning of the body, so that a small body that arrives
-slowly occupies no thread. In the thread ``answer.py`` runs the application and applies PEP 3333's rules to what it
-answers; ``bridge.py`` carries that to the loop, makes the thread wait for a slow client, and tells it that the client
-has left. Nothing here knows the wire or the server: it is an ASGI application like any other.
+slowly occupies no thread. In the thread ``answer.py`` runs the application and applies PEP 3333's rules to its
+response. ``bridge.py`` carries the response to the loop, makes the thread wait for a slow client, and tells the thread
+that the client has left. Nothing here knows the wire or the server: this is an ASGI application like any other.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class WSGI:
 
     :param application: a WSGI application that may run in several threads at a time.
     :param chunked_body_size: most bytes of a body without Content-Length. Frameworks need the length before they read
-        (Django takes none for 0), so such a body is read to its end first, beyond 64 KiB into a temporary file; a
-        longer one is answered 413.
+        (Django takes a missing one for 0), so such a body is read to its end first, into a temporary file if it
+        has more than 64 KiB; a longer body is answered 413.
     """
 
     _asgi_single_callable = True

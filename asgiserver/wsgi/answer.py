@@ -1,4 +1,4 @@
-"""What a WSGI application answers to one request (PEP 3333), turned into blocks; used in the application's thread."""
+"""A WSGI application's response to one request (PEP 3333), turned into blocks; used in the application's thread."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BODILESS = (204, 304)
 
 
 class Answer:
-    """Calls an application once and sends what it gives.
+    """Calls an application once and sends its response.
 
     Nothing is sent before the first block that is not empty, so that the application may change its mind until then.
 
@@ -98,15 +98,15 @@ class Answer:
         return True
 
     def _send_file(self, file: Any) -> bool:
-        """Let the kernel send the rest of ``file``, if that is what reading it would give; False if not."""
-        # Of other types, such as gzip's, the descriptor has something else than they read.
+        """Let the kernel send the rest of ``file``, if reads would give the same bytes; False if not."""
+        # A file of another type, such as gzip's, reads other bytes than its descriptor has.
         raw = file.raw if type(file) is io.BufferedReader else file
         if type(raw) is not io.FileIO or self._is_head or self._status in _BODILESS or self._ended:
             return False
         self._check_started()
         status = os.fstat(raw.fileno())
         if not stat.S_ISREG(status.st_mode):
-            # A program's output, perhaps: a pipe has no position to ask for.
+            # A pipe, such as a program's output, has no position to ask for.
             return False
         offset = file.tell()
         size = status.st_size - offset
@@ -130,7 +130,7 @@ class Answer:
             raise AssertionError("the application has not called start_response() before the first block or the end")
 
     def _begin(self, length: int | None) -> Message | None:
-        """The head, once."""
+        """The head at the first call, None after that."""
         if self._begun:
             return None
         bodiless = self._status in _BODILESS

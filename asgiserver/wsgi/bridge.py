@@ -20,13 +20,13 @@ __all__ = ["Bridge", "RestOfBody"]
 
 logger = logging.getLogger("asgiserver")
 
-#: Bytes of a response that wait for the loop before the thread has to wait: some blocks of the usual sizes.
+#: Bytes of a response that may wait for the loop before the thread has to wait: several blocks of the usual sizes.
 _AHEAD = 262144
 
-#: Blocks that are smaller on average are joined when several wait: a copy costs less than a message; bytes.
+#: Several waiting blocks that are smaller on average are joined: a copy costs less than a message; bytes.
 _SMALL = 8192
 
-#: What a block costs besides its bytes, so that tiny blocks are bounded too; bytes.
+#: Bytes that a block counts for besides its own, so that the number of tiny blocks is bounded too.
 _OVERHEAD = 64
 
 
@@ -43,7 +43,7 @@ class Bridge:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._abandoned = False
-        #: Guards what follows; threads that have to wait are notified.
+        #: Guards the attributes below; notifies a thread that waits.
         self._room = threading.Condition(threading.Lock())
         self._head: Message | None = None
         self._blocks: list[bytes] = []
@@ -55,12 +55,12 @@ class Bridge:
     # On the loop.
 
     async def run(self, function: Callable[..., None], *arguments: object) -> None:
-        """Call ``function`` on a thread of the default executor, and send what it puts; raises what it raises.
+        """Call ``function`` on a thread of the default executor, and send what it puts.
 
-        It sees the context variables of its request. A cancellation does not end the thread, but its next ``put`` or
-        read raises ClientDisconnected.
+        ``function`` sees the context variables of its request. A cancellation does not end the thread, but the next
+        ``put`` or read there raises ClientDisconnected.
 
-        :raises Exception: also what ``send`` raises.
+        :raises Exception: what ``function`` or ``send`` raises.
         """
         context = contextvars.copy_context()
         done = self._loop.run_in_executor(None, context.run, self._work, function, *arguments)
@@ -70,12 +70,12 @@ class Bridge:
             while not ended:
                 await self._changed.wait()
                 self._changed.clear()
-                # Before anything is taken: a thread puts its last block before it ends.
+                # Asked before blocks are taken: a thread puts its last block before it ends.
                 ended = done.done()
                 while self._blocks or self._file:
                     await self._forward()
                     if self._blocks:
-                        # A client that takes all at once never makes send() wait, and others want their turn.
+                        # A client that takes all at once never makes send() wait, and other tasks want their turn.
                         await asyncio.sleep(0)
         except BaseException:
             self._abandoned = True
@@ -89,7 +89,7 @@ class Bridge:
             raise self._failure
 
     async def _forward(self) -> None:
-        """Send what waits; then a thread that has to wait goes on."""
+        """Send the blocks that wait; then let a waiting thread go on."""
         with self._room:
             head, blocks, file, more = self._head, self._blocks, self._file, self._more
             self._head, self._blocks, self._file, taken = None, [], None, self._waiting
@@ -125,8 +125,8 @@ class Bridge:
         try:
             function(*arguments)
         except (StopIteration, concurrent.futures.CancelledError, asyncio.CancelledError) as error:
-            # No future can hold the first; the others, of a future of the application's, would pass for the end of a
-            # request that was cancelled, which is logged without a traceback.
+            # No future can hold a StopIteration. A CancelledError, from a future of the application's, would look like
+            # a cancelled request, whose end is logged without a traceback.
             raise RuntimeError(f"the application raised {type(error).__name__}") from error
         except Exception as error:
             if self._abandoned and not isinstance(error, ClientDisconnected):
@@ -135,9 +135,9 @@ class Bridge:
             raise
 
     def put(self, head: Message | None, block: bytes, more: bool) -> None:
-        """Have a block sent, behind the ``http.response.start`` that ``head`` is; wait while much waits already.
+        """Have a block sent, after ``head``, an ``http.response.start``, if given; wait while much waits already.
 
-        :raises Exception: what an earlier ``send`` has raised; ClientDisconnected when the client has left.
+        :raises Exception: the exception of an earlier ``send``; ClientDisconnected when the client has left.
         """
         with self._room:
             self._wait_for_room()
@@ -152,7 +152,7 @@ class Bridge:
     def put_file(self, head: Message | None, file: io.FileIO, offset: int, count: int) -> None:
         """Have a part of a regular file sent, which ends the response; else as :meth:`put`.
 
-        It is sent by a descriptor of its own, so that the thread need not wait before it closes ``file``.
+        The part is sent by a descriptor of its own, so that the thread need not wait before it closes ``file``.
         """
         with self._room:
             self._wait_for_room()

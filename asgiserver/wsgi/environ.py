@@ -14,7 +14,7 @@ __all__ = ["make_environ"]
 
 
 def make_environ(scope: Scope) -> dict[str, Any]:
-    """What PEP 3333 asks for of ``scope``, which is one of type ``http``; all but ``wsgi.input``.
+    """The variables of PEP 3333, all but ``wsgi.input``, from a scope of type ``http``.
 
     Texts hold one byte in each character, as Latin-1 ("Unicode Issues"). Fields that came several times are joined by
     commas (RFC 9110 §5.3), cookies by semicolons (RFC 6265 §5.4). Transfer-Encoding is left out: the application gets
@@ -63,6 +63,6 @@ def make_environ(scope: Scope) -> dict[str, Any]:
 
 
 def _split(raw_path: bytes, root_path: str) -> tuple[str, str]:
-    """SCRIPT_NAME and PATH_INFO: the path from behind ``root_path`` on, where it begins with that at a ``/``."""
+    """SCRIPT_NAME and PATH_INFO: the path after ``root_path``, where it is that, or begins with that and a ``/``."""
     path, root = unquote_to_bytes(raw_path).decode("latin-1"), root_path.encode().decode("latin-1").rstrip("/")
     return root, path[len(root) :] if path == root or path.startswith(f"{root}/") else path

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asgiserver.asgi.deadlines import LATENESS, Deadline, Deadlines
 from tests.fakes import Clock
 
-HEAD, BODY, PING = Deadline.HEAD, Deadline.BODY, Deadline.PING
+HEAD, BODY, CLOSE, PING = Deadline.HEAD, Deadline.BODY, Deadline.CLOSE, Deadline.PING
 
 
 class Made:
@@ -146,7 +146,7 @@ def test_what_expires_and_when(
     [
         pytest.param(lambda made: made.set(HEAD, 1.0), [1.0], ["HEAD", "BODY", "HEAD"], 1, id="set itself"),
         pytest.param(lambda made: made.set(HEAD, 0.0), [], ["HEAD", "BODY", "HEAD"], 1, id="set itself at once"),
-        pytest.param(lambda made: made.set(Deadline.CLOSE, 2.0), [2.0], ["HEAD", "BODY", "CLOSE"], 1, id="set a nearer"),
+        pytest.param(lambda made: made.set(CLOSE, 2.0), [2.0], ["HEAD", "BODY", "CLOSE"], 1, id="set a nearer"),
         pytest.param(lambda made: made.deadlines.clear(BODY), [], ["HEAD"], 1, id="clear one that is due"),
         pytest.param(lambda made: made.set(BODY, 1.0), [1.0], ["HEAD", "BODY"], 1, id="move one that is due"),
         pytest.param(lambda made: made.deadlines.stop(), [100.0], ["HEAD"], 0, id="stop them all"),

@@ -1,11 +1,12 @@
-"""``manage.py runserver``: Django's development server with this server in it, and with Daphne's options.
+"""``manage.py runserver``: Django's development server, run by asgiserver, with Daphne's options.
 
-Under Django's autoreloader there are two processes. The first only starts the second, again and again as long as it
-ends with status 3; the second watches files in its main thread and serves in another, and ends when a file has changed.
-Signals are the reloader's then: what it raises in the main thread stops the server, in :meth:`Command.run`.
+Under Django's autoreloader there are two processes. The first only starts the second, and starts it again when it
+ends with status 3. The second watches files in its main thread, serves in another, and ends when a file has changed.
+The reloader handles signals then: the exception that it raises in the main thread ends :meth:`Command.run`, which stops
+the server.
 
-To change what is served, subclass :class:`Command` in an application that stands before asgiserver, and override
-``get_application``, ``log_action`` or ``server_cls``.
+To change what is served, subclass :class:`Command` in an application that stands before asgiserver in
+``INSTALLED_APPS``, and override ``get_application``, ``log_action`` or ``server_cls``.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ __all__ = ["Command", "get_default_application"]
 
 logger = logging.getLogger("django.channels.server")
 
-#: Whoever has pressed Ctrl-C wants the terminal back. Seconds for running requests, and for threads at the end.
+#: Seconds for running requests, and for threads at the end: a user who has pressed Ctrl-C wants the terminal back.
 _GRACEFUL_TIMEOUT = 0.2
 _THREAD_TIMEOUT = 0.3
 
-#: Seconds that a changed file waits for the old server's end, its lifespan's shutdown among it.
+#: Seconds that a reload waits for the old server's end, which includes the lifespan's shutdown.
 _RELOAD_TIMEOUT = 2.0
 
 
@@ -99,9 +100,9 @@ class Command(RunserverCommand):  # type: ignore[misc]
     # Before the server runs.
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Look at the options and settings, then serve until a signal.
+        """Check the options and settings, then serve until a signal.
 
-        :raises CommandError: they cannot be right, or serving failed.
+        :raises CommandError: an option or setting is invalid, or serving failed.
         """
         if options.get("use_asgi", True):
             if not hasattr(settings, "ASGI_APPLICATION"):
@@ -116,7 +117,7 @@ class Command(RunserverCommand):  # type: ignore[misc]
 
     def _read_settings(self, options: dict[str, Any]) -> None:
         values = server_keywords(options)
-        # Daphne's attributes, for subclasses.
+        # Daphne's command has these attributes too, for subclasses.
         for name in OPTIONS:
             setattr(self, name, values[name])
         self._settings = {"graceful_timeout": _GRACEFUL_TIMEOUT, **values}
@@ -128,7 +129,7 @@ class Command(RunserverCommand):  # type: ignore[misc]
     def run(self, **options: Any) -> None:
         """Serve, under the reloader unless ``use_reloader`` is false.
 
-        :raises CommandError: another reactor is in the way, or no certificate or event loop can be had.
+        :raises CommandError: another reactor is installed, or a certificate or event loop cannot be made.
         """
         if options.get("use_tls"):
             self._certify()
@@ -140,8 +141,8 @@ class Command(RunserverCommand):  # type: ignore[misc]
             super().run(**options)
             return
         try:
-            # In this thread, because the reloader is about to import the project's URLs in it, and views may say
-            # `from twisted.internet import reactor` while the server's thread has only begun.
+            # In this thread, because the reloader is about to import the project's URLs in it, and views may import
+            # Twisted's reactor before the server's thread gets that far.
             install_reactor(self._loop)
         except ReactorError as error:
             raise CommandError(f"{error} (in a Django project, at the top of its settings)") from error
@@ -176,7 +177,7 @@ class Command(RunserverCommand):  # type: ignore[misc]
         os._exit(1)
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """Run as the program that the process was started for, which ends soon after the server has."""
+        """Run as the process's own program; the process ends soon after the server."""
         status: Any = 1
         try:
             super().run_from_argv(argv)
@@ -200,7 +201,7 @@ class Command(RunserverCommand):  # type: ignore[misc]
             return
         try:
             autoreload.raise_last_exception()
-            # As Django's start has done for the main thread: a relative STATIC_URL is read once, below this.
+            # Django has set the prefix for the main thread only, and a relative STATIC_URL takes it at its first read.
             set_script_prefix(settings.FORCE_SCRIPT_NAME or "/")
             self._check_project(options)
             self._serve(options)
@@ -215,7 +216,7 @@ class Command(RunserverCommand):  # type: ignore[misc]
     def _check_project(self, options: dict[str, Any]) -> None:
         if not options.get("skip_checks"):
             self.stdout.write("Performing system checks...\n\n")
-            # Django's own runserver takes the tags out of what its base gives, because it checks here.
+            # Not the keywords of Django's own runserver, which have no tags, because it runs the checks here itself.
             self.check(**super(RunserverCommand, self).get_check_kwargs(options) | {"display_num_errors": True})
         self.check_migrations()
         for connection in connections.all(initialized_only=True):
@@ -225,7 +226,7 @@ class Command(RunserverCommand):  # type: ignore[misc]
         keywords = {**self._settings, "host": self._address(), "port": int(self.port)}
         logs.bridge_twisted()
         application = self.get_application(options)
-        # What the project's logging has switched off without a word would be the traceback of a 500.
+        # The project's logging may have disabled our loggers, and with them the traceback of a 500.
         logs.enable()
         self._server = self.server_cls(
             application=application,
@@ -237,7 +238,7 @@ class Command(RunserverCommand):  # type: ignore[misc]
         self._server.run()
 
     def _address(self) -> str:
-        """``addr``, or with ``--ipv6`` and a name the IPv6 address that it has."""
+        """``addr``; with ``--ipv6`` and a name, the name's IPv6 address."""
         if not self.use_ipv6 or self._raw_ipv6:
             return str(self.addr)
         try:
@@ -251,9 +252,9 @@ class Command(RunserverCommand):  # type: ignore[misc]
         self.on_bind(addresses[0][1] if addresses else int(self.port))
 
     def on_bind(self, server_port: int) -> None:
-        """Say where the server is, as soon as it is there.
+        """Print where the server listens, once it does.
 
-        :param server_port: the real port, where 0 was asked for.
+        :param server_port: the real port, also where 0 was asked for.
         """
         if self._server is None:
             super().on_bind(server_port)
@@ -261,7 +262,7 @@ class Command(RunserverCommand):  # type: ignore[misc]
         host = f"[{self.addr}]" if self._raw_ipv6 else "0.0.0.0" if self.addr == "0" else self.addr
         url = f"{self.protocol}://{host}:{server_port}/"
         lines = [
-            f"{datetime.now():%B %d, %Y - %X}",  # noqa: DTZ005 - the time on the wall
+            f"{datetime.now():%B %d, %Y - %X}",  # noqa: DTZ005 - the local time, as Django prints it
             f"Django version {self.get_version()}, using settings {settings.SETTINGS_MODULE!r}",
             f"Starting ASGI/asgiserver version {__version__} development server at {url}",
             f"Quit the server with {'CTRL-BREAK' if sys.platform == 'win32' else 'CONTROL-C'}.",
@@ -272,10 +273,10 @@ class Command(RunserverCommand):  # type: ignore[misc]
         self.stdout.flush()
 
     def _failed(self, error: ASGIServerError, *, in_thread: bool) -> None:
-        """Report on one line what kept the server from running.
+        """Report on one line why the server does not run.
 
-        In the reloader's thread no exception reaches the process. A port that is taken ends it; what the project can
-        mend is waited for, as Django waits for it.
+        An exception in the reloader's thread does not end the process. A port that is taken, or a foreign reactor, ends
+        it here; after any other error the reloader waits for a change of the project, as Django's own server does.
         """
         if isinstance(error, LifespanError) and error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
@@ -290,7 +291,7 @@ class Command(RunserverCommand):  # type: ignore[misc]
     # What subclasses override.
 
     def get_application(self, options: dict[str, Any]) -> Any:
-        """The application to serve: the project's, with the static files before it where they are wanted."""
+        """The application to serve: the project's, behind the static files where these are wanted."""
         application = get_default_application()
         if not self._serves_static_files(options):
             return application
@@ -324,7 +325,7 @@ class Command(RunserverCommand):  # type: ignore[misc]
 
 
 async def _with_static_files(handler: Any, scope: Any, receive: Any, send: Any) -> None:
-    """Serve static files also where their URL does not begin with the root path, as each scope's path does."""
+    """Serve static files also when their URL lacks the root path, which the path of each scope begins with."""
     if scope["type"] == "http":
         path = scope["path"].removeprefix(scope["root_path"])
         if handler._should_handle(path):

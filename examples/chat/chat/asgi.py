@@ -1,7 +1,7 @@
-"""The chat as one ASGI application: who answers what.
+"""The chat as one ASGI application.
 
-Requests go to Django, but for the feed; WebSockets to a consumer, from this site's own pages alone; what is sent to the
-channel ``robot`` to the robot, in whichever process that is; and the lifespan keeps what has to run beside them.
+Requests go to Django, except those for the feed. WebSockets go to a consumer, if a page of this site opens them.
+Messages on the channel ``robot`` go to the robot, in the process where it runs. The lifespan runs the other tasks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "chat.settings")
 django = get_asgi_application()
 
-# What follows needs Django to be set up.
+# The following imports need Django to be set up.
 from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import ChannelNameRouter, ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402

@@ -13,10 +13,10 @@ from rooms import presence
 
 
 class Lifespan:
-    """What runs beside the requests of a server: its signs of life and, without a Redis, the robot.
+    """Tasks beside the requests of a server: its signs of life and, without a Redis, the robot.
 
-    A channel layer in memory ends at the process, so a worker of its own would hear nothing there. Alone in the world
-    the server also brings the database up to date; where there are several, ``manage.py migrate`` does that once.
+    A channel layer in memory ends at the process, so a worker in another process would hear nothing. A server without a
+    Redis also brings the database up to date; for several servers, ``manage.py migrate`` does that once.
     """
 
     def __init__(self, channels: Any) -> None:
@@ -26,7 +26,7 @@ class Lifespan:
         await receive()  # lifespan.startup
         try:
             await self.prepare()
-        except Exception as error:  # noqa: BLE001 - whatever it was, the server is to say it and stop
+        except Exception as error:  # noqa: BLE001 - the server reports any failure and stops
             await send({"type": "lifespan.startup.failed", "message": f"the database is not ready: {error}"})
             return
         tasks = [asyncio.create_task(duty) for duty in self.duties()]
@@ -46,7 +46,7 @@ class Lifespan:
         return [presence.keep_beating()] if settings.REDIS_URL else [presence.keep_beating(), self.work()]
 
     async def work(self) -> None:
-        """What ``manage.py runworker robot`` does, as a task of this process."""
+        """Do the work of ``manage.py runworker robot``, as a task of this process."""
         worker = Worker(self.channels, ["robot"], get_channel_layer())
         try:
             await asyncio.gather(worker.application_checker(), worker.listener("robot"))

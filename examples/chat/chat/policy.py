@@ -11,7 +11,7 @@ POLICY = (
 
 
 def content_security_policy(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[..., HttpResponse]:
-    """Let pages use nothing but files of this site: no scripts between the lines, whatever somebody may write."""
+    """Let pages use only files of this site: no inline script runs, even if a user gets one into a page."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         response = get_response(request)

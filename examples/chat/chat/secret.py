@@ -7,7 +7,7 @@ from django.core.management.utils import get_random_secret_key
 
 
 def kept_key(path: Path) -> str:
-    """The key in the file ``path``, which is made when it is missing; servers that start at once get the same."""
+    """The key in the file ``path``, which is made when it is missing; servers that start together get the same key."""
     if not path.exists():
         draft = path.with_name(f"{path.name}.{os.getpid()}")
         draft.touch(mode=0o600)

@@ -1,4 +1,4 @@
-"""Settings that are safe on a desk and, by a few variables of the environment, on several machines.
+"""Settings that are safe on one's own machine and, with a few environment variables, on several machines.
 
 ``CHAT_DATA``              the folder of the database, the pictures and the secret key; ``data`` beside ``manage.py``
 ``CHAT_ALLOWED_HOSTS``     host names to answer, with commas between; this machine's own
@@ -20,7 +20,7 @@ DATA_DIR.mkdir(parents=True, exist_ok=True)
 
 DEBUG = False
 ALLOWED_HOSTS = os.environ.get("CHAT_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]").split(",")
-# Sessions are signed with it, so it has to outlive a restart and be the same for all servers.
+# This key signs sessions, so it has to outlive a restart and be the same for all servers.
 SECRET_KEY = os.environ.get("CHAT_SECRET_KEY") or kept_key(DATA_DIR / "secret.key")
 
 ASGI_APPLICATION = "chat.asgi.application"
@@ -60,7 +60,7 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": DATA_DIR / "chat.sqlite3",
-        # Readers go on while one writes, and a second writer waits instead of failing.
+        # Readers go on during a write, and a second writer waits instead of failing.
         "OPTIONS": {
             "init_command": "PRAGMA journal_mode=wal; PRAGMA synchronous=normal",
             "transaction_mode": "IMMEDIATE",
@@ -71,8 +71,8 @@ DATABASES = {
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = os.environ.get("REDIS_URL", "")
-# The layer asks Redis for messages and waits five seconds for an answer: exactly as long as redis-py 8 lets it wait by
-# default, which would cut off everybody in a quiet room.
+# The layer waits five seconds for messages from Redis. The default timeout of redis-py 8 is just as long, and would cut
+# off everybody in a quiet room.
 REDIS = {"address": REDIS_URL, "socket_timeout": 15}
 CHANNEL_LAYERS = {
     "default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [REDIS], "capacity": 1000}}

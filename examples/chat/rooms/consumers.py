@@ -18,7 +18,7 @@ from .posting import MAX_TEXT, announce, feed_entry, save
 #: Messages that a page gets at a time.
 PAGE = 50
 
-#: How far before the newest message that a page has it is given them again: over several servers they may arrive in
+#: Messages that a returning page gets again, before the newest that it has: over several servers messages may arrive in
 #: another order than they were stored, and the page knows which it has.
 OVERLAP = 20
 
@@ -30,7 +30,7 @@ MALFORMED, SIGN_IN, NO_ROOM = 4400, 4401, 4404
 class RoomConsumer(AsyncJsonWebsocketConsumer):
     """One open page of a room.
 
-    It is accepted before it is looked at closely, since a page learns nothing about a handshake that was refused, and
+    The handshake is accepted before the checks, because a page learns nothing about a handshake that was refused, and
     would try again for ever.
     """
 
@@ -46,7 +46,7 @@ class RoomConsumer(AsyncJsonWebsocketConsumer):
         if self.room is None:
             await self.close(NO_ROOM, "there is no such room")
             return
-        # First listening, then looking: a message that comes between is told twice, and not never.
+        # Join the groups first, then read the history: a message that comes in between is sent twice instead of never.
         for group in (self.room.group, user_group(self.user.pk)):
             await self.channel_layer.group_add(group, self.channel_name)
         after = parse_qs(self.scope["query_string"].decode("ascii", "replace")).get("after", [""])[0]
@@ -73,7 +73,7 @@ class RoomConsumer(AsyncJsonWebsocketConsumer):
     async def receive_json(self, content: Any, **kwargs: Any) -> None:
         match content:
             case {"type": "say", "key": str(key), "text": str(text)} if KEY.fullmatch(key) and text.strip():
-                # JSON may carry half a character, which no database takes.
+                # JSON may carry half a surrogate pair, which no database takes.
                 await self.say(key, text.strip()[:MAX_TEXT].encode("utf-8", "replace").decode())
             case {"type": "typing"}:
                 event = {"type": "room.typing", "id": self.user.pk, "name": self.user.username}
@@ -98,14 +98,14 @@ class RoomConsumer(AsyncJsonWebsocketConsumer):
         await self.send_json({"type": "taken", "key": key})
 
     async def history(self, *, after: int = 0, before: int | None = None) -> dict[str, Any]:
-        """The newest page of messages between two of them; ``more`` when there are others before these."""
+        """The newest messages after ``after`` and before ``before``, one page; ``more`` when older ones are left."""
         found = self.room.messages.filter(id__gt=after).order_by("-id")
         if before is not None:
             found = found.filter(id__lt=before)
         messages = [message.as_dict() async for message in found[: PAGE + 1]]
         return {"messages": messages[:PAGE][::-1], "more": len(messages) > PAGE, "after": after}
 
-    # What comes through the channel layer.
+    # Events from the channel layer.
 
     async def room_message(self, event: dict[str, Any]) -> None:
         await self.send_json({"type": "message", "message": event["message"]})
@@ -125,7 +125,7 @@ class RoomConsumer(AsyncJsonWebsocketConsumer):
 
 
 class FeedConsumer(AsyncHttpConsumer):
-    """What happens in all rooms, as server-sent events.
+    """The events of all rooms, as server-sent events.
 
     A browser that was cut off asks again by itself and names the last event that it has.
     """
@@ -150,7 +150,7 @@ class FeedConsumer(AsyncHttpConsumer):
         found = Message.objects.filter(id__gt=last).select_related("room")
         recent = [feed_entry(message.room, message) async for message in found.order_by("-id")[:15]]
         await self.send_body(b"retry: 2000\n\n", more_body=True)
-        # The page was made before it began to listen, and may have missed who came and went.
+        # People may have come and gone between the making of the page and its request for the feed.
         async for room in Room.objects.annotate(here=Count("presences__user", distinct=True)):
             await self.feed_people({"slug": room.slug, "count": room.here})
         for entry in reversed(recent):
@@ -176,5 +176,5 @@ def user_group(user_id: int) -> str:
 
 
 def whole_number(text: str) -> int:
-    """A number of a message that a client names; 0 for anything else."""
+    """The number of a message as a client names it; 0 for anything else."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0

@@ -8,7 +8,7 @@ from django.utils.text import slugify
 
 from .models import Room
 
-#: Rooms that there may be.
+#: Most rooms that there may be.
 MAX_ROOMS = 50
 
 

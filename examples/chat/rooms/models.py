@@ -27,12 +27,12 @@ class Room(models.Model):
 
     @property
     def group(self) -> str:
-        """The channel layer's group of all who are in the room."""
+        """The channel layer's group of all pages of the room."""
         return f"room.{self.pk}"
 
 
 class Message(models.Model):
-    """Something said; ``name`` stays when its author has signed out and is no more."""
+    """A message; ``name`` stays when the author has signed out and the user is deleted."""
 
     room = models.ForeignKey(Room, models.CASCADE, related_name="messages")
     author = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True)
@@ -50,7 +50,7 @@ class Message(models.Model):
         return f"{self.name}: {self.text or self.picture}"
 
     def as_dict(self) -> dict[str, Any]:
-        """What pages are told of it; the time in milliseconds, as JavaScript counts."""
+        """The message as pages get it; the time in milliseconds, as JavaScript counts."""
         return {
             "id": self.pk,
             "key": self.key,
@@ -64,7 +64,7 @@ class Message(models.Model):
 
 
 class Presence(models.Model):
-    """An open page of somebody in a room; ``seen`` is renewed by the server that has its WebSocket."""
+    """A user's open page of a room; the server that has its WebSocket renews ``seen``."""
 
     channel = models.CharField(max_length=100, unique=True)
     room = models.ForeignKey(Room, models.CASCADE, related_name="presences")

@@ -1,4 +1,4 @@
-"""What may be uploaded: pictures that every browser shows, told by their first bytes, not by the client."""
+"""Uploads: pictures that every browser shows, recognised by their first bytes, not by what the client says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import secrets
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
 
-#: Size of a picture, bytes.
+#: Greatest size of a picture, bytes.
 MAX_SIZE = 5 << 20
 
 TYPES = {"png": "image/png", "jpg": "image/jpeg", "gif": "image/gif", "webp": "image/webp"}
@@ -25,7 +25,7 @@ NAME = re.compile(rf"[0-9a-f]{{32}}\.({'|'.join(TYPES)})")
 
 
 class UnfitPictureError(ValueError):
-    """The text says why, to whoever wanted to show it."""
+    """The text tells the user why."""
 
 
 def keep(file: UploadedFile) -> str:

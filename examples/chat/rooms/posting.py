@@ -6,12 +6,12 @@ from channels.layers import get_channel_layer
 
 from .models import Message, Room
 
-#: Characters of a message.
+#: Most characters of a message.
 MAX_TEXT = 2000
 
 
 def save(room: Room, author: Any, key: str, *, text: str = "", picture: str = "") -> Message:
-    """Store a message once: what a page sends again, as it does not know that it has arrived, is the same message."""
+    """Store a message once: a page that does not know that its message has arrived sends it again with its key."""
     message, _ = Message.objects.get_or_create(
         author=author, key=key, defaults={"room": room, "name": author.username, "text": text, "picture": picture}
     )
@@ -19,7 +19,7 @@ def save(room: Room, author: Any, key: str, *, text: str = "", picture: str = ""
 
 
 async def announce(room: Room, message: Message) -> None:
-    """Tell the room and the feed, on whichever server they are."""
+    """Tell the room and the feed, on all servers."""
     layer = get_channel_layer()
     await layer.group_send(room.group, {"type": "room.message", "message": message.as_dict()})
     await layer.group_send("feed", {"type": "feed.message", "message": feed_entry(room, message)})

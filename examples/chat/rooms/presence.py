@@ -1,8 +1,8 @@
-"""Who is here, right over any number of servers, one of which may be killed at any time.
+"""Who is here: a list that stays right over any number of servers, each of which may be killed at any time.
 
-Each open WebSocket has a row in the database. A server renews the rows of its own with every beat, all in one
-transaction, and removes those that nobody has renewed for a while: they were a dead server's. Each change of a room's
-people has a number, taken in the transaction of the change, so that a page that gets two lists in the wrong order keeps
+Each open WebSocket has a row in the database. A server renews its own rows with every beat, all in one transaction,
+and removes rows that no server has renewed for a while: they were a dead server's. Each change of a room's people has
+a number, taken in the transaction of the change, so that a page that gets two lists in the wrong order keeps
 the newer one.
 """
 
@@ -28,13 +28,13 @@ logger = logging.getLogger("django.chat")
 #: Beats that a server may miss until its people count as gone.
 MISSED_BEATS = 2.5
 
-#: The WebSockets of this process by their channel's name: room and user. Only touched in the database's thread.
+#: Room and user of each WebSocket of this process, by its channel's name. Only touched in the database's thread.
 _here: dict[str, tuple[int, int]] = {}
 
 
 @database_sync_to_async
 def enter(channel: str, room: Room, user: Any) -> dict[str, Any]:
-    """Note that ``user`` has opened ``room``; gives the event that tells who is there now."""
+    """Note that ``user`` has opened ``room``; return the event that tells who is there now."""
     with transaction.atomic():
         Presence.objects.create(channel=channel, room=room, user=user, seen=timezone.now())
         event = _changed(room.pk)
@@ -52,7 +52,7 @@ def leave(channel: str, room: Room) -> dict[str, Any]:
 
 @database_sync_to_async
 def beat() -> list[dict[str, Any]]:
-    """Renew this server's rows and remove the dead ones; an event for each room whose people have changed by it."""
+    """Renew this server's rows and remove dead ones; return an event for each room whose people this has changed."""
     now = timezone.now()
     with transaction.atomic():
         known = set(
@@ -77,7 +77,7 @@ async def keep_beating() -> None:
         try:
             for event in await beat():
                 await tell(event)
-        except Exception:  # a database or a Redis that is away for a moment must not end the beats
+        except Exception:  # a failure of the database or of Redis must not end the beats
             logger.exception("A sign of life was not given")
 
 

@@ -1,4 +1,4 @@
-"""The robot: answers what begins with a slash, from a process of its own where there is a Redis."""
+"""The robot: answers messages that begin with a slash, from a process of its own where there is a Redis."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class RobotConsumer(SyncConsumer):
             if answer is None:
                 self.whisper(event, HELP if name.lower() == "help" else f"I do not know /{name[:20]}.\n\n{HELP}")
                 return
-            # The same key for a command that is delivered twice, as it may be when a worker is killed.
+            # A command may be delivered twice, when a worker is killed; with the same key its answer is stored once.
             message = save(room, get_user_model().objects.get(username=ROBOT), event["key"], text=answer)
             async_to_sync(announce)(room, message)
-        except Exception:  # the next command is to find somebody who listens
+        except Exception:  # the worker must go on for the next command
             logger.exception("The robot could not answer")
             self.whisper(event, "Something went wrong inside me. Please try again.")
 
@@ -83,7 +83,7 @@ def stats(room: Room, name: str, argument: str) -> str:
 
 
 def unknown(room: Room, name: str, argument: str) -> None:
-    """Nothing that the room needs to see."""
+    """No answer for the room."""
 
 
 COMMANDS: dict[str, Callable[[Room, str, str], str | None]] = {"roll": roll, "time": clock, "stats": stats}

@@ -72,7 +72,7 @@ def room(request: HttpRequest, slug: str) -> HttpResponse:
 @require_POST
 @login_required
 def upload(request: HttpRequest, slug: str) -> JsonResponse:
-    """Show a picture in a room; the message that it has become is the answer."""
+    """Post a picture in a room; the response is the new message."""
     found, key = get_object_or_404(Room, slug=slug), request.POST.get("key", "")
     if "picture" not in request.FILES or not KEY.fullmatch(key):
         return JsonResponse({"error": "There is no picture in this."}, status=400)
@@ -89,7 +89,7 @@ def upload(request: HttpRequest, slug: str) -> JsonResponse:
 
 @require_GET
 def picture(request: HttpRequest, name: str) -> HttpResponse:
-    """A picture, to whoever knows its name; nginx does this where it stands in front."""
+    """A picture, for anybody who knows its name; nginx does this where it stands in front."""
     if not (matched := pictures.NAME.fullmatch(name)) or not (path := settings.MEDIA_ROOT / name).is_file():
         raise Http404
     headers = {"Cache-Control": "private, max-age=31536000, immutable", "Content-Security-Policy": "default-src 'none'"}
@@ -97,7 +97,7 @@ def picture(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def page(request: HttpRequest, template: str, *, script: Any = (), status: int = 200, **context: Any) -> HttpResponse:
-    """A page with the list of rooms; ``script`` is what its JavaScript gets to know."""
+    """A page with the list of rooms; ``script`` is the data for its JavaScript."""
     rooms = Room.objects.annotate(here=Count("presences__user", distinct=True)).order_by("pk")
     me = {"id": request.user.pk, "name": request.user.username}
     return render(request, template, {"rooms": rooms, "script": {"me": me, **dict(script)}, **context}, status=status)

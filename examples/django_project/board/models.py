@@ -17,7 +17,7 @@ class Entry(models.Model):
 
 
 class Upload(models.Model):
-    """What is remembered of an uploaded file; its bytes are not kept."""
+    """Name, size and digest of an uploaded file; its bytes are not kept."""
 
     name = models.CharField(max_length=255)
     size = models.BigIntegerField(help_text="bytes")

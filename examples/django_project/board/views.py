@@ -1,4 +1,4 @@
-"""A page, a form, an upload and a download, all asynchronous, none with more than a piece of a body in memory."""
+"""A page, a form, an upload and a download: all asynchronous, and none holds more than a piece of a body in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET, require_POST
 from .forms import EntryForm, UploadForm
 from .models import Entry, Upload
 
-#: Rows that ``/numbers.csv`` sends at most, and how many make one piece of the response.
+#: Most rows that ``/numbers.csv`` sends, and rows in one piece of the response.
 MAX_ROWS, ROWS_PER_PIECE = 5_000_000, 1_000
 
 
@@ -50,7 +50,7 @@ async def upload(request: HttpRequest) -> HttpResponse:
 
 @require_GET
 async def numbers(request: HttpRequest) -> HttpResponse:
-    """Numbers and their squares as CSV; ``?rows=N`` says how many. Made while the client reads, never faster."""
+    """Numbers and their squares as CSV; ``?rows=N`` says how many. Rows are made only as fast as the client reads."""
     text = request.GET.get("rows", "100000")
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_ROWS:
         return HttpResponse(f"rows: a number from 1 to {MAX_ROWS}\n", status=400, content_type="text/plain")
@@ -59,7 +59,7 @@ async def numbers(request: HttpRequest) -> HttpResponse:
 
 
 async def page(request: HttpRequest, entry_form: EntryForm, upload_form: UploadForm, status: int = 200) -> HttpResponse:
-    """The one page, with whatever the forms have to say."""
+    """The one page, with the errors of the forms."""
     context = {
         "entry_form": entry_form,
         "upload_form": upload_form,

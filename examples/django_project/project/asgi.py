@@ -1,8 +1,8 @@
-"""The project as one ASGI application: Django for HTTP, a few lines of its own for the rest.
+"""The project as one ASGI application: Django for HTTP, a few lines here for the rest.
 
 Django answers HTTP only. ``application`` hands it every request, answers the WebSocket on ``/ws/``, and uses the
-lifespan to bring the database up to date, so that a fresh checkout needs no further command. A project that matters
-runs ``manage.py migrate`` when it is deployed instead.
+lifespan to bring the database up to date, so that a fresh checkout needs no further command. A project in
+production runs ``manage.py migrate`` at each deployment instead.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ django = get_asgi_application()
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Hand a conversation to whoever speaks its protocol."""
+    """Hand a connection to the function for its protocol."""
     match scope["type"]:
         case "http":
             await django(scope, receive, send)
@@ -30,7 +30,7 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Say every text back in capitals; refuse any other path than ``/ws/``."""
+    """Send every text back in capitals; refuse any other path than ``/ws/``."""
     await receive()  # websocket.connect
     if scope["path"] != "/ws/":
         await send({"type": "websocket.close"})
@@ -42,11 +42,11 @@ async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def lifespan(receive: Any, send: Any) -> None:
-    """Create or update the tables before the first request; a failure is told to the server, which then ends."""
+    """Create or update the tables before the first request; after a failure the server ends."""
     await receive()  # lifespan.startup
     try:
         await sync_to_async(call_command)("migrate", verbosity=0, interactive=False)
-    except Exception as error:  # noqa: BLE001 - whatever it was, the server is to say it and stop
+    except Exception as error:  # noqa: BLE001 - the server reports any failure and stops
         await send({"type": "lifespan.startup.failed", "message": f"the database could not be migrated: {error}"})
         return
     await send({"type": "lifespan.startup.complete"})

@@ -1,6 +1,6 @@
-"""Settings that are safe on a desk: debugging is off, and only this machine's names are answered.
+"""Settings that are safe on one's own machine: debugging is off, and only this machine's names are answered.
 
-The environment may say otherwise: ``DJANGO_DEBUG=1``, ``DJANGO_ALLOWED_HOSTS=a.example,b.example``,
+The environment may change them: ``DJANGO_DEBUG=1``, ``DJANGO_ALLOWED_HOSTS=a.example,b.example``,
 ``DJANGO_SECRET_KEY=…``, ``DJANGO_DATABASE=/path/to/file.sqlite3``.
 """
 
@@ -39,7 +39,7 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("DJANGO_DATABASE", BASE_DIR / "db.sqlite3"),
-        # Readers go on while one writes, and a second writer waits instead of failing.
+        # Readers go on during a write, and a second writer waits instead of failing.
         "OPTIONS": {"init_command": "PRAGMA journal_mode=wal", "transaction_mode": "IMMEDIATE", "timeout": 10},
     }
 }
