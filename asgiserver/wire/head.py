@@ -309,10 +309,11 @@ def _check_codings(value: bytes) -> None:
 
 
 def _keep_alive(known: dict[bytes, bytes], http_version: str) -> bool:
-    options = tokens(known.get(b"connection", b""))
-    if b"close" in options:
-        return False
-    return http_version != "1.0" or b"keep-alive" in options
+    value = known.get(b"connection")
+    if value is None:
+        return http_version != "1.0"
+    options = tokens(value)
+    return b"close" not in options and (http_version != "1.0" or b"keep-alive" in options)
 
 
 def _expects_continue(known: dict[bytes, bytes], http_version: str) -> bool:

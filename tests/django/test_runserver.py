@@ -21,6 +21,7 @@ from asgiserver.django.local_certificate import LocalCertificate
 from asgiserver.errors import LifespanError, ListenError, ReactorError, SettingsError
 from asgiserver.management.commands import runserver
 from asgiserver.management.commands.runserver import Command
+from asgiserver.settings import Settings
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -31,6 +32,7 @@ class FakeServer:
     """Listens at once on port 4000, and ends."""
 
     made: list[FakeServer]
+    settings = Settings(exit_timeout=7)
     listening_addresses = [("127.0.0.1", 4000)]
     error: BaseException | None = None
 
@@ -256,6 +258,17 @@ class TestStaticFiles:
     def test_never_where_they_are_not_installed(self, command: Command) -> None:
         assert command._serves_static_files(options(command)) is False
         assert command.get_application(options(command)) is application
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_exit_handlers_have_the_projects_time(
+    served: bool, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[Any] = []
+    monkeypatch.setattr(runserver, "limit_exit", lambda status, seconds, threads: limits.append((status, seconds)))
+    monkeypatch.setattr(djangos.Command, "run_from_argv", lambda self, argv: served and serve(self))
+    command.run_from_argv(["manage.py", "runserver"])
+    assert limits == [(None, 7 if served else Settings().exit_timeout)]
 
 
 class TestFailing:

@@ -186,7 +186,8 @@ class Command(RunserverCommand):  # type: ignore[misc]
             status = error.code
             raise
         finally:
-            limit_exit(status, Settings().exit_timeout, threads=_THREAD_TIMEOUT)
+            used = Settings() if self._server is None else self._server.settings
+            limit_exit(status, used.exit_timeout, threads=_THREAD_TIMEOUT)
 
     # The server.
 
