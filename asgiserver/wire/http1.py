@@ -118,6 +118,7 @@ class HTTP1:
         # When the peer sends without a 100 (Continue), _read takes the first piece, as it begins to judge the rate.
         calm = not (self._paused or self._expects_continue)
         if state is _BODY and calm and self._reader.take_piece(len(data)):
+            self._wait_for_piece()
             self._take_body(data)
         elif state is not _CLOSED:
             self._reader.feed(data)
@@ -153,6 +154,7 @@ class HTTP1:
     def _read(self) -> None:
         reader, connection = self._reader, self._connection
         begun: Exchange | None = None
+        moved = False
         try:
             while self._wanted():
                 if connection.steps <= 0 and reader.buffered:
@@ -173,10 +175,11 @@ class HTTP1:
                     assert type(event) is bytes
                     connection.steps -= _STEPS_OF_PIECE
                     self._take_body(event)
+                    moved = True
         except RequestError as error:
             self._fail(error)
         if self._state is not _ANSWERING or reader.buffered:
-            self._wait_for_more()
+            self._wait_for_more(moved=moved)
         if begun is not None and not begun.finished:
             self._connection.hub.create_application(begun)
 
@@ -225,7 +228,6 @@ class HTTP1:
     def _take_body(self, piece: bytes) -> None:
         self._expects_continue = False
         settings = self._connection.hub.settings
-        self._connection.deadlines.set(Deadline.BODY, settings.body_timeout, self._body_late)
         if self._state is _DRAINING:
             self._drained += len(piece)
             if self._drained > settings.limit_unread_body:
@@ -237,14 +239,21 @@ class HTTP1:
         assert self._exchange is not None
         self._exchange.body_received(piece)
 
-    def _wait_for_more(self) -> None:
-        """Set the deadline for what the peer has to send next, and pause a peer that pipelines too far ahead."""
+    def _wait_for_piece(self) -> None:
+        connection = self._connection
+        connection.deadlines.set(Deadline.BODY, connection.hub.settings.body_timeout, self._body_late)
+
+    def _wait_for_more(self, *, moved: bool) -> None:
+        """Set the deadline for what the peer has to send next, and pause a peer that pipelines too far ahead.
+
+        :param moved: a piece of a body has come.
+        """
         connection, settings = self._connection, self._connection.hub.settings
         match self._state:
             case State.BODY | State.DRAINING if not (self._paused or self._expects_continue):
                 # Pieces of the body move this deadline, bytes of its framing do not.
-                if not connection.deadlines.pending(Deadline.BODY):
-                    connection.deadlines.set(Deadline.BODY, settings.body_timeout, self._body_late)
+                if moved or not connection.deadlines.pending(Deadline.BODY):
+                    self._wait_for_piece()
                 if settings.min_request_rate is not None and not connection.deadlines.pending(Deadline.BODY_RATE):
                     connection.deadlines.set(Deadline.BODY_RATE, WINDOW, self._judge_body_rate)
             case State.IDLE if not self.output.slow:
@@ -486,7 +495,7 @@ class HTTP1:
             # RFC 9110 §15.2: no informational response once the final one has begun.
             if self._framing is _UNKNOWN:
                 self._connection.write(CONTINUE)
-            self._wait_for_more()
+            self._wait_for_more(moved=False)
         if self._paused:
             self._paused = False
             self._connection.resume_reading()
