@@ -277,7 +277,8 @@ def _host(value: bytes) -> bytes | None:
 
 def _last(fields: dict[bytes, list[bytes]], name: bytes) -> bytes:
     """The last value of the list field ``name``, empty when there is none."""
-    return next(_entries(fields.get(name, [])), b"")
+    lines = fields.get(name)
+    return b"" if lines is None else next(_entries(lines), b"")
 
 
 def _entries(lines: list[bytes]) -> Iterator[bytes]:
