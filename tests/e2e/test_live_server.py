@@ -393,8 +393,13 @@ class TestThread:
             await asyncio.Event().wait()
 
         main = threading.get_ident()
-        with pytest.raises(KeyboardInterrupt), LiveServer(interrupting):
-            pass
+        # A shell's background job ignores the signal.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(KeyboardInterrupt), LiveServer(interrupting):
+                pass
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def test_clients_can_be_dropped(self) -> None:
         with LiveServer(application) as server:
