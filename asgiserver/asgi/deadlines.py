@@ -76,11 +76,7 @@ class Deadlines:
             self.clear(kind)
             return
         due = self._clock.seconds() + seconds
-        entry = self._first
-        while entry is not None and entry.kind is not kind:
-            entry = entry.next
-        if entry is None:
-            entry = self._find(None)
+        entry = self._find(kind) or self._find(None)
         if entry is None:
             self._first = _Entry(kind, due, expired, self._first)
         else:

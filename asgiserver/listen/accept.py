@@ -105,23 +105,20 @@ async def accept(bound: Bound | Described, settings: Settings, factory: Any, rea
     :raises SettingsError: when a certificate or one of Twisted's descriptions is invalid.
     :raises ListenError: when Twisted cannot bind the address of a description.
     """
-    context = None
     try:
-        if bound.secure:
-            context = _context(settings)
-        if isinstance(bound, Bound):
-            port = _port(bound.sock, factory, reactor, context)
-            if bound.proxies is not None:
-                from .proxy_protocol import take_headers
+        context = _context(settings) if bound.secure else None
+        if isinstance(bound, Described):
+            port = await _twisted_port(bound, factory, reactor, context)
+            return Listener(port, secure=bound.secure or bound.kind in SECURE)
+        port = _port(bound.sock, factory, reactor, context)
+        if bound.proxies is not None:
+            from .proxy_protocol import take_headers
 
-                take_headers(port, bound.proxies)
-            port.startListening()
+            take_headers(port, bound.proxies)
+        port.startListening()
     except BaseException:
         bound.close()
         raise
-    if isinstance(bound, Described):
-        port = await _twisted_port(bound, factory, reactor, context)
-        return Listener(port, secure=bound.secure or bound.kind in SECURE)
     bound.sock.close()
     return Listener(port, secure=bound.secure, bound=bound)
 

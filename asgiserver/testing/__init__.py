@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ..errors import StartupError
 from ..settings import Settings
 from .capture import Capture
-from .places import InTask, InThread, loaded
+from .places import QUICK_STOP, InTask, InThread, loaded
 from .process import InProcess, ServerProcess
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ class LiveServer:
         self.raise_exceptions = raise_exceptions
         self.startup_timeout = startup_timeout
         self._process = process
-        quick = {"graceful_timeout": 1, "graceful_idle": 0}
-        self._settings = Settings.from_keywords(**{"host": host, "port": port, **quick, **settings})
+        self._settings = Settings.from_keywords(**{"host": host, "port": port, **QUICK_STOP, **settings})
         self._place: InTask | InProcess | None = None
         self._running = False
 

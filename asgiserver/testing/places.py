@@ -22,10 +22,13 @@ from ..server import Server
 from ..settings import Settings
 from .capture import Capture
 
-__all__ = ["LAST_WAIT", "InTask", "InThread", "Place", "Surroundings", "loaded"]
+__all__ = ["LAST_WAIT", "QUICK_STOP", "InTask", "InThread", "Place", "Surroundings", "loaded"]
 
 #: Makes the context in which the server of a thread or task runs, the application's tasks included.
 Surroundings = Callable[[], AbstractAsyncContextManager[object]]
+
+#: Settings of every server under test, unless a test gives others: no client of a test is worth waiting for.
+QUICK_STOP = {"graceful_timeout": 1, "graceful_idle": 0}
 
 #: Seconds for the threads of a server to end, or for its loop to end the turn that it is in.
 LAST_WAIT = 5.0

@@ -30,7 +30,7 @@ from ..server import Server
 from ..settings import Settings
 from . import failures
 from .capture import Capture
-from .places import LAST_WAIT, Place, loaded
+from .places import LAST_WAIT, QUICK_STOP, Place, loaded
 
 __all__ = ["InProcess", "ServerProcess"]
 
@@ -159,8 +159,7 @@ class ServerProcess(multiprocessing.Process):
 
     def _serve(self) -> None:
         _leave_parent()
-        quick = {"graceful_timeout": 1, "graceful_idle": 0}
-        keywords: dict[str, Any] = {"host": self.host, "port": self.port.value, **quick}
+        keywords: dict[str, Any] = {"host": self.host, "port": self.port.value, **QUICK_STOP}
         keywords |= {"on_failure": partial(failures.append, self._failures), **self.kwargs}
         application = self.get_application()
         logs.enable()
@@ -256,7 +255,7 @@ class _LoggedProcess(ServerProcess):
 
     def __init__(self, application: Any, settings: Settings, start_method: str | None) -> None:
         self.start_method = start_method
-        names = ("host", "port", "graceful_timeout", "graceful_idle")
+        names = ("host", "port", *QUICK_STOP)
         keywords = {"settings": settings, **{name: getattr(settings, name) for name in names}}
         super().__init__(settings.host or "", partial(loaded, application, settings), keywords)
         self.output = self.folder / "output"

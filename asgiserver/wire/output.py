@@ -30,8 +30,8 @@ logger = logging.getLogger("asgiserver")
 _BURST = 524288
 #: Bytes that each call counts for besides its data, so that small and empty messages use up the burst too.
 _CALL = 1024
-#: Parts of up to so many bytes are joined, as the copy costs less than it saves; the second bound is for transports
-#: other than a plain socket.
+#: Parts of up to so many bytes are joined, to spare a system call for each; the second bound is for transports other
+#: than a plain socket.
 _JOIN = 16384
 _JOIN_WRAPPED = 131072
 #: How much of a file is sent before other connections have a turn; bytes.

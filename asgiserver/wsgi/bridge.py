@@ -23,7 +23,7 @@ logger = logging.getLogger("asgiserver")
 #: Bytes of a response that may wait for the loop before the thread has to wait: several blocks of the usual sizes.
 _AHEAD = 262144
 
-#: Several waiting blocks that are smaller on average are joined: a copy costs less than a message; bytes.
+#: Several waiting blocks that are smaller on average are joined, to be one message of ASGI; bytes.
 _SMALL = 8192
 
 #: Bytes that a block counts for besides its own, so that the number of tiny blocks is bounded too.

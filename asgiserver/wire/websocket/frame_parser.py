@@ -57,8 +57,8 @@ class FrameParser(Autobahn):  # type: ignore[misc]
     factory = _ServerSide()
     requireMaskedClientFrames = applyMask = True
     acceptMaskedServerFrames = False
-    # Python's decoder checks UTF-8 faster than Autobahn's validator and is needed anyway. It fails as early, except
-    # for surrogates: at their third octet instead of the second.
+    # Python's decoder is needed anyway, and checks UTF-8 too. It fails as early as Autobahn's validator, except for
+    # surrogates: at their third octet instead of the second.
     utf8validateIncoming = utf8validateIncomingCurrentMessage = False
     utf8validator = utf8validateLast = None
     logFrames = logOctets = trackTimings = False
