@@ -109,15 +109,7 @@ class WebSocketProtocol(FrameWriter, FrameParser):
                 factor, excess = MASKS[size]
                 mask = _from_bytes(data[2:6]) * factor >> excess
                 payload = (_from_bytes(data[6:]) ^ mask).to_bytes(size)
-                if first == BINARY:
-                    self._channel.message_received(payload)
-                    return
-                try:
-                    message = payload.decode()
-                except UnicodeDecodeError:
-                    self._invalid_payload(_NOT_UTF8)
-                else:
-                    self._channel.message_received(message)
+                self._deliver(payload, text=first == TEXT)
                 return
         if self._most_at_once >= 0 and not self._channel.full and self._take_frame(data, 0, alone=True):
             return
