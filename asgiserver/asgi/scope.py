@@ -10,7 +10,9 @@ from .interfaces import Headers, Scope
 if TYPE_CHECKING:
     from .forwarded import Forwarding
 
-__all__ = ["CHUNKED", "Addresses", "Request", "ScopeBuilder", "for_application", "replace_host", "unmapped"]
+__all__ = [
+    "CHUNKED", "Addresses", "Request", "ScopeBuilder", "for_application", "replace_host", "shown_host", "unmapped",
+]  # fmt: skip
 
 #: The size of a body that is known only at its end.
 CHUNKED = -1
@@ -62,7 +64,7 @@ class Addresses(NamedTuple):
     @property
     def peer(self) -> str:
         """The client, for the log."""
-        return "a unix socket's peer" if self.client is None else "{}:{}".format(*self.client)
+        return shown_host(None) if self.client is None else "{}:{}".format(*self.client)
 
 
 class ScopeBuilder:
@@ -154,6 +156,11 @@ def unmapped(host: str) -> str:
     """
     plain = host.removeprefix("::ffff:")
     return plain if "." in plain and ":" not in plain else host
+
+
+def shown_host(peer: tuple[str, int | None] | None) -> str:
+    """A peer for the log without its port; None stands for the nameless end of a unix socket."""
+    return "a unix socket's peer" if peer is None else peer[0]
 
 
 def replace_host(headers: Headers, host: bytes) -> list[tuple[bytes, bytes]]:

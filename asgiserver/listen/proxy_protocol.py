@@ -25,7 +25,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from ..asgi.forwarded import TrustedPeers
-from ..asgi.scope import unmapped
+from ..asgi.scope import shown_host, unmapped
 from ..transport.tcp import TCPPort, TCPTransport
 from ..transport.tls import TLSTransport
 from ..transport.tls_port import TLSPort
@@ -223,7 +223,7 @@ class HeaderFirst(tcp.Server):
         except OSError:
             return main.CONNECTION_LOST
         if reason is not None:
-            logger.info("Refused a connection from %s: %s", _shown(self.proxy), reason)
+            logger.info("Refused a connection from %s: %s", shown_host(self.proxy), reason)
             # Not CONNECTION_DONE, which Twisted takes for a half-close by the peer.
             return main.CONNECTION_LOST
         if header is not None and len(self._head) == header.size:
@@ -270,7 +270,7 @@ class ProxiedFactory(WrappingFactory[ProtocolWrapper]):
         """A protocol for a new connection, None to close it."""
         proxy = _machine(addr)
         if proxy not in self.allowed:
-            logger.info("Refused a connection from %s: proxy_allow_ips does not name it", _shown(proxy))
+            logger.info("Refused a connection from %s: proxy_allow_ips does not name it", shown_host(proxy))
             return None
         return self.wrappedFactory.buildProtocol(addr)
 
@@ -323,7 +323,3 @@ class HeaderFirstReactor:
 
 def _machine(address: Any) -> tuple[str, int] | None:
     return None if isinstance(address, UNIXAddress) else (unmapped(address.host), address.port)
-
-
-def _shown(proxy: tuple[str, int] | None) -> str:
-    return "a unix socket's peer" if proxy is None else proxy[0]

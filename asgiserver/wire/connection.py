@@ -22,7 +22,7 @@ from zope.interface import implementer
 from ..asgi.deadlines import Deadline
 from ..asgi.exchange import Exchange
 from ..asgi.interfaces import Clock, Stream
-from ..asgi.scope import Addresses, Request, unmapped
+from ..asgi.scope import Addresses, Request, shown_host, unmapped
 from ..errors import RequestError
 from ..settings import Settings
 from .closing import ClosingProtocol, Phase
@@ -173,8 +173,8 @@ class HTTPConnection(ClosingProtocol):
         """The connection is gone, whichever side ended it."""
         if type(reason.value).__module__ == "OpenSSL.SSL":
             # Twisted's TLS reports its failures only here; ours logs its own. The socket's own address is gone by now.
-            peer = _address(self.transport.getPeer())
-            logger.info("TLS connection with %s failed: %s", peer[0] if peer else "a unix socket's peer", reason.value)
+            peer = shown_host(_address(self.transport.getPeer()))
+            logger.info("TLS connection with %s failed: %s", peer, reason.value)
         self.phase = Phase.CLOSED
         self.deadlines.stop()
         self._end_writing()
