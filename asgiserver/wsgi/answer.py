@@ -10,7 +10,7 @@ from typing import Any
 from wsgiref.util import FileWrapper
 
 from ..asgi.interfaces import Message
-from .bridge import Bridge
+from ..pipe import Pipe
 
 __all__ = ["Answer"]
 
@@ -23,12 +23,12 @@ class Answer:
 
     Nothing is sent before the first block that is not empty, so that the application may change its mind until then.
 
-    :param bridge: takes the head and the blocks.
+    :param pipe: takes the head and the blocks.
     :param is_head: the request's method is HEAD: the response has no body, whatever the application gives.
     """
 
-    def __init__(self, bridge: Bridge, is_head: bool) -> None:
-        self._bridge = bridge
+    def __init__(self, pipe: Pipe, is_head: bool) -> None:
+        self._pipe = pipe
         self._is_head = is_head
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
@@ -94,7 +94,7 @@ class Answer:
             data = data[: self._remaining]
             self._remaining -= len(data)
             self._ended = not self._remaining
-        self._bridge.put(head, data, not self._ended)
+        self._pipe.put(head, data, not self._ended)
         return True
 
     def _send_file(self, file: Any) -> bool:
@@ -116,14 +116,14 @@ class Answer:
             return False
         head = self._begin(size)
         self._remaining, self._ended = 0, True
-        self._bridge.put_file(head, raw, offset, size)
+        self._pipe.put_file(head, raw, offset, size)
         return True
 
     def _end(self) -> None:
         self._check_started()
         if not self._ended:
             self._ended = True
-            self._bridge.put(self._begin(None if self._is_head else 0), b"", False)
+            self._pipe.put(self._begin(None if self._is_head else 0), b"", False)
 
     def _check_started(self) -> None:
         if not self._status:
