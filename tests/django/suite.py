@@ -1,12 +1,13 @@
 """``python -m tests.django.suite``: Django's own tests with our handler in the place of its ``ASGIHandler``.
 
 The tests are those of the sdist of exactly the Django that is installed; pip gets it once, and ``--cache`` keeps them.
-What fails with our handler is run again with Django's: a failure counts when Django's own handler has it not.
+The clients that they use have their requests served by our handler too. What fails is run again with Django's handler:
+a failure counts when that one has it not.
 
 For another release of Django, in an environment of its own, in the root of the checkout::
 
     python3.13 -m venv /tmp/django6
-    /tmp/django6/bin/pip install -e . 'django==6.*' jinja2
+    /tmp/django6/bin/pip install -e . 'django==6.*'
     /tmp/django6/bin/python -m tests.django.suite
 """
 
@@ -26,14 +27,16 @@ from pathlib import Path
 
 __all__ = ["HANDLER", "LABELS", "Outcome", "SourceMissingError", "SuiteError", "compare", "django_tests", "run"]
 
+#: Django's own, and ours.
+OWN = "django.core.handlers.asgi:ASGIHandler"
 HANDLER = "asgiserver.django.handler:Handler"
 #: The parts of Django's tests that a handler can break.
 LABELS = (
-    "asgi", "handlers", "middleware", "middleware_exceptions", "requests_tests", "responses", "file_uploads", "servers",
-    "signals", "staticfiles_tests",
+    "asgi", "conditional_processing", "csrf_tests", "file_uploads", "generic_views", "handlers", "middleware",
+    "middleware_exceptions", "requests_tests", "responses", "servers", "signals", "staticfiles_tests", "view_tests",
 )
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "asgiserver-tests")
-PROCESS = Path(__file__).with_name("suite_process.py")
+ROOT = Path(__file__).parents[2]
 #: Seconds for one run. Some of Django's tests wait; one that waits for ever must not take the whole run with it.
 DEADLINE = 300
 #: Seconds for pip to get the sdist.
@@ -76,7 +79,7 @@ def django_tests(cache: Path) -> Path:
             except OSError:
                 if not folder.exists():  # another process was faster
                     raise
-    return folder
+    return folder.resolve()
 
 
 def _download(release: str, folder: Path) -> Path:
@@ -105,14 +108,14 @@ def _unpack(archive: Path, folder: Path) -> None:
         file.extractall(folder, members, filter="data")
 
 
-def run(tests: Path, handler: str | None, labels: Sequence[str]) -> Outcome:
-    """Run Django's tests ``labels`` with ``handler``, ``module:Class``, or with Django's own."""
+def run(tests: Path, handler: str, labels: Sequence[str]) -> Outcome:
+    """Run Django's tests ``labels`` with ``handler``, ``module:Class``."""
     with tempfile.TemporaryDirectory() as work:
         report = Path(work, "report.json")
-        command = (sys.executable, str(PROCESS), str(report), str(tests), handler or "-", *labels)
+        command = (sys.executable, "-m", "tests.django.suite_process", str(report), str(tests), handler, *labels)
         try:
             done = subprocess.run(
-                command, cwd=tests, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 text=True, errors="replace", timeout=DEADLINE,
             )
         except subprocess.TimeoutExpired as error:
@@ -128,7 +131,7 @@ def compare(tests: Path, handler: str, labels: Sequence[str]) -> tuple[Outcome, 
     ours = run(tests, handler, labels)
     if not ours.failed:
         return ours, []
-    own = run(tests, None, sorted(set(ours.failed.values())))
+    own = run(tests, OWN, sorted(set(ours.failed.values())))
     return ours, sorted(ours.failed.keys() - own.failed.keys())
 
 

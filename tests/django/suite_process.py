@@ -1,13 +1,14 @@
 """One run of Django's own tests in this process, with another class in the place of Django's ``ASGIHandler``.
 
-``suite.py`` starts it: ``python suite_process.py REPORT TESTS HANDLER LABEL…``. TESTS is the folder of Django's tests,
-HANDLER is ``module:Class``, or ``-`` for Django's own. What was found goes to REPORT, as JSON.
+``suite.py`` starts it: ``python -m tests.django.suite_process REPORT TESTS HANDLER LABEL…``. TESTS is the folder of
+Django's tests, HANDLER is ``module:Class``. What was found goes to REPORT, as JSON.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import runpy
 import sys
@@ -16,6 +17,13 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
+
+import django.contrib.staticfiles.handlers  # noqa: F401  # before the class is replaced
+from django.core import asgi
+from django.core.handlers import asgi as handlers
+from django.test.runner import DiscoverRunner
+
+from .suite_client import connect
 
 __all__ = ["label", "main"]
 
@@ -56,13 +64,9 @@ def count(owner: type, counter: Counter[str], besides: type | None = None) -> No
 def replace(path: str) -> Requests:
     """Put the class at ``path`` where Django and its tests look for ``ASGIHandler``.
 
-    The tests are imported later and so find it by its name. ``ASGIStaticFilesHandler`` is imported before: it stays
-    Django's, as it does in a project, and only what it wraps is ours.
+    The tests are imported later and so find it by its name. ``ASGIStaticFilesHandler`` has been imported already: it
+    stays Django's, as it does in a project, and only what it wraps is ours.
     """
-    from django.core import asgi
-    from django.core.handlers import asgi as handlers
-
-    importlib.import_module("django.contrib.staticfiles.handlers")
     module, _, name = path.partition(":")
     handler = getattr(importlib.import_module(module), name)
     requests = Requests()
@@ -70,16 +74,15 @@ def replace(path: str) -> Requests:
     count(handler, requests.served)
     handlers.ASGIHandler = handler
     asgi.ASGIHandler = handler
+    connect(handler)
     return requests
 
 
 def main(report: str, tests: str, path: str, *labels: str) -> None:
-    # As if runtests.py had been started; tests that have the names of our modules must not be found first.
-    sys.path[0] = tests
-    requests = Requests() if path == "-" else replace(path)
-
-    from django.test.runner import DiscoverRunner
-
+    # As runtests.py finds them when it is started there.
+    os.chdir(tests)
+    sys.path.insert(0, tests)
+    requests = replace(path)
     suite_result = DiscoverRunner.suite_result
 
     def reported(self: Any, suite: unittest.TestSuite, result: unittest.TestResult, **options: Any) -> int:

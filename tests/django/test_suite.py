@@ -75,9 +75,9 @@ class Runs:
 
     def __init__(self, *outcomes: suite.Outcome) -> None:
         self.outcomes = list(outcomes)
-        self.calls: list[tuple[str | None, list[str]]] = []
+        self.calls: list[tuple[str, list[str]]] = []
 
-    def __call__(self, tests: Path, handler: str | None, labels: Sequence[str]) -> suite.Outcome:
+    def __call__(self, tests: Path, handler: str, labels: Sequence[str]) -> suite.Outcome:
         self.calls.append((handler, list(labels)))
         return self.outcomes.pop(0)
 
@@ -88,7 +88,7 @@ class TestCompare:
         monkeypatch.setattr(suite, "run", runs)
         ours, regressions = suite.compare(Path(), "module:Class", ["asgi"])
         assert (len(ours.failed), regressions) == (4, ["one", "ours"])
-        assert runs.calls == [("module:Class", ["asgi"]), (None, ["a", "b", "c"])]
+        assert runs.calls == [("module:Class", ["asgi"]), (suite.OWN, ["a", "b", "c"])]
 
     def test_djangos_handler_is_not_asked_without_a_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:
         runs = Runs(outcome())

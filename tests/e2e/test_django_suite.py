@@ -9,8 +9,12 @@ import pytest
 from tests.django.suite import CACHE, HANDLER, LABELS, SourceMissingError, SuiteError, compare, django_tests, main, run
 from tests.programs import missing
 
-#: A test of Django's that asks ``get_asgi_application()`` for a page.
-PAGE = "asgi.tests.ASGITest.test_get_asgi_application"
+#: Tests of Django's that need one answer each: of ``get_asgi_application()``, for ``Client``, and for ``AsyncClient``.
+ANSWERS = [
+    "asgi.tests.ASGITest.test_get_asgi_application",
+    "handlers.tests.HandlerRequestTests.test_suspiciousop_in_view_returns_400",
+    "handlers.tests.AsyncHandlerRequestTests.test_suspiciousop_in_view_returns_400",
+]
 
 #: A handler that answers each request, wrongly.
 WRONG = """\
@@ -43,14 +47,16 @@ def test_no_test_of_django_fails_with_our_handler_alone(tests: Path) -> None:
     assert regressions == [], ours.output
     # Not one request went to Django's handler behind our back; static files are served by a handler of their own.
     assert ours.passed_by.keys() <= {"ASGIStaticFilesHandler"}
-    assert sum(ours.served.values()) > 20
-    assert ours.run > 600
+    assert sum(ours.served.values()) > 400
+    assert ours.run > 1000
+    # The clients of Django's tests make few of them fail with any handler; what these would find is not found.
+    assert len(ours.failed) < 15, ours.output
 
 
 def test_a_wrong_handler_is_found(tests: Path, wrong: str) -> None:
-    ours, regressions = compare(tests, wrong, [PAGE])
-    assert regressions == [PAGE]
-    assert ours.served == {"Handler": 1}
+    ours, regressions = compare(tests, wrong, ANSWERS)
+    assert regressions == sorted(ANSWERS)
+    assert ours.served == {"Handler": len(ANSWERS)}
 
 
 def test_the_program_fails_when_no_request_reaches_the_handler(
@@ -63,4 +69,4 @@ def test_the_program_fails_when_no_request_reaches_the_handler(
 
 def test_a_run_that_does_not_come_to_its_end_is_no_success(tests: Path) -> None:
     with pytest.raises(SuiteError, match="no_such_handler"):
-        run(tests, "no_such_handler:Handler", [PAGE])
+        run(tests, "no_such_handler:Handler", ANSWERS)
