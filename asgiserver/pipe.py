@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import stat
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 from .asgi.interfaces import Message, Send
 from .errors import ClientDisconnected
 
-__all__ = ["Pipe"]
+__all__ = ["Pipe", "regular_part"]
 
 #: Bytes of a response that may wait for the loop before the thread has to wait: several blocks of the usual sizes.
 _AHEAD = 262144
@@ -153,3 +155,21 @@ class Pipe:
         except RuntimeError:
             # The loop is closed, and with it the connection.
             self.fail(ClientDisconnected("the server has stopped"))
+
+
+def regular_part(file: Any) -> tuple[io.FileIO, int, int] | None:
+    """The rest of an open regular file, as descriptor, offset and size, if reads would give just these bytes.
+
+    :return: None for any other object, and when no byte is left.
+    """
+    # A file of another type, such as gzip's, reads other bytes than its descriptor has.
+    raw = file.raw if type(file) is io.BufferedReader else file
+    if type(raw) is not io.FileIO:
+        return None
+    status = os.fstat(raw.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        # A pipe, such as a program's output, has no position to ask for.
+        return None
+    offset = file.tell()
+    size = status.st_size - offset
+    return (raw, offset, size) if size > 0 else None

@@ -30,7 +30,7 @@ ROOMS = {
     "listen": {"errors", "settings", "asgi", "loop", "transport", "forks"},
     "wsgi": {"errors", "asgi", "pipe", ""},
     "testing": {"errors", "settings", "asgi", "log", "loop", "loading", "server", "run", "django"},
-    "django": {"errors", "settings", "testing", "management"},
+    "django": {"errors", "settings", "asgi", "pipe", "testing", "management"},
     "management": {"errors", "settings", "log", "loop", "django", "server", "run", "cli", ""},
 }
 #: The two files that everybody may import import nobody but the one that imports nobody at all.

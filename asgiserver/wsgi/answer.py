@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import os
-import stat
 from collections.abc import Callable, Iterable
 from typing import Any
 from wsgiref.util import FileWrapper
 
 from ..asgi.interfaces import Message
-from ..pipe import Pipe
+from ..pipe import Pipe, regular_part
 
 __all__ = ["Answer"]
 
@@ -99,17 +96,13 @@ class Answer:
 
     def _send_file(self, file: Any) -> bool:
         """Let the kernel send the rest of ``file``, if reads would give the same bytes; False if not."""
-        # A file of another type, such as gzip's, reads other bytes than its descriptor has.
-        raw = file.raw if type(file) is io.BufferedReader else file
-        if type(raw) is not io.FileIO or self._is_head or self._status in _BODILESS or self._ended:
+        if self._is_head or self._status in _BODILESS or self._ended:
+            return False
+        part = regular_part(file)
+        if part is None:
             return False
         self._check_started()
-        status = os.fstat(raw.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            # A pipe, such as a program's output, has no position to ask for.
-            return False
-        offset = file.tell()
-        size = status.st_size - offset
+        raw, offset, size = part
         if self._remaining is not None:
             size = min(size, self._remaining)
         if size <= 0:
