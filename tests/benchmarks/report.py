@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .loads import LOADS, METRICS
+from .load import METRICS
+from .loads import LOADS
 from .measuring import Record
 from .servers import SERVERS
 

@@ -20,7 +20,8 @@ from tests.benchmarks.__main__ import main
 from tests.benchmarks.chart import svg
 from tests.benchmarks.echoes import text_of
 from tests.benchmarks.frames import client_frame, deflated, expect, payload_of, server_frame
-from tests.benchmarks.loads import LOADS, METRICS
+from tests.benchmarks.load import METRICS
+from tests.benchmarks.loads import LOADS
 from tests.benchmarks.measuring import Record, measure
 from tests.benchmarks.report import Table, environment, number, overview, summary, tables
 from tests.benchmarks.servers import SERVERS, Certificate, Order, ServerKind, other_checkout
