@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +20,11 @@ from . import wrk
 from .applications import BODY
 from .processes import memory_bytes
 from .running import Running, ServerFailed
-from .servers import Certificate, ServerKind
+from .servers import THREADS, Certificate, ServerKind
 from .varied import Varied, any_number
 from .wrk import ClientFailed, Request
 
-__all__ = ["ALL", "METRICS", "Load", "Metric", "Slice", "by_client", "by_wrk", "opened"]
+__all__ = ["ALL", "METRICS", "Client", "Load", "Metric", "Slice", "by_client", "by_wrk", "opened"]
 
 MIB = 1 << 20
 #: Seconds that a client may need for a slice beyond those that it measures: to open connections, and to close them.
@@ -38,23 +38,30 @@ class Metric:
     """A column.
 
     :param more_is_better: of a rate.
+    :param per_unit: of a load, such as a request.
     """
 
     title: str
     unit: str
     more_is_better: bool = False
+    per_unit: bool = False
 
 
 METRICS = {
-    "cpu": Metric("CPU", "µs"),
+    "cpu": Metric("CPU", "µs", per_unit=True),
     "rate": Metric("throughput", "/s", more_is_better=True),
     "p50": Metric("p50", "ms"),
     "p99": Metric("p99", "ms"),
     "memory": Metric("memory", "MiB"),
-    "each": Metric("memory each", "KiB"),
+    "each": Metric("memory each", "KiB", per_unit=True),
     "idle_cpu": Metric("CPU per second", "µs"),
     "first_answer": Metric("first answer after", "ms"),
     "start_cpu": Metric("CPU until then", "ms"),
+    "first_byte": Metric("first byte of the content after", "ms"),
+    "growth": Metric("memory grown for a slow reader", "MiB"),
+    "opened": Metric("opened", "connections"),
+    "peak": Metric("open at once", "connections"),
+    "all_answered": Metric("all answered after", "ms"),
 }
 ALL = ("cpu", "rate", "p50", "p99", "memory")
 
@@ -73,8 +80,15 @@ class Load:
     :param application: the attribute of ``tests.benchmarks.applications``, or ``module:attribute``.
     :param client: does it; None when there is nothing to do but to start.
     :param metrics: names in :data:`METRICS`; the first is what the servers are compared by.
+    :param compared: so many of them, from the first, are in the overview.
+    :param group: the loads that have a table in common, and the servers that take part.
+    :param wsgi: ``module:attribute`` of the same for WSGI servers.
+    :param threads: of WSGI servers.
+    :param variables: of the servers' environment.
+    :param prepare: makes what the application needs in the run's folder.
     :param answer: what ``GET /`` has to be answered beforehand; None for anything.
     :param varied: the requests; three of them, instead of ``GET /``, have to be answered right beforehand.
+    :param part: their answers have to hold what is expected, as the rest differs each time.
     :param unix: through a unix socket.
     :param proxied: servers take client and scheme from the forwarding fields.
     :param needs_wrk: it is nothing without wrk.
@@ -88,8 +102,15 @@ class Load:
     application: str
     client: Client | None = field(repr=False)
     metrics: tuple[str, ...] = ALL
+    compared: int = 1
+    group: str = "asgi"
+    wsgi: str = ""
+    threads: int = THREADS
+    variables: Mapping[str, str] = field(default_factory=dict)
+    prepare: Callable[[Path], None] | None = field(default=None, repr=False)
     answer: bytes | None = BODY
     varied: Varied | None = None
+    part: bool = False
     tls: bool = False
     unix: bool = False
     proxied: bool = False
@@ -98,9 +119,10 @@ class Load:
     warm_up: bool = True
     together: bool = False
 
-    @property
-    def path(self) -> str:
-        return self.application if ":" in self.application else f"tests.benchmarks.applications:{self.application}"
+    def path(self, kind: ServerKind) -> str:
+        """``module:attribute`` of what ``kind`` serves."""
+        found = self.wsgi if kind.wsgi else self.application
+        return found if ":" in found else f"tests.benchmarks.applications:{found}"
 
 
 def by_wrk(request: Request | Varied, connections: int) -> Client:
@@ -164,7 +186,10 @@ def opened(load: Load, kind: ServerKind, folder: Path, certificate: Certificate 
     """
 
     def running() -> Running:
-        return Running(kind, load.path, folder, certificate, unix=load.unix, proxied=load.proxied)
+        return Running(
+            kind, load.path(kind), folder, certificate,
+            unix=load.unix, proxied=load.proxied, threads=load.threads, variables=load.variables,
+        )  # fmt: skip
 
     def start(seconds: float) -> dict[str, float]:
         with running() as server:
@@ -173,6 +198,8 @@ def opened(load: Load, kind: ServerKind, folder: Path, certificate: Certificate 
             _check(load, server)
             return {"first_answer": server.started_in * 1e3, "start_cpu": server.start_cpu * 1e3, "memory": memory}
 
+    if load.prepare is not None:
+        load.prepare(folder)
     if load.client is None:
         yield start
         return
@@ -191,5 +218,5 @@ def _check(load: Load, server: Running) -> None:
         asked = [(load.varied.message(each, server.host), load.varied.expected(each)) for each in numbers]
     for message, expected in asked:
         body = server.answer(message)
-        if expected is not None and body != expected:
+        if expected is not None and not (expected in body if load.part else body == expected):
             raise ServerFailed(f"a wrong answer of {len(body)} bytes that begins with {body[:16]!r}")

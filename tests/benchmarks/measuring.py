@@ -160,7 +160,7 @@ def rounds(
     """All records, in rounds of all loads: what else the machine does falls on all servers alike."""
     for current in range(1, number + 1):
         for load in loads:
-            taking_part = [name for name in servers if SERVERS[name].tcp_in in ("", load)]
+            taking_part = [name for name in servers if SERVERS[name].takes_part(load, LOADS[load].group)]
             for record in measure(load, taking_part, current, seconds, folder) if taking_part else ():
                 say(record)
                 yield record
