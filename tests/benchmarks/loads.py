@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from .applications import FILE_SIZE, PIECE, PIECES, json_of, page_of, proxied_of, varied_of
+from .django_loads import DJANGO
 from .load import Load, by_client, by_wrk
 from .varied import Varied
 from .wrk import Request
@@ -32,7 +33,7 @@ BROWSER: Mapping[str, str] = {
     "Upgrade-Insecure-Requests": "1",
 }
 POST = Request("POST", {"Content-Type": "application/octet-stream"}, body=65536)
-PROJECT = "tests.benchmarks.project:application"
+ROUTED = "tests.benchmarks.project.routing:application"
 IDLE = ("each", "idle_cpu")
 
 VARIED = Varied(varied_of)
@@ -100,7 +101,7 @@ LOADS = {
         "2,000 idle WebSockets", "connection", "echo", by_client("idle", kind="websocket"), IDLE,
         slices=1, warm_up=False, together=True,
     ),
-    "django": Load("Django view", "request", PROJECT, by_wrk(Request(), 32), needs_wrk=True),
-    "channels": Load("Channels echo, 32 B", "message", PROJECT, by_client("echo", size=32)),
+    "channels": Load("Channels echo, 32 B", "message", ROUTED, by_client("echo", size=32)),
     "start": Load("start", "start", "hello", None, ("first_answer", "start_cpu", "memory"), slices=3),
+    **DJANGO,
 }  # fmt: skip
