@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
+import socket
 import sqlite3
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from tests.benchmarks import bursts, load
+from tests.benchmarks import bursts, downloads, load
 from tests.benchmarks.django_loads import DJANGO
+from tests.benchmarks.downloads import Download
 from tests.benchmarks.load import METRICS
 from tests.benchmarks.loads import LOADS
 from tests.benchmarks.project import connections
@@ -149,6 +151,42 @@ class TestConnections:
         second = self.opened()
         assert counts() == {"opened": 2, "peak": 1}
         second.close()
+
+
+class FakeSocket:
+    """Gives a piece at each read, which is what its clock counts."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = list(pieces)
+        self.reads = 0
+
+    def sendall(self, data: bytes) -> None:
+        self.reads = 0
+
+    def recv(self, size: int) -> bytes:
+        self.reads += 1
+        return self.pieces.pop(0)
+
+    def recv_into(self, buffer: bytearray, size: int, flags: int) -> int:
+        return len(self.recv(size))
+
+
+class TestDownloads:
+    HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
+
+    @pytest.mark.parametrize(
+        ("pieces", "read"),
+        [((HEAD, b"x" * 4, b"x" * 6), 2), ((HEAD[:9], HEAD[9:], b"x" * 10), 3), ((HEAD + b"x", b"x" * 9), 1)],
+        ids=["alone", "in two", "with content"],
+    )
+    def test_content_begins_after_the_head(
+        self, pieces: tuple[bytes, ...], read: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A head may be sent long before any of the content is there."""
+        sock = FakeSocket(*pieces)
+        monkeypatch.setattr(downloads.time, "perf_counter", lambda: float(sock.reads))
+        assert Download(1, 10, 1).once(0, cast(socket.socket, sock), bytearray(16)) == read
+        assert sock.pieces == []
 
 
 class TestBursts:
