@@ -23,6 +23,10 @@ __all__ = ["DJANGO", "database"]
 PROJECT = "tests.benchmarks.project"
 #: Seconds until the database has to be made.
 MOST_SECONDS = 60.0
+#: Connections of the loads of views, and slices in a round: few and long ones, as slow servers answer some dozens of
+#: requests in a slice, and what is under way at its ends is a part of that.
+CLIENTS = 8
+SLICES = 3
 #: Bytes of the large responses.
 LARGE = 300 << 20
 #: Of the file and the stream, of which a slice is one at least.
@@ -56,7 +60,7 @@ def _project(title: str, unit: str, client: Client, **options: Any) -> Load:
 
 def _view(title: str, request: Varied, *, variables: Mapping[str, str] | None = None, part: bool = False) -> Load:
     return _project(
-        title, "request", by_wrk(request, 32), varied=request, needs_wrk=True, slices=4, part=part,
+        title, "request", by_wrk(request, CLIENTS), varied=request, needs_wrk=True, slices=SLICES, part=part,
         variables=variables or {},
     )  # fmt: skip
 
