@@ -38,7 +38,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - threads set no asyncio.Event
             await asyncio.sleep(0.001)
 
 
