@@ -102,6 +102,8 @@ class Pipe:
 
     def close(self) -> None:
         """Drop what waits; nothing is forwarded any more."""
+        # Not the owner's, so that the two are no cycle, which only the garbage collector would find.
+        self._wake = self._changed.set
         if self._file is not None:
             self._file["file"].close()
 

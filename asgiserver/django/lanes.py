@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, Self
 
-from asgiref.sync import SyncToAsync, sync_to_async
+from asgiref.sync import SyncToAsync, _restore_context
 from django.db import connections
 
 __all__ = ["Lane", "Lanes", "Lease"]
@@ -35,21 +36,15 @@ _LOOK, _LONG, _WARNING = 0.1, 1.0, 60.0
 _LAST_WAIT = 1.0
 
 
-def _call(function: Callable[[], None]) -> None:
-    function()
-
-
 class Lane:
     """One thread.
 
     :param executor: runs one call at a time.
-    :ivar call: a coroutine function that runs a function in the thread, as ``sync_to_async`` does.
     :ivar serving: the request that the lane belongs to now, for the log.
     """
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
-        self.call = sync_to_async(_call, thread_sensitive=False, executor=executor)
         self.serving = ""
         self.idle_since = 0.0
         self._bridge: dict[str, Any] = {}
@@ -66,31 +61,92 @@ class Lane:
         return lane
 
     @property
-    def waits(self) -> bool:
-        """The thread waits for a coroutine, in ``async_to_sync``."""
-        return bool(self._bridge.get("task_context"))
+    def coroutine(self) -> asyncio.Task[Any] | None:
+        """What the thread waits for in ``async_to_sync``."""
+        coroutines = self._bridge.get("task_context")
+        return coroutines[-1] if coroutines else None
+
+    async def call(self, function: Callable[[], None]) -> None:
+        """Run ``function`` in the thread, as ``sync_to_async`` does, and raise what it raises, but no StopIteration.
+
+        Context variables go there and come back. When this is cancelled, ``function`` runs on; a coroutine that it
+        waits for in ``async_to_sync`` is cancelled.
+        """
+        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+        done: asyncio.Future[None] = loop.create_future()
+        coroutines: list[asyncio.Task[Any]] = []
+        # Not run_in_executor, whose futures and callbacks cost as much as a small view.
+        self.executor.submit(_work, loop, context, coroutines, function, done)
+        try:
+            await done
+        except asyncio.CancelledError:
+            for coroutine in coroutines:
+                coroutine.cancel()
+            raise
+        finally:
+            _restore_context(context)
 
     def end(self, function: Callable[[], None], ended: Callable[[], None]) -> None:
         """Run ``function`` behind all that the thread has still to do, then call ``ended`` on the loop."""
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+        self.executor.submit(context.run, function).add_done_callback(lambda _: _tell(loop, ended))
 
-        def tell(_: Future[None]) -> None:
-            try:
-                loop.call_soon_threadsafe(ended)
-            except RuntimeError:
-                logger.debug("The loop ended before a thread of Django's")
 
-        self.executor.submit(context.run, function).add_done_callback(tell)
+def _work(
+    loop: asyncio.AbstractEventLoop,
+    context: contextvars.Context,
+    coroutines: list[asyncio.Task[Any]],
+    function: Callable[[], None],
+    done: asyncio.Future[None],
+) -> None:
+    """What :meth:`Lane.call` does in the thread."""
+    bridge = SyncToAsync.threadlocal
+    # Where ``async_to_sync`` finds the loop, and where it notes what it waits for.
+    bridge.main_event_loop, bridge.main_event_loop_pid, bridge.task_context = loop, os.getpid(), coroutines
+    failure: BaseException | None = None
+    try:
+        context.run(_within, context, function)
+    except BaseException as error:  # noqa: BLE001 - raised on the loop
+        failure = error
+    _tell(loop, _settle, done, failure)
+
+
+def _within(context: contextvars.Context, function: Callable[[], None]) -> None:
+    # asgiref's Locals belong to a thread; this moves them to the thread that the context has come to.
+    _restore_context(context)
+    function()
+
+
+def _settle(done: asyncio.Future[None], failure: BaseException | None) -> None:
+    if done.cancelled():
+        return
+    if failure is None:
+        done.set_result(None)
+    else:
+        done.set_exception(failure)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> None:
+    """Call a function on the loop, from a thread that may outlive it."""
+    try:
+        loop.call_soon_threadsafe(function, *arguments)
+    except RuntimeError:
+        logger.debug("The loop ended before a thread of Django's")
 
 
 class Slot:
-    """The right of one request to run; :meth:`leave` gives it back, any number of times."""
+    """The right of one request to run; :meth:`leave` gives it back, any number of times.
 
-    __slots__ = ("_lanes", "lane")
+    :ivar lane: where the request runs, once that is known.
+    :ivar seen: what the lane's thread waited for at the last look.
+    """
+
+    __slots__ = ("_lanes", "lane", "seen")
 
     def __init__(self, lanes: Lanes) -> None:
         self._lanes: Lanes | None = lanes
         self.lane: Lane | None = None
+        self.seen: asyncio.Task[Any] | None = None
 
     def leave(self) -> None:
         """Let another request run."""
@@ -163,11 +219,16 @@ class Lanes:
             self._grant(self._waiting.popleft()[1])
 
     def _look(self) -> None:
-        """Take the slots of threads that wait for a coroutine, which may wait for one of those requests; or warn."""
+        """Take the slots of threads that wait long for a coroutine, which may wait for a request without one; or warn.
+
+        Only of those that wait for the same one as at the look before: each slot that is taken may need one lane more.
+        """
         self._looking = None
         for slot in list(self._running):
-            if slot.lane is not None and slot.lane.waits:
+            waits_for = None if slot.lane is None else slot.lane.coroutine
+            if waits_for is not None and waits_for is slot.seen:
                 slot.leave()
+            slot.seen = waits_for
         if not self._waiting:
             return
         self._looking = self._loop.call_later(_LOOK, self._look)

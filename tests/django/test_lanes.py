@@ -123,6 +123,28 @@ class TestSlots:
 
         run(main)
 
+    def test_a_thread_that_waits_for_one_coroutine_after_another_keeps_its_slot(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "_LOOK", 0.02)
+
+        async def main() -> None:
+            lanes = lanes_of(1)
+            slot = await lanes.enter()
+            lane = slot.lane = lanes.take("GET '/'")
+
+            def many_short_waits() -> None:
+                for _ in range(100):
+                    async_to_sync(asyncio.sleep)(0.001)
+
+            second = asyncio.ensure_future(lanes.enter())
+            await lane.call(many_short_waits)
+            assert not second.done()
+            slot.leave()
+            (await second).leave()
+
+        run(main)
+
     def test_a_long_wait_is_told_once(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
         monkeypatch.setattr(module, "_LOOK", 0.001)
         monkeypatch.setattr(module, "_LONG", 0.01)
