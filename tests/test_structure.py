@@ -52,6 +52,7 @@ TESTED_IN = {
     "asgiserver/testing/places.py": "tests/e2e/test_live_server.py",
     "asgiserver/testing/process.py": "tests/e2e/test_server_process.py",
     "asgiserver/transport/unix.py": "tests/e2e/test_endpoints.py",
+    "asgiserver/wire/addresses.py": "tests/wire/test_connection.py",
     "asgiserver/wsgi/answer.py": "tests/wsgi/test_wsgi.py",
     "asgiserver/wsgi/bridge.py": "tests/wsgi/test_wsgi.py",
     "asgiserver/wsgi/environ.py": "tests/wsgi/test_wsgi.py",

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableProtocol,
     IProtocolNegotiationFactory,
     IPushProducer,
-    ISSLTransport,
     ITCPTransport,
 )
 from twisted.internet.protocol import Factory, connectionDone
@@ -22,9 +20,10 @@ from zope.interface import implementer
 from ..asgi.deadlines import Deadline
 from ..asgi.exchange import Exchange
 from ..asgi.interfaces import Clock, Stream
-from ..asgi.scope import Addresses, Request, shown_host, unmapped
+from ..asgi.scope import Addresses, Request, shown_host
 from ..errors import RequestError
 from ..settings import Settings
+from .addresses import address_of, addresses_of
 from .closing import ClosingProtocol, Phase
 from .default_fields import DefaultFields
 from .http1 import HTTP1
@@ -40,10 +39,6 @@ _OPEN = Phase.OPEN
 #: Steps that a connection may take in one turn of the loop with what it has read: few enough that the others hardly
 #: wait even for the most expensive ones.
 _STEPS = 128
-
-#: Our own addresses, so that all connections to the same address share one object; and the most that are kept.
-_SERVERS: dict[Any, Any] = {}
-_MOST_SERVERS = 256
 
 
 class WireHub(Protocol):
@@ -118,26 +113,7 @@ class HTTPConnection(ClosingProtocol):
     def addresses(self) -> Addresses:
         """The two ends; looked up with the first request, as a PROXY header has been read by then."""
         if self._addresses is None:
-            transport = self.transport
-            client, server = _address(transport.getPeer()), _address(transport.getHost())
-            if client is not None and client[1] is None:
-                client = None
-            # Shared objects save memory on idle connections: the transport keeps the peer's address anyway, and few
-            # addresses are listened on.
-            kept = getattr(transport, "client", None)
-            if isinstance(kept, tuple) and kept[:2] == client:
-                client = kept[:2]
-            if len(_SERVERS) >= _MOST_SERVERS:
-                _SERVERS.clear()
-            server = _SERVERS.setdefault(server, server)
-            secure = ISSLTransport.providedBy(transport)
-            # An attribute that a wrapper lacks is looked up on the transport in it.
-            header = getattr(transport, "proxy_header", None)
-            self._addresses = Addresses(client, server, secure)  # type: ignore[arg-type]
-            if header is not None and header.client is not None:
-                self._addresses = self._addresses._replace(
-                    secure=secure or header.secure, announced=True, proxy=getattr(transport, "proxy", None)
-                )
+            self._addresses = addresses_of(self.transport)
         return self._addresses
 
     # Called by Twisted.
@@ -173,7 +149,7 @@ class HTTPConnection(ClosingProtocol):
         """The connection is gone, whichever side ended it."""
         if type(reason.value).__module__ == "OpenSSL.SSL":
             # Twisted's TLS reports its failures only here; ours logs its own. The socket's own address is gone by now.
-            peer = shown_host(_address(self.transport.getPeer()))
+            peer = shown_host(address_of(self.transport.getPeer()))
             logger.info("TLS connection with %s failed: %s", peer, reason.value)
         self.phase = Phase.CLOSED
         self.deadlines.stop()
@@ -285,12 +261,3 @@ class HTTPConnection(ClosingProtocol):
         self.write(refusal(error, self.hub.fields))
         logger.debug("Turned %s away: %s", self.addresses.peer, error.reason)
         self.close()
-
-
-def _address(address: Any) -> tuple[str, int | None] | None:
-    """The host and port of a Twisted address; for a unix socket, its path and None, or None when it has no name."""
-    host = getattr(address, "host", None)
-    if host is not None:
-        return unmapped(host), address.port
-    name = getattr(address, "name", None)
-    return (os.fsdecode(name), None) if name else None

@@ -21,8 +21,9 @@ from zope.interface import directlyProvides
 from asgiserver.asgi.messages import ResponseBody, ResponseStart
 from asgiserver.asgi.scope import Addresses
 from asgiserver.listen.proxy_protocol import parse
+from asgiserver.wire.addresses import _SERVERS
 from asgiserver.wire.closing import ClosingProtocol
-from asgiserver.wire.connection import _SERVERS, HTTPConnection, HTTPFactory
+from asgiserver.wire.connection import HTTPConnection, HTTPFactory
 from asgiserver.wire.output import WritingProtocol
 from tests.fakes import CLIENT, SERVER, FakeSocket, FakeTransport, WireHub, settle
 
