@@ -76,7 +76,7 @@ _FIRST_BYTE, _HEAD, _KEEP_ALIVE = Deadline.FIRST_BYTE, Deadline.HEAD, Deadline.K
 class HTTP1:
     """The HTTP/1.1 wire of a connection, and the ``Stream`` of its current exchange.
 
-    :ivar output: the connection.
+    :ivar output: the connection's.
     """
 
     __slots__ = (
@@ -99,7 +99,7 @@ class HTTP1:
         self._drained = 0
         #: Bytes of the body that the least rate required at the last look.
         self._body_due = 0
-        self.output = connection
+        self.output = connection.output
 
     @property
     def turn(self) -> HTTPConnection:
@@ -284,7 +284,7 @@ class HTTP1:
 
     def _refuse(self, error: RequestError) -> None:
         has_body = self._request is None or self._request.method != "HEAD"
-        self._connection.write(refusal(error, self._connection.hub.fields, has_body=has_body))
+        self.output.write(refusal(error, self._connection.hub.fields, has_body=has_body))
         self._connection.hub.request_refused(self._request, self._connection.addresses, error)
         self.close()
 
@@ -353,9 +353,9 @@ class HTTP1:
         last: bool,
     ) -> None:
         """See ``Stream``; the head and the first piece are one write."""
-        request, connection = self._request, self._connection
+        request, output = self._request, self.output
         assert request is not None
-        hub = connection.hub
+        hub = self._connection.hub
         if close or hub.stopping or self._state is _BODY and self._must_close():
             self._close = True
         framing, self._close, lines = delimited(
@@ -364,13 +364,13 @@ class HTTP1:
         self._framing = framing
         defaults = hub.fields.lacking(names)
         if framing is _CHUNKED:
-            connection.write_all([head(status, headers, lines, defaults), *framed(data, framing, last=last)])
+            output.write_all([head(status, headers, lines, defaults), *framed(data, framing, last=last)])
         elif framing is _NONE:
-            connection.write(head(status, headers, lines, defaults))
+            output.write(head(status, headers, lines, defaults))
         elif len(data) <= _SHORT:
-            connection.write(head(status, headers, lines, defaults, data))
+            output.write(head(status, headers, lines, defaults, data))
         else:
-            connection.write_all([head(status, headers, lines, defaults), data])
+            output.write_all([head(status, headers, lines, defaults), data])
         if last:
             self._complete()
 
@@ -388,7 +388,7 @@ class HTTP1:
         state = self._state
         if state is _SWITCHED:
             # A switched stream ends by close(), not by a last piece.
-            self._connection.write(data)
+            self.output.write(data)
             return
         if state is _CLOSED:
             return
@@ -396,19 +396,19 @@ class HTTP1:
             size = len(data)
             if size > _SHORT:
                 line = size_line(size)
-                self._connection.write_large([line, data, b"\r\n"], size + len(line) + 2)
+                self.output.write_large([line, data, b"\r\n"], size + len(line) + 2)
                 return
         if self._framing is _PLAIN:
-            self._connection.write(data)
+            self.output.write(data)
         else:
-            self._connection.write_all(framed(data, self._framing, last=last))
+            self.output.write_all(framed(data, self._framing, last=last))
         if last:
             self._complete()
 
     def send_parts(self, parts: list[bytes]) -> None:
         """See ``Stream``."""
         if self._state is _SWITCHED:
-            self._connection.write_all(parts)
+            self.output.write_all(parts)
 
     def send_file(
         self, descriptor: int, offset: int, count: int, *, last: bool, sent: Callable[[], None]
@@ -419,14 +419,14 @@ class HTTP1:
             return
         end = b""
         if self._framing is _CHUNKED:
-            self._connection.write(size_line(count))
+            self.output.write(size_line(count))
             end = b"\r\n0\r\n\r\n" if last else b"\r\n"
         sent = partial(self._file_sent, end, last, sent)
-        self._connection.send_file(descriptor, offset, count, sent, self._file_failed)
+        self.output.send_file(descriptor, offset, count, sent, self._file_failed)
 
     def _file_sent(self, end: bytes, last: bool, sent: Callable[[], None]) -> None:
         if end:
-            self._connection.write(end)
+            self.output.write(end)
         sent()
         if last and self._state is not _CLOSED:
             self._complete()
@@ -442,7 +442,7 @@ class HTTP1:
     def switch(self, headers: Headers, names: list[bytes]) -> None:
         """See ``Stream``; bytes that came with the handshake go to the exchange (RFC 6455 §4.2.2)."""
         self._state = _SWITCHED
-        self._connection.write(head(101, headers, (), self._connection.hub.fields.lacking(names)))
+        self.output.write(head(101, headers, (), self._connection.hub.fields.lacking(names)))
         rest = self._reader.take_rest()
         self._connection.resume_reading()
         if rest and self._exchange is not None:
@@ -494,7 +494,7 @@ class HTTP1:
             self._expects_continue = False
             # RFC 9110 §15.2: no informational response once the final one has begun.
             if self._framing is _UNKNOWN:
-                self._connection.write(CONTINUE)
+                self.output.write(CONTINUE)
             self._wait_for_more(moved=False)
         if self._paused:
             self._paused = False
