@@ -49,7 +49,7 @@ class Phase(Enum):
 
 
 #: Names of the module's own, as an enum's members are slower to look up.
-_OPEN, _CLOSING, _CLOSING_UNREAD, _CLOSED = Phase.OPEN, Phase.CLOSING, Phase.CLOSING_UNREAD, Phase.CLOSED
+_OPEN, _CLOSING, _CLOSING_UNREAD, _CLOSED = Phase
 
 
 class WireHub(Protocol):
@@ -93,7 +93,6 @@ class HTTPFactory(Factory):
         self.hub = hub
 
     def buildProtocol(self, addr: IAddress | None) -> HTTPConnection:  # noqa: N802 - Twisted's name
-        """A protocol for a new connection."""
         return HTTPConnection(self.hub)
 
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802 - Twisted's name
@@ -224,12 +223,10 @@ class HTTPConnection(TwistedProtocol):
         self._regulate()
 
     def resume_reading(self) -> None:
-        """Read from the peer again."""
         self.reading = True
         self._regulate()
 
     def wait_for_turn(self, go_on: Callable[[], None]) -> None:
-        """See ``Turn``."""
         self._held = True
         self._regulate()
         if not self._kept_back:
@@ -345,14 +342,12 @@ class HTTPConnection(TwistedProtocol):
             # The kernel may still have megabytes to send to a slow peer; an abort would throw them away.
             self.finish()
 
-    # A peer that takes what it is sent too slowly.
+    # Called by the output: a peer that takes what it is sent too slowly.
 
     def output_full(self) -> None:
-        """Called by the output: from now on the peer has to take enough."""
         self._watch(Deadline.WRITE, self.hub.settings.write_timeout, self._write_late)
 
     def output_empty(self) -> None:
-        """Called by the output: the peer has caught up."""
         self.deadlines.clear(Deadline.WRITE)
         if self.output.slow:
             return  # a file goes on

@@ -67,9 +67,8 @@ class State(Enum):
 
 
 #: Names of the module's own, as an enum's members are slower to look up.
-_IDLE, _BODY, _ANSWERING, _DRAINING = State.IDLE, State.BODY, State.ANSWERING, State.DRAINING
-_SWITCHED, _CLOSED = State.SWITCHED, State.CLOSED
-_UNKNOWN, _NONE, _PLAIN, _CHUNKED = Framing.UNKNOWN, Framing.NONE, Framing.PLAIN, Framing.CHUNKED
+_IDLE, _BODY, _ANSWERING, _DRAINING, _SWITCHED, _CLOSED = State
+_UNKNOWN, _NONE, _PLAIN, _UNTIL_CLOSE, _CHUNKED = Framing
 _FIRST_BYTE, _HEAD, _KEEP_ALIVE = Deadline.FIRST_BYTE, Deadline.HEAD, Deadline.KEEP_ALIVE
 
 
@@ -103,13 +102,11 @@ class HTTP1:
 
     @property
     def turn(self) -> HTTPConnection:
-        """See ``Stream``."""
         return self._connection
 
     # Called by the connection.
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of the peer."""
         state = self._state
         if state is _SWITCHED:
             assert self._exchange is not None
@@ -125,14 +122,12 @@ class HTTP1:
             self._read()
 
     def connection_lost(self) -> None:
-        """The connection is gone."""
         self._state = _CLOSED
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.disconnected()
 
     def writable(self) -> None:
-        """The peer takes data again."""
         if self._exchange is not None:
             self._exchange.writable()
         elif self._state is _IDLE:
@@ -352,7 +347,7 @@ class HTTP1:
         data: bytes,
         last: bool,
     ) -> None:
-        """See ``Stream``; the head and the first piece are one write."""
+        # The head and the first piece are one write.
         request, output = self._request, self.output
         assert request is not None
         hub = self._connection.hub
@@ -384,7 +379,6 @@ class HTTP1:
         return limit == 0 if remaining is None else remaining > limit
 
     def send_data(self, data: bytes, *, last: bool = False) -> None:
-        """See ``Stream``."""
         state = self._state
         if state is _SWITCHED:
             # A switched stream ends by close(), not by a last piece.
@@ -392,12 +386,11 @@ class HTTP1:
             return
         if state is _CLOSED:
             return
-        if not last and self._framing is _CHUNKED:
-            size = len(data)
-            if size > _SHORT:
-                line = size_line(size)
-                self.output.write_large([line, data, b"\r\n"], size + len(line) + 2)
-                return
+        size = len(data)
+        if size > _SHORT and not last and self._framing is _CHUNKED:
+            line = size_line(size)
+            self.output.write_large([line, data, b"\r\n"], size + len(line) + 2)
+            return
         if self._framing is _PLAIN:
             self.output.write(data)
         else:
@@ -406,14 +399,10 @@ class HTTP1:
             self._complete()
 
     def send_parts(self, parts: list[bytes]) -> None:
-        """See ``Stream``."""
         if self._state is _SWITCHED:
             self.output.write_all(parts)
 
-    def send_file(
-        self, descriptor: int, offset: int, count: int, *, last: bool, sent: Callable[[], None]
-    ) -> None:
-        """See ``Stream``."""
+    def send_file(self, descriptor: int, offset: int, count: int, *, last: bool, sent: Callable[[], None]) -> None:
         if self._state is _CLOSED:
             os.close(descriptor)
             return
@@ -440,7 +429,7 @@ class HTTP1:
             self._exchange.request_failed(RequestError(500, "A file could not be sent to its end."))
 
     def switch(self, headers: Headers, names: list[bytes]) -> None:
-        """See ``Stream``; bytes that came with the handshake go to the exchange (RFC 6455 §4.2.2)."""
+        # Bytes that came with the handshake go to the exchange (RFC 6455 §4.2.2).
         self._state = _SWITCHED
         self.output.write(head(101, headers, (), self._connection.hub.fields.lacking(names)))
         rest = self._reader.take_rest()
@@ -451,10 +440,10 @@ class HTTP1:
     @property
     def ends_with_connection(self) -> bool:
         """True when only the end of the connection tells where the response ends (RFC 9112 §6.3)."""
-        return self._framing is Framing.UNTIL_CLOSE
+        return self._framing is _UNTIL_CLOSE
 
     def abort(self) -> None:
-        """See ``Stream``.
+        """Cut the response off.
 
         A length that is not reached, a missing last chunk, or a WebSocket without a close frame shows that the response
         is not complete (RFC 9112 §8, RFC 6455 §7.1.5), so the bytes sent before may still arrive. A reset would throw
@@ -468,16 +457,14 @@ class HTTP1:
             self.close()
 
     def close(self) -> None:
-        """See ``Stream``; further input is thrown away."""
         if self._state is not _CLOSED:
             unread = self._state in (_BODY, _DRAINING)
             self._state = _CLOSED
             self._connection.close(unread=unread)
 
     def pause_reading(self) -> None:
-        """See ``Stream``; a body that has come whole needs no pause."""
         if self._state is _BODY and self._reader.remaining == 0:
-            return
+            return  # the body has come whole
         self._paused = True
         self._stop_body_clock()
         self._connection.pause_reading()
@@ -487,7 +474,6 @@ class HTTP1:
         self._connection.deadlines.clear(Deadline.BODY, Deadline.BODY_RATE)
 
     def resume_reading(self) -> None:
-        """See ``Stream``."""
         if self._state is _CLOSED:
             return
         if self._expects_continue:

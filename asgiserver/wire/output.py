@@ -85,11 +85,12 @@ class _Owner(Protocol):
 class Output:
     """The way out of one connection, for the connection and all its streams; the transport's producer.
 
+    ``slow``, ``congested``, :meth:`drain` and :attr:`pending` are explained in :mod:`asgiserver.asgi.interfaces`.
+
     :param owner: is told when the peer becomes slow, and when it has caught up.
     :ivar direct: the transport is the socket's own, with nothing in between.
     :ivar socket: the plain socket, TCP or unix; None where its bytes are encrypted, or the transport wraps another.
-    :ivar slow: True while the transport's buffer is full, or a file is being sent.
-    :ivar congested: True when the sender has to await :meth:`drain` next.
+    :ivar slow: the transport's buffer is full, or a file is being sent.
     :ivar unyielded: about how many bytes were written since the others had a turn.
     """
 
@@ -278,7 +279,6 @@ class Output:
         """The transport is gone; the connection says so by :meth:`lost`."""
 
     async def drain(self) -> None:
-        """Return when the peer takes more or is gone, or the others have had a turn."""
         if self.slow:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             if self._waiters is None:
@@ -307,7 +307,6 @@ class Output:
 
     @property
     def pending(self) -> int:
-        """Bytes that the peer has not taken yet, as far as is known: also those that the kernel keeps for it."""
         bottom = bottom_of(self._transport)
         return 0 if bottom is None else unsent(bottom) + _kept_by_kernel(bottom.fileno())
 
