@@ -189,12 +189,9 @@ def _parse(path: Path) -> Any:
 
 
 _LEVELS = {
-    LogLevel.debug: logging.DEBUG,
-    LogLevel.info: logging.INFO,
-    LogLevel.warn: logging.WARNING,
-    LogLevel.error: logging.ERROR,
-    LogLevel.critical: logging.CRITICAL,
-}
+    LogLevel.debug: logging.DEBUG, LogLevel.info: logging.INFO, LogLevel.warn: logging.WARNING,
+    LogLevel.error: logging.ERROR, LogLevel.critical: logging.CRITICAL,
+}  # fmt: skip
 _bridged: WeakSet[LogBeginner] = WeakSet()
 
 
