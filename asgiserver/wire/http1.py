@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 from ..asgi.deadlines import Deadline
 from ..asgi.exchange import Exchange
 from ..asgi.interfaces import Headers
-from ..asgi.scope import Addresses, Request
+from ..asgi.scope import Request
 from ..errors import RequestError
 from .body import Event
 from .progress import WINDOW
@@ -79,8 +79,8 @@ class HTTP1:
     """
 
     __slots__ = (
-        "_addresses", "_body_due", "_body_read", "_close", "_connection", "_drained", "_exchange", "_expects_continue",
-        "_framing", "_paused", "_reader", "_request", "_state", "output",
+        "_body_due", "_body_read", "_close", "_connection", "_drained", "_exchange", "_expects_continue", "_framing",
+        "_paused", "_reader", "_request", "_state", "output",
     )  # fmt: skip
 
     def __init__(self, connection: HTTPConnection) -> None:
@@ -89,7 +89,6 @@ class HTTP1:
         self._state = _IDLE
         self._exchange: Exchange | None = None
         self._request: Request | None = None
-        self._addresses: Addresses | None = None
         self._framing = _UNKNOWN
         self._close = False
         self._paused = False
@@ -196,28 +195,20 @@ class HTTP1:
                 self._exchange.body_ended()
 
     def _begin(self, request: Request) -> Exchange:
-        self._connection.deadlines.clear(_FIRST_BYTE, _HEAD, _KEEP_ALIVE)
+        connection, size = self._connection, request.body_size
+        connection.deadlines.clear(_FIRST_BYTE, _HEAD, _KEEP_ALIVE)
         self._request = request
         self._close = not request.keep_alive
         self._framing = _UNKNOWN
-        hub = self._connection.hub
-        addresses = self._addresses
-        if addresses is None:
-            addresses = self._addresses = self._connection.addresses
-        size = request.body_size
-        if not size:
-            self._state = _ANSWERING
-            self._expects_continue = False
-            self._exchange = exchange = hub.open_exchange(request, self, addresses)
-            exchange.body_ended()
-            return exchange
-        self._state = _BODY
+        self._state = _BODY if size else _ANSWERING
         self._expects_continue = request.expects_continue
         self._body_read = self._drained = self._body_due = 0
-        limit = hub.settings.limit_body_size
+        limit = connection.hub.settings.limit_body_size
         if limit is not None and size > limit:
             raise RequestError(413, f"The request's body is larger than {limit} bytes.")
-        self._exchange = exchange = hub.open_exchange(request, self, addresses)
+        self._exchange = exchange = connection.hub.open_exchange(request, self, connection.addresses)
+        if not size:
+            exchange.body_ended()
         return exchange
 
     def _take_body(self, piece: bytes) -> None:
