@@ -153,6 +153,11 @@ class TestRooms:
         users = {path.name for path in FILES if any(name.startswith("autobahn") for name in imported(path))}
         assert users <= {"frames.py", "frame_parser.py", "deflate.py"}
 
+    def test_the_output_knows_no_http(self) -> None:
+        """Its bytes may be those of any wire."""
+        known = {name for name in imported_at_once(PACKAGE / "wire" / "output.py") if name.count(".") == 2}
+        assert known == {"asgiserver.asgi.interfaces", "asgiserver.transport.buffer"}
+
     def test_no_wire_knows_a_message_of_asgi(self) -> None:
         for path in PACKAGE.glob("wire/*.py"):
             constants = {node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)}

@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.main import CONNECTION_LOST
 
 from asgiserver.wire.output import Output
-from tests.fakes import FakeSocket, FakeTransport, WireHub
+from tests.fakes import Clock, FakeSocket, FakeTransport, WireHub
 
 LARGE = 3_000_000
 
@@ -61,6 +61,56 @@ class TestParts:
         transport.readable(1 << 30)
         assert transport.sent == b"a" * 10 + b"b" * 200_000
         assert not output.slow
+
+
+class Owner:
+    output: Output
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, bool]] = []
+
+    def output_full(self) -> None:
+        self.told.append(("full", self.output.slow))
+
+    def output_empty(self) -> None:
+        self.told.append(("empty", self.output.slow))
+
+
+class TestOwner:
+    """It is told when the peer is slow, once, and when the peer has taken all; and no more of it is HTTP's."""
+
+    def made(self, room: int) -> tuple[Owner, Output, FakeSocket]:
+        owner, transport = Owner(), FakeSocket(room)
+        owner.output = output = Output(transport, Clock(), owner)
+        transport.registerProducer(output, True)  # type: ignore[no-untyped-call]
+        return owner, output, transport
+
+    def test_of_a_slow_peer_once_until_it_has_taken_all(self) -> None:
+        owner, output, transport = self.made(room=0)
+        for _ in range(3):
+            output.write(b"*" * FakeSocket.bufferSize)
+        assert owner.told == [("full", True)]
+        transport.readable(1 << 30)
+        assert owner.told == [("full", True), ("empty", False)]
+        assert not output.busy
+
+    def test_of_each_turn_of_a_file(self, large: Path) -> None:
+        owner, output, transport = self.made(room=1 << 30)
+        said = begin(output, large)
+        while not said:
+            transport.doWrite()
+        assert owner.told == [("full", True), ("empty", True)] * 2
+
+    def test_what_waits_for_a_file_is_called_behind_it_and_at_once_without_one(self, large: Path) -> None:
+        _, output, transport = self.made(room=1 << 30)
+        said = begin(output, large)
+        output.after_file(lambda: said.append("after"))
+        assert said == []
+        while not said:
+            transport.doWrite()
+        assert said == ["sent", "after"]
+        output.after_file(lambda: said.append("at once"))
+        assert said[2:] == ["at once"]
 
 
 class TestSender:
