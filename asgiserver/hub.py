@@ -181,7 +181,8 @@ class Hub:
             send = MethodType(self.handle_reply, exchange)
             await self.application(for_application(exchange.scope), exchange.receive, send)
         except self.contained as error:
-            raise _contained(error) from error
+            # It would leave the task, and end the loop with all other requests.
+            raise RuntimeError(f"the application raised {type(error).__name__}") from error
 
     def _task_done(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
         self.application_done(exchange, asyncio.CancelledError() if task.cancelled() else task.exception())
@@ -261,11 +262,6 @@ class Hub:
             self.action_logger(protocol, action, details)
         except Exception:
             logger.exception("Exception in the action logger")
-
-
-def _contained(error: BaseException) -> RuntimeError:
-    """The error to raise in place of ``error``, which would leave the task and end the loop with all other requests."""
-    return RuntimeError(f"the application raised {type(error).__name__}")
 
 
 def is_disconnect(error: BaseException) -> bool:
