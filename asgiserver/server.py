@@ -220,10 +220,7 @@ class Server(Hub):
         if self.forked:
             return
         try:
-            if self.listeners:
-                logger.info("Stopping")
-            for listener in self.listeners:
-                await listener.close()
+            await self._close_listeners()
             # A later stop signal may have come before the drain began.
             if not self._abandoned:
                 await self._end_requests()
@@ -234,6 +231,12 @@ class Server(Hub):
                 await self._lifespan.shutdown()
             if self._lifespan is not None and self._lifespan.failed:
                 self.report(self._lifespan.error or LifespanError("the application failed to shut down, see the log"))
+
+    async def _close_listeners(self) -> None:
+        if self.listeners:
+            logger.info("Stopping")
+        for listener in self.listeners:
+            await listener.close()
 
     async def _end_requests(self) -> None:
         """Drain; cancel the requests at once when :meth:`stop` is told not to wait, before or meanwhile."""

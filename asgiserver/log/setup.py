@@ -189,9 +189,12 @@ def _parse(path: Path) -> Any:
 
 
 _LEVELS = {
-    LogLevel.debug: logging.DEBUG, LogLevel.info: logging.INFO, LogLevel.warn: logging.WARNING,
-    LogLevel.error: logging.ERROR, LogLevel.critical: logging.CRITICAL,
-}  # fmt: skip
+    LogLevel.debug: logging.DEBUG,
+    LogLevel.info: logging.INFO,
+    LogLevel.warn: logging.WARNING,
+    LogLevel.error: logging.ERROR,
+    LogLevel.critical: logging.CRITICAL,
+}
 _bridged: WeakSet[LogBeginner] = WeakSet()
 
 
