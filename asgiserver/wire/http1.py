@@ -202,10 +202,11 @@ class HTTP1:
         self._framing = _UNKNOWN
         self._state = _BODY if size else _ANSWERING
         self._expects_continue = request.expects_continue
-        self._body_read = self._drained = self._body_due = 0
-        limit = connection.hub.settings.limit_body_size
-        if limit is not None and size > limit:
-            raise RequestError(413, f"The request's body is larger than {limit} bytes.")
+        if size:
+            self._body_read = self._drained = self._body_due = 0
+            limit = connection.hub.settings.limit_body_size
+            if limit is not None and size > limit:
+                raise RequestError(413, f"The request's body is larger than {limit} bytes.")
         self._exchange = exchange = connection.hub.open_exchange(request, self, connection.addresses)
         if not size:
             exchange.body_ended()
