@@ -236,7 +236,9 @@ def _add(group: Any, field: dataclasses.Field[Any], hint: Any, info: Info) -> No
     flags = info.flags or ("--" + field.name.replace("_", "-"),)
     shown = [flag for flag in flags if "_" not in flag]
     options = _value_options(field, hint, info)
-    group.add_argument(*shown, help=_help(field, info), **options)
+    default = _shown(field.default, info)
+    text = f"{info.text} [{default}]" if default else info.text
+    group.add_argument(*shown, help=text.replace("%", "%%"), **options)
     hidden = [flag for flag in flags if flag not in shown]
     if hidden:
         group.add_argument(*hidden, help=argparse.SUPPRESS, **options)
@@ -267,11 +269,6 @@ def _reader(hint: Any, info: Info) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return read
-
-
-def _help(field: dataclasses.Field[Any], info: Info) -> str:
-    default = _shown(field.default, info)
-    return (f"{info.text} [{default}]" if default else info.text).replace("%", "%%")
 
 
 def _shown(default: Any, info: Info) -> str:

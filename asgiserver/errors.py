@@ -20,18 +20,9 @@
 from __future__ import annotations
 
 __all__ = [
-    "ASGIServerError",
-    "ApplicationError",
-    "ClientDisconnected",
-    "LifespanError",
-    "ListenError",
-    "MessageError",
-    "ReactorError",
-    "RequestError",
-    "SettingsError",
-    "StartupError",
-    "UnexpectedMessage",
-]
+    "ASGIServerError", "ApplicationError", "ClientDisconnected", "LifespanError", "ListenError", "MessageError",
+    "ReactorError", "RequestError", "SettingsError", "StartupError", "UnexpectedMessage",
+]  # fmt: skip
 
 
 class ASGIServerError(Exception):

@@ -11,7 +11,7 @@ from types import MethodType
 from typing import Any
 
 from .asgi.deadlines import Deadline
-from .asgi.exchange import Exchange, State, logged_request
+from .asgi.exchange import COMPLETE, Exchange, logged_request
 from .asgi.http import HTTPExchange
 from .asgi.interfaces import Application, Clock, Stream
 from .asgi.scope import Addresses, Request, ScopeBuilder, for_application
@@ -26,9 +26,6 @@ from .wire.handshake import check, response_headers
 __all__ = ["Hub"]
 
 logger = logging.getLogger("asgiserver")
-
-#: Names of the module's own, as an enum's members are slower to look up.
-_COMPLETE = State.COMPLETE
 
 #: How much of a refused request's target is logged; bytes.
 _SHOWN = 200
@@ -91,10 +88,9 @@ class Hub:
         """The exchanges whose application runs now; any thread may ask for them."""
         return list(self._tasks)
 
-    # What wires call.
+    # What wires call, as their WireHub.
 
     def connection_made(self, connection: HTTPConnection) -> bool:
-        """Count a connection; False when it is one too many."""
         self.connections.add(connection)
         limit = self.settings.limit_connections
         if limit is None or len(self.connections) - len(self._turned_away) <= limit:
@@ -106,13 +102,12 @@ class Hub:
         return False
 
     def connection_lost(self, connection: HTTPConnection) -> None:
-        """Forget a connection."""
         self.connections.discard(connection)
         self._turned_away.discard(connection)
         self._changed.set()
 
     def open_exchange(self, request: Request, stream: Stream, addresses: Addresses) -> Exchange:
-        """Begin an exchange; :meth:`create_application` starts its application, once the wire knows the exchange.
+        """Begin an exchange.
 
         :raises RequestError: 503 when the server stops or has too many, 400 or 426 for a wrong WebSocket handshake.
         """
@@ -186,7 +181,8 @@ class Hub:
             send = MethodType(self.handle_reply, exchange)
             await self.application(for_application(exchange.scope), exchange.receive, send)
         except self.contained as error:
-            raise _contained(error) from error
+            # It would leave the task, and end the loop with all other requests.
+            raise RuntimeError(f"the application raised {type(error).__name__}") from error
 
     def _task_done(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
         self.application_done(exchange, asyncio.CancelledError() if task.cancelled() else task.exception())
@@ -204,7 +200,7 @@ class Hub:
             return
         if self.stopping:
             self._changed.set()
-        if exchange.state is _COMPLETE and error is None:
+        if exchange.state is COMPLETE and error is None:
             # Fast path: there is nothing to end or to log.
             exchange.release()
             return
@@ -248,20 +244,15 @@ class Hub:
             )
 
     def _cancel(self, exchange: Exchange) -> None:
-        task = self._tasks.get(exchange)
-        if task is not None:
-            logger.warning(
-                "The application for %s still ran %g seconds after its exchange had ended, and is cancelled",
-                exchange,
-                self.settings.application_close_timeout or 0,
-            )
-            task.cancel()
+        if exchange in self._tasks:
+            what = "The application for %s still ran %g seconds after its exchange had ended, and is cancelled"
+            logger.warning(what, exchange, self.settings.application_close_timeout or 0)
+            self._tasks[exchange].cancel()
 
     # The access log.
 
     @property
     def logs_actions(self) -> bool:
-        """False when :meth:`log_action` would do nothing."""
         log = self.action_logger
         return type(log) is not AccessLog or log.enabled
 
@@ -271,11 +262,6 @@ class Hub:
             self.action_logger(protocol, action, details)
         except Exception:
             logger.exception("Exception in the action logger")
-
-
-def _contained(error: BaseException) -> RuntimeError:
-    """The error to raise in place of ``error``, which would leave the task and end the loop with all other requests."""
-    return RuntimeError(f"the application raised {type(error).__name__}")
 
 
 def is_disconnect(error: BaseException) -> bool:

@@ -55,6 +55,7 @@ TESTED_IN = {
     "asgiserver/testing/places.py": "tests/e2e/test_live_server.py",
     "asgiserver/testing/process.py": "tests/e2e/test_server_process.py",
     "asgiserver/transport/unix.py": "tests/e2e/test_endpoints.py",
+    "asgiserver/wire/addresses.py": "tests/wire/test_connection.py",
     "asgiserver/wsgi/answer.py": "tests/wsgi/test_wsgi.py",
     "asgiserver/wsgi/bridge.py": "tests/wsgi/test_wsgi.py",
     "asgiserver/wsgi/environ.py": "tests/wsgi/test_wsgi.py",
@@ -154,6 +155,11 @@ class TestRooms:
     def test_the_frame_engine_is_known_to_the_frames_alone(self) -> None:
         users = {path.name for path in FILES if any(name.startswith("autobahn") for name in imported(path))}
         assert users <= {"frames.py", "frame_parser.py", "deflate.py"}
+
+    def test_the_output_knows_no_http(self) -> None:
+        """Its bytes may be those of any wire."""
+        known = {name for name in imported_at_once(PACKAGE / "wire" / "output.py") if name.count(".") == 2}
+        assert known == {"asgiserver.asgi.interfaces", "asgiserver.transport.buffer"}
 
     def test_no_wire_knows_a_message_of_asgi(self) -> None:
         for path in PACKAGE.glob("wire/*.py"):

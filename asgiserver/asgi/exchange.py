@@ -21,7 +21,10 @@ from .interfaces import Clock, Hub, Message, Output, Scope, Stream
 from .messages import TYPES
 from .response import CLIENT_CLOSED_REQUEST, Response, plain
 
-__all__ = ["LAST_WORDS", "Exchange", "State", "logged_request"]
+__all__ = [
+    "CLOSING", "COMPLETE", "GONE", "LAST_WORDS", "OPEN", "STARTED", "STREAMING", "WAITING", "Exchange", "State",
+    "logged_request",
+]  # fmt: skip
 
 logger = logging.getLogger("asgiserver")
 
@@ -38,9 +41,8 @@ class State(Enum):
     GONE = auto()  # the peer left, or was cut off
 
 
-#: Names of the module's own, as an enum's members are slower to look up.
-_WAITING, _OPEN = State.WAITING, State.OPEN
-_COMPLETE, _GONE = State.COMPLETE, State.GONE
+#: The same as names of a module, which are faster to look up than an enum's members.
+WAITING, STARTED, STREAMING, OPEN, CLOSING, COMPLETE, GONE = State
 
 #: How many calls of ``receive()`` in a row are told at once that the peer has left, before other tasks have a turn. At
 #: once, because Starlette calls it within a scope that is cancelled already, where any wait would hide the event.
@@ -72,7 +74,7 @@ class Exchange(ABC):
         self.response: Response | None = None
         self.settings = settings
         self.clock = clock
-        self.state = _WAITING
+        self.state = WAITING
         self._hub = hub
         self._told = False
         self._repeated = 0
@@ -93,17 +95,17 @@ class Exchange(ABC):
     @property
     def gone(self) -> bool:
         """The peer cannot be reached any more."""
-        return self.state is _GONE
+        return self.state is GONE
 
     @property
     def finished(self) -> bool:
         """Nothing more will be sent: an application that still runs does so in the background."""
-        return self.state is _COMPLETE or self.state is _GONE
+        return self.state is COMPLETE or self.state is GONE
 
     @property
     def answered(self) -> bool:
         """The application may return: it has left no response missing or incomplete."""
-        return self.state not in (State.WAITING, State.STARTED, State.STREAMING)
+        return self.state not in (WAITING, STARTED, STREAMING)
 
     @property
     def cut_off(self) -> bool:
@@ -126,7 +128,7 @@ class Exchange(ABC):
 
     async def receive(self) -> Message:
         """The next event for the application; can be cancelled without loss (ASGI ``receive``)."""
-        if self._told and self.state is not _OPEN:
+        if self._told and self.state is not OPEN:
             self._repeated += 1
             if self._repeated % _REPEATS == 0:
                 # An application that asks again and again after the end must not keep the others from running, nor
@@ -159,7 +161,7 @@ class Exchange(ABC):
         :raises ClientDisconnected: the peer has left, and the application does not listen for that or sends on.
         """
         output, state = self.stream.output, self.state
-        late = output.congested or state is _GONE or state is _COMPLETE
+        late = output.congested or state is GONE or state is COMPLETE
         try:
             if late:
                 await self._handle_late_reply(message, output)

@@ -54,7 +54,8 @@ def parse_fields(message: Mapping[str, Any]) -> tuple[Fields, list[bytes], int |
         if lowered in _SPECIAL:
             if lowered != b"content-length":
                 _check_value(message, name, value)
-                close = close or lowered == b"connection" and _has_close(value)
+                if lowered == b"connection":
+                    close = close or b"close" in (option.strip(b" \t") for option in value.lower().split(b","))
                 continue
             previous, length = length, _content_length(message, value)
             if previous is not None:
@@ -114,10 +115,6 @@ def _content_length(message: Mapping[str, Any], value: bytes) -> int:
     if not value.isdigit() or len(value) > _LENGTH_DIGITS:
         fail(message, f"the value of header b'content-length' must be a decimal number, got {shown(value)}")
     return int(value)
-
-
-def _has_close(value: bytes) -> bool:
-    return b"close" in (option.strip(b" \t") for option in value.lower().split(b","))
 
 
 def wrong(message: Mapping[str, Any], key: str, expected: str, value: Any) -> NoReturn:

@@ -9,14 +9,17 @@ import fcntl
 import os
 import stat
 from collections.abc import Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from ..errors import MessageError
-from .fields import shown
+from .fields import fail, shown
 
 __all__ = [
     "FilePart", "SendFile", "SendPath", "file_part", "open_path", "parse_file", "parse_path", "pass_by", "read",
 ]  # fmt: skip
+
+#: The messages that the errors of files name.
+_PATHSEND, _ZEROCOPYSEND = {"type": "http.response.pathsend"}, {"type": "http.response.zerocopysend"}
 
 
 class SendPath(NamedTuple):
@@ -54,10 +57,10 @@ def parse_path(message: Mapping[str, Any]) -> SendPath:
     """Check an ``http.response.pathsend``; raises MessageError."""
     path = message.get("path")
     if not isinstance(path, str | os.PathLike):
-        _fail(message["type"], f'"path" must be a str, got {type(path).__name__}')
+        fail(message, f'"path" must be a str, got {type(path).__name__}')
     path = os.fspath(path)
     if not isinstance(path, str) or not os.path.isabs(path) or "\0" in path:
-        _fail(message["type"], f'"path" must be an absolute path, got {shown(path)}')
+        fail(message, f'"path" must be an absolute path, got {shown(path)}')
     return SendPath(path)
 
 
@@ -65,11 +68,11 @@ def parse_file(message: Mapping[str, Any]) -> SendFile:
     """Check an ``http.response.zerocopysend``; raises MessageError."""
     file = message.get("file")
     if not hasattr(file, "fileno"):
-        _fail(message["type"], f'"file" must be an open file, got {type(file).__name__}')
+        fail(message, f'"file" must be an open file, got {type(file).__name__}')
     offset, size = message.get("offset"), message.get("count")
     for name, number in (("offset", offset), ("count", size)):
         if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
-            _fail(message["type"], f'"{name}" must be an int of at least 0, got {shown(number)}')
+            fail(message, f'"{name}" must be an int of at least 0, got {shown(number)}')
     return SendFile(file, offset, size, bool(message.get("more_body", False)))
 
 
@@ -83,9 +86,9 @@ def open_path(path: str) -> FilePart:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         # A ValueError when the path has a lone surrogate, which no file's name can have.
-        _fail("http.response.pathsend", f"cannot open {shown(path)}: {getattr(error, 'strerror', None) or error}")
+        fail(_PATHSEND, f"cannot open {shown(path)}: {getattr(error, 'strerror', None) or error}")
     try:
-        return FilePart(descriptor, 0, _size(descriptor, "http.response.pathsend"))
+        return FilePart(descriptor, 0, _size(descriptor, _PATHSEND))
     except MessageError:
         os.close(descriptor)
         raise
@@ -96,23 +99,23 @@ def file_part(reply: SendFile) -> FilePart:
 
     :raises MessageError: the file is closed, not open for reading, no regular one, or too short.
     """
-    kind, file = "http.response.zerocopysend", reply.file
+    file = reply.file
     try:
         descriptor = file.fileno()
-        end = _size(descriptor, kind)
+        end = _size(descriptor, _ZEROCOPYSEND)
         if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
-            _fail(kind, "the file is open for writing alone")
+            fail(_ZEROCOPYSEND, "the file is open for writing alone")
         # The position of the object, not of its descriptor, from which a buffered file has read ahead.
         offset = _position(file) if reply.offset is None else reply.offset
         size = max(0, end - offset) if reply.size is None else reply.size
         if offset + size > end:
-            _fail(kind, f"the file has {end} bytes, but {size} from {offset} on are to be sent")
+            fail(_ZEROCOPYSEND, f"the file has {end} bytes, but {size} from {offset} on are to be sent")
         return FilePart(os.dup(descriptor), offset, size)
     except (OSError, OverflowError, TypeError, ValueError) as error:
         # OverflowError and TypeError: fileno() has returned a value that cannot be a descriptor.
         if isinstance(error, MessageError):
             raise
-        _fail(kind, f'"file" cannot be sent: {error}')
+        fail(_ZEROCOPYSEND, f'"file" cannot be sent: {error}')
 
 
 def read(part: FilePart) -> bytes:
@@ -132,26 +135,19 @@ def read(part: FilePart) -> bytes:
 def pass_by(reply: SendFile, part: FilePart) -> None:
     """Move a file that was sent without an offset to the end of its ``part``, as reading it would."""
     if reply.offset is None:
-        _move(reply.file, part.offset + part.size)
+        file, end = reply.file, part.offset + part.size
+        if hasattr(file, "seek"):
+            file.seek(end)
+        else:
+            os.lseek(file.fileno(), end, os.SEEK_SET)
 
 
 def _position(file: Any) -> int:
     return int(file.tell()) if hasattr(file, "tell") else os.lseek(file.fileno(), 0, os.SEEK_CUR)
 
 
-def _move(file: Any, offset: int) -> None:
-    if hasattr(file, "seek"):
-        file.seek(offset)
-    else:
-        os.lseek(file.fileno(), offset, os.SEEK_SET)
-
-
-def _size(descriptor: int, kind: str) -> int:
+def _size(descriptor: int, message: Mapping[str, Any]) -> int:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        _fail(kind, "only regular files can be sent")
+        fail(message, "only regular files can be sent")
     return status.st_size
-
-
-def _fail(kind: str, text: str) -> NoReturn:
-    raise MessageError(f"{kind}: {text}") from None

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import MessageError, RequestError
 from ..settings import Settings
 from .deadlines import Deadline
-from .exchange import LAST_WORDS, Exchange, State, logged_request
+from .exchange import COMPLETE, GONE, LAST_WORDS, STARTED, STREAMING, WAITING, Exchange, State, logged_request
 from .files import FilePart, SendFile, SendPath, file_part, open_path, pass_by
 from .interfaces import Clock, Hub, Message, Scope, Stream
 from .messages import ResponseBody, ResponseStart, parse_http
@@ -17,23 +17,11 @@ from .response import Response
 
 __all__ = ["HTTPExchange"]
 
-#: Names of the module's own, as an enum's members are slower to look up.
-_WAITING, _STARTED, _STREAMING = State.WAITING, State.STARTED, State.STREAMING
-_COMPLETE, _GONE = State.COMPLETE, State.GONE
-
 
 class HTTPExchange(Exchange):
     """An HTTP request and its response."""
 
-    __slots__ = (
-        "_began",
-        "_body",
-        "_buffered",
-        "_delivered",
-        "_ended",
-        "_paused",
-        "_received",
-    )
+    __slots__ = ("_began", "_body", "_buffered", "_delivered", "_ended", "_paused", "_received")
 
     parse = staticmethod(parse_http)
 
@@ -71,11 +59,10 @@ class HTTPExchange(Exchange):
 
     @property
     def cut_off(self) -> bool:
-        """See ``Exchange``: an upload that the client gave up."""
+        # An upload that the client gave up.
         return self.gone and self._told and not self._ended
 
     def body_ended(self) -> None:
-        """The body is complete."""
         self._ended = True
         if self._waiters:
             self._wake()
@@ -85,17 +72,18 @@ class HTTPExchange(Exchange):
             # The application wants the body: the moment for a 100 (Continue). Bytes that the wire has kept come at
             # once, and may end this exchange.
             self._resume()
-        if self.state is State.COMPLETE or (self.gone and (self._delivered or not self._ended)):
+        if self.state is COMPLETE or (self.gone and (self._delivered or not self._ended)):
             # ASGI "Disconnect": also what receive() gives once the response has been sent.
-            self._told = True
-            return {"type": "http.disconnect"}
+            return self._disconnect()
         if self._body or (self._ended and not self._delivered):
             return self._next_piece()
-        if self._delivered and self._hub.ending and self._is_endless:
-            # The peer is still there, but an application has no other way to learn that its stream has to end.
-            self._told = True
-            return {"type": "http.disconnect"}
-        return None
+        # While the server ends, the peer is still there, but an application has no other way to learn that its stream
+        # has to end.
+        return self._disconnect() if self._delivered and self._hub.ending and self._is_endless else None
+
+    def _disconnect(self) -> Message:
+        self._told = True
+        return {"type": "http.disconnect"}
 
     def _next_piece(self) -> Message:
         piece = self._body.popleft() if self._body else b""
@@ -115,12 +103,12 @@ class HTTPExchange(Exchange):
         """Take a parsed message of the application (ASGI HTTP, "Response Start" and "Response Body"; extensions)."""
         state = self.state
         # Fast path: the pairs of every request, which a match takes longer to find.
-        if type(reply) is ResponseBody and (state is _STARTED or state is _STREAMING):
+        if type(reply) is ResponseBody and (state is STARTED or state is STREAMING):
             self._send_body(*reply)
             return
-        if type(reply) is ResponseStart and state is _WAITING:
+        if type(reply) is ResponseStart and state is WAITING:
             self.response = Response(self.stream, reply, self.scope["method"])
-            self.state = _STARTED
+            self.state = STARTED
             return
         match state, reply:
             case State.STARTED, SendPath(path):
@@ -142,14 +130,14 @@ class HTTPExchange(Exchange):
                 self._abort_response()
             raise
         if more_body:
-            self.state = _STREAMING
+            self.state = STREAMING
         else:
-            self._complete(_COMPLETE)
+            self._complete(COMPLETE)
 
     def _send_file(self, part: FilePart, more_body: bool) -> None:
         """Begin to send a file; without ``more_body`` the response ends with the file's last byte, maybe much later."""
         assert self.response is not None
-        state, self.state = self.state, State.STREAMING
+        state, self.state = self.state, STREAMING
         try:
             self.response.send_file(part, more_body, self._file_sent)
         except MessageError:
@@ -161,17 +149,17 @@ class HTTPExchange(Exchange):
 
     def _file_sent(self, more_body: bool) -> None:
         if not more_body and not self.finished:
-            self._complete(State.COMPLETE)
+            self._complete(COMPLETE)
 
     @property
     def _is_endless(self) -> bool:
         """The application has begun a response and told no length of it."""
-        begun = self.state is _STREAMING or self.state is _STARTED
+        begun = self.state is STREAMING or self.state is STARTED
         return begun and self.response is not None and self.response.endless
 
     @property
     def answered(self) -> bool:
-        """See ``Exchange``; while the server stops, a stream may also be left without its end."""
+        # While the server stops, a stream may also be left without its end.
         return super().answered or (self._hub.stopping and self._is_endless)
 
     def server_stopping(self) -> None:
@@ -183,11 +171,11 @@ class HTTPExchange(Exchange):
 
     def application_done(self, failed: bool) -> None:
         """Answer 500 when nothing was sent, 503 if a stream was to end; cut an unfinished response off."""
-        if self.state in (State.WAITING, State.STARTED):
+        if self.state in (WAITING, STARTED):
             stopped = self.answered and not failed
             error = RequestError(*((503, "The server is stopping.") if stopped else (500, "Internal Server Error")))
             self._answer(error, close=False)
-            self._complete(State.COMPLETE)
+            self._complete(COMPLETE)
         else:
             self._abort_response()
 
@@ -195,9 +183,9 @@ class HTTPExchange(Exchange):
         """Answer ``error`` and close, or abort a response that has begun (RFC 9112 §9.6)."""
         self._body = None
         self._ended = False
-        if self.state in (State.WAITING, State.STARTED):
+        if self.state in (WAITING, STARTED):
             self._answer(error, close=True)
-            self._complete(State.GONE)
+            self._complete(GONE)
         else:
             self._abort_response()
 
@@ -208,7 +196,7 @@ class HTTPExchange(Exchange):
         ends it: such a response is complete (RFC 9112 §6.3).
         """
         whole = self.response is not None and self.response.whole
-        self._leave(State.COMPLETE if whole else State.GONE)
+        self._leave(COMPLETE if whole else GONE)
 
     def _leave(self, state: State) -> None:
         if self.finished:
@@ -221,9 +209,9 @@ class HTTPExchange(Exchange):
 
     def _abort_response(self) -> None:
         """Cut a begun response off, so that the peer sees that it is not complete."""
-        if self.state is State.STREAMING:
+        if self.state is STREAMING:
             self.stream.abort()
-            self._leave(State.GONE)
+            self._leave(GONE)
 
     def _too_old(self) -> None:
         if not self.finished:
@@ -237,7 +225,7 @@ class HTTPExchange(Exchange):
             self._hub.log_action("http", "complete", self._details(self._began))
         if self._waiters:
             self._wake()
-        if state is _GONE:
+        if state is GONE:
             self._hub.exchange_gone(self)
 
     def _details(self, began: float) -> dict[str, Any]:

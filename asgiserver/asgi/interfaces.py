@@ -9,21 +9,9 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 __all__ = [
-    "Application",
-    "Channel",
-    "Clock",
-    "Frames",
-    "Headers",
-    "Hub",
-    "Message",
-    "Output",
-    "Receive",
-    "Scope",
-    "Send",
-    "Sleeper",
-    "Stream",
-    "Turn",
-]
+    "Application", "Channel", "Clock", "Frames", "Headers", "Hub", "Message", "Output", "Receive", "Scope", "Send",
+    "Sleeper", "Stream", "Turn",
+]  # fmt: skip
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -119,7 +107,7 @@ class Stream(Protocol):
 
     @property
     def output(self) -> Output:
-        """The connection's; all its streams share it."""
+        """The pressure on this stream; that of the connection, where the wire has no other."""
 
     @property
     def turn(self) -> Turn:
@@ -156,9 +144,7 @@ class Stream(Protocol):
     def send_parts(self, parts: list[bytes]) -> None:
         """After :meth:`switch`: send the opaque ``parts`` one after another, without a copy of the large ones."""
 
-    def send_file(
-        self, descriptor: int, offset: int, count: int, *, last: bool, sent: Callable[[], None]
-    ) -> None:
+    def send_file(self, descriptor: int, offset: int, count: int, *, last: bool, sent: Callable[[], None]) -> None:
         """Send ``count`` bytes of a regular file from ``offset`` on; ``last`` ends the response after them.
 
         Until ``sent`` is called :attr:`Output.slow` is true, and no other method may be called but :meth:`abort`.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections import deque
 from contextvars import Context
 from enum import Enum, auto
 from typing import Any
@@ -75,8 +74,7 @@ class Lifespan:
         self._context = context
         self._phase = _Phase.NEW
         self._delivered = False
-        self._inbox: deque[Message] = deque()
-        self._arrived = asyncio.Event()
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._answered = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
@@ -93,7 +91,7 @@ class Lifespan:
         if self._settings.lifespan == "off":
             return
         self._phase = _Phase.STARTING
-        self._deliver({"type": "lifespan.startup"})
+        self._inbox.put_nowait({"type": "lifespan.startup"})
         self._task = asyncio.create_task(self._run(), name="lifespan", context=self._context)
         timeout = self._settings.lifespan_startup_timeout
         try:
@@ -119,7 +117,7 @@ class Lifespan:
         if self._phase is not _Phase.RUNNING or self._task is None:
             return
         self._phase = _Phase.STOPPING
-        self._deliver({"type": "lifespan.shutdown"})
+        self._inbox.put_nowait({"type": "lifespan.shutdown"})
         try:
             await self._wait_for_end(self._task, self._settings.lifespan_shutdown_timeout)
         except asyncio.CancelledError:
@@ -129,11 +127,7 @@ class Lifespan:
     # The application's side.
 
     async def _run(self) -> None:
-        scope: Scope = {
-            "type": "lifespan",
-            "asgi": {"version": "3.0", "spec_version": "2.0"},
-            "state": self.state,
-        }
+        scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         error: BaseException | None = None
         try:
             await self._application(scope, self._receive, self._send)
@@ -152,15 +146,13 @@ class Lifespan:
 
     async def _receive(self) -> Message:
         """The next event; can be cancelled without losing one."""
-        while not self._inbox:
-            task = asyncio.current_task()
-            if self._phase in _LAST and task is not None and task is self._task:
-                # An application that calls receive() in a loop would otherwise wait here until the deadline.
-                task.cancel()
-            self._arrived.clear()
-            await self._arrived.wait()
+        task = asyncio.current_task()
+        if self._phase in _LAST and self._inbox.empty() and task is not None and task is self._task:
+            # An application that calls receive() in a loop would otherwise wait here until the deadline.
+            task.cancel()
+        event = await self._inbox.get()
         self._delivered = True
-        return self._inbox.popleft()
+        return event
 
     async def _send(self, message: Message) -> None:
         kind = message_type(message, _TYPES)
@@ -176,10 +168,6 @@ class Lifespan:
         if phase is _Phase.STOP_FAILED:
             self.failed = True
             logger.error("The application failed to shut down: %s", reason)
-
-    def _deliver(self, event: Message) -> None:
-        self._inbox.append(event)
-        self._arrived.set()
 
     def _ended(self, error: BaseException | None) -> None:
         phase = self._phase

@@ -18,17 +18,9 @@ from .files import SendFile, SendPath, parse_file, parse_path
 from .tokens import MOST_OF_A_REASON, TCHAR, is_close_code
 
 __all__ = [
-    "TYPES",
-    "Accept",
-    "Close",
-    "ResponseBody",
-    "ResponseStart",
-    "SendBytes",
-    "SendText",
-    "message_type",
-    "parse_http",
+    "TYPES", "Accept", "Close", "ResponseBody", "ResponseStart", "SendBytes", "SendText", "message_type", "parse_http",
     "parse_websocket",
-]
+]  # fmt: skip
 
 
 class ResponseStart(NamedTuple):
@@ -127,11 +119,7 @@ def parse_websocket(message: Any) -> Accept | SendText | SendBytes | Close | Res
     """
     reply: Accept | SendText | SendBytes | Close | ResponseStart | ResponseBody
     if type(message) is dict and message.get("type") == "websocket.send":
-        # Fast path, as in parse_http().
-        text = message.get("text")
-        if type(text) is str and text.isascii() and message.get("bytes") is None:
-            return _tuple(SendText, (text,))
-        return _send(message)
+        return _send(message)  # as in parse_http()
     reply = _WEBSOCKET[message_type(message, _WEBSOCKET)](message)
     return reply
 

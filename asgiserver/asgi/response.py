@@ -26,11 +26,7 @@ _BODILESS = frozenset((204, 205, 304))
 def plain(error: RequestError) -> ResponseStart:
     """The head of the answer to ``error``, whose body is ``error.body``."""
     length = len(error.body)
-    fields = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", b"%d" % length),
-        *error.headers,
-    ]
+    fields = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % length), *error.headers]
     return ResponseStart(error.status, fields, length, False, False, [name for name, _ in fields])
 
 
@@ -103,8 +99,10 @@ class Response:
         data = read(part) if short and self._has_body else b""
         if not self.begun and self._remaining is None and not more_body and part.size:
             # The file is the whole body, so the head can say its length.
-            self._start = _with_length(self._start, part.size)
-            self._remaining = part.size
+            start, self._remaining = self._start, part.size
+            headers = [*start.headers, (b"content-length", b"%d" % part.size)]
+            names = [*start.names, b"content-length"]
+            self._start = start._replace(headers=headers, content_length=part.size, names=names)
         if short:
             self.send(data, more_body)
             os.close(part.descriptor)
@@ -140,8 +138,3 @@ class Response:
         if not more_body and size < remaining:
             raise MessageError(f'"body" ends {remaining - size} bytes short of the response\'s content-length')
         self._remaining = remaining - size
-
-
-def _with_length(start: ResponseStart, length: int) -> ResponseStart:
-    headers, names = [*start.headers, (b"content-length", b"%d" % length)], [*start.names, b"content-length"]
-    return start._replace(headers=headers, content_length=length, names=names)

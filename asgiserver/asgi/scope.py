@@ -107,7 +107,8 @@ class ScopeBuilder:
                 headers = replace_host(headers, host)
         scope: dict[str, Any] = {
             "type": "http",
-            # Each scope has dicts and lists of its own, since an application may write into them.
+            # Each scope has dicts and lists of its own, since an application may write into them; the client, which
+            # the server reads again, is a list in the application's copy alone.
             "asgi": {"version": "3.0", "spec_version": "2.5"},
             "http_version": http_version,
             "method": method,
@@ -117,7 +118,7 @@ class ScopeBuilder:
             "query_string": query_string,
             "root_path": root_path,
             "headers": headers,
-            "client": None if client is None else [*client],
+            "client": client,
             "server": None if server is None else [*server],
             "extensions": {"http.response.pathsend": {}, "http.response.zerocopysend": {}},
         }
@@ -137,7 +138,7 @@ class ScopeBuilder:
 
 
 def for_application(scope: Scope) -> Scope:
-    """A copy of ``scope`` for the application to write into, as middleware does.
+    """A copy of ``scope``, with a list for the client, for the application to write into, as middleware does.
 
     The server goes on to read its own scope: the request's method decides whether the response has a body (RFC 9110
     §9.3.2), and the log tells what the client has sent.

@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import MessageError, RequestError
 from ..settings import Settings
 from .deadlines import Deadline
-from .exchange import Exchange, State, logged_request
+from .exchange import CLOSING, COMPLETE, GONE, OPEN, STARTED, STREAMING, WAITING, Exchange, State, logged_request
 from .interfaces import Clock, Frames, Headers, Hub, Message, Scope, Stream
 from .messages import Accept, Close, ResponseBody, ResponseStart, SendBytes, SendText, parse_websocket
 from .response import Response
@@ -28,7 +28,6 @@ __all__ = ["Answer", "WebSocketExchange"]
 logger = logging.getLogger("asgiserver.wire")
 
 ABNORMAL_CLOSURE = 1006
-_WAITING, _OPEN, _COMPLETE, _GONE = State.WAITING, State.OPEN, State.COMPLETE, State.GONE
 _PING = Deadline.PING
 
 #: What a message costs in the inbox besides its payload, so that empty messages are bounded too; bytes.
@@ -87,19 +86,19 @@ class WebSocketExchange(Exchange):
             self._connected = True
             return {"type": "websocket.connect"}
         state = self.state
-        if state is not _WAITING:
+        if state is not WAITING:
             # An application that calls receive() after it accepted will hear of the disconnect there.
             self._told = True
         if self._inbox:
             return self._next_message(self._inbox)
-        if state is _GONE or state is _COMPLETE:
+        if state is GONE or state is COMPLETE:
             code, reason = self._close or (ABNORMAL_CLOSURE, "")
             return {"type": "websocket.disconnect", "code": code, "reason": reason}
         return None
 
     def message_received(self, payload: str | bytes) -> None:
         """A whole message; beyond ``request_buffer_size`` bytes the engine and the wire are stopped."""
-        if self.state is not _OPEN:
+        if self.state is not OPEN:
             return
         waiters = self._waiters
         if waiters and not self._inbox and len(waiters) == 1 and not waiters[0].done():
@@ -149,7 +148,7 @@ class WebSocketExchange(Exchange):
     def body_received(self, data: bytes) -> None:
         """Bytes of frames, after :meth:`Stream.switch`."""
         self._received += len(data)
-        if self.state is _OPEN:
+        if self.state is OPEN:
             # Any byte shows that the peer is alive.
             (self._deadlines or self.deadlines).set(_PING, self.settings.ping_interval, self._silent)
         assert self._engine is not None
@@ -162,7 +161,7 @@ class WebSocketExchange(Exchange):
 
     def request_failed(self, error: RequestError) -> None:
         """The handshake's deadline has passed, or the wire cannot go on with it."""
-        if self.state in (State.WAITING, State.STARTED):
+        if self.state in (WAITING, STARTED):
             self._answer(error, close=True)
             self._rejected()
             self._leave(ABNORMAL_CLOSURE, "", logged=True)
@@ -185,27 +184,24 @@ class WebSocketExchange(Exchange):
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.abandon()
-        if self.state is State.STREAMING:
+        if self.state is STREAMING:
             self._rejected()
             self._leave(ABNORMAL_CLOSURE, "", logged=True)
         elif not self.finished:
             self._leave(*(self._close or (ABNORMAL_CLOSURE, "")))
         self.deadlines.settle()
 
-    # What the frame engine calls.
+    # What the frame engine calls, as its Channel.
 
     @property
     def slow(self) -> bool:
-        """The peer takes less than it is sent."""
         return self.stream.output.slow
 
     def write(self, data: bytes) -> None:
-        """Frames for the peer."""
         self._sent += len(data)
         self.stream.send_data(data)
 
     def write_large(self, head: bytes, payload: bytes) -> None:
-        """A large frame for the peer."""
         self._sent += len(head) + len(payload)
         self.stream.send_parts([head, payload])
 
@@ -213,22 +209,21 @@ class WebSocketExchange(Exchange):
         """Nothing to do: the bytes of a pong have moved the deadlines, as any bytes do."""
 
     def close_received(self, code: int, reason: str) -> None:
-        """The peer's close frame has come and ours was sent: the closing handshake is over (RFC 6455 §7.1.4)."""
+        # The closing handshake is over (RFC 6455 §7.1.4).
         self.deadlines.clear(Deadline.CLOSE)
         self.stream.close()
         if not self.finished:
             self._leave(*(self._close or (code, reason)))
 
-    def failed(self, code: int, reason: str) -> None:
-        """The peer broke the protocol or a limit, and was told by a close frame (RFC 6455 §7.1.7)."""
-        self.close_received(code, reason)
+    #: The peer was told by a close frame (RFC 6455 §7.1.7), as one that closes is.
+    failed = close_received
 
     # The application's messages.
 
     def take_reply(self, reply: Any) -> None:
         """Take a parsed message of the application (ASGI WebSocket)."""
         kind = type(reply)
-        if self.state is _OPEN and (kind is SendText or kind is SendBytes):
+        if self.state is OPEN and (kind is SendText or kind is SendBytes):
             # Fast path: messages, which a match takes longer to find.
             assert self._engine is not None
             text = kind is SendText
@@ -238,7 +233,7 @@ class WebSocketExchange(Exchange):
             case State.OPEN, Close(code, reason, error):
                 if error is not None:
                     raise error
-                self.state = State.CLOSING
+                self.state = CLOSING
                 self._send_close(code, reason)
             case State.WAITING, Accept():
                 self._accept(*reply)
@@ -248,7 +243,7 @@ class WebSocketExchange(Exchange):
                 self._deny()
             case State.WAITING, ResponseStart():
                 self.response = Response(self.stream, reply, "GET")
-                self.state = State.STARTED
+                self.state = STARTED
             case (State.STARTED | State.STREAMING), ResponseBody(body, more_body):
                 self._send_denial(body, more_body)
             case State.CLOSING, (SendText() | SendBytes() | Close()) if self.listening:
@@ -264,7 +259,7 @@ class WebSocketExchange(Exchange):
             raise MessageError(
                 f'websocket.accept: "subprotocol" must be one that the client offered ({offered}), got {subprotocol!r}'
             )
-        self.state = State.OPEN
+        self.state = OPEN
         self._engine = self._frames(self)
         self.deadlines.clear(Deadline.ACCEPT)
         self.deadlines.set(_PING, self.settings.ping_interval, self._silent)
@@ -287,19 +282,19 @@ class WebSocketExchange(Exchange):
         try:
             self.response.send(body, more_body)
         except MessageError:
-            if not more_body and self.state is State.STREAMING:
+            if not more_body and self.state is STREAMING:
                 self._cut_off()
             raise
         if more_body:
             # The handshake is answered, however long the rest of the answer takes.
             self.deadlines.clear(Deadline.ACCEPT)
-            self.state = State.STREAMING
+            self.state = STREAMING
         else:
             self._deny()
 
     def _deny(self) -> None:
         self._rejected()
-        self.state = State.COMPLETE
+        self.state = COMPLETE
         self._wake()
 
     def application_done(self, failed: bool) -> None:
@@ -311,14 +306,14 @@ class WebSocketExchange(Exchange):
             case State.STREAMING:
                 self._cut_off()
             case State.OPEN:
-                self.state = State.CLOSING
+                self.state = CLOSING
                 self._send_close(*((1011, "internal error") if failed else (1000, "")))
 
     def server_stopping(self) -> None:
         """Close with 1012, service restart (IANA's registry): clients come back by themselves. Refuse a handshake."""
-        if self.state is State.OPEN:
+        if self.state is OPEN:
             self._close_by_server(1012, "service restart")
-        elif self.state is State.WAITING:
+        elif self.state is WAITING:
             # If the application accepted it now, the WebSocket would stay open until it is cut off.
             self.request_failed(RequestError(503, "The server is stopping."))
 
@@ -328,7 +323,7 @@ class WebSocketExchange(Exchange):
         self.request_failed(RequestError(503, "The WebSocket was not accepted in time."))
 
     def _too_old(self) -> None:
-        if self.state is State.OPEN:
+        if self.state is OPEN:
             self._close_by_server(1001, "time limit")
 
     def _close_by_server(self, code: int, reason: str) -> None:
@@ -364,9 +359,9 @@ class WebSocketExchange(Exchange):
     def _leave(self, code: int, reason: str, *, logged: bool = False) -> None:
         """The application's view ends here."""
         # An exception from its accept would keep a Channels consumer from disconnect(), where it leaves its groups.
-        self._told = self._told or self.state is State.WAITING
+        self._told = self._told or self.state is WAITING
         self._close = (code, reason)
-        self.state = State.GONE
+        self.state = GONE
         self.deadlines.clear(Deadline.ACCEPT, _PING, Deadline.LIFETIME)
         if not logged:
             age = self.clock.seconds() - self._began

@@ -239,19 +239,11 @@ def _parsed(data: bytes) -> tuple[Header | None, str | None]:
         return None, str(error)
 
 
-class _ProxiedTCP(HeaderFirst, TCPTransport):
-    """TCP behind a PROXY header."""
-
-
-class _ProxiedTLS(HeaderFirst, TLSTransport):
-    """TLS of our own behind a PROXY header."""
-
-
-class _ProxiedUNIX(HeaderFirst, UNIXTransport):
-    """A unix socket's connection behind a PROXY header."""
-
-
-_BEHIND_HEADER = {TCPTransport: _ProxiedTCP, TLSTransport: _ProxiedTLS, UNIXTransport: _ProxiedUNIX}
+#: Our transports with a PROXY header in front.
+_BEHIND_HEADER: dict[type, type] = {
+    kind: type(f"Proxied{kind.__name__}", (HeaderFirst, kind), {})
+    for kind in (TCPTransport, TLSTransport, UNIXTransport)
+}
 
 
 class ProxiedFactory(WrappingFactory[ProtocolWrapper]):

@@ -32,11 +32,8 @@ FORMATS = {
     "combined": _COMMON + ' "%(referer)s" "%(user_agent)s"',
 }
 _WEBSOCKET_METHODS = {
-    "connecting": "WSCONNECTING",
-    "connected": "WSCONNECT",
-    "disconnected": "WSDISCONNECT",
-    "rejected": "WSREJECT",
-}
+    "connecting": "WSCONNECTING", "connected": "WSCONNECT", "disconnected": "WSDISCONNECT", "rejected": "WSREJECT",
+}  # fmt: skip
 
 
 class Entry:
@@ -215,10 +212,7 @@ _JSON_NAMES = {"time": "iso_time"} | {
 
 
 def _json_line(entry: Entry) -> str:
-    line = {key: entry.value(name) for key, name in _JSON_NAMES.items()}
+    values = {key: entry.value(name) for key, name in _JSON_NAMES.items()}
+    line = json.dumps(values, separators=(",", ":"), default=lambda value: str(value, "utf-8", "backslashreplace"))
     # json.dumps() does not escape DEL.
-    return json.dumps(line, separators=(",", ":"), default=_readable).replace("\x7f", "\\u007f")
-
-
-def _readable(value: bytes) -> str:
-    return str(value, "utf-8", "backslashreplace")
+    return line.replace("\x7f", "\\u007f")

@@ -68,9 +68,6 @@ class Reactor(Clock, Protocol):
     ) -> object:
         """Call ``function(*args)`` in the ``phase`` (before, during, after) of ``startup`` or ``shutdown``."""
 
-    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:  # noqa: N802
-        """Listen on a TCP port, 0 for any free one."""
-
 
 def install_reactor(loop: str = "auto") -> Reactor:
     """Return a reactor that can be used here and now, installing one where that is needed.

@@ -104,7 +104,9 @@ class _Tap(logging.Filter):
         capture = _here.get()
         if capture is not None:
             capture.keep(record)
-        return record.levelno >= self._level_before(record.name)
+        # The level from which on the record would have been made without a capture.
+        levels = self._levels
+        return record.levelno >= (levels.get(record.name) or levels.get("asgiserver") or logging.getLogger().level)
 
     def _each(self, change: Callable[[logging.Logger], None]) -> None:
         for name in _LOGGERS:
@@ -122,10 +124,6 @@ class _Tap(logging.Filter):
         # Unless another level was set meanwhile.
         if logger.level == logging.INFO:
             logger.setLevel(level)
-
-    def _level_before(self, name: str) -> int:
-        """The level from which on a record of the logger ``name`` would have been made without a capture."""
-        return self._levels.get(name) or self._levels.get("asgiserver") or logging.getLogger().level
 
 
 _tap = _Tap()

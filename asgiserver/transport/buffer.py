@@ -17,8 +17,9 @@ def bottom_of(transport: Any) -> Any:
 
 
 def is_idle(transport: Any) -> bool:
-    """Whether a socket's transport has nothing to send and is not closing, so that new data would overtake nothing."""
-    return not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting)
+    """Whether an open socket's transport has nothing to send and is not closing: new data would overtake nothing."""
+    waiting = transport.dataBuffer or transport._tempDataBuffer
+    return bool(transport.connected and not (waiting or transport.disconnecting))
 
 
 def unsent(transport: Any) -> int:

@@ -21,13 +21,7 @@ class TCPTransport(tcp.Server):
     server: TCPPort
 
     def __init__(
-        self,
-        skt: socket.socket,
-        protocol: Any,
-        client: tuple[object, ...],
-        server: Any,
-        sessionno: int,
-        reactor: Any,
+        self, skt: socket.socket, protocol: Any, client: tuple[object, ...], server: Any, sessionno: int, reactor: Any
     ) -> None:
         host = unmapped(str(client[0]))
         if host != client[0]:

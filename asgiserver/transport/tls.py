@@ -56,8 +56,7 @@ class _State(Enum):
 
 
 #: Names of the module's own, as an enum's members are slower to look up.
-_HELLO, _SHAKING, _OPEN, _CLOSED = _State.HELLO, _State.SHAKING, _State.OPEN, _State.CLOSED
-_PLAIN = _State.PLAIN
+_HELLO, _PLAIN, _SHAKING, _OPEN, _CLOSED = _State
 
 
 @implementer(ISSLTransport, INegotiated)
@@ -76,15 +75,9 @@ class TLSTransport(TCPTransport):
     server: TLSPort
 
     def __init__(
-        self,
-        skt: socket.socket,
-        protocol: Any,
-        client: tuple[object, ...],
-        server: TLSPort,
-        sessionno: int,
-        reactor: Any,
+        self, skt: socket.socket, protocol: Any, client: tuple[object, ...], server: TLSPort, number: int, reactor: Any
     ) -> None:
-        super().__init__(skt, protocol, client, server, sessionno, reactor)
+        super().__init__(skt, protocol, client, server, number, reactor)
         self._received, self._incoming, self._outgoing = server.received, server.incoming, server.outgoing
         self._tls: Any = server.context.wrap_bio(server.incoming, server.outgoing, server_side=True)
         self._records: Any = None

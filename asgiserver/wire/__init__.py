@@ -1,8 +1,9 @@
 """The peer's side of the server: bytes become requests and pieces of bodies, and responses become bytes.
 
-A connection (:mod:`.connection`) is Twisted's protocol of one socket: bytes, time and pressure, but no HTTP. Its wire
-(:mod:`.http1`) is the state machine of HTTP/1.1 on it: which exchange the bytes belong to, and when the next may begin.
-It reads through a reader (:mod:`.reader`: heads and bodies, two parsers, one set of checks in :mod:`.head`) and writes
+A connection (:mod:`.connection`) is Twisted's protocol of one socket: its input, its time and its end, but no HTTP. Its
+output (:mod:`.output`) is the one way out, with the pressure; connection and wire both hold it, and it knows no HTTP.
+Its wire (:mod:`.http1`) is the state machine of HTTP/1.1: which exchange the bytes belong to, and when the next may
+begin. It reads through a reader (:mod:`.reader`: heads and bodies, with the checks of :mod:`.head`) and makes its text
 by the pure functions of :mod:`.response`. An exchange sees the wire as its ``Stream``.
 
 The input of a peer is parsed once and never turned back into text. All that a peer can make the server keep, or wait

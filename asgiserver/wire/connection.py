@@ -1,49 +1,55 @@
-"""The per-connection Twisted protocol and its factory: bytes, time, and pressure; no HTTP."""
+"""The per-connection Twisted protocol and its factory: bytes, time, and how a connection ends; no HTTP."""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import (
-    IAddress,
-    IHalfCloseableProtocol,
-    IProtocolNegotiationFactory,
-    IPushProducer,
-    ISSLTransport,
-    ITCPTransport,
-)
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IProtocolNegotiationFactory, ITCPTransport
 from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..asgi.deadlines import Deadline
+from ..asgi.deadlines import Deadline, Deadlines
 from ..asgi.exchange import Exchange
 from ..asgi.interfaces import Clock, Stream
-from ..asgi.scope import Addresses, Request, shown_host, unmapped
+from ..asgi.scope import Addresses, Request, shown_host
 from ..errors import RequestError
 from ..settings import Settings
-from .closing import ClosingProtocol, Phase
+from .addresses import address_of, addresses_of
 from .default_fields import DefaultFields
 from .http1 import HTTP1
+from .output import Output
+from .progress import Progress
 from .response import refusal
 
-__all__ = ["HTTPConnection", "HTTPFactory", "WireHub"]
+__all__ = ["HTTPConnection", "HTTPFactory", "Phase", "WireHub"]
 
 logger = logging.getLogger("asgiserver.wire")
-
-#: Names of the module's own, as an enum's members are slower to look up.
-_OPEN = Phase.OPEN
 
 #: Steps that a connection may take in one turn of the loop with what it has read: few enough that the others hardly
 #: wait even for the most expensive ones.
 _STEPS = 128
 
-#: Our own addresses, so that all connections to the same address share one object; and the most that are kept.
-_SERVERS: dict[Any, Any] = {}
-_MOST_SERVERS = 256
+#: How long a peer may go on sending to a connection that is closing, as nginx has it; seconds. Between two reads it is
+#: ``close_timeout``.
+_LINGERING = 30.0
+
+
+class Phase(Enum):
+    """How far the end of a connection has come."""
+
+    OPEN = auto()  # requests are read
+    CLOSING = auto()  # what was written is still sent, and input is thrown away
+    CLOSING_UNREAD = auto()  # the same, but the peer is still sending, and has time to finish
+    CLOSED = auto()  # whichever side ended it
+
+
+#: Names of the module's own, as an enum's members are slower to look up.
+_OPEN, _CLOSING, _CLOSING_UNREAD, _CLOSED = Phase
 
 
 class WireHub(Protocol):
@@ -87,7 +93,6 @@ class HTTPFactory(Factory):
         self.hub = hub
 
     def buildProtocol(self, addr: IAddress | None) -> HTTPConnection:  # noqa: N802 - Twisted's name
-        """A protocol for a new connection."""
         return HTTPConnection(self.hub)
 
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802 - Twisted's name
@@ -95,49 +100,46 @@ class HTTPFactory(Factory):
         return [b"http/1.1", b"http/1.0"]
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer)
-class HTTPConnection(ClosingProtocol):
+@implementer(IHalfCloseableProtocol)
+class HTTPConnection(TwistedProtocol):
     """One connection, and its own ``Turn``, as one read can hold tens of thousands of frames or chunks.
 
+    :ivar output: the way out, which all streams share.
+    :ivar deadlines: one for each thing that the peer still has to do.
+    :ivar phase: how far its end has come.
     :ivar reading: False while the peer is made to wait.
     :ivar steps: see ``Turn``.
     """
 
+    __slots__ = (
+        "_addresses", "_heard", "_held", "_kept_back", "_lingers_until", "_progress", "_stopped", "_wire", "deadlines",
+        "hub", "output", "phase", "reading", "steps",
+    )  # fmt: skip
+
+    transport: Any
+    output: Output
+
     def __init__(self, hub: WireHub) -> None:
-        super().__init__(hub.clock, hub.settings)
         self.hub = hub
-        self._wire: HTTP1 | None = None
-        self._addresses: Addresses | None = None
+        self.deadlines = Deadlines(hub.clock)
+        self.phase = _OPEN
         self.reading = True
         self.steps = 0
+        self._wire: HTTP1 | None = None
+        self._addresses: Addresses | None = None
         # Calls for the next turn; nothing is read before they have done all their work.
         self._kept_back: tuple[Callable[[], None], ...] = ()
         self._held = self._stopped = False
+        # Of a peer that is slow, or that we close: how it takes what it is sent, whether it still sends, until when.
+        self._progress: Progress | None = None
+        self._heard = False
+        self._lingers_until = 0.0
 
     @property
     def addresses(self) -> Addresses:
         """The two ends; looked up with the first request, as a PROXY header has been read by then."""
         if self._addresses is None:
-            transport = self.transport
-            client, server = _address(transport.getPeer()), _address(transport.getHost())
-            if client is not None and client[1] is None:
-                client = None
-            # Shared objects save memory on idle connections: the transport keeps the peer's address anyway, and few
-            # addresses are listened on.
-            kept = getattr(transport, "client", None)
-            if isinstance(kept, tuple) and kept[:2] == client:
-                client = kept[:2]
-            if len(_SERVERS) >= _MOST_SERVERS:
-                _SERVERS.clear()
-            server = _SERVERS.setdefault(server, server)
-            secure = ISSLTransport.providedBy(transport)
-            # An attribute that a wrapper lacks is looked up on the transport in it.
-            header = getattr(transport, "proxy_header", None)
-            self._addresses = Addresses(client, server, secure)  # type: ignore[arg-type]
-            if header is not None and header.client is not None:
-                self._addresses = self._addresses._replace(
-                    secure=secure or header.secure, announced=True, proxy=getattr(transport, "proxy", None)
-                )
+            self._addresses = addresses_of(self.transport)
         return self._addresses
 
     # Called by Twisted.
@@ -145,10 +147,10 @@ class HTTPConnection(ClosingProtocol):
     def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
         """The connection stands; TLS may still have to shake hands."""
         transport = self.transport
-        self._begin_writing()
+        self.output = Output(transport, self.hub.clock, self)
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
-        transport.registerProducer(self, True)
+        transport.registerProducer(self.output, True)
         if self.hub.connection_made(self):
             # The wire clears this deadline with the first byte of a head; empty lines do not count.
             self.deadlines.set(Deadline.FIRST_BYTE, self.hub.settings.first_byte_timeout, self.close)
@@ -164,56 +166,56 @@ class HTTPConnection(ClosingProtocol):
         if wire is None:
             wire = self._wire = HTTP1(self)
         # A read comes from the event loop, so the others have just had a turn.
-        self._unyielded = 0
+        self.output.unyielded = 0
         if not self._held:
             self.steps = _STEPS
         wire.data_received(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
-        """The connection is gone, whichever side ended it."""
-        if type(reason.value).__module__ == "OpenSSL.SSL":
-            # Twisted's TLS reports its failures only here; ours logs its own. The socket's own address is gone by now.
-            peer = shown_host(_address(self.transport.getPeer()))
-            logger.info("TLS connection with %s failed: %s", peer, reason.value)
-        self.phase = Phase.CLOSED
-        self.deadlines.stop()
-        self._end_writing()
-        self._peer_left()
-        self.hub.connection_lost(self)
-
-    def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
-        """The transport's buffer is full."""
-        self._paused = True
-        self.slow = self.congested = True
-        # Twisted calls this again with each write, which must not move the deadline.
-        if not self.deadlines.pending(Deadline.WRITE):
-            self._watch(Deadline.WRITE, self.hub.settings.write_timeout, self._write_late)
-
-    def resumeProducing(self) -> None:  # noqa: N802 - Twisted's name
-        """The transport's buffer is empty again."""
-        self._paused = False
-        self.deadlines.clear(Deadline.WRITE)
-        if self._file is not None:
-            self._push_file()
-            return
-        self.slow = self.congested = False
-        self._wake()
-        if self.phase is not _OPEN:
-            self._linger()
-        elif self._wire is not None:
-            self._wire.writable()
-
-    def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
-        """The transport is gone; connectionLost says so too."""
 
     def plain_received(self) -> None:
         """Called by our TLS transport: the peer speaks HTTP without TLS, so it is answered without TLS."""
         error = RequestError(400, "This port speaks TLS: ask for an https address.")
         logger.info("Refused %s, which speaks plain HTTP to a port of TLS", self.addresses.peer)
-        self.write(refusal(error, self.hub.fields))
+        self.output.write(refusal(error, self.hub.fields))
         self.close(unread=True)
 
-    # Called by the wire.
+    def readConnectionLost(self) -> None:  # noqa: N802 - Twisted's name
+        """The peer has ended its direction. It counts as gone: a peer that closes both directions looks the same.
+
+        So the application is told that its peer is gone, and can send no more. But the bytes and the file that it has
+        handed over are still sent, as the peer may read on.
+        """
+        self.phase = _CLOSING
+        self._forget_requests()
+        self._peer_left()
+        self.output.wake()
+        if self.output.socket is None or self.output.busy:
+            self.output.after_file(self._close_behind_all)
+        else:
+            self.transport.connectionLost(connectionDone)
+
+    def writeConnectionLost(self) -> None:  # noqa: N802 - Twisted's name
+        """Our direction is closed after everything written; the peer now has ``close_timeout`` to close its own."""
+        if self.deadlines.pending(Deadline.CLOSE):
+            self.deadlines.set(Deadline.CLOSE, self.hub.settings.close_timeout, self._close_late)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
+        """The connection is gone, whichever side ended it."""
+        if type(reason.value).__module__ == "OpenSSL.SSL":
+            # Twisted's TLS reports its failures only here; ours logs its own. The socket's own address is gone by now.
+            peer = shown_host(address_of(self.transport.getPeer()))
+            logger.info("TLS connection with %s failed: %s", peer, reason.value)
+        self.phase = _CLOSED
+        self.deadlines.stop()
+        self.output.lost()
+        self._peer_left()
+        self.hub.connection_lost(self)
+
+    def _peer_left(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.connection_lost()
+
+    # Reading, as the wire wants it.
 
     def pause_reading(self) -> None:
         """Read no more from the peer: TCP makes it wait."""
@@ -221,16 +223,14 @@ class HTTPConnection(ClosingProtocol):
         self._regulate()
 
     def resume_reading(self) -> None:
-        """Read from the peer again."""
         self.reading = True
         self._regulate()
 
     def wait_for_turn(self, go_on: Callable[[], None]) -> None:
-        """See ``Turn``."""
         self._held = True
         self._regulate()
         if not self._kept_back:
-            self._clock.callLater(0, self._next_turn)
+            self.hub.clock.callLater(0, self._next_turn)
         if go_on not in self._kept_back:
             self._kept_back += (go_on,)
 
@@ -247,14 +247,14 @@ class HTTPConnection(ClosingProtocol):
     def _regulate(self) -> None:
         """Read while the wire wants input and keeps no work for a later turn; a closing connection always reads."""
         stopped = not self.reading or self._held and self.phase is _OPEN
-        if stopped is not self._stopped and self.phase is not Phase.CLOSED:
+        if stopped is not self._stopped and self.phase is not _CLOSED:
             self._stopped = stopped
             if stopped:
                 self.transport.pauseProducing()
             else:
                 self.transport.resumeProducing()
 
-    # Called by the server.
+    # Called by the hub.
 
     def server_stopping(self) -> None:
         """Tell the exchange that is under way; without one, the hub's new ``keep_alive_timeout`` counts from now."""
@@ -267,30 +267,111 @@ class HTTPConnection(ClosingProtocol):
 
     def drop(self) -> None:
         """Drop the peer at once; the kernel still sends what it has, unless a cut response could look complete."""
-        if not self._direct or self._wire is None or self._wire.ends_with_connection:
+        if not self.output.direct or self._wire is None or self._wire.ends_with_connection:
             self.abort()
         else:
             self.transport.connectionLost(connectionDone)
 
-    # Time and pressure.
-
-    def _peer_left(self) -> None:
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            wire.connection_lost()
-
     def _refuse(self) -> None:
         """Turn away a connection above the limit."""
         error = RequestError(503, "There are too many connections.", ((b"retry-after", b"1"),))
-        self.write(refusal(error, self.hub.fields))
+        self.output.write(refusal(error, self.hub.fields))
         logger.debug("Turned %s away: %s", self.addresses.peer, error.reason)
         self.close()
 
+    # The end: after what was written, without a reset, in bounded time; or at once.
 
-def _address(address: Any) -> tuple[str, int | None] | None:
-    """The host and port of a Twisted address; for a unix socket, its path and None, or None when it has no name."""
-    host = getattr(address, "host", None)
-    if host is not None:
-        return unmapped(host), address.port
-    name = getattr(address, "name", None)
-    return (os.fsdecode(name), None) if name else None
+    def close(self, *, unread: bool = False) -> None:
+        """Close once everything written has been sent, except the rest of a file.
+
+        A socket that is closed with unread input resets the connection, and the peer may lose what it was sent
+        (RFC 9112 §9.6). So first only our direction is closed, and input is thrown away until the peer closes too,
+        has sent nothing for ``close_timeout``, or has sent for too long. Twisted's TLS has its own closing handshake
+        for that. While the transport's buffer is full, ``write_timeout`` and ``min_response_rate`` count first.
+
+        :param unread: the peer is known to be still sending.
+        """
+        if self.phase is not _OPEN:
+            return
+        self.phase = _CLOSING_UNREAD if unread else _CLOSING
+        self.output.give_file_up()
+        self._forget_requests()
+        # An application that waits for room to send more has nothing to wait for.
+        self.output.wake()
+        self.resume_reading()
+        if not self.output.slow:
+            self._linger()
+
+    def finish(self) -> None:
+        """Close as soon as everything written has been sent, without waiting for an idle peer to close too."""
+        if self.phase is _CLOSING_UNREAD and self.deadlines.pending(Deadline.CLOSE):
+            return
+        self.phase = _CLOSING
+        self._forget_requests()
+        self.output.after_file(self._close_behind_all)
+
+    def abort(self) -> None:
+        """Drop the connection, and with it what was not sent yet."""
+        self.phase = _CLOSED
+        self.deadlines.stop()
+        self.output.abort()
+
+    def _linger(self) -> None:
+        self._lingers_until = self.hub.clock.seconds() + _LINGERING
+        self._watch(Deadline.CLOSE, self.hub.settings.close_timeout, self._close_late)
+        self.output.close_write()
+
+    def _close_behind_all(self) -> None:
+        if not self.deadlines.pending(Deadline.CLOSE):
+            self._watch(Deadline.CLOSE, self.hub.settings.close_timeout, self._close_late)
+        self.output.close()
+
+    def _forget_requests(self) -> None:
+        self.deadlines.clear(
+            Deadline.FIRST_BYTE, Deadline.HEAD, Deadline.BODY, Deadline.BODY_RATE, Deadline.KEEP_ALIVE
+        )  # fmt: skip
+
+    def _close_late(self) -> None:
+        heard, self._heard = self._heard, False
+        left = self._lingers_until - self.hub.clock.seconds()
+        if self.output.busy:
+            self._look(Deadline.CLOSE, self.hub.settings.close_timeout, self._close_late)
+        elif heard and left > 0:
+            self.deadlines.set(Deadline.CLOSE, min(left, self.hub.settings.close_timeout), self._close_late)
+        else:
+            # The kernel may still have megabytes to send to a slow peer; an abort would throw them away.
+            self.finish()
+
+    # Called by the output: a peer that takes what it is sent too slowly.
+
+    def output_full(self) -> None:
+        self._watch(Deadline.WRITE, self.hub.settings.write_timeout, self._write_late)
+
+    def output_empty(self) -> None:
+        self.deadlines.clear(Deadline.WRITE)
+        if self.output.slow:
+            return  # a file goes on
+        if self.phase is not _OPEN:
+            self._linger()
+        elif self._wire is not None:
+            self._wire.writable()
+
+    def _write_late(self) -> None:
+        self._look(Deadline.WRITE, self.hub.settings.write_timeout, self._write_late)
+
+    def _watch(self, kind: Deadline, timeout: float | None, expired: Callable[[], None]) -> None:
+        """Begin to watch how much the peer takes; ``expired`` must call :meth:`_look`."""
+        now = self.hub.clock.seconds()
+        self._progress = Progress(now, self.output.pending)
+        self.deadlines.set(kind, self._progress.next_look(now, timeout, self.hub.settings.min_response_rate), expired)
+
+    def _look(self, kind: Deadline, timeout: float | None, expired: Callable[[], None]) -> None:
+        """Drop a peer that takes nothing, or too little of what it is sent."""
+        assert self._progress is not None
+        now, rate = self.hub.clock.seconds(), self.hub.settings.min_response_rate
+        fault = self._progress.fault(now, self.output.pending, timeout, rate)
+        if fault is None:
+            self.deadlines.set(kind, self._progress.next_look(now, timeout, rate), expired)
+        else:
+            logger.info("Dropped %s, which %s", self.addresses.peer, fault)
+            self.abort()

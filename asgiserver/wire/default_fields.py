@@ -48,14 +48,11 @@ class DefaultFields:
     def lacking(self, names: list[bytes]) -> Defaults:
         """The default fields whose names are not among ``names``, those of the response's own fields in lower case."""
         if not 0 <= self._now() - self._second < 1:
-            self._begin_second()
+            self._second = int(self._now())
+            self._all = (b"date", _date(self._second)), *self._fixed
         if self._names.isdisjoint(names):
             return self._all
         return tuple(field for field in self._all if field[0] not in names)
-
-    def _begin_second(self) -> None:
-        self._second = int(self._now())
-        self._all = (b"date", _date(self._second)), *self._fixed
 
 
 def _date(seconds: int) -> bytes:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 from ..asgi.deadlines import Deadline
 from ..asgi.exchange import Exchange
 from ..asgi.interfaces import Headers
-from ..asgi.scope import Addresses, Request
+from ..asgi.scope import Request
 from ..errors import RequestError
 from .body import Event
 from .progress import WINDOW
@@ -67,21 +67,20 @@ class State(Enum):
 
 
 #: Names of the module's own, as an enum's members are slower to look up.
-_IDLE, _BODY, _ANSWERING, _DRAINING = State.IDLE, State.BODY, State.ANSWERING, State.DRAINING
-_SWITCHED, _CLOSED = State.SWITCHED, State.CLOSED
-_UNKNOWN, _NONE, _PLAIN, _CHUNKED = Framing.UNKNOWN, Framing.NONE, Framing.PLAIN, Framing.CHUNKED
+_IDLE, _BODY, _ANSWERING, _DRAINING, _SWITCHED, _CLOSED = State
+_UNKNOWN, _NONE, _PLAIN, _UNTIL_CLOSE, _CHUNKED = Framing
 _FIRST_BYTE, _HEAD, _KEEP_ALIVE = Deadline.FIRST_BYTE, Deadline.HEAD, Deadline.KEEP_ALIVE
 
 
 class HTTP1:
     """The HTTP/1.1 wire of a connection, and the ``Stream`` of its current exchange.
 
-    :ivar output: the connection.
+    :ivar output: the connection's.
     """
 
     __slots__ = (
-        "_addresses", "_body_due", "_body_read", "_close", "_connection", "_drained", "_exchange", "_expects_continue",
-        "_framing", "_paused", "_reader", "_request", "_state", "output",
+        "_body_due", "_body_read", "_close", "_connection", "_drained", "_exchange", "_expects_continue", "_framing",
+        "_paused", "_reader", "_request", "_state", "output",
     )  # fmt: skip
 
     def __init__(self, connection: HTTPConnection) -> None:
@@ -90,7 +89,6 @@ class HTTP1:
         self._state = _IDLE
         self._exchange: Exchange | None = None
         self._request: Request | None = None
-        self._addresses: Addresses | None = None
         self._framing = _UNKNOWN
         self._close = False
         self._paused = False
@@ -99,17 +97,15 @@ class HTTP1:
         self._drained = 0
         #: Bytes of the body that the least rate required at the last look.
         self._body_due = 0
-        self.output = connection
+        self.output = connection.output
 
     @property
     def turn(self) -> HTTPConnection:
-        """See ``Stream``."""
         return self._connection
 
     # Called by the connection.
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of the peer."""
         state = self._state
         if state is _SWITCHED:
             assert self._exchange is not None
@@ -125,14 +121,12 @@ class HTTP1:
             self._read()
 
     def connection_lost(self) -> None:
-        """The connection is gone."""
         self._state = _CLOSED
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.disconnected()
 
     def writable(self) -> None:
-        """The peer takes data again."""
         if self._exchange is not None:
             self._exchange.writable()
         elif self._state is _IDLE:
@@ -201,28 +195,21 @@ class HTTP1:
                 self._exchange.body_ended()
 
     def _begin(self, request: Request) -> Exchange:
-        self._connection.deadlines.clear(_FIRST_BYTE, _HEAD, _KEEP_ALIVE)
+        connection, size = self._connection, request.body_size
+        connection.deadlines.clear(_FIRST_BYTE, _HEAD, _KEEP_ALIVE)
         self._request = request
         self._close = not request.keep_alive
         self._framing = _UNKNOWN
-        hub = self._connection.hub
-        addresses = self._addresses
-        if addresses is None:
-            addresses = self._addresses = self._connection.addresses
-        size = request.body_size
-        if not size:
-            self._state = _ANSWERING
-            self._expects_continue = False
-            self._exchange = exchange = hub.open_exchange(request, self, addresses)
-            exchange.body_ended()
-            return exchange
-        self._state = _BODY
+        self._state = _BODY if size else _ANSWERING
         self._expects_continue = request.expects_continue
-        self._body_read = self._drained = self._body_due = 0
-        limit = hub.settings.limit_body_size
-        if limit is not None and size > limit:
-            raise RequestError(413, f"The request's body is larger than {limit} bytes.")
-        self._exchange = exchange = hub.open_exchange(request, self, addresses)
+        if size:
+            self._body_read = self._drained = self._body_due = 0
+            limit = connection.hub.settings.limit_body_size
+            if limit is not None and size > limit:
+                raise RequestError(413, f"The request's body is larger than {limit} bytes.")
+        self._exchange = exchange = connection.hub.open_exchange(request, self, connection.addresses)
+        if not size:
+            exchange.body_ended()
         return exchange
 
     def _take_body(self, piece: bytes) -> None:
@@ -284,7 +271,7 @@ class HTTP1:
 
     def _refuse(self, error: RequestError) -> None:
         has_body = self._request is None or self._request.method != "HEAD"
-        self._connection.write(refusal(error, self._connection.hub.fields, has_body=has_body))
+        self.output.write(refusal(error, self._connection.hub.fields, has_body=has_body))
         self._connection.hub.request_refused(self._request, self._connection.addresses, error)
         self.close()
 
@@ -352,10 +339,10 @@ class HTTP1:
         data: bytes,
         last: bool,
     ) -> None:
-        """See ``Stream``; the head and the first piece are one write."""
-        request, connection = self._request, self._connection
+        # The head and the first piece are one write.
+        request, output = self._request, self.output
         assert request is not None
-        hub = connection.hub
+        hub = self._connection.hub
         if close or hub.stopping or self._state is _BODY and self._must_close():
             self._close = True
         framing, self._close, lines = delimited(
@@ -364,13 +351,13 @@ class HTTP1:
         self._framing = framing
         defaults = hub.fields.lacking(names)
         if framing is _CHUNKED:
-            connection.write_all([head(status, headers, lines, defaults), *framed(data, framing, last=last)])
+            output.write_all([head(status, headers, lines, defaults), *framed(data, framing, last=last)])
         elif framing is _NONE:
-            connection.write(head(status, headers, lines, defaults))
+            output.write(head(status, headers, lines, defaults))
         elif len(data) <= _SHORT:
-            connection.write(head(status, headers, lines, defaults, data))
+            output.write(head(status, headers, lines, defaults, data))
         else:
-            connection.write_all([head(status, headers, lines, defaults), data])
+            output.write_all([head(status, headers, lines, defaults), data])
         if last:
             self._complete()
 
@@ -384,49 +371,43 @@ class HTTP1:
         return limit == 0 if remaining is None else remaining > limit
 
     def send_data(self, data: bytes, *, last: bool = False) -> None:
-        """See ``Stream``."""
         state = self._state
         if state is _SWITCHED:
             # A switched stream ends by close(), not by a last piece.
-            self._connection.write(data)
+            self.output.write(data)
             return
         if state is _CLOSED:
             return
-        if not last and self._framing is _CHUNKED:
-            size = len(data)
-            if size > _SHORT:
-                line = size_line(size)
-                self._connection.write_large([line, data, b"\r\n"], size + len(line) + 2)
-                return
+        size = len(data)
+        if size > _SHORT and not last and self._framing is _CHUNKED:
+            line = size_line(size)
+            self.output.write_large([line, data, b"\r\n"], size + len(line) + 2)
+            return
         if self._framing is _PLAIN:
-            self._connection.write(data)
+            self.output.write(data)
         else:
-            self._connection.write_all(framed(data, self._framing, last=last))
+            self.output.write_all(framed(data, self._framing, last=last))
         if last:
             self._complete()
 
     def send_parts(self, parts: list[bytes]) -> None:
-        """See ``Stream``."""
         if self._state is _SWITCHED:
-            self._connection.write_all(parts)
+            self.output.write_all(parts)
 
-    def send_file(
-        self, descriptor: int, offset: int, count: int, *, last: bool, sent: Callable[[], None]
-    ) -> None:
-        """See ``Stream``."""
+    def send_file(self, descriptor: int, offset: int, count: int, *, last: bool, sent: Callable[[], None]) -> None:
         if self._state is _CLOSED:
             os.close(descriptor)
             return
         end = b""
         if self._framing is _CHUNKED:
-            self._connection.write(size_line(count))
+            self.output.write(size_line(count))
             end = b"\r\n0\r\n\r\n" if last else b"\r\n"
         sent = partial(self._file_sent, end, last, sent)
-        self._connection.send_file(descriptor, offset, count, sent, self._file_failed)
+        self.output.send_file(descriptor, offset, count, sent, self._file_failed)
 
     def _file_sent(self, end: bytes, last: bool, sent: Callable[[], None]) -> None:
         if end:
-            self._connection.write(end)
+            self.output.write(end)
         sent()
         if last and self._state is not _CLOSED:
             self._complete()
@@ -440,9 +421,9 @@ class HTTP1:
             self._exchange.request_failed(RequestError(500, "A file could not be sent to its end."))
 
     def switch(self, headers: Headers, names: list[bytes]) -> None:
-        """See ``Stream``; bytes that came with the handshake go to the exchange (RFC 6455 §4.2.2)."""
+        # Bytes that came with the handshake go to the exchange (RFC 6455 §4.2.2).
         self._state = _SWITCHED
-        self._connection.write(head(101, headers, (), self._connection.hub.fields.lacking(names)))
+        self.output.write(head(101, headers, (), self._connection.hub.fields.lacking(names)))
         rest = self._reader.take_rest()
         self._connection.resume_reading()
         if rest and self._exchange is not None:
@@ -451,10 +432,10 @@ class HTTP1:
     @property
     def ends_with_connection(self) -> bool:
         """True when only the end of the connection tells where the response ends (RFC 9112 §6.3)."""
-        return self._framing is Framing.UNTIL_CLOSE
+        return self._framing is _UNTIL_CLOSE
 
     def abort(self) -> None:
-        """See ``Stream``.
+        """Cut the response off.
 
         A length that is not reached, a missing last chunk, or a WebSocket without a close frame shows that the response
         is not complete (RFC 9112 §8, RFC 6455 §7.1.5), so the bytes sent before may still arrive. A reset would throw
@@ -468,16 +449,14 @@ class HTTP1:
             self.close()
 
     def close(self) -> None:
-        """See ``Stream``; further input is thrown away."""
         if self._state is not _CLOSED:
             unread = self._state in (_BODY, _DRAINING)
             self._state = _CLOSED
             self._connection.close(unread=unread)
 
     def pause_reading(self) -> None:
-        """See ``Stream``; a body that has come whole needs no pause."""
         if self._state is _BODY and self._reader.remaining == 0:
-            return
+            return  # the body has come whole
         self._paused = True
         self._stop_body_clock()
         self._connection.pause_reading()
@@ -487,14 +466,13 @@ class HTTP1:
         self._connection.deadlines.clear(Deadline.BODY, Deadline.BODY_RATE)
 
     def resume_reading(self) -> None:
-        """See ``Stream``."""
         if self._state is _CLOSED:
             return
         if self._expects_continue:
             self._expects_continue = False
             # RFC 9110 §15.2: no informational response once the final one has begun.
             if self._framing is _UNKNOWN:
-                self._connection.write(CONTINUE)
+                self.output.write(CONTINUE)
             self._wait_for_more(moved=False)
         if self._paused:
             self._paused = False

@@ -2,7 +2,7 @@
 
 ``transport.write`` does not send; it arms the reactor's writer, which costs two system calls and another turn of the
 loop. So while nothing is buffered, data goes to the socket first, and only the rest goes to ``write``. Our own TLS
-sends at once too. A transport that wraps another, such as Twisted's TLS, gets all data by ``write``.
+sends at once too. Other transports, such as those that wrap another, get all data by ``write``.
 """
 
 from __future__ import annotations
@@ -11,18 +11,23 @@ import asyncio
 import logging
 import os
 import socket
-from abc import ABC, abstractmethod
+import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet import tcp
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.interfaces import IPushProducer, ISSLTransport
+from zope.interface import implementer
 
 from ..asgi.interfaces import Clock
-from ..transport.buffer import call_when_empty, is_idle, unsent
+from ..transport.buffer import bottom_of, call_when_empty, is_idle, unsent
 
-__all__ = ["WritingProtocol"]
+if sys.platform != "win32":
+    import fcntl
+    import termios
+
+__all__ = ["Output"]
 
 logger = logging.getLogger("asgiserver")
 
@@ -66,62 +71,65 @@ class _Sender(Protocol):
         """Send as much as is taken now, and return its size; OSError when nothing is taken."""
 
 
-class WritingProtocol(TwistedProtocol, ABC):
-    """The writing half of a connection.
+class _Owner(Protocol):
+    """The connection: what it does about the pressure is its own affair."""
 
-    :ivar slow: True while the transport's buffer is full, or a file is being sent.
-    :ivar congested: True when the sender has to await :meth:`drain` next.
+    def output_full(self) -> None:
+        """The peer takes less than is written; called once until :meth:`output_empty`."""
+
+    def output_empty(self) -> None:
+        """The peer has taken all that was written; a file may still go on."""
+
+
+@implementer(IPushProducer)
+class Output:
+    """The way out of one connection, for the connection and all its streams; the transport's producer.
+
+    ``slow``, ``congested``, :meth:`drain` and :attr:`pending` are explained in :mod:`asgiserver.asgi.interfaces`.
+
+    :param owner: is told when the peer becomes slow, and when it has caught up.
+    :ivar direct: the transport is the socket's own, with nothing in between.
+    :ivar socket: the plain socket, TCP or unix; None where its bytes are encrypted, or the transport wraps another.
+    :ivar slow: the transport's buffer is full, or a file is being sent.
+    :ivar unyielded: about how many bytes were written since the others had a turn.
     """
 
-    transport: Any
+    __slots__ = (
+        "_clock", "_file", "_owner", "_paused", "_sender", "_transport", "_waiters", "congested", "direct", "slow",
+        "socket", "unyielded",
+    )  # fmt: skip
 
-    def __init__(self, clock: Clock) -> None:
-        self.slow = False
-        self.congested = False
+    def __init__(self, transport: Any, clock: Clock, owner: _Owner) -> None:
+        self._transport = transport
         self._clock = clock
+        self._owner = owner
+        self.slow = self.congested = False
+        self.unyielded = 0
         self._waiters: list[asyncio.Future[None]] | None = None
-        self._direct = False
-        self._socket: socket.socket | None = None
-        # Sends at once; None while new data may have to wait for earlier data.
-        self._sender: _Sender | None = None
         self._file: _File | None = None
         self._paused = False
-        self._unyielded = 0
-
-    @abstractmethod
-    def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
-        """The transport's buffer is full."""
-
-    def _begin_writing(self) -> None:
-        """The transport is there."""
-        transport = self.transport
-        self._direct = isinstance(transport, FileDescriptor)
-        if getattr(type(transport), "writeSomeData", None) is tcp.Connection.writeSomeData:
-            # A plain socket, TCP or unix, with nothing in between.
-            self._socket = transport.getHandle()
+        self.direct = isinstance(transport, FileDescriptor)
+        plain = getattr(type(transport), "writeSomeData", None) is tcp.Connection.writeSomeData
+        self.socket: socket.socket | None = transport.getHandle() if plain else None
+        # Sends at once; None while new data may have to wait for earlier data.
         self._sender = self._find_sender()
 
     def _find_sender(self) -> _Sender | None:
         """The socket, or our TLS on a socket."""
-        if self._socket is not None:
-            return self._socket
-        return self.transport if self._direct and hasattr(self.transport, "send") else None
+        if self.socket is not None:
+            return self.socket
+        return self._transport if self.direct and hasattr(self._transport, "send") else None
 
-    def _end_writing(self) -> None:
-        """The transport is gone: drop the file, and wake the tasks that wait in :meth:`drain`."""
-        self.slow = self.congested = False
-        self._socket = self._sender = None
-        self._drop_file()
-        self._wake()
+    # Bytes.
 
     def write(self, data: bytes) -> None:
         """Send as much of ``data`` as the peer takes now, and the rest when it takes more."""
-        self._unyielded += len(data) + _CALL
-        if self._unyielded > _BURST:
+        self.unyielded += len(data) + _CALL
+        if self.unyielded > _BURST:
             self.congested = True
         sender = self._sender
-        if sender is None:
-            self._write_after_others(data)
+        if sender is None and (sender := self._sender_again()) is None:
+            self._transport.write(data)
             return
         try:
             # Looked up each time: a bound method that is kept would cost each connection memory, and gain nothing.
@@ -130,19 +138,13 @@ class WritingProtocol(TwistedProtocol, ABC):
             sent = 0  # the socket is full, or broken: then the reactor's own attempt will meet the error again
         if sent < len(data):
             self._sender = None
-            self.transport.write(data[sent:])
+            self._transport.write(data[sent:])
 
-    def _write_after_others(self, data: bytes) -> None:
-        """Send ``data`` after the data that waits in the transport, or at once when none waits any more."""
-        if self._can_send():
-            self._unyielded -= len(data) + _CALL
-            self.write(data)
-            return
-        transport = self.transport
-        if self._direct and is_idle(transport):
-            data = self._write_now(data)
-        if data:
-            transport.write(data)
+    def _sender_again(self) -> _Sender | None:
+        """The sender, once all earlier data is sent; None while there is none."""
+        if self.direct and is_idle(self._transport):
+            self._sender = self._find_sender()
+        return self._sender
 
     def write_all(self, parts: list[bytes]) -> None:
         """Like :meth:`write` of all ``parts`` joined, in one system call, but large parts are not copied."""
@@ -154,40 +156,24 @@ class WritingProtocol(TwistedProtocol, ABC):
 
     def write_large(self, parts: list[bytes], size: int) -> None:
         """Like :meth:`write_all`, for parts whose ``size`` together is too large to copy."""
-        if self._socket is None or (self._sender is None and not self._can_send()):
+        if self.socket is None or (self._sender or self._sender_again()) is None:
             # TLS makes at least a record of each write, and a transport that wraps another has its own overhead.
-            for part in [b"".join(parts)] if self._socket is None and size <= _JOIN_WRAPPED else parts:
+            for part in [b"".join(parts)] if self.socket is None and size <= _JOIN_WRAPPED else parts:
                 self.write(part)
             return
-        self._unyielded += size
-        if self._unyielded > _BURST:
+        self.unyielded += size
+        if self.unyielded > _BURST:
             self.congested = True
         try:
-            sent = self._socket.sendmsg(parts)
+            sent = self.socket.sendmsg(parts)
         except OSError:
             sent = 0  # as in write
         if sent < size:
             self._sender = None
             for part in _rest(parts, sent):
-                self.transport.write(part)
+                self._transport.write(part)
 
-    def _can_send(self) -> bool:
-        """Look for a sender once all earlier data is sent; False while there is none."""
-        if not self._direct or not is_idle(self.transport):
-            return False
-        self._sender = self._find_sender()
-        return self._sender is not None
-
-    def _write_now(self, data: bytes) -> bytes:
-        """Send to the socket without the reactor; return what the socket did not take."""
-        offset, size = 0, len(data)
-        while offset < size and self.transport.connected:
-            sent = self.transport.writeSomeData(memoryview(data)[offset:] if offset else data)
-            # Twisted returns errors as exceptions; the reactor's own attempt will meet it again and end the connection.
-            if isinstance(sent, BaseException) or sent <= 0:
-                break
-            offset += sent
-        return data[offset:] if offset else data
+    # Files.
 
     def send_file(
         self, descriptor: int, offset: int, count: int, sent: Callable[[], None], failed: Callable[[], None]
@@ -223,10 +209,10 @@ class WritingProtocol(TwistedProtocol, ABC):
             self.slow, self.congested = self._paused, True
             file.sent()
             if not self.slow:
-                self._wake()
-        elif self._direct:
+                self.wake()
+        elif self.direct:
             self.pauseProducing()
-            call_when_empty(self.transport)
+            call_when_empty(self._transport)
         elif not self._is_full():
             self._clock.callLater(0, self._push_file)
 
@@ -234,8 +220,8 @@ class WritingProtocol(TwistedProtocol, ABC):
         """Send a piece; return its size, or -1 when the peer takes none, or the connection or the file fails."""
         reason: object = "it has become shorter"
         try:
-            if self._socket is not None:
-                taken = os.sendfile(self._socket.fileno(), file.descriptor, file.offset, size)
+            if self.socket is not None:
+                taken = os.sendfile(self.socket.fileno(), file.descriptor, file.offset, size)
             else:
                 data = os.pread(file.descriptor, min(size, _FILE_PIECE), file.offset)
                 taken = len(data)
@@ -248,16 +234,16 @@ class WritingProtocol(TwistedProtocol, ABC):
             reason, taken = error, 0
         if not taken:
             logger.error("A file that is being sent cannot be read to its end: %s", reason)
-            self._give_file_up()
+            self.give_file_up()
             file.failed()
             return -1
         return taken
 
     def _is_full(self) -> bool:
         """True when the transport has unsent bytes or, where its buffer is hidden, has said that it is full."""
-        return unsent(self.transport) > 0 if self._direct else self._paused
+        return unsent(self._transport) > 0 if self.direct else self._paused
 
-    def _give_file_up(self) -> None:
+    def give_file_up(self) -> None:
         """Send nothing more of a file."""
         if self._file is not None:
             self._drop_file()
@@ -269,8 +255,30 @@ class WritingProtocol(TwistedProtocol, ABC):
         if file is not None:
             os.close(file.descriptor)
 
+    # Pressure.
+
+    def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
+        """The transport's buffer is full; Twisted says so again with each write."""
+        self.slow = self.congested = True
+        if not self._paused:
+            self._paused = True
+            self._owner.output_full()
+
+    def resumeProducing(self) -> None:  # noqa: N802 - Twisted's name
+        """The transport's buffer is empty again."""
+        self._paused = False
+        going_on = self._file is not None
+        if not going_on:
+            self.slow = self.congested = False
+            self.wake()
+        self._owner.output_empty()
+        if going_on:
+            self._push_file()
+
+    def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
+        """The transport is gone; the connection says so by :meth:`lost`."""
+
     async def drain(self) -> None:
-        """Return when the peer takes more or is gone, or the others have had a turn."""
         if self.slow:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             if self._waiters is None:
@@ -282,13 +290,74 @@ class WritingProtocol(TwistedProtocol, ABC):
                 self._waiters.remove(waiter)
         elif self.congested:
             self.congested = False
-            self._unyielded = 0
+            self.unyielded = 0
             await asyncio.sleep(0)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have the tasks that wait in :meth:`drain` look again."""
         for waiter in self._waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
+
+    @property
+    def busy(self) -> bool:
+        """True while data or a file waits to be sent, as far as is known."""
+        bottom = bottom_of(self._transport)
+        return self._file is not None or bottom is not None and unsent(bottom) > 0
+
+    @property
+    def pending(self) -> int:
+        bottom = bottom_of(self._transport)
+        return 0 if bottom is None else unsent(bottom) + _kept_by_kernel(bottom.fileno())
+
+    # The end.
+
+    def after_file(self, call: Callable[[], None]) -> None:
+        """Call ``call`` as soon as all of the file that is being sent was written; at once when there is no file."""
+        file = self._file
+        if file is None:
+            call()
+            return
+        sent = file.sent
+
+        def both() -> None:
+            sent()
+            call()
+
+        file.sent = both
+
+    def close_write(self) -> None:
+        """Close our direction once all that was written has been sent; TLS closes both, by a handshake of its own."""
+        self._sender = None
+        self._transport.unregisterProducer()
+        bottom = bottom_of(self._transport)
+        # A plugin's wrapper may not know half-close but, unlike TLS, has nothing of its own to send.
+        if bottom is None or (bottom is not self._transport and ISSLTransport.providedBy(self._transport)):
+            self._transport.loseConnection()
+        else:
+            bottom.loseWriteConnection()
+
+    def close(self) -> None:
+        """Close both directions once all that was written has been sent; no file may be among it."""
+        self._sender = None
+        self._transport.unregisterProducer()
+        self._transport.loseConnection()
+        bottom = bottom_of(self._transport)
+        if bottom is not None:
+            bottom.loseConnection()
+
+    def abort(self) -> None:
+        """Close both directions at once, and drop what was not sent yet."""
+        self._sender = None
+        self._drop_file()
+        self._transport.abortConnection()
+
+    def lost(self) -> None:
+        """The transport is gone: drop the file, and wake the tasks that wait in :meth:`drain`."""
+        self.slow = self.congested = False
+        self.socket = self._sender = None
+        self._drop_file()
+        self.wake()
 
 
 def _rest(parts: list[bytes], sent: int) -> list[bytes]:
@@ -299,3 +368,14 @@ def _rest(parts: list[bytes], sent: int) -> list[bytes]:
             rest.append(part[sent:])
         sent = max(0, sent - len(part))
     return rest
+
+
+def _kept_by_kernel(descriptor: int) -> int:
+    """Bytes that the kernel keeps for the peer of a socket (SIOCOUTQ of tcp(7) and unix(7)); 0 if it does not tell."""
+    if sys.platform == "win32" or descriptor < 0:
+        return 0
+    try:
+        kept = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return 0
+    return int.from_bytes(kept, sys.byteorder)

@@ -171,4 +171,3 @@ class Reader:
             raise RequestError(414, f"The request's target is longer than {settings.limit_target_size} bytes.")
         if size > settings.limit_head_size:
             raise RequestError(431, f"The request's head is larger than {settings.limit_head_size} bytes.")
-

@@ -104,7 +104,7 @@ class TestAPeer:
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # Empty lines before a request mean nothing, and must not keep a connection for ever either (RFC 9112 §2.2).
-        monkeypatch.setattr("asgiserver.wire.closing._LINGERING", 1.0)
+        monkeypatch.setattr("asgiserver.wire.connection._LINGERING", 1.0)
         async with serve(hello, first_byte_timeout=0.3, head_timeout=0.3, close_timeout=0.5) as server:
             async with connect(server) as peer:
                 began = time.monotonic()

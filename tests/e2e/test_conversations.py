@@ -342,7 +342,7 @@ async def test_late_message_to_a_peer_that_has_ended_its_direction(more: int) ->
     watch = Watch()
     async with watch.watching(), serve(late) as server, connect(server, receive_buffer=4096) as peer:
         await peer.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-        await until(lambda: any(connection.slow for connection in server.connections))
+        await until(lambda: any(connection.output.slow for connection in server.connections))
         peer.writer.write_eof()
         await until(done.is_set)
         peer.abort()

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from asgiserver import hub
-from asgiserver.wire import closing, http1, progress
+from asgiserver.wire import connection, http1, progress
 from tests.e2e.live import DEADLINE, Receive, Send, answer, connect, in_loop, receive_body, serve, until
 from tests.e2e.server import ServerProcess, wait_for
 from tests.e2e.test_resets import COMMANDS
@@ -198,7 +198,7 @@ class TestLingering:
 
     @in_loop
     async def test_one_without_end_is_cut_in_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(closing, "_LINGERING", 0.6)
+        monkeypatch.setattr(connection, "_LINGERING", 0.6)
         async with serve(refusing, limit_body_size=1000, close_timeout=0.2) as server, connect(server) as peer:
             await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999\r\n\r\n")
             began = time.monotonic()

@@ -320,7 +320,7 @@ class TestEveryKindOfPort:
     async def test_a_connection_that_writes_has_its_socket(self) -> None:
         async def application(scope: Any, receive: Any, send: Any) -> None:
             [connection] = server.connections
-            assert connection._socket is connection.transport.getHandle()  # type: ignore[attr-defined]
+            assert connection.output.socket is connection.transport.getHandle()  # type: ignore[attr-defined]
             await answer(send, b"body")
 
         endpoints = ("haproxy:tcp:0:interface=127.0.0.1",)

@@ -104,7 +104,7 @@ async def test_others_are_served_and_memory_stays_while_one_reads_slowly(large: 
         for _ in range(5):
             response = await client.get("/path")
             assert len(response.content) == SIZE
-        (connection,) = [each for each in server.connections if each.slow]
+        (connection,) = [each for each in server.connections if each.output.slow]
         assert len(connection.transport.dataBuffer) == 0
         assert b"content-length: %d\r\n" % SIZE in head
         assert await slow.read(SIZE) == whole(large)

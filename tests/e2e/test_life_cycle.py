@@ -23,7 +23,7 @@ from websockets.sync.client import connect as connect_websocket
 
 from asgiserver import Server
 from asgiserver.errors import ListenError, ReactorError, SettingsError
-from asgiserver.wire.closing import Phase
+from asgiserver.wire.connection import Phase
 from tests.e2e.live import answer, connect, in_loop, receive_body, serve, until, url
 from tests.e2e.server import DEADLINE, ROOT, ServerProcess, environment, run_command, wait_for
 from tests.e2e.test_resets import COMMANDS

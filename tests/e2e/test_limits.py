@@ -381,7 +381,7 @@ class TestAClientThatDoesNotRead:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # What is sent extends the close timeout, in all up to this.
-        monkeypatch.setattr("asgiserver.wire.closing._LINGERING", 1.0)
+        monkeypatch.setattr("asgiserver.wire.connection._LINGERING", 1.0)
 
         async def flood(peer: Peer) -> None:
             while True:

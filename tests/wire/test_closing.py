@@ -45,14 +45,14 @@ class TestClosing:
 
     def test_what_was_written_is_sent_before(self) -> None:
         _, connection, transport = connected(room=0)
-        connection.write(b"hello")
+        connection.output.write(b"hello")
         connection.close()
         transport.readable(100)
         assert transport.sent == b"hello"
 
     def test_peer_that_takes_none_of_the_rest_is_dropped(self) -> None:
         hub, connection, transport = connected(room=0, close_timeout=2)
-        connection.write(b"hello")
+        connection.output.write(b"hello")
         connection.close()
         hub.clock.advance(2)
         assert transport.aborted
@@ -61,7 +61,7 @@ class TestClosing:
         """T071."""
         hub, connection, transport = connected(room=0, close_timeout=2, write_timeout=5, min_response_rate=0)
         data = b"*" * (BUFFER + 100)
-        connection.write(data)
+        connection.output.write(data)
         connection.close()
         for _ in range(10):
             transport.readable(10)
@@ -87,14 +87,14 @@ class TestClosing:
 
     def test_abort_drops_what_was_not_sent(self) -> None:
         hub, connection, transport = connected(room=0)
-        connection.write(b"hello")
+        connection.output.write(b"hello")
         connection.abort()
         assert transport.aborted
         assert hub.clock.getDelayedCalls() == []
 
     def test_finish_does_not_wait_for_the_peer(self) -> None:
         _, connection, transport = connected(room=0)
-        connection.write(b"hello")
+        connection.output.write(b"hello")
         connection.finish()
         assert not transport.aborted
         transport.readable(100)
@@ -103,7 +103,7 @@ class TestClosing:
     def test_finish_waits_no_longer_than_the_close_deadline_for_a_peer_that_takes_nothing(self) -> None:
         hub, connection, transport = connected(room=0, close_timeout=2, head_timeout=1)
         connection.dataReceived(b"GET / HT")
-        connection.write(b"hello")
+        connection.output.write(b"hello")
         connection.finish()
         hub.clock.advance(1.9)
         assert not transport.aborted
@@ -113,7 +113,7 @@ class TestClosing:
     def test_finish_leaves_a_peer_that_is_still_sending_to_the_close_deadline(self) -> None:
         """RFC 9112 §9.6: closed with unread input it would be reset, and might lose what it was sent."""
         hub, connection, transport = connected(close_timeout=2)
-        connection.write(b"No.")
+        connection.output.write(b"No.")
         connection.close(unread=True)
         connection.finish()
         assert not transport.disconnecting
@@ -216,7 +216,7 @@ class TestThePeersEnd:
 
     def test_what_is_written_before_our_own_close_is_still_sent(self) -> None:
         _, connection, transport = connected(room=0)
-        connection.write(b"hello")
+        connection.output.write(b"hello")
         connection.close()
         connection.readConnectionLost()
         transport.readable(5)
@@ -225,7 +225,7 @@ class TestThePeersEnd:
 
     def test_a_peer_that_takes_none_of_it_is_dropped(self) -> None:
         hub, connection, transport = connected(room=0, close_timeout=2)
-        connection.write(b"hello")
+        connection.output.write(b"hello")
         connection.readConnectionLost()
         hub.clock.advance(2)
         assert transport.aborted
@@ -237,7 +237,7 @@ class TestThePeersEnd:
         _, connection, transport = connected(room=100_000)
         sent: list[str] = []
         file = os.open(tmp_path / "file", os.O_RDONLY)
-        connection.send_file(file, 0, 500_000, lambda: sent.append("sent"), connection.abort)
+        connection.output.send_file(file, 0, 500_000, lambda: sent.append("sent"), connection.abort)
         if how == "end":
             connection.readConnectionLost()
         connection.finish()
@@ -252,7 +252,7 @@ class TestThePeersEnd:
         (tmp_path / "file").write_bytes(b"*" * 500_000)
         hub, connection, transport = connected(room=0, write_timeout=5)
         file = os.open(tmp_path / "file", os.O_RDONLY)
-        connection.send_file(file, 0, 500_000, lambda: pytest.fail("nothing was sent"), connection.abort)
+        connection.output.send_file(file, 0, 500_000, lambda: pytest.fail("nothing was sent"), connection.abort)
         connection.readConnectionLost()
         hub.clock.advance(5)
         assert transport.aborted

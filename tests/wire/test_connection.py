@@ -21,9 +21,9 @@ from zope.interface import directlyProvides
 from asgiserver.asgi.messages import ResponseBody, ResponseStart
 from asgiserver.asgi.scope import Addresses
 from asgiserver.listen.proxy_protocol import parse
-from asgiserver.wire.closing import ClosingProtocol
-from asgiserver.wire.connection import _SERVERS, HTTPConnection, HTTPFactory
-from asgiserver.wire.output import WritingProtocol
+from asgiserver.wire.addresses import _SERVERS
+from asgiserver.wire.connection import HTTPConnection, HTTPFactory
+from asgiserver.wire.output import Output
 from tests.fakes import CLIENT, SERVER, FakeSocket, FakeTransport, WireHub, settle
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -44,7 +44,7 @@ def answer(hub: WireHub, data: bytes = b"ok", close: bool = False) -> None:
 class TestWriting:
     def test_socket_is_written_to_at_once(self) -> None:
         _, connection, transport = connected()
-        connection.write(b"hello")
+        connection.output.write(b"hello")
         assert (transport.sent, transport.writing) == (b"hello", False)
 
     def test_response_is_one_write(self) -> None:
@@ -55,26 +55,26 @@ class TestWriting:
 
     def test_rest_of_a_partial_write_waits_for_the_reactor(self) -> None:
         _, connection, transport = connected(room=3)
-        connection.write(b"hello")
+        connection.output.write(b"hello")
         assert (transport.sent, transport.writing) == (b"hel", True)
         transport.readable(100)
         assert (transport.sent, transport.writing) == (b"hello", False)
 
     def test_order_is_kept_while_something_is_buffered(self) -> None:
         _, connection, transport = connected(room=3)
-        connection.write(b"hello")
+        connection.output.write(b"hello")
         transport.room = 100
-        connection.write(b" world")
+        connection.output.write(b" world")
         assert transport.sent == b"hel"
         transport.doWrite()
         assert transport.sent == b"hello world"
-        connection.write(b"!")
+        connection.output.write(b"!")
         assert transport.sent == b"hello world!"
 
     def test_peer_that_takes_little_by_little_gets_all_of_it(self) -> None:
         _, connection, transport = connected(room=0)
         data = bytes(range(256)) * 40
-        connection.write(data)
+        connection.output.write(data)
         while transport.writing:
             transport.readable(1000)
         assert transport.sent == data
@@ -82,25 +82,25 @@ class TestWriting:
     def test_error_is_left_for_the_reactor_to_meet(self) -> None:
         _, connection, transport = connected()
         transport.broken = True
-        connection.write(b"hello")
+        connection.output.write(b"hello")
         assert (transport.sent, transport.writing) == (b"", True)
         assert isinstance(transport.doWrite(), Exception)
 
     def test_nothing_is_written_directly_once_the_transport_is_disconnecting(self) -> None:
         _, connection, transport = connected()
-        transport.disconnecting = True
-        connection.write(b"hello")
+        connection.output.close()
+        connection.output.write(b"hello")
         assert transport.writes == []
 
     def test_nothing_is_written_directly_once_the_connection_is_lost(self) -> None:
         _, connection, transport = connected()
         transport.lose()
-        connection.write(b"hello")
+        connection.output.write(b"hello")
         assert transport.writes == []
 
     def test_transport_that_wraps_another_keeps_its_own_write(self) -> None:
         connection, transport = WireHub().connect(FakeTransport())
-        connection.write(b"hello")
+        connection.output.write(b"hello")
         assert transport.take() == b"hello"
 
     def test_small_packets_are_not_delayed(self) -> None:
@@ -119,20 +119,20 @@ class TestWriting:
 class TestPressure:
     def test_full_buffer_makes_it_slow_and_an_empty_one_fast_again(self) -> None:
         _, connection, transport = connected(room=0)
-        connection.write(b"*" * BUFFER)
-        assert not connection.slow
-        connection.write(b"*")
-        assert connection.slow
+        connection.output.write(b"*" * BUFFER)
+        assert not connection.output.slow
+        connection.output.write(b"*")
+        assert connection.output.slow
         transport.readable(BUFFER)
-        assert connection.slow
+        assert connection.output.slow
         transport.readable(1)
-        assert not connection.slow
+        assert not connection.output.slow
 
     def test_drain_returns_at_once_while_the_peer_is_fast(self) -> None:
         async def main() -> None:
             _, connection, _ = connected()
-            connection.write(b"hello")
-            task = asyncio.ensure_future(connection.drain())
+            connection.output.write(b"hello")
+            task = asyncio.ensure_future(connection.output.drain())
             await asyncio.sleep(0)
             assert task.done()
 
@@ -144,8 +144,8 @@ class TestPressure:
 
         async def main() -> None:
             _, connection, transport = connected(room=0)
-            connection.write(b"*" * (BUFFER + 1))
-            tasks = [asyncio.ensure_future(connection.drain()) for _ in range(2)]
+            connection.output.write(b"*" * (BUFFER + 1))
+            tasks = [asyncio.ensure_future(connection.output.drain()) for _ in range(2)]
             await settle()
             assert not any(task.done() for task in tasks)
             transport.readable(1 << 20) if end == "taken" else transport.lose()
@@ -158,13 +158,13 @@ class TestPressure:
 
         async def main() -> None:
             _, connection, transport = connected(room=0)
-            connection.write(b"*" * (BUFFER + 1))
-            task = asyncio.ensure_future(connection.drain())
+            connection.output.write(b"*" * (BUFFER + 1))
+            task = asyncio.ensure_future(connection.output.drain())
             await settle()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             transport.readable(1 << 20)
-            assert not connection._waiters
+            assert not connection.output._waiters
 
         asyncio.run(main())
 
@@ -181,8 +181,8 @@ class TestPressure:
 
             task = asyncio.ensure_future(count())
             for _ in range(100):
-                connection.write(b"*" * 65536)
-                await connection.drain()
+                connection.output.write(b"*" * 65536)
+                await connection.output.drain()
             task.cancel()
             # One for each 512 KiB, at least.
             assert turns >= 10
@@ -205,7 +205,7 @@ class TestPressure:
         """T128."""
         caplog.set_level(logging.INFO, "asgiserver.wire")
         hub, connection, transport = connected(room=0, write_timeout=5)
-        connection.write(b"*" * (BUFFER + 1))
+        connection.output.write(b"*" * (BUFFER + 1))
         hub.clock.advance(4.9)
         assert (transport.aborted, caplog.messages) == (False, [])
         hub.clock.advance(0.1)
@@ -214,7 +214,7 @@ class TestPressure:
 
     def test_peer_that_takes_little_is_not(self) -> None:
         hub, connection, transport = connected(room=0, write_timeout=5, min_response_rate=0)
-        connection.write(b"*" * (BUFFER + 10))
+        connection.output.write(b"*" * (BUFFER + 10))
         for _ in range(5):
             transport.readable(1)
             hub.clock.advance(5)
@@ -226,7 +226,7 @@ class TestPressure:
         """A TLS transport says only of a whole piece that it is sent."""
         hub, connection, transport = connected(room=0, write_timeout=5, min_response_rate=0)
         transport.sealed = b"*" * 10
-        connection.write(b"*" * (BUFFER + 10))
+        connection.output.write(b"*" * (BUFFER + 10))
         for size in (8, 3):
             transport.sealed = b"*" * size
             hub.clock.advance(5)
@@ -236,7 +236,7 @@ class TestPressure:
 
     def test_peer_that_has_taken_all_has_no_deadline(self) -> None:
         hub, connection, transport = connected(room=0, write_timeout=5, first_byte_timeout=0)
-        connection.write(b"*" * (BUFFER + 1))
+        connection.output.write(b"*" * (BUFFER + 1))
         transport.readable(1 << 20)
         hub.clock.advance(1e6)
         assert not transport.aborted
@@ -272,16 +272,16 @@ class TestTwisted:
         """The attributes that a connection reads of its transport."""
         return {
             node.attr
-            for kind in (HTTPConnection, ClosingProtocol, WritingProtocol)
+            for kind in (HTTPConnection, Output)
             for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(kind))))
             if isinstance(node, ast.Attribute)
-            and ast.unparse(node.value) in ("transport", "self.transport", "bottom")
+            and ast.unparse(node.value) in ("transport", "self.transport", "self._transport", "bottom")
             # Asked for when the transport says that it is TCP's, and of one that wraps another.
             and node.attr not in ("setTcpNoDelay", "transport")
         }
 
     def test_every_name_that_is_read_is_there(self) -> None:
-        assert "writeSomeData" in self.names_read()
+        assert "unregisterProducer" in self.names_read()
         descriptor = FileDescriptor(reactor=object())  # type: ignore[arg-type]
         plain = self.names_read() - {"abortConnection", "getHandle"}
         assert {name for name in plain if not hasattr(descriptor, name)} == set()

@@ -13,7 +13,8 @@ from asgiserver.asgi.messages import Accept, Close, ResponseBody, ResponseStart
 from asgiserver.errors import MessageError, RequestError
 from asgiserver.hub import _MOST_TURNED_AWAY, Hub
 from asgiserver.settings import Settings
-from asgiserver.wire import closing
+from asgiserver.wire import connection as wire
+from asgiserver.wire import output
 from asgiserver.wire.connection import HTTPConnection
 from tests.fakes import Clock, FakeSocket, FakeTransport, WireHub
 from tests.wire.test_connection import BUFFER, connected
@@ -204,7 +205,7 @@ class TestLingering:
             connection.dataReceived(b"*")
             hub.clock.advance(1)
             passed += 1
-        assert passed == closing._LINGERING == 30
+        assert passed == wire._LINGERING == 30
 
     def test_and_not_when_it_stops(self) -> None:
         hub, connection, transport = connected(close_timeout=5)
@@ -217,7 +218,7 @@ class TestLingering:
 
     def test_its_time_begins_when_all_is_sent(self) -> None:
         hub, connection, transport = connected(room=0, close_timeout=5, min_response_rate=0)
-        connection.write(b"*" * 100)
+        connection.output.write(b"*" * 100)
         connection.close(unread=True)
         for _ in range(9):
             hub.clock.advance(4)
@@ -236,12 +237,12 @@ class TestKernel:
     @pytest.fixture
     def kept(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         kept = [1_000_000]
-        monkeypatch.setattr(closing, "_kept_by_kernel", lambda _: kept[0])
+        monkeypatch.setattr(output, "_kept_by_kernel", lambda _: kept[0])
         return kept
 
     def test_a_peer_that_takes_only_of_that_is_not_dropped(self, kept: list[int]) -> None:
         hub, connection, transport = connected(room=0, write_timeout=5)
-        connection.write(b"*" * (BUFFER + 1))
+        connection.output.write(b"*" * (BUFFER + 1))
         for _ in range(20):
             kept[0] -= 40_000
             hub.clock.advance(4.9)
@@ -251,7 +252,7 @@ class TestKernel:
 
     def test_nor_while_its_connection_closes(self, kept: list[int]) -> None:
         hub, connection, transport = connected(room=0, close_timeout=5)
-        connection.write(b"*" * 10)
+        connection.output.write(b"*" * 10)
         connection.close()
         for _ in range(20):
             kept[0] -= 40_000
@@ -262,23 +263,23 @@ class TestKernel:
 
     def test_who_has_nothing_but_that_left_is_the_kernels(self, kept: list[int]) -> None:
         hub, connection, transport = connected(close_timeout=5)
-        connection.write(b"*" * 10)
+        connection.output.write(b"*" * 10)
         connection.close()
         hub.clock.advance(5)
         assert (transport.disconnecting, transport.aborted) == (True, False)
 
     def test_where_it_cannot_be_asked_it_keeps_nothing(self) -> None:
-        assert closing._kept_by_kernel(-1) == 0
+        assert output._kept_by_kernel(-1) == 0
         with open(os.devnull, "rb") as file:
-            assert closing._kept_by_kernel(file.fileno()) == 0
+            assert output._kept_by_kernel(file.fileno()) == 0
 
     def test_a_writer_that_goes_on_does_not_move_the_deadline(self) -> None:
         """Twisted says with each write that its buffer is full."""
         hub, connection, transport = connected(room=0, write_timeout=5)
-        connection.write(b"*" * (BUFFER + 1))
+        connection.output.write(b"*" * (BUFFER + 1))
         for _ in range(5):
             hub.clock.advance(1)
-            connection.write(b"*")
+            connection.output.write(b"*")
         assert transport.aborted
 
 
@@ -393,7 +394,7 @@ class TestResponseRate:
         caplog.set_level(logging.INFO, "asgiserver.wire")
         _, connection, transport = connected(room=0)
         hub: Any = connection.hub
-        connection.write(b"*" * (BUFFER + 1))
+        connection.output.write(b"*" * (BUFFER + 1))
         for _ in range(2):
             assert not transport.aborted
             transport.readable(32)
@@ -403,7 +404,7 @@ class TestResponseRate:
 
     def test_so_is_one_whose_connection_is_closing(self) -> None:
         hub, connection, transport = connected(room=0)
-        connection.write(b"*" * 1000)
+        connection.output.write(b"*" * 1000)
         connection.close()
         for _ in range(2):
             assert not transport.aborted
@@ -415,7 +416,7 @@ class TestResponseRate:
         (tmp_path / "file").write_bytes(b"*" * 3_000_000)
         hub, connection, transport = connected(room=0)
         file = os.open(tmp_path / "file", os.O_RDONLY)
-        connection.send_file(file, 0, 3_000_000, lambda: None, lambda: None)
+        connection.output.send_file(file, 0, 3_000_000, lambda: None, lambda: None)
         transport.writeSomeData = lambda _: 0  # type: ignore[method-assign]
         for kept in (1_000_064, 1_000_032):
             transport.sealed = bytes(kept)
@@ -424,7 +425,7 @@ class TestResponseRate:
 
     def test_one_that_is_fast_enough_takes_its_time(self) -> None:
         hub, connection, transport = connected(room=0)
-        connection.write(b"*" * (BUFFER + 1))
+        connection.output.write(b"*" * (BUFFER + 1))
         for _ in range(50):
             transport.readable(1300)
             hub.clock.advance(5)
@@ -444,7 +445,7 @@ class TestResponseRate:
 
     def test_it_can_be_off(self) -> None:
         hub, connection, transport = connected(room=0, min_response_rate=0)
-        connection.write(b"*" * (BUFFER + 1))
+        connection.output.write(b"*" * (BUFFER + 1))
         for _ in range(20):
             transport.readable(1)
             hub.clock.advance(50)

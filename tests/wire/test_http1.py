@@ -364,7 +364,7 @@ class TestPipelining:
     def test_peer_that_takes_no_responses_gets_no_further_ones(self) -> None:
         wire = Wire((GET % 1) * 5, transport := FakeSocket(room=100))
         wire.answer(b"*" * 100_000)
-        assert wire.connection.slow
+        assert wire.connection.output.slow
         assert len(wire.hub.requests) == 1
         transport.readable(1 << 20)
         assert len(wire.hub.requests) == 2
@@ -447,7 +447,7 @@ class TestApplication:
             wire.feed(GET % number)
             wire.answer(b"*" * 4096, length=4096)
             wire.transport.take()
-            assert not wire.connection.congested
+            assert not wire.connection.output.congested
 
     def test_broken_request_begins_none(self) -> None:
         wire = Wire(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nnonsense\r\n")
@@ -1091,7 +1091,7 @@ class TestSwitching:
 
 def test_fake_transport_is_not_taken_for_a_socket() -> None:
     connection, _ = WireHub().connect(FakeTransport())
-    assert not connection._direct
+    assert not connection.output.direct
 
 
 def test_what_one_connection_has_sent_in_part_is_not_anothers() -> None:

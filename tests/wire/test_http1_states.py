@@ -9,7 +9,7 @@ import pytest
 
 from asgiserver.asgi.exchange import State as ExchangeState
 from asgiserver.asgi.messages import Accept, ResponseBody, ResponseStart
-from asgiserver.wire.closing import Phase
+from asgiserver.wire.connection import Phase
 from asgiserver.wire.http1 import State
 from tests.wire.test_http1 import Wire
 

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.error import ConnectionDone
 from twisted.internet.main import CONNECTION_LOST
-from twisted.python.failure import Failure
 
-from asgiserver.wire.connection import HTTPConnection
-from tests.fakes import FakeSocket, FakeTransport, WireHub
+from asgiserver.wire.output import Output
+from tests.fakes import Clock, FakeSocket, FakeTransport, WireHub
 
 LARGE = 3_000_000
 
@@ -25,16 +23,17 @@ def large(tmp_path: Path) -> Path:
     return made
 
 
-def connected(transport: Any) -> tuple[WireHub, HTTPConnection, Any]:
+def connected(transport: Any) -> tuple[WireHub, Output, Any]:
     hub = WireHub()
-    return hub, *hub.connect(transport)
+    connection, transport = hub.connect(transport)
+    return hub, connection.output, transport
 
 
-def begin(connection: HTTPConnection, path: Path, offset: int = 0, count: int | None = None) -> list[str]:
+def begin(output: Output, path: Path, offset: int = 0, count: int | None = None) -> list[str]:
     """Begin to send a file; what comes back says when it is sent."""
     said: list[str] = []
     descriptor = os.open(path, os.O_RDONLY)
-    connection.send_file(descriptor, offset, LARGE - offset if count is None else count,
+    output.send_file(descriptor, offset, LARGE - offset if count is None else count,
                          lambda: said.append("sent"), lambda: said.append("failed"))
     return said
 
@@ -43,101 +42,135 @@ class TestParts:
     @pytest.mark.parametrize("sizes", [(10, 20), (100, 20_000), (100, 200_000), (5, 100_000, 2)])
     @pytest.mark.parametrize("kind", [FakeSocket, FakeTransport])
     def test_arrive_in_order(self, sizes: tuple[int, ...], kind: Any) -> None:
-        _, connection, transport = connected(kind())
+        _, output, transport = connected(kind())
         parts = [bytes([65 + at]) * size for at, size in enumerate(sizes)]
-        connection.write_all(parts)
+        output.write_all(parts)
         assert (transport.sent if kind is FakeSocket else transport.take()) == b"".join(parts)
 
     def test_of_moderate_size_are_one_write(self) -> None:
         """To TLS each write is a record of its own."""
-        _, connection, transport = connected(FakeSocket())
-        connection.write_all([b"a" * 10, b"b" * 65_536, b"\r\n"])
+        _, output, transport = connected(FakeSocket())
+        output.write_all([b"a" * 10, b"b" * 65_536, b"\r\n"])
         assert transport.writes == [65_548]
 
     def test_what_a_slow_peer_does_not_take_waits(self) -> None:
-        _, connection, transport = connected(FakeSocket(room=15))
-        connection.write_all([b"a" * 10, b"b" * 200_000])
+        _, output, transport = connected(FakeSocket(room=15))
+        output.write_all([b"a" * 10, b"b" * 200_000])
         assert len(transport.sent) == 15
-        assert connection.slow
+        assert output.slow
         transport.readable(1 << 30)
         assert transport.sent == b"a" * 10 + b"b" * 200_000
-        assert not connection.slow
+        assert not output.slow
 
 
-class SealingSocket(FakeSocket):
-    """A transport with TLS below it, which sends by itself."""
+class Owner:
+    output: Output
 
-    def __init__(self, room: int = 1 << 30) -> None:
-        super().__init__(room)
-        self.sends: list[int] = []
+    def __init__(self) -> None:
+        self.told: list[tuple[str, bool]] = []
 
-    def send(self, data: bytes) -> int:
-        if self.broken:
-            raise BrokenPipeError
-        sent = self.writeSomeData(data)
-        assert isinstance(sent, int)
-        self.sends.append(sent)
-        return sent
+    def output_full(self) -> None:
+        self.told.append(("full", self.output.slow))
+
+    def output_empty(self) -> None:
+        self.told.append(("empty", self.output.slow))
+
+
+class TestOwner:
+    """It is told when the peer is slow, once, and when the peer has taken all; and no more of it is HTTP's."""
+
+    def made(self, room: int) -> tuple[Owner, Output, FakeSocket]:
+        owner, transport = Owner(), FakeSocket(room)
+        owner.output = output = Output(transport, Clock(), owner)
+        transport.registerProducer(output, True)  # type: ignore[no-untyped-call]
+        return owner, output, transport
+
+    def test_of_a_slow_peer_once_until_it_has_taken_all(self) -> None:
+        owner, output, transport = self.made(room=0)
+        for _ in range(3):
+            output.write(b"*" * FakeSocket.bufferSize)
+        assert owner.told == [("full", True)]
+        transport.readable(1 << 30)
+        assert owner.told == [("full", True), ("empty", False)]
+        assert not output.busy
+
+    def test_of_each_turn_of_a_file(self, large: Path) -> None:
+        owner, output, transport = self.made(room=1 << 30)
+        said = begin(output, large)
+        while not said:
+            transport.doWrite()
+        assert owner.told == [("full", True), ("empty", True)] * 2
+
+    def test_what_waits_for_a_file_is_called_behind_it_and_at_once_without_one(self, large: Path) -> None:
+        _, output, transport = self.made(room=1 << 30)
+        said = begin(output, large)
+        output.after_file(lambda: said.append("after"))
+        assert said == []
+        while not said:
+            transport.doWrite()
+        assert said == ["sent", "after"]
+        output.after_file(lambda: said.append("at once"))
+        assert said[2:] == ["at once"]
 
 
 class TestSender:
     """A transport that can send is asked to, as long as nothing waits."""
 
     def test_data_goes_to_it_at_once(self) -> None:
-        transport = SealingSocket()
-        _, connection, _ = connected(transport)
-        connection.write(b"one")
-        connection.write_all([b"two", b"three"])
-        assert (transport.sends, transport.sent, transport.writing) == ([3, 8], b"onetwothree", False)
+        transport = FakeSocket()
+        _, output, _ = connected(transport)
+        output.write(b"one")
+        output.write_all([b"two", b"three"])
+        assert (transport.writes, transport.sent, transport.writing) == ([3, 8], b"onetwothree", False)
 
     def test_what_it_does_not_take_waits_and_what_comes_then_too(self) -> None:
-        transport = SealingSocket(room=4)
-        _, connection, _ = connected(transport)
-        connection.write(b"first")
-        connection.write(b"second")
-        assert (transport.sends, transport.sent, transport.writing) == ([4], b"firs", True)
+        transport = FakeSocket(room=4)
+        _, output, _ = connected(transport)
+        output.write(b"first")
+        output.write(b"second")
+        assert (transport.writes, transport.sent, transport.writing) == ([4], b"firs", True)
         transport.readable(1 << 20)
-        connection.write(b"third")
-        assert (transport.sends, transport.sent) == ([4, 5], b"firstsecondthird")
+        output.write(b"third")
+        assert (transport.writes, transport.sent) == ([4, 7, 5], b"firstsecondthird")
 
     def test_an_error_is_left_to_the_reactor(self) -> None:
-        transport = SealingSocket()
-        _, connection, _ = connected(transport)
+        transport = FakeSocket()
+        _, output, _ = connected(transport)
         transport.broken = True
-        connection.write(b"answer")
+        output.write(b"answer")
         assert transport.writing
         assert transport.doWrite() is CONNECTION_LOST
 
     def test_one_that_closes_is_not_asked(self) -> None:
-        transport = SealingSocket()
-        _, connection, _ = connected(transport)
-        connection.close()
+        transport = FakeSocket()
+        _, output, _ = connected(transport)
+        output.close_write()
         transport.loseConnection()
-        connection.write(b"too late")
-        assert transport.sends == []
+        output.write(b"too late")
+        assert transport.writes == []
 
 
 class TestFiles:
     def test_is_sent_in_turns_that_leave_room_for_others(self, large: Path) -> None:
-        _, connection, transport = connected(FakeSocket())
-        said = begin(connection, large)
+        _, output, transport = connected(FakeSocket())
+        said = begin(output, large)
         assert 1_000_000 < len(transport.sent) < LARGE
         assert transport.writing
-        assert connection.slow
+        assert output.slow
         while not said:
             transport.doWrite()
         assert said == ["sent"]
         assert transport.sent == large.read_bytes()
-        assert not connection.slow
+        assert not output.slow
 
     def test_a_part(self, large: Path) -> None:
-        _, connection, transport = connected(FakeSocket())
-        assert begin(connection, large, 100, 50_000) == ["sent"]
+        _, output, transport = connected(FakeSocket())
+        assert begin(output, large, 100, 50_000) == ["sent"]
         assert transport.sent == large.read_bytes()[100:50_100]
 
     def test_a_slow_peer_is_waited_for(self, large: Path) -> None:
-        _, connection, transport = connected(FakeSocket(room=100_000))
-        said = begin(connection, large)
+        _, output, transport = connected(FakeSocket(room=100_000))
+        said = begin(output, large)
         for _ in range(40):
             assert len(transport.dataBuffer) + transport._tempDataLen <= 65_536
             transport.readable(100_000)
@@ -146,23 +179,23 @@ class TestFiles:
 
     def test_an_end_that_a_slow_peer_does_not_take_at_once_holds_nobody_up(self, large: Path) -> None:
         """The rest is too little for the transport to pause, so it will not tell when it is gone either."""
-        _, connection, transport = connected(FakeSocket(room=70_000))
-        assert begin(connection, large, 0, 100_000) == ["sent"]
+        _, output, transport = connected(FakeSocket(room=70_000))
+        assert begin(output, large, 0, 100_000) == ["sent"]
         assert len(transport.sent) == 70_000
-        assert not connection.slow
+        assert not output.slow
         transport.readable(1 << 30)
         assert transport.sent == large.read_bytes()[:100_000]
-        assert not connection.slow
+        assert not output.slow
 
     def test_others_have_a_turn_after_a_file_that_went_at_once(self, large: Path) -> None:
-        _, connection, _ = connected(FakeSocket())
-        assert begin(connection, large, 0, 1_000_000) == ["sent"]
-        assert connection.congested
+        _, output, _ = connected(FakeSocket())
+        assert begin(output, large, 0, 1_000_000) == ["sent"]
+        assert output.congested
 
     def test_a_peer_that_takes_nothing_is_dropped(self, large: Path) -> None:
         """T128."""
-        hub, connection, transport = connected(FakeSocket(room=0))
-        said = begin(connection, large)
+        hub, output, transport = connected(FakeSocket(room=0))
+        said = begin(output, large)
         hub.clock.advance(59)
         assert not transport.aborted
         hub.clock.advance(2)
@@ -170,29 +203,29 @@ class TestFiles:
         assert said == []
 
     def test_through_a_transport_that_wraps_another(self, large: Path) -> None:
-        hub, connection, transport = connected(FakeTransport())
-        said = begin(connection, large)
+        hub, output, transport = connected(FakeTransport())
+        said = begin(output, large)
         while not said:
             hub.clock.advance(0)
         assert transport.take() == large.read_bytes()
 
     def test_a_wrapping_transport_that_is_full_is_waited_for(self, large: Path) -> None:
-        hub, connection, transport = connected(FakeTransport())
+        hub, output, transport = connected(FakeTransport())
         write = transport.write
 
         def one_and_no_more(data: bytes) -> None:
             write(data)
-            connection.pauseProducing()
+            output.pauseProducing()
 
         transport.write = one_and_no_more
-        said = begin(connection, large)
+        said = begin(output, large)
         assert len(transport.value()) == 65_536
         hub.clock.advance(0)
         assert len(transport.value()) == 65_536
         while not said:
-            connection.resumeProducing()
+            output.resumeProducing()
         assert transport.value() == large.read_bytes()
-        assert connection.slow
+        assert output.slow
 
     @pytest.mark.parametrize("kind", [FakeSocket, FakeTransport])
     def test_a_file_that_became_shorter_is_given_up(
@@ -202,8 +235,8 @@ class TestFiles:
 
         B4. The log tells why, as the application has handed the file over long before and learns nothing of it.
         """
-        hub, connection, transport = connected(kind())
-        said = begin(connection, large)
+        hub, output, transport = connected(kind())
+        said = begin(output, large)
         os.truncate(large, 1_500_000)
         for _ in range(5):
             if kind is FakeSocket:
@@ -212,7 +245,7 @@ class TestFiles:
                 hub.clock.advance(0)
         assert said == ["failed"]
         assert (transport.sent if kind is FakeSocket else transport.value()) == large.read_bytes()
-        assert not connection.slow
+        assert not output.slow
         assert caplog.messages == ["A file that is being sent cannot be read to its end: it has become shorter"]
 
     def test_a_file_that_cannot_be_read_is_given_up(
@@ -223,11 +256,11 @@ class TestFiles:
             listening.bind(("127.0.0.1", 0))
             listening.listen()
             with socket.create_connection(listening.getsockname()) as ours, listening.accept()[0]:
-                _, connection, _ = connected(FakeSocket())
-                connection._socket = ours
+                _, output, _ = connected(FakeSocket())
+                output.socket = ours
                 descriptor = os.open(large, os.O_WRONLY)
                 failed: list[str] = []
-                connection.send_file(
+                output.send_file(
                     descriptor, 0, LARGE, lambda: pytest.fail("nothing was sent"), lambda: failed.append("failed")
                 )
         assert failed == ["failed"]
@@ -236,11 +269,11 @@ class TestFiles:
     @pytest.mark.parametrize("how", ["lost", "aborted"])
     def test_the_descriptor_goes_with_the_connection(self, large: Path, how: str) -> None:
         before = len(os.listdir("/proc/self/fd"))
-        _, connection, _ = connected(FakeSocket(room=0))
-        begin(connection, large)
+        _, output, _ = connected(FakeSocket(room=0))
+        begin(output, large)
         assert len(os.listdir("/proc/self/fd")) == before + 1
         if how == "lost":
-            connection.connectionLost(Failure(ConnectionDone()))
+            output.lost()
         else:
-            connection.abort()
+            output.abort()
         assert len(os.listdir("/proc/self/fd")) == before

@@ -48,10 +48,6 @@ _from_bytes = int.from_bytes
 _make_decoder = codecs.getincrementaldecoder("utf-8")
 
 
-def _at_once(call: Callable[[], None]) -> None:
-    call()
-
-
 class WebSocketProtocol(FrameWriter, FrameParser):
     """The frames of one open WebSocket, server side; implements ``asgi.interfaces.Frames``.
 
@@ -75,7 +71,7 @@ class WebSocketProtocol(FrameWriter, FrameParser):
         max_frame_size: int,
         turn: Turn,
         deflate: PerMessageDeflateOfferAccept | None = None,
-        after_turn: Callable[[Callable[[], None]], object] = _at_once,
+        after_turn: Callable[[Callable[[], None]], object] = lambda call: call(),
     ) -> None:
         engine: Deflate | None = None
         if deflate is not None:
@@ -125,7 +121,6 @@ class WebSocketProtocol(FrameWriter, FrameParser):
             self._parse()
 
     def send_ping(self, payload: bytes) -> None:
-        """Send a ping of at most 125 bytes. Nothing is sent after a close."""
         if self.state == self.STATE_OPEN:
             self._send_frame(PING, payload)
 
@@ -134,7 +129,6 @@ class WebSocketProtocol(FrameWriter, FrameParser):
 
         The peer's close frame may be among the bytes that a full channel left: call :meth:`resume` next.
 
-        :param code: one for which :func:`is_close_code` is true.
         :param reason: at most 123 bytes of UTF-8.
         """
         assert is_close_code(code), code
@@ -174,7 +168,7 @@ class WebSocketProtocol(FrameWriter, FrameParser):
 
     def _is_wanting(self) -> bool:
         # After our close frame even a full channel gets no more messages, and the peer's close frame must be found.
-        return self.state == self.STATE_CLOSING or (self.state == self.STATE_OPEN and not self._channel.full)
+        return self.state == self.STATE_CLOSING or (self.state == _OPEN and not self._channel.full)
 
     def _set_most_at_once(self) -> None:
         """Let the next read be taken at once if no message is under way, no bytes are kept, and no end has come."""
