@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -61,6 +62,7 @@ class TestSyncStreams:
     def test_that_fail_are_cut_off_visibly(self, server: Site, name: str) -> None:
         """Also by an OSError, which is the stream's own and not that of a client that left."""
         before = server.output().count("ERROR    Exception in the application for GET")
+        finished = len(server.said("finished"))
         if server.handler == "ours":
             assert cut_off(server, f"/stream/{name}/") == b"one\ntwo\n"
         else:
@@ -69,7 +71,8 @@ class TestSyncStreams:
         server.wait_until_said("over", name)
         wait_for(lambda: server.output().count("ERROR    Exception in the application for GET") == before + 1)
         if server.handler == "ours":
-            server.rest()
+            # Django's handler forgets it.
+            server.wait_until_said("finished", times=finished + 1)
         assert server.get("/thread/").status_code == 200
 
     def test_end_when_their_client_leaves(self, server: Site) -> None:
@@ -143,10 +146,8 @@ class TestFiles:
             os.truncate(path, 100_000)
             rest = LARGE[1000:]
             if server.handler == "ours":
-                with pytest.raises((ConnectionError, httpx.HTTPError, EOFError, Exception)) as failure:
-                    assert len(response.read()) < len(rest)
-                    raise EOFError
-                assert not isinstance(failure.value, AssertionError)
+                with pytest.raises((ConnectionError, http.client.IncompleteRead)):
+                    response.read()
             else:
                 # Django's handler has read the whole file before.
                 assert response.read() == rest
@@ -177,14 +178,13 @@ class TestFiles:
 
 
 class TestUploads:
-    @pytest.mark.parametrize("path", ["/checksum/"])
-    def test_of_many_megabytes_take_no_memory_and_leave_no_file(self, server: Site, path: str) -> None:
+    def test_of_many_megabytes_take_no_memory_and_leave_no_file(self, server: Site) -> None:
         body = multipart(('name="file"; filename="f"\r\nContent-Type: application/octet-stream', UPLOAD))
         headers = {"content-type": "multipart/form-data; boundary=edge"}
         small = multipart(('name="file"; filename="f"', SMALL))
-        server.client.post(path, content=small, headers=headers)
+        server.client.post("/checksum/", content=small, headers=headers)
         before = server.memory("VmHWM")
-        found = server.client.post(path, content=body, headers=headers).json()
+        found = server.client.post("/checksum/", content=body, headers=headers).json()
         assert found == {"size": len(UPLOAD), "crc32": zlib.crc32(UPLOAD), "disk": True}
         grown = server.memory("VmHWM") - before
         assert grown < 24 * MIB, f"{grown / MIB:.0f} MiB"
@@ -196,7 +196,6 @@ class TestUploads:
         assert found == {"sizes": [10_000] * 3, "sum": 50 * 70_001}
 
     def test_that_are_cut_off_begin_no_view(self, server: Site) -> None:
-        server.rest()
         before = len(server.said("started"))
         request = head("/pieces/", f"Content-Length: {len(SMALL) * 20}", method="POST")
         with Connection(server) as client:
@@ -205,7 +204,6 @@ class TestUploads:
             server.get("/thread/")
         server.get("/thread/")
         assert len(server.said("started")) == before + 2
-        server.rest()
 
     def test_slower_than_views_hold_no_thread(self, server: Site) -> None:
         """Four on two threads, one of which is in use."""
@@ -229,5 +227,5 @@ class TestUploads:
         headers = {"content-type": "multipart/form-data; boundary=edge"}
         before = len(server.said("chunk"))
         assert server.client.post("/measured/", content=body, headers=headers).text == f"{{'file': b'{3 * MIB}'}}"
-        # Of Django's size, 64 KiB.
-        assert len(server.said("chunk")) - before == 48
+        # Django reads 64 KiB at a time.
+        assert len(server.said("chunk")) - before >= 48

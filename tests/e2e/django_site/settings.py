@@ -49,6 +49,7 @@ DATABASES = {
         "CONN_MAX_AGE": int(os.environ.get("SITE_CONN_MAX_AGE", "0")),
         "ATOMIC_REQUESTS": os.environ.get("SITE_ATOMIC") == "1",
         "OPTIONS": {"timeout": 20},
+        "TEST": {"NAME": os.environ.get("SITE_DATABASE")},
     }
 }
 TEMPLATES = [

@@ -497,8 +497,7 @@ def _over(pieces: Iterator[Any], name: str) -> Iterator[Any]:
 def _held() -> Iterator[str]:
     yield "one\n"
     say("waiting")
-    HELD.wait(HELD_FOR)
-    yield "two\n"
+    yield "two\n" if HELD.wait(HELD_FOR) else "nobody came\n"
 
 
 def _raising(error: Exception) -> Iterator[str]:
