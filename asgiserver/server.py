@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from .asgi.lifespan import Lifespan
 from .asgi.scope import ScopeBuilder
-from .errors import LifespanError, ReactorError, RequestError
+from .errors import LifespanError, ReactorError, RequestError, SettingsError
 from .forks import let_go_in_children
 from .hub import Hub
 from .listen.accept import Listener
@@ -85,6 +87,7 @@ class Server(Hub):
         self._forwarding = _forwarding(settings)
         self._stopped = asyncio.Event()
         self._lifespan: Lifespan | None = None
+        self._end_django: Callable[[], Awaitable[None]] | None = None
         self._abandoned = False
         self._waits = True
         self._patience: asyncio.Timeout | None = None
@@ -196,6 +199,7 @@ class Server(Hub):
         if loop_of(reactor) is not self._loop:
             raise ReactorError("the reactor that Server was given is on another event loop than the one that serves")
         self.clock = LoopClock(asyncio.get_running_loop())
+        self._begin_django()
         self._lifespan = Lifespan(self.application, self.settings, self._context)
         await self._lifespan.startup()
         state = self._lifespan.state if self._lifespan.supported else None
@@ -206,6 +210,19 @@ class Server(Hub):
         self._warn_of_untrusted_proxy()
         if self.ready_callable is not None:
             self.ready_callable()
+
+    def _begin_django(self) -> None:
+        """Serve a Django project the short way."""
+        # A project that uses Django's handler has imported it.
+        if self.settings.django == "off" or "django.core.handlers.asgi" not in sys.modules:
+            return
+        try:
+            from .django import serving
+        except ImportError as error:
+            logger.warning("Django's own handler serves the project: %s", error)
+            return
+        self.application = serving.begin(self.application, self.settings.django_threads or _django_threads())
+        self._end_django = serving.end
 
     def _warn_of_untrusted_proxy(self) -> None:
         """Daphne trusts every peer of its unix socket; here ``forwarded_allow_ips`` has to name them."""
@@ -227,6 +244,8 @@ class Server(Hub):
         finally:
             for connection in list(self.connections):
                 connection.drop()
+            if self._end_django is not None:
+                await self._end_django()
             if self._lifespan is not None and not self._abandoned:
                 await self._lifespan.shutdown()
             if self._lifespan is not None and self._lifespan.failed:
@@ -314,6 +333,14 @@ class Server(Hub):
         except TimeoutError:
             return condition()
         return True
+
+
+def _django_threads() -> int:
+    """``ASGI_THREADS``, which asgiref's users know, or as many threads as anyio has."""
+    text = os.environ.get("ASGI_THREADS", "40")
+    if not text.isascii() or not text.isdecimal() or not int(text):
+        raise SettingsError(f"ASGI_THREADS: expected a number of threads, got {text!r}")
+    return int(text)
 
 
 def _forwarding(settings: Settings) -> Forwarding | None:

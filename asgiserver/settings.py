@@ -131,6 +131,11 @@ class Settings:
     root_path: str = _field("", APPLICATION, "Public path of the application, the scope's root_path; put in front of "
                             "paths that come without it.", metavar="PATH")
 
+    django: str = _field("auto", APPLICATION, "Serve a Django project's sync views the short way, or as Django does.",
+                         choices=("auto", "off"))
+    django_threads: int | None = _field(None, APPLICATION, "Sync views that run at a time; by default ASGI_THREADS, "
+                                        "or 40.", minimum=1, maximum=10000)
+
     loop: str = _field("auto", HTTP, "Event loop that the server makes; auto is uvloop where it is installed.",
                        choices=("auto", "asyncio", "uvloop"))
     server_name: str = _field("asgiserver", HTTP, "Value of the Server field; empty for none.",

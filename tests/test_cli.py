@@ -17,6 +17,7 @@ from asgiserver.settings import Settings, information
 
 #: What each setting's flag can be given, and what must arrive; a switch has no value.
 VALUES: dict[str, tuple[str | None, Any]] = {
+    "django": ("off", "off"),
     "host": ("::1", "::1"),
     "port": ("8001", 8001),
     "unix_socket": ("/run/a.sock", "/run/a.sock"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import require
+from tests.programs import missing, require
 
 
 class TestRequire:
@@ -24,6 +24,18 @@ class TestRequire:
         monkeypatch.setenv("CI", "true")
         with pytest.raises(pytest.fail.Exception, match="no-such-program is not installed, and CI is set"):
             require("no-such-program")
+
+
+class TestMissing:
+    def test_it_skips_the_test(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("CI", raising=False)
+        with pytest.raises(pytest.skip.Exception, match=r"^no network$"):
+            missing("no network")
+
+    def test_it_fails_the_test_where_ci_is_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CI", "true")
+        with pytest.raises(pytest.fail.Exception, match=r"^no network, and CI is set$"):
+            missing("no network")
 
 
 def test_the_programs_that_tests_require_are_those_that_are_installed_before_them() -> None:

@@ -28,9 +28,9 @@ ROOMS = {
     "loop": {"errors", "asgi"},
     "transport": {"errors", "asgi"},
     "listen": {"errors", "settings", "asgi", "loop", "transport", "forks"},
-    "wsgi": {"errors", "asgi", ""},
+    "wsgi": {"errors", "asgi", "pipe", ""},
     "testing": {"errors", "settings", "asgi", "log", "loop", "loading", "server", "run", "django"},
-    "django": {"errors", "settings", "testing", "management"},
+    "django": {"errors", "settings", "asgi", "pipe", "testing", "management"},
     "management": {"errors", "settings", "log", "loop", "django", "server", "run", "cli", ""},
 }
 #: The two files that everybody may import import nobody but the one that imports nobody at all.
@@ -40,6 +40,7 @@ GROUND = {"asgiserver/errors.py": set(), "asgiserver/settings.py": {"errors"}}
 TESTED_IN = {
     "asgiserver/__init__.py": "tests/test_structure.py",
     "asgiserver/__main__.py": "tests/e2e/test_command_line.py",
+    "asgiserver/pipe.py": "tests/wsgi/test_wsgi.py",
     "asgiserver/run.py": "tests/e2e/test_life_cycle.py",
     "asgiserver/server.py": "tests/e2e/test_life_cycle.py",
     "asgiserver/asgi/fields.py": "tests/asgi/test_messages.py",

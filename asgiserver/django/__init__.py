@@ -1,5 +1,26 @@
-"""The parts for Django projects: those of ``runserver``, system checks, and a live server for tests.
+"""The parts for Django projects: the handler of their requests, ``runserver``, system checks, a live server for tests.
 
-``runserver`` itself is in :mod:`asgiserver.management.commands.runserver`, because Django looks for it only there. The
-server imports nothing of this package, so that it costs nothing where there is no Django.
+``handler.py`` serves sync views in one hop, on the threads of ``lanes.py``; ``serving.py`` puts it in the place of
+Django's own when the server starts. ``runserver`` itself is in :mod:`asgiserver.management.commands.runserver`, because
+Django looks for it only there. The server imports nothing of this package where there is no Django.
 """
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["get_asgi_application"]
+
+
+def get_asgi_application() -> Any:
+    """The project's ASGI application, as ``django.core.asgi.get_asgi_application`` gives it.
+
+    Its sync views are served the short way even where the server could not find Django's own handler, such as behind
+    middleware of ASGI. Under another server it serves as Django's does.
+    """
+    import django
+
+    django.setup(set_prefix=False)
+    from .handler import Handler
+
+    return Handler()

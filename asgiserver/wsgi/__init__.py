@@ -2,8 +2,9 @@
 
 The loop makes ``environ`` (``environ.py``) and waits for the beginning of the body, so that a small body that arrives
 slowly occupies no thread. In the thread ``answer.py`` runs the application and applies PEP 3333's rules to its
-response. ``bridge.py`` carries the response to the loop, makes the thread wait for a slow client, and tells the thread
-that the client has left. Nothing here knows the wire or the server: this is an ASGI application like any other.
+response. ``bridge.py`` calls it there, and a pipe carries the response to the loop, makes the thread wait for a slow
+client, and tells the thread that the client has left. Nothing here knows the wire or the server: this is an ASGI
+application like any other.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class WSGI:
             environ["wsgi.input"] = io.BytesIO(body)
             if body:
                 environ.setdefault("CONTENT_LENGTH", str(len(body)))
-        await bridge.run(self._answer, environ, Answer(bridge, scope["method"] == "HEAD"))
+        await bridge.run(self._answer, environ, Answer(bridge.pipe, scope["method"] == "HEAD"))
 
     def _answer(self, environ: dict[str, Any], answer: Answer) -> None:
         """Run the application for one request, in its thread."""

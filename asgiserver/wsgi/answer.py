@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import os
-import stat
 from collections.abc import Callable, Iterable
 from typing import Any
 from wsgiref.util import FileWrapper
 
 from ..asgi.interfaces import Message
-from .bridge import Bridge
+from ..pipe import Pipe, regular_part
 
 __all__ = ["Answer"]
 
@@ -23,12 +20,12 @@ class Answer:
 
     Nothing is sent before the first block that is not empty, so that the application may change its mind until then.
 
-    :param bridge: takes the head and the blocks.
+    :param pipe: takes the head and the blocks.
     :param is_head: the request's method is HEAD: the response has no body, whatever the application gives.
     """
 
-    def __init__(self, bridge: Bridge, is_head: bool) -> None:
-        self._bridge = bridge
+    def __init__(self, pipe: Pipe, is_head: bool) -> None:
+        self._pipe = pipe
         self._is_head = is_head
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
@@ -94,36 +91,32 @@ class Answer:
             data = data[: self._remaining]
             self._remaining -= len(data)
             self._ended = not self._remaining
-        self._bridge.put(head, data, not self._ended)
+        self._pipe.put(head, data, not self._ended)
         return True
 
     def _send_file(self, file: Any) -> bool:
         """Let the kernel send the rest of ``file``, if reads would give the same bytes; False if not."""
-        # A file of another type, such as gzip's, reads other bytes than its descriptor has.
-        raw = file.raw if type(file) is io.BufferedReader else file
-        if type(raw) is not io.FileIO or self._is_head or self._status in _BODILESS or self._ended:
+        if self._is_head or self._status in _BODILESS or self._ended:
+            return False
+        part = regular_part(file)
+        if part is None:
             return False
         self._check_started()
-        status = os.fstat(raw.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            # A pipe, such as a program's output, has no position to ask for.
-            return False
-        offset = file.tell()
-        size = status.st_size - offset
+        raw, offset, size = part
         if self._remaining is not None:
             size = min(size, self._remaining)
         if size <= 0:
             return False
         head = self._begin(size)
         self._remaining, self._ended = 0, True
-        self._bridge.put_file(head, raw, offset, size)
+        self._pipe.put_file(head, raw, offset, size)
         return True
 
     def _end(self) -> None:
         self._check_started()
         if not self._ended:
             self._ended = True
-            self._bridge.put(self._begin(None if self._is_head else 0), b"", False)
+            self._pipe.put(self._begin(None if self._is_head else 0), b"", False)
 
     def _check_started(self) -> None:
         if not self._status:

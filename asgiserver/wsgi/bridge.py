@@ -7,50 +7,31 @@ import concurrent.futures
 import contextvars
 import io
 import logging
-import os
-import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 from ..asgi.interfaces import Message, Receive, Send
 from ..errors import ClientDisconnected
+from ..pipe import Pipe
 
 __all__ = ["Bridge", "RestOfBody"]
 
 logger = logging.getLogger("asgiserver")
-
-#: Bytes of a response that may wait for the loop before the thread has to wait: several blocks of the usual sizes.
-_AHEAD = 262144
-
-#: Several waiting blocks that are smaller on average are joined, to be one message of ASGI; bytes.
-_SMALL = 8192
-
-#: Bytes that a block counts for besides its own, so that the number of tiny blocks is bounded too.
-_OVERHEAD = 64
 
 
 class Bridge:
     """Carries one request's messages; made on the loop.
 
     :param name: the request's target, for the log.
+    :ivar pipe: the way of the response.
     """
 
     def __init__(self, receive: Receive, send: Send, name: str) -> None:
+        self.pipe = Pipe(send)
         self._receive = receive
-        self._send = send
         self._name = name
         self._loop = asyncio.get_running_loop()
-        self._changed = asyncio.Event()
         self._abandoned = False
-        #: Guards the attributes below; notifies a thread that waits.
-        self._room = threading.Condition(threading.Lock())
-        self._head: Message | None = None
-        self._blocks: list[bytes] = []
-        self._file: Message | None = None
-        self._more = True
-        self._waiting = 0
-        self._failure: Exception | None = None
 
     # On the loop.
 
@@ -62,62 +43,25 @@ class Bridge:
 
         :raises Exception: what ``function`` or ``send`` raises.
         """
-        context = contextvars.copy_context()
+        pipe, context = self.pipe, contextvars.copy_context()
         done = self._loop.run_in_executor(None, context.run, self._work, function, *arguments)
-        done.add_done_callback(lambda _: self._changed.set())
+        done.add_done_callback(lambda _: pipe.wake())
         try:
             ended = False
             while not ended:
-                await self._changed.wait()
-                self._changed.clear()
+                await pipe.changed()
                 # Asked before blocks are taken: a thread puts its last block before it ends.
                 ended = done.done()
-                while self._blocks or self._file:
-                    await self._forward()
-                    if self._blocks:
-                        # A client that takes all at once never makes send() wait, and other tasks want their turn.
-                        await asyncio.sleep(0)
+                await pipe.forward()
         except BaseException:
             self._abandoned = True
-            self._fail(ClientDisconnected("the request was cancelled"))
+            pipe.fail(ClientDisconnected("the request was cancelled"))
             done.cancel()
-            if self._file is not None:
-                self._file["file"].close()
+            pipe.close()
             raise
         done.result()
-        if self._failure is not None:
-            raise self._failure
-
-    async def _forward(self) -> None:
-        """Send the blocks that wait; then let a waiting thread go on."""
-        with self._room:
-            head, blocks, file, more = self._head, self._blocks, self._file, self._more
-            self._head, self._blocks, self._file, taken = None, [], None, self._waiting
-        if len(blocks) > 1 and taken < len(blocks) * _SMALL:
-            blocks = [b"".join(blocks)]
-        with file["file"] if file is not None else nullcontext():
-            if head is not None:
-                await self._pass_on(head)
-            for number, block in enumerate(blocks, 1):
-                last = not more and number == len(blocks)
-                await self._pass_on({"type": "http.response.body", "body": block, "more_body": not last})
-            if file is not None:
-                await self._pass_on(file)
-        with self._room:
-            self._waiting -= taken
-            self._room.notify_all()
-
-    async def _pass_on(self, message: Message) -> None:
-        if self._failure is None:
-            try:
-                await self._send(message)
-            except Exception as error:  # noqa: BLE001 - raised in the thread, and by run()
-                self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        with self._room:
-            self._failure = error
-            self._room.notify_all()
+        if pipe.failure is not None:
+            raise pipe.failure
 
     # In the thread.
 
@@ -134,39 +78,6 @@ class Bridge:
                 logger.exception("Exception in the application for %r, whose request was cancelled", self._name)
             raise
 
-    def put(self, head: Message | None, block: bytes, more: bool) -> None:
-        """Have a block sent, after ``head``, an ``http.response.start``, if given; wait while much waits already.
-
-        :raises Exception: the exception of an earlier ``send``; ClientDisconnected when the client has left.
-        """
-        with self._room:
-            self._wait_for_room()
-            idle = not self._blocks
-            self._head = head or self._head
-            self._blocks.append(block)
-            self._more = more
-            self._waiting += len(block) + _OVERHEAD
-        if idle:
-            self._loop.call_soon_threadsafe(self._changed.set)
-
-    def put_file(self, head: Message | None, file: io.FileIO, offset: int, count: int) -> None:
-        """Have a part of a regular file sent, which ends the response; else as :meth:`put`.
-
-        The part is sent by a descriptor of its own, so that the thread need not wait before it closes ``file``.
-        """
-        with self._room:
-            self._wait_for_room()
-            copy = io.FileIO(os.dup(file.fileno()))
-            self._head = head or self._head
-            self._file = {"type": "http.response.zerocopysend", "file": copy, "offset": offset, "count": count}
-        self._loop.call_soon_threadsafe(self._changed.set)
-
-    def _wait_for_room(self) -> None:
-        while self._failure is None and self._waiting > _AHEAD:
-            self._room.wait()
-        if self._failure is not None:
-            raise self._failure
-
     def receive(self) -> Message:
         """The next ``http.request``; waits for it.
 
@@ -178,9 +89,9 @@ class Bridge:
 
         message = asyncio.run_coroutine_threadsafe(receive(), self._loop).result()
         if message["type"] != "http.request":
-            self._fail(ClientDisconnected("the client has left before the end of its request"))
-        if self._failure is not None:
-            raise self._failure
+            self.pipe.fail(ClientDisconnected("the client has left before the end of its request"))
+        if self.pipe.failure is not None:
+            raise self.pipe.failure
         return message
 
 

@@ -17,8 +17,8 @@ from tests.e2e.server import ROOT
 from .chart import svg
 from .loads import LOADS, varied_over
 from .measuring import Record, rounds
-from .readme import CHART, ran_on, with_results
-from .report import checkouts, environment, number, overview, summary, tables
+from .readme import CHART, MAIN, ran_on, with_results
+from .report import by_group, checkouts, environment, number, overview, summary, tables
 from .servers import SERVERS, other_checkout
 from .targets import verdicts
 
@@ -47,7 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="one round of one second each: a look, not a result")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all single measurements there")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the chart there")
-    parser.add_argument("--readme", action="store_true", help=f"write the results into README.md, the chart to {CHART}")
+    parser.add_argument(
+        "--readme", action="store_true",
+        help=f"write the results into README.md, the chart to {CHART}; Django's loads have a table of their own, and a "
+        "table of which nothing was measured stays",
+    )
     parser.add_argument("--from", type=Path, dest="source", metavar="FILE", help="measure nothing: results of --json")
     return parser
 
@@ -78,7 +82,7 @@ def _chosen(parser: argparse.ArgumentParser, given: str | None, known: Sequence[
 
 def _say(record: Record) -> None:
     values = "  ".join(f"{name} {number(value)}" for name, value in record.values.items())
-    what = f"round {record.round}  {record.load:<10} {record.server:<15}"
+    what = f"round {record.round}  {record.load:<13} {record.server:<15}"
     sys.stderr.write(f"{what} {f'failed: {record.failure}' if record.failure else values}\n")
     sys.stderr.flush()
 
@@ -141,13 +145,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps(found, indent=1, default=Record.as_json) + "\n", "utf-8")
     results = summary(found["records"])
     ran = f"{found['rounds']} round(s) of {found['seconds']:g} s, load before: {found['load_average_before']:.2f}"
-    compared = [overview(results), verdicts(results), checkouts(results)]
+    groups = by_group(results)
+    compared = [*map(overview, groups.values()), verdicts(results), checkouts(results)]
     parts = [tables(results), *compared, ran_on(found["environment"]), ran]
     sys.stdout.write("\n\n".join(part for part in parts if part) + "\n")
     if options.svg:
         options.svg.write_text(svg(results), "utf-8")
     if options.readme:
-        (ROOT / CHART).write_text(svg(results), "utf-8")
+        if MAIN in groups:
+            (ROOT / CHART).write_text(svg(groups[MAIN]), "utf-8")
         readme = ROOT / "README.md"
         readme.write_text(with_results(readme.read_text("utf-8"), results, found["environment"]), "utf-8")
     return 0 if any(row.values for table in results for row in table.rows) else 1

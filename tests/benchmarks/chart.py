@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from .loads import LOADS, METRICS
-from .report import Row, Table, number
+from .load import METRICS
+from .loads import LOADS
+from .report import Row, Table, label, number
 from .servers import SERVERS
 
 __all__ = ["svg"]
@@ -53,9 +54,8 @@ def _panel(table: Table, width: float) -> Iterator[str]:
     metric = load.metrics[0]
     longest = width - LABELS - VALUES
     scale = longest / max([1.0, *(min(row.ratios.get(metric, 1.0), MOST) for row in table.rows)])
-    per = "" if metric == "first_answer" else f" per {load.unit}"
     yield f'<text class="title" y="12">{escape(load.title)}</text>'
-    yield f'<text class="unit" y="26">{escape(f"{METRICS[metric].title}, {METRICS[metric].unit}{per}")}</text>'
+    yield f'<text class="unit" y="26">{escape(f"{METRICS[metric].title}, {label(load, metric)}")}</text>'
     if any(metric in row.ratios for row in table.rows):
         x, bottom = LABELS + scale, HEAD + len(table.rows) * BAR
         yield f'<line class="line" x1="{x:.1f}" x2="{x:.1f}" y1="{HEAD - 4}" y2="{bottom}"/>'

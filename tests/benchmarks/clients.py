@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from . import echoes
+from . import bursts, echoes, slow_reader
 from .applications import BODY
 from .downloads import Download
 from .frames import DEADLINE, exactly, expect, head, open_websocket
@@ -145,6 +145,22 @@ def download(port: int, pid: int, seconds: float, **options: Any) -> dict[str, f
     return _measured(Download(port, **options), pid, seconds)
 
 
+def large(port: int, pid: int, seconds: float, target: str, size: int) -> dict[str, float]:
+    """A large response to a slow reader, which shows what of it the server keeps, and then others at full speed."""
+    grown = slow_reader.growth(port, pid, target, size)
+    begins, usage, client = Download(port, size, 1, target).one_by_one(pid, seconds)
+    begun = {"first_byte": statistics.median(begins) * 1e3, "growth": grown / MIB}
+    return {**per_unit(len(begins), usage, client), **begun}
+
+
+def burst(port: int, pid: int, seconds: float, target: str, answer: str, requests: int) -> dict[str, float]:
+    """Requests at once, until all are answered, however many seconds that takes; per request."""
+    usage, before = Usage(pid), time.process_time()
+    took = bursts.burst(port, target, answer.encode("ascii"), requests)
+    usage.stop()
+    return {**per_unit(requests, usage, time.process_time() - before), "all_answered": took * 1e3}
+
+
 def broadcast(port: int, pid: int, seconds: float, **options: Any) -> dict[str, float]:
     """One message delivered to all; per delivery."""
     return _measured(echoes.Deliveries(port, **options), pid, seconds)
@@ -164,7 +180,7 @@ def _measured(play: echoes.Play, pid: int, seconds: float) -> dict[str, float]:
 
 CLIENTS: dict[str, Callable[..., dict[str, float]]] = {
     "upload": upload, "download": download, "idle": idle, "echo": echo, "broadcast": broadcast,
-    "requests": requests,
+    "requests": requests, "large": large, "burst": burst,
 }  # fmt: skip
 
 

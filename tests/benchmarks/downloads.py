@@ -26,13 +26,13 @@ _LENGTH = re.compile(rb"^content-length:\s*(\d+)\s*$", re.IGNORECASE | re.MULTIL
 
 
 class Download:
-    """``GET /`` again and again on each of ``connections``.
+    """``GET`` of a target again and again on each of ``connections``.
 
     :param size: bytes of the content, which is known beforehand.
     """
 
-    def __init__(self, port: int, size: int, connections: int) -> None:
-        self.request = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port
+    def __init__(self, port: int, size: int, connections: int, target: str = "/") -> None:
+        self.request = b"GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (target.encode("ascii"), port)
         self.port = port
         self.size = size
         self.connections = connections
@@ -67,6 +67,23 @@ class Download:
                 thread.join(DEADLINE)
         return units, self.times, usage, spent
 
+    def one_by_one(self, pid: int, seconds: float) -> tuple[list[float], Usage, float]:
+        """Whole responses, on one connection, until ``seconds`` are over: of each, the seconds until its content began;
+        what the server used, and the CPU seconds of this process.
+
+        A server may do all its work for a response before it sends any of it, so that a part of one tells nothing.
+        """
+        begins: list[float] = []
+        with socket.create_connection(("127.0.0.1", self.port), DEADLINE) as sock:
+            buffer = bytearray(MOST_AT_ONCE)
+            usage, client, end = Usage(pid), time.process_time(), time.monotonic() + seconds
+            while not begins or time.monotonic() < end:
+                asked = time.perf_counter()
+                begins.append(self.once(0, sock, buffer) - asked)
+            spent = time.process_time() - client
+            usage.stop()
+        return begins, usage, spent
+
     def _pass(self, seconds: float) -> None:
         if self.over.wait(seconds):
             raise ClientFailed(self.failures[0])
@@ -82,8 +99,8 @@ class Download:
             self.failures.append(str(error) or repr(error))
             self.over.set()
 
-    def once(self, number: int, sock: socket.socket, buffer: bytearray) -> None:
-        """One request and all of its response, on the connection of that number.
+    def once(self, number: int, sock: socket.socket, buffer: bytearray) -> float:
+        """One request and all of its response, on the connection of that number; when its content began to come.
 
         :raises ClientFailed: a status other than 200, another length, or an end too early.
         """
@@ -97,10 +114,14 @@ class Download:
         length = _LENGTH.search(begin, 0, end)
         if length and int(length[1]) != self.size:
             raise ClientFailed(f"a response of {int(length[1])} instead of {self.size} bytes")
+        if len(begin) == end + 4:
+            begin += _some(sock.recv(65536))
+        begun = time.perf_counter()
         self.come[number] += len(begin) - end - 4
         self._skip(number, sock, buffer, self.size - (len(begin) - end - 4))
         if not length:
             self._find_end(sock, begin[end + 4 :])
+        return begun
 
     def _skip(self, number: int, sock: socket.socket, buffer: bytearray, size: int) -> None:
         while size > 0:

@@ -15,7 +15,8 @@ import trustme
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from . import wrk
-from .loads import LOADS, Slice, opened
+from .load import Slice, opened
+from .loads import LOADS
 from .processes import WARM_UP, ProcessesChanged
 from .running import ServerFailed
 from .servers import SERVERS, Certificate
@@ -30,7 +31,7 @@ T = TypeVar("T")
 class Record:
     """One load on one server in one round.
 
-    :param values: by the names in :data:`~tests.benchmarks.loads.METRICS`; also ``busy``, the cores that the server
+    :param values: by the names in :data:`~tests.benchmarks.load.METRICS`; also ``busy``, the cores that the server
         kept busy, and ``client``, microseconds of the client's CPU per unit.
     :param failure: why there are no values; empty when there are.
     :param slices: what they were made of.
@@ -159,7 +160,7 @@ def rounds(
     """All records, in rounds of all loads: what else the machine does falls on all servers alike."""
     for current in range(1, number + 1):
         for load in loads:
-            taking_part = [name for name in servers if SERVERS[name].tcp_in in ("", load)]
+            taking_part = [name for name in servers if SERVERS[name].takes_part(load, LOADS[load].group)]
             for record in measure(load, taking_part, current, seconds, folder) if taking_part else ():
                 say(record)
                 yield record

@@ -1,15 +1,23 @@
-"""The part of the README that is made from results."""
+"""The parts of the README that are made from results: one for each group of loads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .report import Table, failures, overview
+from .report import Table, by_group, failures, overview
 
-__all__ = ["BEGIN", "CHART", "END", "with_results"]
+__all__ = ["CHART", "MAIN", "MARKS", "ran_on", "with_results"]
 
-BEGIN = "<!-- benchmarks: made by `python -m tests.benchmarks --readme` -->\n"
-END = "<!-- benchmarks end -->\n"
+#: The group of loads that the chart shows.
+MAIN = "asgi"
+#: Where the part of each group begins and ends.
+MARKS = {
+    MAIN: ("<!-- benchmarks: made by `python -m tests.benchmarks --readme` -->\n", "<!-- benchmarks end -->\n"),
+    "django": (
+        "<!-- benchmarks of Django: made by `python -m tests.benchmarks --readme` -->\n",
+        "<!-- benchmarks of Django end -->\n",
+    ),
+}
 #: Where the chart is, seen from the README.
 CHART = "tests/benchmarks/chart.svg"
 
@@ -23,14 +31,18 @@ def ran_on(environment: Mapping[str, str]) -> str:
 
 
 def with_results(text: str, tables: Sequence[Table], environment: Mapping[str, str]) -> str:
-    """README's text with these results in place of the last ones.
+    """README's text with these results in place of the last ones; a group without any keeps what it has.
 
     :raises ValueError: it has no place for them.
     """
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    made = [f"![What serving costs, in bars for each load and server]({CHART})", overview(tables)]
-    if reasons := failures(tables):
-        made.append(f"What failed:\n\n{reasons}")
-    made.append(f"Measured on {ran_on(environment)}")
-    return before + BEGIN + "\n" + "\n\n".join(made) + "\n\n" + END + after
+    for group, members in by_group(tables).items():
+        begin, end = MARKS[group]
+        before, rest = text.split(begin)
+        _, after = rest.split(end)
+        made = [f"![What serving costs, in bars for each load and server]({CHART})"] if group == MAIN else []
+        made.append(overview(members))
+        if reasons := failures(members):
+            made.append(f"What failed:\n\n{reasons}")
+        made.append(f"Measured on {ran_on(environment)}")
+        text = before + begin + "\n" + "\n\n".join(made) + "\n\n" + end + after
+    return text

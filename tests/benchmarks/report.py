@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .loads import LOADS, METRICS
+from .load import METRICS, Load
+from .loads import LOADS
 from .measuring import Record
 from .servers import SERVERS
 
-__all__ = ["Row", "Table", "checkouts", "environment", "failures", "overview", "summary", "tables"]
+__all__ = [
+    "Row", "Table", "by_group", "checkouts", "environment", "failures", "label", "overview", "summary", "tables",
+]  # fmt: skip
 
 PACKAGES = (
     "asgiserver", "twisted", "autobahn", "h11", "httptools", "uvloop", "uvicorn", "websockets", "granian", "h2corn",
-    "gunicorn", "gunicorn-h1c", "hypercorn", "daphne", "django", "channels",
+    "gunicorn", "gunicorn-h1c", "hypercorn", "daphne", "django", "djangorestframework", "channels",
 )  # fmt: skip
 
 
@@ -103,6 +106,19 @@ def _medians(load: str, records: Sequence[Record]) -> dict[str, float]:
     }
 
 
+def by_group(found: Sequence[Table]) -> dict[str, list[Table]]:
+    """The tables of each group of loads that was measured."""
+    groups: dict[str, list[Table]] = {}
+    for table in found:
+        groups.setdefault(LOADS[table.load].group, []).append(table)
+    return groups
+
+
+def label(load: Load, metric: str) -> str:
+    """The unit of ``metric``, with that of the load where it is told by that."""
+    return METRICS[metric].unit + (f" per {load.unit}" if METRICS[metric].per_unit else "")
+
+
 def number(value: float) -> str:
     """Three significant digits, with thousands apart."""
     if abs(value) >= 100:
@@ -155,23 +171,26 @@ def failures(found: Sequence[Table]) -> str:
 def overview(found: Sequence[Table]) -> str:
     """One table of what the servers are compared by: loads down, servers across, the best of each in bold.
 
+    A load that they are compared by in several ways has a row for each.
     Those that are there for one load are left out.
     """
     servers = [name for name, kind in SERVERS.items() if not kind.tcp_in and any(table.row(name) for table in found)]
     lines = ["| | " + " | ".join(servers) + " |", "|---|" + "---:|" * len(servers)]
     for table in found:
         load = LOADS[table.load]
-        metric = load.metrics[0]
-        values = {
-            row.server: row.values[metric] for row in table.rows if row.server in servers and metric in row.values
-        }
-        cells = []
-        for name in servers:
-            text = number(values[name]) if name in values else "failed" if table.row(name) else "–"
-            cells.append(f"**{text}**" if values.get(name) == min(values.values(), default=None) else text)
-        per = "" if metric == "first_answer" else f" per {load.unit}"
-        lines.append(f"| {load.title}, {METRICS[metric].unit}{per} | " + " | ".join(cells) + " |")
+        for metric in load.metrics[: load.compared]:
+            what = f", {METRICS[metric].title}" if load.compared > 1 else ""
+            cells = " | ".join(_compared(table, metric, servers))
+            lines.append(f"| {load.title}{what}, {label(load, metric)} | {cells} |")
     return "\n".join(lines)
+
+
+def _compared(table: Table, metric: str, servers: Sequence[str]) -> Iterator[str]:
+    values = {row.server: row.values[metric] for row in table.rows if row.server in servers and metric in row.values}
+    best = (max if METRICS[metric].more_is_better else min)(values.values(), default=None)
+    for name in servers:
+        text = number(values[name]) if name in values else "failed" if table.row(name) else "–"
+        yield f"**{text}**" if name in values and values[name] == best else text
 
 
 def checkouts(found: Sequence[Table]) -> str:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +20,7 @@ from typing import Any, Self
 from tests.e2e.server import ROOT, environment, free_port
 
 from . import processes
-from .servers import Certificate, Order, ServerKind
+from .servers import THREADS, Certificate, Order, ServerKind
 
 __all__ = ["Running", "ServerFailed"]
 
@@ -41,6 +42,8 @@ class Running:
     :param folder: a temporary folder of the run.
     :param unix: on a unix socket in ``folder`` instead, unless the kind is there to be compared with that.
     :param proxied: believes the forwarding fields of 127.0.0.1.
+    :param threads: of a WSGI server.
+    :param variables: of its environment, besides those of all servers.
     :ivar path: of the unix socket; empty without one.
     :ivar started_in: seconds from its start to the end of its first answer.
     :ivar start_cpu: seconds of CPU that it has used until then.
@@ -56,6 +59,8 @@ class Running:
         *,
         unix: bool = False,
         proxied: bool = False,
+        threads: int = THREADS,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.kind = kind
         self.application = application
@@ -63,6 +68,8 @@ class Running:
         self.certificate = certificate
         self.path = str(folder / f"{kind.name}.sock") if unix and not kind.tcp_in else ""
         self.proxied = proxied
+        self.threads = threads
+        self.variables = variables or {}
         self.port = 0
         self.started_in = 0.0
         self.start_cpu = 0.0
@@ -87,7 +94,7 @@ class Running:
         if self.path:
             Path(self.path).unlink(missing_ok=True)
         self.log = tempfile.TemporaryFile("w+", dir=self.folder)
-        order = Order(self.application, self.port, self.path, self.certificate, self.proxied)
+        order = Order(self.application, self.port, self.path, self.certificate, self.proxied, self.threads)
         command = [sys.executable, "-m", *self.kind.arguments(order)]
         place, variables = self._surroundings()
         begin = time.monotonic()
@@ -113,7 +120,7 @@ class Running:
 
         Another checkout's package is found by a link in a folder of its own, so that the applications are this one's.
         """
-        variables = environment({"BENCHMARK_FOLDER": str(self.folder), "PYTHONUNBUFFERED": ""})
+        variables = environment({"BENCHMARK_FOLDER": str(self.folder), "PYTHONUNBUFFERED": "", **self.variables})
         # A server that is not installed but run from its sources has to keep what it has compiled, as the others do.
         variables["PYTHONDONTWRITEBYTECODE"] = ""
         if self.kind.checkout is None:

@@ -17,12 +17,14 @@ from pathlib import Path
 
 from tests.e2e.server import ROOT, environment
 
-__all__ = ["SERVERS", "Certificate", "Order", "ServerKind", "other_checkout"]
+__all__ = ["SERVERS", "THREADS", "Certificate", "Order", "ServerKind", "other_checkout"]
 
 KEEP_ALIVE = "75"
 MOST_CONNECTIONS = "4096"
 #: Where the application for servers stands whose forwarding fields a wrapper of theirs reads.
 PROXIED = "tests.benchmarks.proxied"
+#: Threads of servers that run applications in a pool of them, unless a load says otherwise.
+THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Order:
     :param port: of 127.0.0.1.
     :param path: of a unix socket to listen on instead; empty for the port.
     :param proxied: the forwarding fields of 127.0.0.1 are believed; otherwise of nobody.
+    :param threads: that a WSGI server runs the application in.
     """
 
     application: str
@@ -49,6 +52,7 @@ class Order:
     path: str = ""
     certificate: Certificate | None = None
     proxied: bool = False
+    threads: int = THREADS
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ class ServerKind:
     :param arguments: the command after ``python -m``.
     :param flags: options that its ``--help`` has to know.
     :param tcp_in: the load over unix sockets in which alone it takes part, on TCP, to be compared; empty for all loads.
+    :param groups: of the loads in which it takes part.
+    :param wsgi: serves the WSGI application of a load.
     :param checkout: the folder whose package ``asgiserver`` is run instead of this one's.
     """
 
@@ -68,11 +74,17 @@ class ServerKind:
     arguments: Callable[[Order], list[str]] = field(repr=False)
     flags: tuple[str, ...] = ()
     tcp_in: str = ""
+    groups: tuple[str, ...] = ("asgi",)
+    wsgi: bool = False
     checkout: Path | None = None
 
     @property
     def ours(self) -> bool:
         return self.packages[0] == "asgiserver"
+
+    def takes_part(self, load: str, group: str) -> bool:
+        """Whether it is measured under the load of that name in that group."""
+        return group in self.groups and self.tcp_in in ("", load)
 
     def installed(self) -> bool:
         try:
@@ -146,23 +158,31 @@ def _hypercorn(order: Order) -> list[str]:
     ]  # fmt: skip
 
 
-def _granian(order: Order) -> list[str]:
-    where = ["--uds", order.path] if order.path else ["--host", "127.0.0.1", "--port", str(order.port)]
-    return [
-        "granian", "--interface", "asgi", *where, "--workers", "1",
-        "--no-access-log", "--log-level", "warning", "--backpressure", MOST_CONNECTIONS,
-        *_tls(order, "--ssl-certificate", "--ssl-keyfile"),
-        f"{PROXIED}:granian" if order.proxied else order.application,
-    ]  # fmt: skip
+def _granian(interface: str) -> Callable[[Order], list[str]]:
+    def arguments(order: Order) -> list[str]:
+        where = ["--uds", order.path] if order.path else ["--host", "127.0.0.1", "--port", str(order.port)]
+        return [
+            "granian", "--interface", interface, *where, "--workers", "1",
+            "--no-access-log", "--log-level", "warning", "--backpressure", MOST_CONNECTIONS,
+            *(["--blocking-threads", str(order.threads)] if interface == "wsgi" else []),
+            *_tls(order, "--ssl-certificate", "--ssl-keyfile"),
+            f"{PROXIED}:granian" if order.proxied else order.application,
+        ]  # fmt: skip
+
+    return arguments
 
 
-def _gunicorn(order: Order) -> list[str]:
-    return [
-        "gunicorn", "-k", "asgi", "-w", "1", "-b", _bound(order), "--log-level", "warning",
-        "--keep-alive", KEEP_ALIVE, "--worker-connections", MOST_CONNECTIONS,
-        "--forwarded-allow-ips", "127.0.0.1" if order.proxied else "",
-        *_tls(order, "--certfile", "--keyfile"), order.application,
-    ]  # fmt: skip
+def _gunicorn(worker: str) -> Callable[[Order], list[str]]:
+    def arguments(order: Order) -> list[str]:
+        return [
+            "gunicorn", "-k", worker, "-w", "1", "-b", _bound(order), "--log-level", "warning",
+            *(["--threads", str(order.threads)] if worker == "gthread" else []),
+            "--keep-alive", KEEP_ALIVE, "--worker-connections", MOST_CONNECTIONS,
+            "--forwarded-allow-ips", "127.0.0.1" if order.proxied else "",
+            *_tls(order, "--certfile", "--keyfile"), order.application,
+        ]  # fmt: skip
+
+    return arguments
 
 
 def _h2corn(order: Order) -> list[str]:
@@ -175,20 +195,30 @@ def _h2corn(order: Order) -> list[str]:
     ]  # fmt: skip
 
 
+#: The groups of loads that people choose a server by; the other kinds show what a part of a server is worth.
+_BOTH = ("asgi", "django")
+
 #: In the order of the tables.
 SERVERS = {
     kind.name: kind
     for kind in (
-        ServerKind("asgiserver", ("asgiserver", "uvloop"), _FASTEST, ("--loop",)),
+        ServerKind("asgiserver", ("asgiserver", "uvloop"), _FASTEST, ("--loop",), groups=_BOTH),
+        # Django as it serves itself, by its own handler.
+        ServerKind(
+            "asgiserver-off", ("asgiserver", "uvloop"), _asgiserver("--loop", "uvloop", "--django", "off"),
+            ("--loop", "--django"), groups=("django",),
+        ),
         ServerKind("asgiserver-tcp", ("asgiserver", "uvloop"), _FASTEST, tcp_in="unix"),
         ServerKind("asgiserver-asyncio", ("asgiserver",), _asgiserver("--loop", "asyncio"), ("--loop",)),
-        ServerKind("uvicorn", ("uvicorn", "httptools", "uvloop", "websockets"), _uvicorn()),
+        ServerKind("uvicorn", ("uvicorn", "httptools", "uvloop", "websockets"), _uvicorn(), groups=_BOTH),
         ServerKind("uvicorn-h11", ("uvicorn", "h11", "websockets"), _uvicorn("--http", "h11", "--loop", "asyncio")),
-        ServerKind("granian", ("granian", "uvloop"), _granian),
+        ServerKind("granian", ("granian", "uvloop"), _granian("asgi"), groups=_BOTH),
+        ServerKind("granian-wsgi", ("granian",), _granian("wsgi"), groups=("django",), wsgi=True),
         ServerKind("h2corn", ("h2corn", "uvloop"), _h2corn),
-        ServerKind("gunicorn", ("gunicorn", "uvloop"), _gunicorn),
+        ServerKind("gunicorn", ("gunicorn", "uvloop"), _gunicorn("asgi"), groups=_BOTH),
+        ServerKind("gunicorn-wsgi", ("gunicorn",), _gunicorn("gthread"), groups=("django",), wsgi=True),
         ServerKind("hypercorn", ("hypercorn", "uvloop"), _hypercorn),
-        ServerKind("daphne", ("daphne",), _daphne),
+        ServerKind("daphne", ("daphne",), _daphne, groups=_BOTH),
     )
 }  # fmt: skip
 
@@ -200,4 +230,4 @@ def other_checkout(name: str, folder: Path) -> ServerKind:
     """
     if not re.fullmatch(r"[a-z0-9.-]+", name) or name in SERVERS:
         raise ValueError(f"{name!r} is no new name of small letters, digits, dots and dashes")
-    return ServerKind(name, ("asgiserver", "uvloop"), _FASTEST, checkout=folder.resolve())
+    return ServerKind(name, ("asgiserver", "uvloop"), _FASTEST, groups=_BOTH, checkout=folder.resolve())

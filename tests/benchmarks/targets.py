@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .loads import LOADS, METRICS
+from .load import METRICS
+from .loads import LOADS
 from .report import Table
 
 __all__ = ["TARGETS", "Target", "verdicts"]

@@ -15,12 +15,14 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests.benchmarks import __main__ as command_line
 from tests.benchmarks import measuring, processes, readme, wrk
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.chart import svg
 from tests.benchmarks.echoes import text_of
 from tests.benchmarks.frames import client_frame, deflated, expect, payload_of, server_frame
-from tests.benchmarks.loads import LOADS, METRICS
+from tests.benchmarks.load import METRICS
+from tests.benchmarks.loads import LOADS
 from tests.benchmarks.measuring import Record, measure
 from tests.benchmarks.report import Table, environment, number, overview, summary, tables
 from tests.benchmarks.servers import SERVERS, Certificate, Order, ServerKind, other_checkout
@@ -195,21 +197,66 @@ class TestChart:
         assert max(panels) + 40 + 2 * 13 <= height
 
 
+class TestOverview:
+    def test_a_load_has_a_row_for_each_way_in_which_servers_are_compared(self) -> None:
+        ways = {"opened": (8.0, 40.0), "peak": (8.0, 20.0), "rate": (300.0, 900.0)}
+        found = summary(
+            [
+                Record("django-pool", server, 1, {metric: values[place] for metric, values in ways.items()})
+                for place, server in enumerate(("asgiserver", "daphne"))
+            ]
+        )
+        title = LOADS["django-pool"].title
+        assert overview(found).splitlines()[2:] == [
+            f"| {title}, opened, connections | **8.00** | 40.0 |",
+            f"| {title}, open at once, connections | **8.00** | 20.0 |",
+            f"| {title}, throughput, /s | 300 | **900** |",
+        ]
+
+    def test_what_is_told_by_the_unit_of_the_load_says_so(self) -> None:
+        found = [*summary(records("django-file", uvicorn=[20.0])), table(uvicorn=[20.0])]
+        assert [line.split(" |")[0] for line in overview(found).splitlines()[2:]] == [
+            f"| {LOADS['django-file'].title}, CPU, µs per download",
+            f"| {LOADS['django-file'].title}, first byte of the content after, ms",
+            f"| {LOADS['django-file'].title}, memory grown for a slow reader, MiB",
+            "| the same GET again and again, µs per request",
+        ]
+
+
 class TestReadme:
+    def part(self, text: str, group: str) -> str:
+        begin, end = readme.MARKS[group]
+        assert text.count(begin) == text.count(end) == 1
+        return text.partition(begin)[2].partition(end)[0]
+
+    def made(self, *found: Table) -> str:
+        return readme.with_results((ROOT / "README.md").read_text("utf-8"), found, environment())
+
     def test_it_has_the_place_for_results(self) -> None:
-        text = (ROOT / "README.md").read_text("utf-8")
-        made = readme.with_results(text, [table(asgiserver=[10.0], uvicorn=[20.0])], environment())
-        assert f"]({readme.CHART})" in made
-        assert "| the same GET again and again, µs per request | **10.0** | 20.0 |" in made
-        assert "failed" not in made.partition(readme.BEGIN)[2].partition(readme.END)[0]
-        assert readme.with_results(made, [], environment()).count(readme.BEGIN) == 1
+        part = self.part(self.made(table(asgiserver=[10.0], uvicorn=[20.0])), "asgi")
+        assert f"]({readme.CHART})" in part
+        assert "| the same GET again and again, µs per request | **10.0** | 20.0 |" in part
+        assert "failed" not in part
 
     def test_what_failed_has_its_reason(self) -> None:
-        text = (ROOT / "README.md").read_text("utf-8")
-        found = [table(asgiserver=[10.0], uvicorn=[20.0, "once"], daphne=["it broke"])]
-        made = readme.with_results(text, found, environment())
-        assert "\n\n- the same GET again and again, daphne: it broke\n\n" in made
-        assert "once" not in made.partition(readme.BEGIN)[2]
+        part = self.part(self.made(table(asgiserver=[10.0], uvicorn=[20.0, "once"], daphne=["it broke"])), "asgi")
+        assert "\n\n- the same GET again and again, daphne: it broke\n\n" in part
+        assert "once" not in part
+
+    def test_django_has_a_table_of_its_own(self) -> None:
+        django = summary(records("django", asgiserver=[300.0], gunicorn_wsgi=[500.0]))
+        made = self.made(table(asgiserver=[10.0]), *django)
+        title = LOADS["django"].title
+        assert f"\n| | asgiserver | gunicorn-wsgi |\n|---|---:|---:|\n| {title}, µs per" in self.part(made, "django")
+        assert title not in self.part(made, "asgi")
+        assert readme.CHART not in self.part(made, "django")
+
+    def test_a_group_that_was_not_measured_keeps_its_part(self) -> None:
+        before = (ROOT / "README.md").read_text("utf-8")
+        made = self.made(*summary(records("django", asgiserver=[300.0])))
+        assert self.part(made, "asgi") == self.part(before, "asgi")
+        assert self.part(self.made(table(asgiserver=[10.0])), "django") == self.part(before, "django")
+        assert self.made() == before
 
 
 class TestFrames:
@@ -370,6 +417,27 @@ class TestCommandLine:
         monkeypatch.setitem(LOADS, "varied", LOADS["varied"])
         monkeypatch.setitem(SERVERS, "before", SERVERS["asgiserver"])
         del SERVERS["before"]
+
+    @pytest.mark.usefixtures("nothing_is_measured")
+    def test_each_group_has_an_overview(self, capsys: pytest.CaptureFixture[str]) -> None:
+        servers = ["--servers", "asgiserver,gunicorn-wsgi"]
+        assert main(["--only", "get,django", *servers, "--rounds", "1", "--seconds", "1"]) == 0
+        out = capsys.readouterr().out
+        assert "| | asgiserver |\n|---|---:|\n| the same GET" in out
+        assert "| | asgiserver | gunicorn-wsgi |\n|---|---:|---:|\n| Django, sync view, µs" in out
+
+    @pytest.mark.usefixtures("nothing_is_measured")
+    @pytest.mark.parametrize(("load", "drawn"), [("django", False), ("get", True)])
+    def test_the_chart_is_drawn_when_its_loads_were_measured(
+        self, load: str, drawn: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        chart = tmp_path / readme.CHART
+        chart.parent.mkdir(parents=True)
+        shutil.copy(ROOT / "README.md", tmp_path)
+        monkeypatch.setattr(command_line, "ROOT", tmp_path)
+        assert main(["--only", load, "--servers", "asgiserver", "--rounds", "1", "--readme"]) == 0
+        assert chart.exists() == drawn
+        assert (tmp_path / "README.md").read_text("utf-8") != (ROOT / "README.md").read_text("utf-8")
 
     @pytest.mark.usefixtures("nothing_is_measured", "unchanged")
     def test_another_checkout_is_one_more_server(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import h11
 import pytest
 
-from tests.benchmarks import applications, loads, wrk
+from tests.benchmarks import applications, load, wrk
 from tests.benchmarks.echoes import Echoes, varied_texts
 from tests.benchmarks.frames import server_frame
 from tests.benchmarks.loads import JSON, LOADS, PAGE, PROXIED, VARIED
@@ -136,7 +136,7 @@ class TestAnswers:
                 return b"https 127.0.0.1 /articles"
 
         with pytest.raises(ServerFailed, match=r"a wrong answer of 25 bytes that begins with b'https 127\.0\.0\.1 '"):
-            loads._check(LOADS["proxied"], cast(Running, Direct()))
+            load._check(LOADS["proxied"], cast(Running, Direct()))
 
 
 class TestMessages:

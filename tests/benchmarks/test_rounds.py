@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import clients, measuring, processes, wrk
-from tests.benchmarks.loads import LOADS, Load, Slice
+from tests.benchmarks.load import Load, Slice
+from tests.benchmarks.loads import LOADS
 from tests.benchmarks.measuring import combined, measure, rotated
 from tests.benchmarks.servers import Certificate, ServerKind
 

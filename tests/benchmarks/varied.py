@@ -18,7 +18,7 @@ __all__ = ["Asked", "Varied", "any_number"]
 WORDS = "of-requests-that-real-clients-send-no-two-are-ever-the-same"
 _TARGET = "/articles/%d/%s?page=%d&q=%08x"
 _HEAD = (
-    "METHOD " + _TARGET + " HTTP/1.1\r\n"
+    "METHOD PREFIX" + _TARGET + " HTTP/1.1\r\n"
     "Host: HOST\r\n"
     "Accept: */*\r\n"
     "Cookie: sessionid=%08x%08x; last=%s\r\n"
@@ -75,14 +75,19 @@ class Varied:
     :param answer: makes the body that it has to be answered with.
     :param posts: 1 KiB of JSON; else it is a GET.
     :param fields: lines that all of them have besides, each with its CRLF.
+    :param prefix: what all their targets begin with.
     """
 
     answer: Callable[[Asked], bytes]
     posts: bool = False
     fields: str = ""
+    prefix: str = ""
 
     def _head(self, host: str) -> str:
-        head = _HEAD.replace("METHOD", "POST" if self.posts else "GET").replace("HOST", host) + self.fields
+        texts = {"METHOD": "POST" if self.posts else "GET", "PREFIX": self.prefix, "HOST": host}
+        head = _HEAD + self.fields
+        for name, text in texts.items():
+            head = head.replace(name, text)
         if self.posts:
             head += "Content-Type: application/json\r\nContent-Length: %d\r\n"
         return head + "\r\n"
@@ -99,7 +104,7 @@ class Varied:
     def expected(self, number: int) -> bytes:
         """The body of the answer to the request of that number."""
         n, word, page, a, b = _values(number)
-        path, _, query = (_TARGET % (n, word, page, a)).partition("?")
+        path, _, query = (self.prefix + _TARGET % (n, word, page, a)).partition("?")
         body = _BODY % (n, word, page, a, b, a, b, word) if self.posts else ""
         client = f"203.{a & 255}.{a >> 8 & 255}.{a >> 16 & 255}"
         return self.answer(Asked(path, query.encode("ascii"), client, body.encode("ascii")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socketserver
 import subprocess
@@ -15,10 +16,12 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import clients, wrk
+from tests.benchmarks import clients, load, slow_reader, wrk
 from tests.benchmarks.applications import FILE_SIZE, PIECE, PIECES
+from tests.benchmarks.django_loads import DJANGO, database
+from tests.benchmarks.load import opened
 from tests.benchmarks.loads import JSON, LOADS, VARIED
-from tests.benchmarks.running import Running
+from tests.benchmarks.running import Running, ServerFailed
 from tests.benchmarks.servers import SERVERS
 from tests.benchmarks.varied import Varied
 from tests.benchmarks.wrk import ClientFailed
@@ -164,6 +167,90 @@ def test_downloads(tmp_path: Path) -> None:
         add_up(clients.download(server.port, server.pid, 0.2, size=len(PIECE) * PIECES, connections=2))
     with running("file", tmp_path) as server:
         add_up(clients.download(server.port, server.pid, 0.2, size=FILE_SIZE, connections=2))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the database of the Django project."""
+    folder = tmp_path_factory.mktemp("project")
+    database(folder)
+    return folder
+
+
+@contextmanager
+def project(folder: Path, name: str = "django", server: str = SERVER) -> Iterator[Running]:
+    """The Django project in its folder, as the load of that name has it."""
+    kind, wanted = SERVERS[server], DJANGO[name]
+    with Running(kind, wanted.path(kind), folder, threads=wanted.threads, variables=wanted.variables) as found:
+        yield found
+
+
+@pytest.mark.parametrize("server", [SERVER, "gunicorn-wsgi"])
+def test_what_django_answers_is_right(server: str, made: Path) -> None:
+    with project(made, server=server) as found:
+        for name, each in DJANGO.items():
+            if name != "django-async":
+                load._check(each, found)
+    with project(made, "django-async", server) as found:
+        load._check(DJANGO["django-async"], found)
+
+
+def test_a_database_that_cannot_be_made_is_a_failed_server(tmp_path: Path) -> None:
+    with pytest.raises(ServerFailed, match=r"the database could not be made: .*unable to open database file"):
+        database(tmp_path / "missing")
+
+
+def test_a_large_response_of_django(made: Path) -> None:
+    size = 3 << 20
+    with project(made) as server:
+        for target in ("file", "stream"):
+            found = clients.large(server.port, server.pid, 0.0, target=f"/{target}/{size}", size=size)
+            add_up(found)
+            assert found["first_byte"] > 0
+            assert found["growth"] >= 0
+        with pytest.raises(ClientFailed, match="expected 200, got 404"):
+            slow_reader.growth(server.port, server.pid, "/nothing", size)
+        with pytest.raises(ClientFailed, match=f"{size} of {size + 1} bytes came"):
+            slow_reader.growth(server.port, server.pid, f"/stream/{size}", size + 1)
+        with pytest.raises(ClientFailed, match="something else than what the application sends"):
+            slow_reader.growth(server.port, server.pid, "/", size)
+
+
+def test_what_a_server_keeps_for_a_slow_reader_shows(tmp_path: Path) -> None:
+    """Through an application that is written as simply as can be, and so has all of it in memory."""
+    size = 64 << 20
+    (tmp_path / "whole.py").write_text(WHOLE.format(size=size))
+    variables = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{environment()['PYTHONPATH']}"}
+    with Running(SERVERS[SERVER], "whole:application", tmp_path, variables=variables) as server:
+        assert slow_reader.growth(server.port, server.pid, "/large", size) > size // 2
+
+
+WHOLE = """
+from tests.benchmarks.applications import hello
+
+async def application(scope, receive, send):
+    if scope.get("path") != "/large":
+        return await hello(scope, receive, send)
+    await send({{"type": "http.response.start", "status": 200, "headers": []}})
+    await send({{"type": "http.response.body", "body": b"x" * {size}}})
+"""
+
+
+def test_requests_at_once(made: Path) -> None:
+    with project(made) as server:
+        found = clients.burst(server.port, server.pid, 0.0, target="/sleep", answer="Slept well.", requests=10)
+        add_up(found)
+        assert found["all_answered"] >= 50
+        with pytest.raises(ClientFailed, match="an answer that begins with"):
+            clients.burst(server.port, server.pid, 0.0, target="/sleep", answer="Awake.", requests=2)
+
+
+def test_what_django_knows_of_its_connections(made: Path) -> None:
+    require("wrk")
+    with opened(DJANGO["django-pool"], SERVERS[SERVER], made, None) as take:
+        found = take(0.2)
+    assert 1 <= found["peak"] <= found["opened"]
+    add_up(found)
 
 
 def test_a_client_that_sees_something_else_says_so(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ import sys
 import threading
 import traceback
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from django.apps import apps
@@ -296,9 +295,9 @@ class Command(RunserverCommand):  # type: ignore[misc]
         application = get_default_application()
         if not self._serves_static_files(options):
             return application
-        from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+        from ...django.static_files import StaticFiles
 
-        return partial(_with_static_files, ASGIStaticFilesHandler(application))
+        return StaticFiles(application)
 
     def get_handler(self, *args: Any, **options: Any) -> Any:
         """The WSGI application for ``--noasgi``, with static files too."""
@@ -323,12 +322,3 @@ class Command(RunserverCommand):  # type: ignore[misc]
         if line is not None:
             text = getattr(self.style, line.style)(line.text) if line.style else line.text
             logger.log(line.level, text, details)
-
-
-async def _with_static_files(handler: Any, scope: Any, receive: Any, send: Any) -> None:
-    """Serve static files also when their URL lacks the root path, which the path of each scope begins with."""
-    if scope["type"] == "http":
-        path = scope["path"].removeprefix(scope["root_path"])
-        if handler._should_handle(path):
-            scope = {**scope, "path": path}
-    await handler(scope, receive, send)

@@ -1,0 +1,99 @@
+"""Where a server finds Django's handler in its application, and what it says about that."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+from typing import Any
+
+import django
+from asgiref.sync import SyncToAsync
+from django.conf import settings
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.base import BaseHandler
+from django.utils.module_loading import import_string
+
+from .handler import Handler, serving, walk_urls
+from .lanes import Lanes
+
+__all__ = ["begin", "end", "replaced"]
+
+logger = logging.getLogger("asgiserver")
+
+#: The first release whose handler works as ours expects.
+_OLDEST = (4, 2)
+
+#: What ours uses of Django and asgiref besides what their documentation names.
+_USED = {
+    ASGIHandler: ("handle", "create_request", "listen_for_disconnect", "read_body", "send_response"),
+    BaseHandler: ("load_middleware", "get_response"),
+    SyncToAsync: ("context_to_thread_executor", "thread_sensitive_context", "threadlocal"),
+}
+
+
+def begin(application: Any, threads: int) -> Any:
+    """Serve a project's HTTP requests the short way on the running loop, until :func:`end`; log how.
+
+    :param threads: how many requests may run synchronous code at a time.
+    :return: the application with :class:`.Handler` in the place of Django's handler, wherever that can be found.
+    """
+    application, obstacle = replaced(application)
+    if obstacle and not Handler.made:
+        logger.info("Django's own handler serves the project: %s", obstacle)
+        return application
+    serving[asyncio.get_running_loop()] = Lanes(threads)
+    walk_urls()
+    logger.info("Django's sync views run on up to %d threads", threads)
+    return application
+
+
+async def end() -> None:
+    """End what :func:`begin` has begun, with the threads and their database connections."""
+    lanes = serving.pop(asyncio.get_running_loop(), None)
+    if lanes is not None:
+        await lanes.close()
+
+
+def replaced(application: Any) -> tuple[Any, str]:
+    """The application with our handler in the place of Django's, and the reason why not, if there is one.
+
+    Only Django's very class is replaced: a subclass may have changed anything.
+    """
+    kind = type(application)
+    if kind is Handler:
+        return application, ""
+    if kind is ASGIHandler:
+        obstacle = _obstacle()
+        return (application, obstacle) if obstacle else (Handler(application), "")
+    if isinstance(application, ASGIStaticFilesHandler) and kind.__module__.startswith(("django.", "asgiserver.")):
+        inner, obstacle = replaced(application.application)
+        application = copy.copy(application)
+        application.application = inner
+        return application, obstacle
+    if f"{kind.__module__}.{kind.__qualname__}" == "channels.routing.ProtocolTypeRouter":
+        routes = application.application_mapping
+        if "http" not in routes:
+            return application, "the ProtocolTypeRouter has no 'http'"
+        inner, obstacle = replaced(routes["http"])
+        application = copy.copy(application)
+        application.application_mapping = {**routes, "http": inner}
+        return application, obstacle
+    if isinstance(application, ASGIHandler):
+        return application, f"{kind.__qualname__} is a subclass of it"
+    return application, f"it stands behind {kind.__qualname__}, if at all; see asgiserver.django.get_asgi_application"
+
+
+def _obstacle() -> str:
+    """Why ours cannot stand in for Django's handler; empty when it can."""
+    if django.VERSION < _OLDEST:
+        return f"Django {django.get_version()} is older than {'.'.join(map(str, _OLDEST))}"
+    used = [(owner, name) for owner, names in _USED.items() for name in names]
+    missing = [f"{owner.__name__}.{name}" for owner, name in used if not hasattr(owner, name)]
+    if missing:
+        return f"this release lacks {', '.join(missing)}"
+    for path in settings.MIDDLEWARE:
+        if not getattr(import_string(path), "sync_capable", True):
+            return f"the middleware {path} is async only"
+    return ""

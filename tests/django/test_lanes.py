@@ -1,0 +1,245 @@
+"""Lanes, slots and leases: who gets a thread, when, and which."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+
+from asgiserver.django import lanes as module
+from asgiserver.django.lanes import Lane, Lanes, Lease
+
+pytest.importorskip("django")
+
+
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(main(), 20))  # type: ignore[arg-type]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def name_of_thread(lane: Lane) -> str:
+    names: list[str] = []
+    await lane.call(lambda: names.append(threading.current_thread().name))
+    return names[0]
+
+
+class TestSlots:
+    def test_first_come_first_served(self) -> None:
+        async def main() -> None:
+            lanes, order = Lanes(1), []
+
+            async def request(number: int) -> None:
+                slot = await lanes.enter()
+                order.append(number)
+                await asyncio.sleep(0)
+                slot.leave()
+
+            await asyncio.gather(*map(request, range(5)))
+            assert order == [0, 1, 2, 3, 4]
+
+        run(main)
+
+    def test_who_is_cancelled_while_waiting_is_passed_over(self) -> None:
+        async def main() -> None:
+            lanes = Lanes(1)
+            slot = await lanes.enter()
+            second, third = asyncio.ensure_future(lanes.enter()), asyncio.ensure_future(lanes.enter())
+            await asyncio.sleep(0)
+            second.cancel()
+            await asyncio.sleep(0)
+            slot.leave()
+            (await third).leave()
+            (await lanes.enter()).leave()
+
+        run(main)
+
+    def test_who_is_cancelled_in_the_turn_of_the_grant_gives_it_on(self) -> None:
+        async def main() -> None:
+            lanes = Lanes(1)
+            slot = await lanes.enter()
+            second = asyncio.ensure_future(lanes.enter())
+            await asyncio.sleep(0)
+            slot.leave()
+            second.cancel()
+            await asyncio.gather(second, return_exceptions=True)
+            (await lanes.enter()).leave()
+
+        run(main)
+
+    def test_left_twice_counts_once(self) -> None:
+        async def main() -> None:
+            lanes = Lanes(1)
+            slot = await lanes.enter()
+            slot.leave()
+            slot.leave()
+            await lanes.enter()
+            third = asyncio.ensure_future(lanes.enter())
+            await asyncio.sleep(0)
+            assert not third.done()
+            third.cancel()
+
+        run(main)
+
+    def test_a_thread_that_waits_for_a_coroutine_gives_its_slot_on(self) -> None:
+        async def main() -> None:
+            lanes = Lanes(1)
+            second_runs = asyncio.Event()
+
+            async def first() -> None:
+                slot = await lanes.enter()
+                lane = slot.lane = lanes.take("GET '/first'")
+                await lane.call(lambda: async_to_sync(second_runs.wait)())
+
+            async def second() -> None:
+                await lanes.enter()
+                second_runs.set()
+
+            await asyncio.gather(first(), second())
+
+        run(main)
+
+    def test_a_long_wait_is_told_once(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+        monkeypatch.setattr(module, "_LOOK", 0.001)
+        monkeypatch.setattr(module, "_LONG", 0.01)
+
+        async def main() -> None:
+            lanes = Lanes(2)
+            for _ in range(2):
+                await lanes.enter()
+            waiting = [asyncio.ensure_future(lanes.enter()) for _ in range(3)]
+            await until(lambda: caplog.records)
+            await asyncio.sleep(0.05)
+            for each in waiting:
+                each.cancel()
+
+        with caplog.at_level(logging.WARNING, "asgiserver"):
+            run(main)
+        assert len(caplog.records) == 1
+        assert caplog.messages[0].startswith("All 2 threads of Django's are busy: 3 requests wait")
+
+
+class TestLanes:
+    def test_the_lane_used_last_is_used_next(self) -> None:
+        async def main() -> None:
+            lanes = Lanes(3)
+            one, two = lanes.take("1"), lanes.take("2")
+            lanes.give(one)
+            lanes.give(two)
+            assert lanes.take("3") is two
+            assert await name_of_thread(two) == await name_of_thread(two)
+            assert await name_of_thread(one) != await name_of_thread(two)
+
+        run(main)
+
+    def test_no_more_are_kept_than_there_are_slots(self) -> None:
+        async def main() -> None:
+            lanes = Lanes(2)
+            for lane in [lanes.take(str(number)) for number in range(5)]:
+                await name_of_thread(lane)
+                lanes.give(lane)
+            assert lanes.threads == 2
+
+        run(main)
+
+    def test_idle_lanes_end_with_their_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "_IDLE", 0.01)
+
+        async def main() -> None:
+            lanes = Lanes(2)
+            lane = lanes.take("1")
+            name = await name_of_thread(lane)
+            lanes.give(lane)
+            await until(lambda: name not in [thread.name for thread in threading.enumerate()])
+            assert lanes.threads == 0
+
+        run(main)
+
+    def test_the_end_names_the_requests_that_still_run(self, caplog: pytest.LogCaptureFixture) -> None:
+        release = threading.Event()
+
+        async def main() -> None:
+            lanes = Lanes(2)
+            lane = lanes.take("GET '/slow'")
+            begun = threading.Event()
+            running = asyncio.ensure_future(lane.call(lambda: begun.set() or release.wait(10)))  # type: ignore[func-returns-value]
+            await until(begun.is_set)
+            await lanes.close()
+            release.set()
+            await running
+
+        with caplog.at_level(logging.WARNING, "asgiserver"):
+            run(main)
+        assert caplog.messages == ["A thread of Django's still runs GET '/slow', and is left behind"]
+
+
+class TestLease:
+    def test_all_calls_of_a_request_run_in_one_thread(self) -> None:
+        async def main() -> None:
+            lanes = Lanes(2)
+            lease = Lease(lanes, "GET '/'")
+            loop = asyncio.get_running_loop()
+            names = [await loop.run_in_executor(lease, lambda: threading.current_thread().name) for _ in range(3)]
+            assert len(set(names)) == 1
+            lease.end()
+            assert lanes.threads == 1
+
+        run(main)
+
+    def test_it_holds_no_slot_between_its_calls(self) -> None:
+        async def main() -> None:
+            lanes = Lanes(1)
+            lease = Lease(lanes, "GET '/'")
+            await asyncio.get_running_loop().run_in_executor(lease, int)
+            (await lanes.enter()).leave()
+            lease.end()
+
+        run(main)
+
+    def test_a_call_waits_for_a_slot(self) -> None:
+        async def main() -> None:
+            lanes = Lanes(1)
+            slot = await lanes.enter()
+            lease = Lease(lanes, "GET '/'")
+            call = asyncio.get_running_loop().run_in_executor(lease, int)
+            await asyncio.sleep(0.01)
+            assert not call.done()
+            slot.leave()
+            assert await call == 0
+            lease.end()
+
+        run(main)
+
+    def test_a_call_that_outlives_its_request_keeps_the_lane(self) -> None:
+        async def main() -> None:
+            lanes, release = Lanes(1), threading.Event()
+            lease = Lease(lanes, "GET '/'")
+            call = asyncio.get_running_loop().run_in_executor(lease, release.wait, 10)
+            lease.end()
+            assert lanes.threads == 1
+            assert not lanes._idle
+            release.set()
+            await call
+            await until(lambda: lanes._idle)
+
+        run(main)
+
+    def test_exceptions_and_calls_from_other_threads(self) -> None:
+        async def main() -> None:
+            lanes = Lanes(1)
+            lease = Lease(lanes, "GET '/'")
+            other: Any = await asyncio.to_thread(lease.submit, int, "nine")
+            with pytest.raises(ValueError, match="nine"):
+                await asyncio.wrap_future(other)
+            lease.end()
+
+        run(main)
