@@ -264,13 +264,13 @@ def test_connections_are_kept_after_errors(sites: list[Site]) -> None:
 
 
 def test_pipelined_requests_are_answered_in_order(sites: list[Site]) -> None:
-    targets = ["/echo/?first", "/async/respond/plain/", "/respond/stream/", "/file/plain/", "/echo/?last"]
+    targets = ["/echo/?first", "/async/respond/plain/", "/respond/large/", "/file/plain/", "/echo/?last"]
     found = []
     for each in sites:
         with Connection(each) as connection, connection.socket.makefile("rb") as answers:
             last = head("/respond/none/", "Connection: close")
             connection.send(b"".join(map(head, targets)) + last)
-            found.append(re.sub(rb"\r\ndate: [^\r]*|\r\n[0-9a-f]+(?=\r\n)", b"", answers.read()))
+            found.append(re.sub(rb"\r\ndate: [^\r]*", b"", answers.read()))
     assert found[0] == found[1]
     assert found[0].count(b"HTTP/1.1 200 OK\r\n") == 5
 

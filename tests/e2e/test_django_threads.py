@@ -40,9 +40,9 @@ def together(server: Site, paths: list[str], clients: int = 16) -> list[str]:
 
 class TestThreadsOfARequest:
     def test_sync_views_of_ours_share_threads_that_stay(self, server: Site) -> None:
-        counts = [server.get("/thread/").json()["served"] for _ in range(4)]
-        # Django's handler has a new thread for each request.
-        assert counts == ([counts[0] + more for more in range(4)] if server.handler == "ours" else [1] * 4)
+        counts = [server.get("/thread/").json()["served"] for _ in range(8)]
+        # Django's handler has a new thread for each request. A next request may come while the last is being closed.
+        assert (max(counts) > 1) == (server.handler == "ours")
 
     @pytest.mark.parametrize(("path", "status"), [("/thread/", 200), ("/fail/error/", 500)])
     def test_signals_come_in_the_thread_of_the_view(self, server: Site, path: str, status: int) -> None:
@@ -127,7 +127,8 @@ class TestTheDatabase:
         """Django's own handler loses the thread, and with it the connection, of each request."""
         for _ in range(2):
             together(ours, ["/slow-query/"] * 128, 64)
-        assert 0 < len(ours.said("connected")) <= THREADS
+        names = [line[0] for line in ours.said("connected")]
+        assert len(set(names)) == len(names) <= THREADS, sorted(names)
         assert ours.databases() <= THREADS
 
     def test_a_transaction_is_rolled_back(self, server: Site) -> None:

@@ -65,7 +65,7 @@ def double(request: Request) -> Response:
 
 @api_view(["POST"])
 @parser_classes([FileUploadParser])
-def upload(request: Request) -> Response:
+def upload(request: Request, filename: str) -> Response:
     file = request.data["file"]
     return Response({"name": file.name, "size": file.size})
 

@@ -47,7 +47,7 @@ if settings.MIDDLEWARE[0].endswith("Named"):
     request_finished.connect(lambda **_: say("finished", threading.get_ident(), NAME.get()), weak=False)
     request_finished.connect(_async_receiver, weak=False)
     got_request_exception.connect(lambda **_: say("exception", threading.get_ident()), weak=False)
-    connection_created.connect(lambda **_: say("connected"), weak=False)
+    connection_created.connect(lambda **_: say("connected", threading.current_thread().name), weak=False)
 
 
 def _name_the_line(record: logging.LogRecord) -> bool:

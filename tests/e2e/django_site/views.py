@@ -345,7 +345,7 @@ def publish(request: HttpRequest) -> HttpResponse:
             request_finished.disconnect(finished)
             send("news", event)
 
-        request_finished.connect(finished)
+        request_finished.connect(finished, weak=False)
     else:
         send("news", event)
     return HttpResponse("said")
