@@ -7,18 +7,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from django.http import HttpResponse
-from websockets.sync.client import connect
 
-from asgiserver.testing import LiveServer
-
-from .django_site.running import HANDLERS, SMALL, Connection, Site, head, multipart, site
+from .django_site.running import HANDLERS, SMALL, Connection, Site, head, site
 from .runserver_project import RunServer, write_project
 from .server import DEADLINE, ROOT, environment, wait_for
 
@@ -107,7 +102,7 @@ def test_the_admin(server: Site) -> None:
         added = post(f"{path}add/", {"text": "a note"}, files={"file": ("note.bin", SMALL)})
         # The message comes with the page after the redirect.
         assert "was added successfully" in added.text
-        [number] = set(re.findall(rf"{path}(\d+)/change/", added.text))
+        [number] = set(re.findall(rf'{path}(\d+)/change/">a note<', added.text))
         [kept] = (server.folder / "media" / "notes").iterdir()
         assert kept.read_bytes() == SMALL
         assert kept.name in client.get(f"{path}{number}/change/").text
@@ -150,14 +145,14 @@ class TestWhoGetsOurs:
     def test_an_application_that_is_djangos(self, application: str) -> None:
         """As "http" of a ProtocolTypeRouter it is in all other tests."""
         with site("ours", application=application) as server:
-            assert [server.get("/thread/").json()["served"] for _ in range(2)] == [1, 2]
+            assert max(server.get("/thread/").json()["served"] for _ in range(8)) > 1
             if application == "static":
-                assert "color" in server.get("/static/admin/css/base.css").text
+                assert server.get("/static/small.bin").content == SMALL
 
     @pytest.mark.parametrize("application", ["subclass", "wrapped"])
     def test_none_that_is_not(self, application: str) -> None:
         with site("ours", application=application) as server:
-            assert [server.get("/thread/").json()["served"] for _ in range(2)] == [1, 1]
+            assert max(server.get("/thread/").json()["served"] for _ in range(8)) == 1
             # It says once why.
             assert len(re.findall("^.*Django's own handler.*$", server.output(), re.MULTILINE)) == 1
 
@@ -167,17 +162,6 @@ class TestWhoGetsOurs:
                 response = server.get(path)
                 assert (response.status_code, response.headers["x-async"]) == (200, "only")
             assert len(re.findall("^.*AsyncOnly.*$", server.output(), re.MULTILINE)) == 1
-
-    @pytest.mark.parametrize("handler", HANDLERS)
-    def test_a_router_has_both_protocols_under_load(self, handler: str) -> None:
-        with site(handler) as server, ExitStack() as stack:
-            url = f"ws://127.0.0.1:{server.port}/news"
-            sockets = [stack.enter_context(connect(url, proxy=None)) for _ in range(10)]
-            for number in range(50):
-                assert server.get(f"/publish/?text={number}").text == "said"
-            for each in sockets:
-                assert [each.recv(DEADLINE) for _ in range(50)] == [str(number) for number in range(50)]
-            server.rest()
 
 
 def test_a_project_of_coroutines_alone_makes_no_thread() -> None:
@@ -213,8 +197,7 @@ class Cases(ASGILiveServerTestCase):
 """
 
 
-@pytest.mark.parametrize("handler", HANDLERS)
-@pytest.mark.parametrize("database", ["memory", "file"])
+@pytest.mark.parametrize(("handler", "database"), [("django", "memory"), ("ours", "memory"), ("ours", "file")])
 def test_live_test_cases(handler: str, database: str, tmp_path: Path) -> None:
     (tmp_path / "live_cases.py").write_text(CASES.replace("HANDLER", repr(HANDLERS[handler])))
     (tmp_path / "temporary").mkdir()
@@ -259,13 +242,27 @@ def test_runserver(handler: str, tmp_path: Path) -> None:
         assert get("static/style.css").status_code == 200
 
 
-def test_a_live_server_takes_an_application_as_it_is() -> None:
-    """Of Django's there is none in this process, which has no settings."""
+LIVE = """
+import httpx
+from asgiserver.testing import LiveServer
+from tests.e2e.django_site.asgi import router
 
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": HttpResponse.__name__.encode()})
+with LiveServer(router(), django=HANDLER, lifespan="off") as server, httpx.Client(base_url=server.url) as client:
+    most = max(client.get("/thread/").json()["served"] for _ in range(8))
+    assert client.get("/fail/error/").status_code == 500
+# In one write, as the project speaks too.
+print(f"served {most}\\n", end="")
+"""
 
-    for way in HANDLERS.values():
-        with LiveServer(application, django=way, lifespan="off") as server:
-            assert httpx.get(server.url).text == "HttpResponse"
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_a_live_server_in_a_thread(handler: str, tmp_path: Path) -> None:
+    program = LIVE.replace("HANDLER", repr(HANDLERS[handler]))
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment({"SITE_FOLDER": str(tmp_path)}),
+        capture_output=True, text=True, timeout=3 * DEADLINE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    most = re.search(r"^served (\d+)$", done.stdout, re.MULTILINE)
+    assert most is not None, done.stdout
+    assert (int(most[1]) > 1) == (handler == "ours")

@@ -140,9 +140,9 @@ RESPONSES: dict[str, Row] = {
         for word, status in (("Fail", 500), ("Answer", 200))
         for name in ("process_request", "process_view", "process_template_response", "process_response")
     },
-    "hook of exceptions answers": (head("/fail/error/", "X-Answer: process_exception"), 200, "process_exception answers"),
+    "hook of exceptions answers": (head("/fail/error/", "X-Answer: process_exception"), 200, "exception answers"),
     "hook of exceptions fails": (head("/fail/error/", "X-Fail: process_exception"), 500, ""),
-    "hook and a coroutine": (head("/async/fail/error/", "X-Answer: process_exception"), 200, "process_exception answers"),
+    "hook and a coroutine": (head("/async/fail/error/", "X-Answer: process_exception"), 200, "exception answers"),
 }  # fmt: skip
 
 VIEWS: dict[str, Row] = {
@@ -171,8 +171,8 @@ FILES: dict[str, Row] = {
         f"{method} {name}": (head(f"/file/{name}/", method=method), status, has)
         for method in ("GET", "HEAD")
         for name, status, has in [
-            ("plain", 200, "20000"), ("large", 200, str(len(LARGE))), ("attachment", 200, "gr%C3%B6%C3%9Fe%20%C3%A9.bin"),
-            ("quoted", 200, r'a\\"b'), ("memory", 200, "9000"), ("memory-seek", 200, "8900"), ("seek", 200, "19900"),
+            ("plain", 200, "20000"), ("large", 200, str(len(LARGE))),
+            ("attachment", 200, "gr%C3%B6%C3%9Fe%20%C3%A9.bin"), ("quoted", 200, r'a\\"b'), ("memory", 200, "9000"), ("memory-seek", 200, "8900"), ("seek", 200, "19900"),
             ("raw", 200, "20000"), ("gzip", 200, ""), ("own-class", 200, "20000"), ("part", 206, "100-599"),
             ("temporary", 200, "notes.txt"), ("null", 200, ""), ("storage", 200, "20000"), ("streamed", 200, ""),
         ]
@@ -191,7 +191,7 @@ CHANGING = ("date", "last-modified", "expires")
 def sites() -> Iterator[list[Site]]:
     """Django's handler and ours."""
     options = ("--root-path", "/shop", "--limit-body-size", "1000000")
-    with site("django", *options) as django, site("ours", *options) as ours:
+    with site("django", *options, ASYNC_RECEIVER="1") as django, site("ours", *options, ASYNC_RECEIVER="1") as ours:
         yield [django, ours]
 
 

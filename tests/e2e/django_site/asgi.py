@@ -42,10 +42,11 @@ async def _async_receiver(**_: Any) -> None:
     say("async receiver", threading.current_thread() is threading.main_thread())
 
 
+if os.environ.get("SITE_ASYNC_RECEIVER") == "1":
+    request_finished.connect(_async_receiver, weak=False)
 if settings.MIDDLEWARE[0].endswith("Named"):
     request_started.connect(_count, weak=False)
     request_finished.connect(lambda **_: say("finished", threading.get_ident(), NAME.get()), weak=False)
-    request_finished.connect(_async_receiver, weak=False)
     got_request_exception.connect(lambda **_: say("exception", threading.get_ident()), weak=False)
     connection_created.connect(lambda **_: say("connected", threading.current_thread().name), weak=False)
 

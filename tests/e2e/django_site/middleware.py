@@ -16,7 +16,7 @@ GetResponse = Callable[[HttpRequest], Any]
 
 
 @sync_and_async_middleware
-def Named(get_response: GetResponse) -> GetResponse:  # noqa: N802
+def Named(get_response: GetResponse) -> GetResponse:
     """Sets a context variable, as structured logging does, and the request's URLconf."""
 
     def enter(request: HttpRequest) -> None:
@@ -52,7 +52,7 @@ class Watched(MiddlewareMixin):
 
 
 class Hooks(MiddlewareMixin):
-    """Has every hook, tells which were called, and fails or answers in the one that ``X-Fail`` or ``X-Answer`` names."""
+    """Has every hook, tells which were called; fails in the one that ``X-Fail`` names, answers in that of ``X-Answer``."""
 
     def called(self, request: HttpRequest, name: str) -> HttpResponse | None:
         request.META.setdefault("site.hooks", []).append(name)

@@ -45,13 +45,14 @@ User.objects.create_superuser("root", "root@example.org", "secret")
 def _folder() -> tempfile.TemporaryDirectory[str]:
     """A folder with the project's files and its database, from which each site's is copied."""
     made = tempfile.TemporaryDirectory()
-    for name in ("media", "temporary"):
+    for name in ("media", "temporary", "assets"):
         os.mkdir(f"{made.name}/{name}")
-    for name in ("small.bin", "media/small.bin"):
+    for name in ("small.bin", "media/small.bin", "assets/small.bin"):
         Path(made.name, name).write_bytes(SMALL)
     Path(made.name, "large.bin").write_bytes(LARGE)
     Path(made.name, "small.gz").write_bytes(gzip.compress(SMALL, 1, mtime=0))
-    settings = {"DJANGO_SETTINGS_MODULE": "tests.e2e.django_site.settings", "SITE_FOLDER": made.name, "SITE_MIDDLEWARE": "ecosystem"}
+    module = "tests.e2e.django_site.settings"
+    settings = {"DJANGO_SETTINGS_MODULE": module, "SITE_FOLDER": made.name, "SITE_MIDDLEWARE": "ecosystem"}
     command = [sys.executable, "-c", _MIGRATE]
     subprocess.run(command, cwd=ROOT, env=environment(settings), check=True, timeout=DEADLINE)
     return made
@@ -86,9 +87,9 @@ class Site(ServerProcess):
 
     def said(self, *words: object) -> list[list[str]]:
         """What the project said so far that begins with these words: the words after them."""
-        start = f"site {' '.join(map(str, words))}".split()
-        lines = [line.split() for line in self.output().splitlines() if line.startswith("site ")]
-        return [line[len(start) :] for line in lines if line[: len(start)] == start]
+        start = " ".join(("site", *map(str, words)))
+        count = len(start.split())
+        return [line.split()[count:] for line in list(self._lines) if f"{line.rstrip()} ".startswith(f"{start} ")]
 
     def wait_until_said(self, *words: object, times: int = 1) -> None:
         try:
@@ -180,7 +181,8 @@ class Connection:
 def head(target: str, *fields: str, method: str = "GET", host: str = "h", body: bytes = b"") -> bytes:
     """A request; with the length of its body unless it is chunked."""
     given = [f"Host: {host}", *fields]
-    if (body or method == "POST") and not any(line.lower().startswith(("transfer-", "content-length")) for line in fields):
+    framed = any(line.lower().startswith(("transfer-", "content-length")) for line in fields)
+    if (body or method == "POST") and not framed:
         given.append(f"Content-Length: {len(body)}")
     return "\r\n".join([f"{method} {target} HTTP/1.1", *given, "", ""]).encode("latin-1") + body
 
@@ -192,5 +194,3 @@ def multipart(*parts: tuple[str, bytes]) -> bytes:
         for disposition, data in parts
     )
     return lines + b"--edge--\r\n"
-
-

@@ -72,6 +72,7 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 USE_TZ = True
 STATIC_URL = "/static/"
+STATICFILES_DIRS = [os.path.join(FOLDER, "assets")]
 STATIC_ROOT = os.path.join(FOLDER, "static")
 MEDIA_ROOT = os.path.join(FOLDER, "media")
 CORS_ALLOWED_ORIGINS = ["https://other.example"]

@@ -24,8 +24,14 @@ from django.core.files.uploadhandler import FileUploadHandler, StopUpload
 from django.core.signals import request_finished
 from django.db import OperationalError, connection, transaction
 from django.http import (
-    FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseNotModified, HttpResponsePermanentRedirect,
-    JsonResponse, StreamingHttpResponse,
+    FileResponse,
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotModified,
+    HttpResponsePermanentRedirect,
+    JsonResponse,
+    StreamingHttpResponse,
 )  # fmt: skip
 from django.template import engines
 from django.template.response import TemplateResponse
@@ -53,7 +59,7 @@ def echo(request: HttpRequest) -> HttpResponse:
     meta = {
         name: str(value)
         for name, value in request.META.items()
-        if name.startswith(("HTTP_", "CONTENT_", "REQUEST_", "SCRIPT_", "PATH_", "QUERY_", "SERVER_NAME", "REMOTE_ADDR"))
+        if name.startswith(("HTTP_", "CONTENT_", "REQUEST_", "SCRIPT_", "PATH_", "QUERY_", "SERVER_N", "REMOTE_A"))
     }
     found = {
         "meta": meta, "kind": type(request).__name__, "method": request.method, "path": request.path,
@@ -152,7 +158,7 @@ def pieces(request: HttpRequest) -> HttpResponse:
 def _cookies() -> HttpResponse:
     response = HttpResponse("cookies")
     for number in range(20):
-        response.set_cookie(f"name-{number}", f"a, {number}; ü", max_age=60, path="/shop", httponly=True, samesite="Lax")
+        response.set_cookie(f"name-{number}", f"a, {number}; ü", 60, path="/shop", httponly=True, samesite="Lax")
     response.delete_cookie("gone")
     return response
 
@@ -165,7 +171,8 @@ def _written() -> HttpResponse:
 
 
 def _latin() -> HttpResponse:
-    return HttpResponse("größe", content_type="text/plain; charset=latin-1", headers={"X-Name-Of": "größe", "X-Long": "€"})
+    fields = {"X-Name-Of": "größe", "X-Long": "€"}
+    return HttpResponse("größe", content_type="text/plain; charset=latin-1", headers=fields)
 
 
 RESPONSES: dict[str, Callable[[], HttpResponse]] = {
@@ -185,7 +192,7 @@ RESPONSES: dict[str, Callable[[], HttpResponse]] = {
     "template": lambda: TemplateResponse(None, engines["django"].from_string("{{ word }} 1 < 2"), {"word": "<b>"}),
     "stream": lambda: StreamingHttpResponse(["one", b"two", "größe" * 20_000]),
     "stream-empty": lambda: StreamingHttpResponse([]),
-    "file": lambda: FileResponse(open(os.path.join(settings.FOLDER, "small.bin"), "rb")),
+    "file": lambda: FileResponse(_small()),
     "nothing": lambda: None,
     "text": lambda: "no response",
 }  # fmt: skip
@@ -597,12 +604,12 @@ FILES: dict[str, Callable[[], HttpResponse]] = {
     "memory-seek": lambda: FileResponse(_after_seek(io.BytesIO(b"in memory" * 1000))),
     "seek": lambda: FileResponse(_after_seek(_small())),
     "raw": lambda: FileResponse(io.FileIO(os.path.join(settings.FOLDER, "small.bin"))),
-    "gzip": lambda: FileResponse(gzip.open(os.path.join(settings.FOLDER, "small.gz")), filename="inner.bin"),
+    "gzip": lambda: FileResponse(gzip.GzipFile(os.path.join(settings.FOLDER, "small.gz")), filename="inner.bin"),
     "own-class": lambda: FileResponse(_Shouting(os.path.join(settings.FOLDER, "small.bin"))),
     "part": lambda: FileResponse(_Part(_after_seek(_small()), 500), status=206, headers={"X-Part": "100-599"}),
     "temporary": _temporary,
     "fifo": _fifo,
-    "null": lambda: FileResponse(open(os.devnull, "rb")),
+    "null": lambda: FileResponse(_small(os.devnull)),
     "storage": lambda: FileResponse(Note(text="", file="small.bin").file.storage.open("small.bin")),
     "streamed": lambda: StreamingHttpResponse(_small()),
 }
@@ -620,5 +627,3 @@ def tagged_file(request: HttpRequest) -> HttpResponse:
 @gzip_page
 def zipped_file(request: HttpRequest) -> HttpResponse:
     return FileResponse(_small(), content_type="text/plain")
-
-
