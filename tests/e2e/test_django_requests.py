@@ -172,7 +172,8 @@ FILES: dict[str, Row] = {
         for method in ("GET", "HEAD")
         for name, status, has in [
             ("plain", 200, "20000"), ("large", 200, str(len(LARGE))),
-            ("attachment", 200, "gr%C3%B6%C3%9Fe%20%C3%A9.bin"), ("quoted", 200, r'a\\"b'), ("memory", 200, "9000"), ("memory-seek", 200, "8900"), ("seek", 200, "19900"),
+            ("attachment", 200, "gr%C3%B6%C3%9Fe%20%C3%A9.bin"), ("quoted", 200, r'a\\"b'),
+            ("memory", 200, "9000"), ("memory-seek", 200, "8900"), ("seek", 200, "19900"),
             ("raw", 200, "20000"), ("gzip", 200, ""), ("own-class", 200, "20000"), ("part", 206, "100-599"),
             ("temporary", 200, "notes.txt"), ("null", 200, ""), ("storage", 200, "20000"), ("streamed", 200, ""),
         ]

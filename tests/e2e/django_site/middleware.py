@@ -52,7 +52,7 @@ class Watched(MiddlewareMixin):
 
 
 class Hooks(MiddlewareMixin):
-    """Has every hook, tells which were called; fails in the one that ``X-Fail`` names, answers in that of ``X-Answer``."""
+    """Has every hook and tells which were called; ``X-Fail`` and ``X-Answer`` name one that fails or answers."""
 
     def called(self, request: HttpRequest, name: str) -> HttpResponse | None:
         request.META.setdefault("site.hooks", []).append(name)
