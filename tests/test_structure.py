@@ -45,6 +45,8 @@ TESTED_IN = {
     "asgiserver/server.py": "tests/e2e/test_life_cycle.py",
     "asgiserver/asgi/fields.py": "tests/asgi/test_messages.py",
     "asgiserver/asgi/interfaces.py": "tests/wire/websocket/test_frames.py",
+    "asgiserver/django/handler.py": "tests/e2e/test_django_suite.py",
+    "asgiserver/django/static_files.py": "tests/e2e/test_runserver.py",
     "asgiserver/django/testing.py": "tests/e2e/test_live_tests.py",
     "asgiserver/listen/accept.py": "tests/listen/test_endpoints.py",
     "asgiserver/listen/bind.py": "tests/e2e/test_bind.py",

@@ -60,6 +60,8 @@ class Handler(ASGIHandler):  # type: ignore[misc]
         found = ASGIHandler() if found is None else found
         self.__dict__.update(found.__dict__)
         self.found = found
+        #: The sender of request_started and request_finished, as receivers know it.
+        self.sender: type = type(found)
         #: The same middleware once more, in its sync form.
         self.sync_chain = _SyncChain()
         self.sync_chain.load_middleware(is_async=False)
@@ -185,6 +187,8 @@ class _SyncRequest:
         listener.add_done_callback(partial(self._heard, task))
         try:
             await self._answer()
+            if self._state is _State.LEFT:
+                task.uncancel()
         except asyncio.CancelledError:
             # Unless the client has left, and nothing else has happened, the server wants an end.
             if self._state is not _State.LEFT or task.uncancel():
@@ -302,6 +306,8 @@ class _SyncRequest:
         try:
             keeps = self._respond()
         except (StopIteration, concurrent.futures.CancelledError, asyncio.CancelledError) as error:
+            if self._state is _State.LEFT:
+                return
             # No future can hold a StopIteration, and a CancelledError would look like the end of this request.
             raise RuntimeError(f"the application raised {type(error).__name__}") from error
         finally:
@@ -310,7 +316,7 @@ class _SyncRequest:
 
     def _respond(self) -> bool:
         """Make and send the response; True when the loop has to send it."""
-        handler, scope, sender = self._handler, self._scope, type(self._handler.found)
+        handler, scope, sender = self._handler, self._scope, self._handler.sender
         set_script_prefix(get_script_prefix(scope))
         signals.request_started.send(sender=sender, scope=scope)
         self._request, response = handler.create_request(scope, self._body)
@@ -388,7 +394,7 @@ class _SyncRequest:
                 self._response.close()
             elif self._request is not None:
                 self._request.close()
-                signals.request_finished.send(sender=type(self._handler.found))
+                signals.request_finished.send(sender=self._handler.sender)
         finally:
             self._body.close()
 

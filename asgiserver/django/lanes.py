@@ -113,6 +113,7 @@ class Lanes:
         self._idle: list[Lane] = []
         self._busy: set[Lane] = set()
         self._made = 0
+        self._closed = False
         self._warned = float("-inf")
         self._looking: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.TimerHandle | None = None
@@ -199,7 +200,7 @@ class Lanes:
         """Keep a lane for the next request, unless enough are kept."""
         self._busy.discard(lane)
         lane.serving = ""
-        if self.threads >= self.limit:
+        if self._closed or self.threads >= self.limit:
             _retire(lane)
             return
         lane.idle_since = self._loop.time()
@@ -217,13 +218,13 @@ class Lanes:
             self._sweeping = self._loop.call_at(self._idle[0].idle_since + _IDLE, self._sweep)
 
     async def close(self) -> None:
-        """End all lanes with their database connections; those that are busy are left behind, and named."""
+        """End all lanes with their database connections; a busy one is named, and ends when it can."""
+        self._closed = True
         for timer in (self._looking, self._sweeping):
             if timer is not None:
                 timer.cancel()
         for lane in self._busy:
             logger.warning("A thread of Django's still runs %s, and is left behind", lane.serving)
-            lane.executor.shutdown(wait=False)
         closing = [asyncio.wrap_future(_retire(lane)) for lane in self._idle]
         self._idle.clear()
         if closing:

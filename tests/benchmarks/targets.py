@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .load import METRICS
 from .loads import LOADS
 from .report import Table
+from .servers import SERVERS
 
 __all__ = ["TARGETS", "Target", "verdicts"]
 
@@ -17,7 +18,7 @@ class Target:
     """A ratio that is not to be exceeded.
 
     :param server: of ours.
-    :param against: another server, or empty for the best peer.
+    :param against: another server; :data:`ASGI` for the best peer that serves ASGI; empty for the best peer.
     """
 
     load: str
@@ -26,6 +27,9 @@ class Target:
     against: str = ""
     metric: str = ""
 
+
+#: Stands for the best of the peers that serve a project by ASGI.
+ASGI = "ASGI"
 
 TARGETS = (
     Target("varied", 0.90), Target("varied", 0.75, against="uvicorn"),
@@ -36,6 +40,13 @@ TARGETS = (
     Target("proxied", 0.95), Target("tls-varied", 0.90), Target("get", 0.85), Target("wait", 0.90),
     Target("post", 0.70), Target("upload", 0.70), Target("stream", 1.0), Target("file", 0.60), Target("tls", 0.90),
     Target("echo", 0.60), Target("ws-varied", 0.75), Target("large", 0.75), Target("broadcast", 1.0),
+    Target("django", 0.12, against="daphne"), Target("django", 0.15, against=ASGI),
+    Target("django", 0.60, against="gunicorn-wsgi"),
+    Target("django-orm", 0.50, against=ASGI), Target("django-orm", 0.90, against="gunicorn-wsgi"),
+    Target("django-login", 0.70, against=ASGI), Target("django-drf", 0.20, against=ASGI),
+    Target("django-async", 0.35, against=ASGI),
+    Target("django-file", 0.50, against=ASGI), Target("django-stream", 0.50, against=ASGI),
+    Target("django-sleep", 1.0, against="gunicorn-wsgi"),
     Target("idle", 0.5), Target("idle-ws", 0.5), Target("start", 1.2), Target("start", 1.2, metric="memory"),
 )  # fmt: skip
 
@@ -53,9 +64,13 @@ def _lines(found: Sequence[Table]) -> Iterator[str]:
             metric = target.metric or LOADS[target.load].metrics[0]
             ratio = reached(target, by_load[target.load])
             verdict = "unknown" if ratio is None else "met" if ratio <= target.limit else "**missed**"
-            pair = f"{target.server} / {target.against or 'best peer'}"
+            pair = f"{target.server} / {_name(target)}"
             what = f"{LOADS[target.load].title}, {METRICS[metric].title}: {pair}"
             yield f"| {what} | {target.limit:.2f} | {'–' if ratio is None else f'{ratio:.2f}'} | {verdict} |"
+
+
+def _name(target: Target) -> str:
+    return "best ASGI peer" if target.against == ASGI else target.against or "best peer"
 
 
 def reached(target: Target, table: Table) -> float | None:
@@ -66,6 +81,11 @@ def reached(target: Target, table: Table) -> float | None:
         return None
     if not target.against:
         return ours.ratios.get(metric)
+    if target.against == ASGI:
+        kinds = [(row, SERVERS.get(row.server)) for row in table.rows]
+        peers = [row.values.get(metric) for row, kind in kinds if kind and not kind.ours and not kind.wsgi]
+        best = min((value for value in peers if value), default=None)
+        return None if best is None else ours.values[metric] / best
     other = table.row(target.against)
     if other is None or not other.values.get(metric):
         return None

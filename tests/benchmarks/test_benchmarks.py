@@ -26,7 +26,7 @@ from tests.benchmarks.loads import LOADS
 from tests.benchmarks.measuring import Record, measure
 from tests.benchmarks.report import Table, environment, number, overview, summary, tables
 from tests.benchmarks.servers import SERVERS, Certificate, Order, ServerKind, other_checkout
-from tests.benchmarks.targets import TARGETS, Target, reached, verdicts
+from tests.benchmarks.targets import ASGI, TARGETS, Target, reached, verdicts
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -132,7 +132,7 @@ class TestTargets:
     def test_each_is_of_a_load_and_servers_that_exist(self) -> None:
         for target in TARGETS:
             assert SERVERS[target.server].ours
-            other = SERVERS[target.against or "uvicorn"]
+            other = SERVERS["uvicorn" if target.against in ("", ASGI) else target.against]
             assert not other.ours or other.tcp_in == target.load
             assert not target.metric or target.metric in LOADS[target.load].metrics
 
@@ -166,8 +166,13 @@ class TestTargets:
         assert "| 0.85 | – | unknown |" in text
         assert "met" not in text.replace("memory", "")
 
+    def test_against_the_best_peer_that_serves_asgi(self) -> None:
+        found = summary(records("django", asgiserver=[3.0], asgiserver_off=[9.0], uvicorn=[20.0], granian_wsgi=[2.0]))
+        assert reached(Target("django", 0.15, against=ASGI), found[0]) == 0.15
+        assert reached(Target("django", 0.15, against=ASGI), table(asgiserver=[3.0])) is None
+
     def test_nothing_to_say_without_targets(self) -> None:
-        assert verdicts(summary(records("django", asgiserver=[1.0]))) == ""
+        assert verdicts(summary(records("browser", asgiserver=[1.0]))) == ""
 
 
 class TestChart:

@@ -29,7 +29,7 @@ __all__ = ["HANDLER", "LABELS", "Outcome", "SourceMissingError", "SuiteError", "
 
 #: Django's own, and ours.
 OWN = "django.core.handlers.asgi:ASGIHandler"
-HANDLER = "asgiserver.django.handler:Handler"
+HANDLER = "tests.django.suite_handler:ShortWay"
 #: The parts of Django's tests that a handler can break.
 LABELS = (
     "asgi", "conditional_processing", "csrf_tests", "file_uploads", "generic_views", "handlers", "middleware",

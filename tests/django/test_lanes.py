@@ -17,26 +17,41 @@ from asgiserver.django.lanes import Lane, Lanes, Lease
 pytest.importorskip("django")
 
 
+made: list[Lanes] = []
+
+
+def lanes_of(limit: int) -> Lanes:
+    """Lanes that end with the test."""
+    made.append(Lanes(limit))
+    return made[-1]
+
+
 def run(main: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(main(), 20))  # type: ignore[arg-type]
+    async def limited() -> None:
+        async with asyncio.timeout(20):
+            await main()
+            while made:
+                await made.pop().close()
+
+    asyncio.run(limited())
 
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - threads set no asyncio.Event
             await asyncio.sleep(0.001)
 
 
-async def name_of_thread(lane: Lane) -> str:
-    names: list[str] = []
-    await lane.call(lambda: names.append(threading.current_thread().name))
-    return names[0]
+async def thread_of(lane: Lane) -> threading.Thread:
+    threads: list[threading.Thread] = []
+    await lane.call(lambda: threads.append(threading.current_thread()))
+    return threads[0]
 
 
 class TestSlots:
     def test_first_come_first_served(self) -> None:
         async def main() -> None:
-            lanes, order = Lanes(1), []
+            lanes, order = lanes_of(1), []
 
             async def request(number: int) -> None:
                 slot = await lanes.enter()
@@ -51,7 +66,7 @@ class TestSlots:
 
     def test_who_is_cancelled_while_waiting_is_passed_over(self) -> None:
         async def main() -> None:
-            lanes = Lanes(1)
+            lanes = lanes_of(1)
             slot = await lanes.enter()
             second, third = asyncio.ensure_future(lanes.enter()), asyncio.ensure_future(lanes.enter())
             await asyncio.sleep(0)
@@ -65,7 +80,7 @@ class TestSlots:
 
     def test_who_is_cancelled_in_the_turn_of_the_grant_gives_it_on(self) -> None:
         async def main() -> None:
-            lanes = Lanes(1)
+            lanes = lanes_of(1)
             slot = await lanes.enter()
             second = asyncio.ensure_future(lanes.enter())
             await asyncio.sleep(0)
@@ -78,7 +93,7 @@ class TestSlots:
 
     def test_left_twice_counts_once(self) -> None:
         async def main() -> None:
-            lanes = Lanes(1)
+            lanes = lanes_of(1)
             slot = await lanes.enter()
             slot.leave()
             slot.leave()
@@ -92,7 +107,7 @@ class TestSlots:
 
     def test_a_thread_that_waits_for_a_coroutine_gives_its_slot_on(self) -> None:
         async def main() -> None:
-            lanes = Lanes(1)
+            lanes = lanes_of(1)
             second_runs = asyncio.Event()
 
             async def first() -> None:
@@ -113,7 +128,7 @@ class TestSlots:
         monkeypatch.setattr(module, "_LONG", 0.01)
 
         async def main() -> None:
-            lanes = Lanes(2)
+            lanes = lanes_of(2)
             for _ in range(2):
                 await lanes.enter()
             waiting = [asyncio.ensure_future(lanes.enter()) for _ in range(3)]
@@ -131,21 +146,21 @@ class TestSlots:
 class TestLanes:
     def test_the_lane_used_last_is_used_next(self) -> None:
         async def main() -> None:
-            lanes = Lanes(3)
+            lanes = lanes_of(3)
             one, two = lanes.take("1"), lanes.take("2")
             lanes.give(one)
             lanes.give(two)
             assert lanes.take("3") is two
-            assert await name_of_thread(two) == await name_of_thread(two)
-            assert await name_of_thread(one) != await name_of_thread(two)
+            assert await thread_of(two) == await thread_of(two)
+            assert await thread_of(one) != await thread_of(two)
 
         run(main)
 
     def test_no_more_are_kept_than_there_are_slots(self) -> None:
         async def main() -> None:
-            lanes = Lanes(2)
+            lanes = lanes_of(2)
             for lane in [lanes.take(str(number)) for number in range(5)]:
-                await name_of_thread(lane)
+                await thread_of(lane)
                 lanes.give(lane)
             assert lanes.threads == 2
 
@@ -155,11 +170,11 @@ class TestLanes:
         monkeypatch.setattr(module, "_IDLE", 0.01)
 
         async def main() -> None:
-            lanes = Lanes(2)
+            lanes = lanes_of(2)
             lane = lanes.take("1")
-            name = await name_of_thread(lane)
+            thread = await thread_of(lane)
             lanes.give(lane)
-            await until(lambda: name not in [thread.name for thread in threading.enumerate()])
+            await until(lambda: not thread.is_alive())
             assert lanes.threads == 0
 
         run(main)
@@ -168,14 +183,17 @@ class TestLanes:
         release = threading.Event()
 
         async def main() -> None:
-            lanes = Lanes(2)
+            lanes = lanes_of(2)
             lane = lanes.take("GET '/slow'")
             begun = threading.Event()
             running = asyncio.ensure_future(lane.call(lambda: begun.set() or release.wait(10)))  # type: ignore[func-returns-value]
             await until(begun.is_set)
             await lanes.close()
+            made.clear()
             release.set()
             await running
+            lanes.give(lane)
+            assert lanes.threads == 0
 
         with caplog.at_level(logging.WARNING, "asgiserver"):
             run(main)
@@ -185,7 +203,7 @@ class TestLanes:
 class TestLease:
     def test_all_calls_of_a_request_run_in_one_thread(self) -> None:
         async def main() -> None:
-            lanes = Lanes(2)
+            lanes = lanes_of(2)
             lease = Lease(lanes, "GET '/'")
             loop = asyncio.get_running_loop()
             names = [await loop.run_in_executor(lease, lambda: threading.current_thread().name) for _ in range(3)]
@@ -197,7 +215,7 @@ class TestLease:
 
     def test_it_holds_no_slot_between_its_calls(self) -> None:
         async def main() -> None:
-            lanes = Lanes(1)
+            lanes = lanes_of(1)
             lease = Lease(lanes, "GET '/'")
             await asyncio.get_running_loop().run_in_executor(lease, int)
             (await lanes.enter()).leave()
@@ -207,7 +225,7 @@ class TestLease:
 
     def test_a_call_waits_for_a_slot(self) -> None:
         async def main() -> None:
-            lanes = Lanes(1)
+            lanes = lanes_of(1)
             slot = await lanes.enter()
             lease = Lease(lanes, "GET '/'")
             call = asyncio.get_running_loop().run_in_executor(lease, int)
@@ -221,7 +239,7 @@ class TestLease:
 
     def test_a_call_that_outlives_its_request_keeps_the_lane(self) -> None:
         async def main() -> None:
-            lanes, release = Lanes(1), threading.Event()
+            lanes, release = lanes_of(1), threading.Event()
             lease = Lease(lanes, "GET '/'")
             call = asyncio.get_running_loop().run_in_executor(lease, release.wait, 10)
             lease.end()
@@ -235,7 +253,7 @@ class TestLease:
 
     def test_exceptions_and_calls_from_other_threads(self) -> None:
         async def main() -> None:
-            lanes = Lanes(1)
+            lanes = lanes_of(1)
             lease = Lease(lanes, "GET '/'")
             other: Any = await asyncio.to_thread(lease.submit, int, "nine")
             with pytest.raises(ValueError, match="nine"):

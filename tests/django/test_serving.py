@@ -1,0 +1,121 @@
+"""Where Django's handler is found in an application, and when it is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from channels.routing import ProtocolTypeRouter
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+from django.core.handlers.asgi import ASGIHandler
+
+from asgiserver.django import serving
+from asgiserver.django.static_files import StaticFiles
+
+
+class AsyncOnly:
+    """A middleware that has no sync form."""
+
+    sync_capable = False
+    async_capable = True
+
+
+class Own(ASGIHandler):
+    """A project's own handler."""
+
+
+class StandIn:
+    """In the place of our handler, which needs a project."""
+
+    def __init__(self, found: Any) -> None:
+        self.found = found
+
+
+@pytest.fixture(autouse=True)
+def project(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The settings of a project."""
+    settings = SimpleNamespace(MIDDLEWARE=["django.middleware.common.CommonMiddleware"])
+    monkeypatch.setattr(serving, "settings", settings)
+    monkeypatch.setattr(serving, "Handler", StandIn)
+    return settings
+
+
+def made(kind: type, **attributes: Any) -> Any:
+    """An object of ``kind``, without the set-up that needs a project."""
+    instance = kind.__new__(kind)
+    instance.__dict__.update(attributes)
+    return instance
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """An application that is not Django's."""
+
+
+HANDLER = made(ASGIHandler)
+
+
+@pytest.mark.parametrize(
+    ("found", "innermost"),
+    [
+        (HANDLER, lambda it: it),
+        (ProtocolTypeRouter({"http": HANDLER, "websocket": application}), lambda it: it.application_mapping["http"]),
+        (made(ASGIStaticFilesHandler, application=HANDLER), lambda it: it.application),
+        (made(StaticFiles, application=HANDLER), lambda it: it.application),
+        (
+            made(StaticFiles, application=ProtocolTypeRouter({"http": HANDLER})),
+            lambda it: it.application.application_mapping["http"],
+        ),
+    ],
+    ids=["alone", "router", "static files", "runserver", "static files and router"],
+)
+def test_djangos_handler_is_replaced_wherever_it_stands(found: Any, innermost: Callable[[Any], Any]) -> None:
+    replaced, obstacle = serving.replaced(found)
+    assert obstacle == ""
+    assert type(innermost(replaced)) is StandIn
+    assert innermost(replaced).found is HANDLER
+    # Who holds the application that was found sees no change.
+    assert innermost(found) is HANDLER
+    assert type(replaced) is (StandIn if found is HANDLER else type(found))
+
+
+def test_what_else_a_router_leads_to_stays() -> None:
+    replaced, _ = serving.replaced(ProtocolTypeRouter({"http": HANDLER, "websocket": application}))
+    assert replaced.application_mapping["websocket"] is application
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (made(Own), "Own is a subclass of it"),
+        (application, "it stands behind function, if at all; see asgiserver.django.get_asgi_application"),
+        (ProtocolTypeRouter({"websocket": application}), "the ProtocolTypeRouter has no 'http'"),
+        (ProtocolTypeRouter({"http": made(Own)}), "Own is a subclass of it"),
+    ],
+    ids=["subclass", "something else", "router without http", "router to a subclass"],
+)
+def test_anything_else_is_left_alone_and_the_reason_is_told(found: Any, reason: str) -> None:
+    replaced, obstacle = serving.replaced(found)
+    assert obstacle == reason
+    assert getattr(replaced, "application_mapping", None) == getattr(found, "application_mapping", None)
+    assert type(replaced) is type(found)
+
+
+def test_async_only_middleware_keeps_djangos_handler(project: SimpleNamespace) -> None:
+    project.MIDDLEWARE.append(f"{__name__}.AsyncOnly")
+    assert serving.replaced(HANDLER) == (HANDLER, f"the middleware {__name__}.AsyncOnly is async only")
+
+
+def test_an_old_django_keeps_its_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving.django, "VERSION", (4, 1, 9, "final", 0))
+    replaced, obstacle = serving.replaced(HANDLER)
+    assert replaced is HANDLER
+    assert obstacle.endswith("is older than 4.2")
+
+
+def test_a_django_without_what_ours_uses_keeps_its_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(ASGIHandler, "listen_for_disconnect")
+    replaced, obstacle = serving.replaced(HANDLER)
+    assert replaced is HANDLER
+    assert obstacle == "this release lacks ASGIHandler.listen_for_disconnect"
