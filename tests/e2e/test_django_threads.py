@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
-from websockets.sync.client import connect
 
 from .django_site.running import HANDLERS, Connection, Site, head, site
 from .server import DEADLINE, wait_for
@@ -110,8 +109,7 @@ class TestGroups:
     @pytest.mark.parametrize("when", ["", "&later"], ids=["in the view", "in a receiver"])
     def test_views_send_to_websockets(self, server: Site, when: str) -> None:
         with ExitStack() as stack:
-            url = f"ws://127.0.0.1:{server.port}/news"
-            sockets = [stack.enter_context(connect(url, proxy=None)) for _ in range(4)]
+            sockets = [stack.enter_context(server.websocket("/news")) for _ in range(4)]
             for each in sockets:
                 # After an answer it is in its group, and has used the database in a thread.
                 each.send("")
@@ -195,7 +193,7 @@ class TestTheBound:
         ours.control("hold")
         with ExitStack() as stack:
             clients = [stack.enter_context(Connection(ours)) for _ in range(count)]
-            link = stack.enter_context(connect(f"ws://127.0.0.1:{ours.port}/control", proxy=None))
+            link = stack.enter_context(ours.websocket("/control"))
             link.send("tasks")
             idle = int(link.recv(DEADLINE))
             for number, client in enumerate(clients):

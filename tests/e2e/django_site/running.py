@@ -76,9 +76,12 @@ class Site(ServerProcess):
     def get(self, path: str, **options: Any) -> httpx.Response:
         return self.client.get(path, **options)
 
+    def websocket(self, path: str) -> connect:
+        return connect(f"ws://127.0.0.1:{self.port}{path}", proxy=None, open_timeout=DEADLINE)
+
     def control(self, *words: str) -> int | None:
         """Say words to the project on its loop, and return the last answer."""
-        with connect(f"ws://127.0.0.1:{self.port}/control", proxy=None) as websocket:
+        with self.websocket("/control") as websocket:
             answer = None
             for word in words:
                 websocket.send(word)
