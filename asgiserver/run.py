@@ -12,6 +12,8 @@ a later stop        at once     at once                 at once     at once     
 HUP, USR1, USR2     log line    log line    log line    log line    log line    nothing     when free
 ==================  ==========  ==========  ==========  ==========  ==========  ==========  ============
 
+HUP has changed certificates read again instead, where the server has any.
+
 *Import* is everything before :func:`run`, *start-up* and *shutdown* are the lifespan's, at *exit* the server has ended
 and Python waits for threads and calls exit handlers. The *loop* is *blocked* while the application does not give it
 back, at any of these moments; the signal then has its effect *when* the loop is *free*. All this ends with status 0.
@@ -217,7 +219,9 @@ class _Main:
 
     def _take_up(self, asked: Asked, number: int) -> None:
         if asked is Asked.NOTHING:
-            logger.info("%s is ignored", signal.Signals(number).name)
+            name = signal.Signals(number).name
+            if name != "SIGHUP" or not self._server.read_certificates():
+                logger.info("%s is ignored", name)
             return
         assert self._signals is not None
         self._signals.taken_up = asked

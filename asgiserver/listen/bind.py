@@ -123,7 +123,7 @@ class _Binding:
         elsewhere = bool(settings.unix_socket is not None or settings.file_descriptor is not None or settings.endpoints)
         if settings.host is not None or settings.port is not None or not elsewhere:
             await self.tcp(settings.host, settings.port)
-        elif settings.ssl_certfile is not None and not any(map(_CERTIFIED.match, settings.endpoints)):
+        elif settings.ssl_certfile and not any(map(_CERTIFIED.match, settings.endpoints)):
             raise SettingsError(
                 "ssl_certfile is for a host and port and for haproxy:tcp: endpoints, and none of them is given; "
                 "another endpoint names its own, like ssl:8443:certKey=chain.pem:privateKey=key.pem"
@@ -145,7 +145,7 @@ class _Binding:
                 loop = asyncio.get_running_loop()
                 addresses = await loop.run_in_executor(None, sockets.resolve, host, port)
             sock = sockets.bind_tcp(addresses, self.settings.backlog)
-        self.made.append(Bound(sock, secure=self.settings.ssl_certfile is not None))
+        self.made.append(Bound(sock, secure=bool(self.settings.ssl_certfile)))
 
     def unix(self, path: str, mode: int, backlog: int, proxies: TrustedPeers | None = None) -> None:
         with sockets.listening(f"unix:{path}"):
@@ -177,7 +177,7 @@ class _Binding:
             _check_kind(kind, whole)
             if proxies is not None and kind not in _PROXIED:
                 raise SettingsError(f"endpoint {whole!r}: expected {_USAGE['haproxy']}")
-            secure = proxies is not None and kind not in SECURE and self.settings.ssl_certfile is not None
+            secure = proxies is not None and kind not in SECURE and bool(self.settings.ssl_certfile)
             text = _with_backlog(text, arguments, keywords, self.settings.backlog)
             self.made.append(Described(kind, text, whole, secure, proxies))
 
