@@ -129,6 +129,9 @@ class Settings:
                                      "forward secrecy and authenticated encryption.", metavar="CIPHERS")
     ssl_handshake_timeout: float | None = _field(10.0, TLS, "Time for a new connection to finish the TLS handshake.",
                                                  unit="s", off="zero")
+    redirect_to_https: int | None = _field(
+        None, TLS, "Second port of the host, without TLS, that answers each request 308 with the https address; 0 for "
+        "any free one.", minimum=0, maximum=65535, metavar="PORT")
 
     interface: str = _field("auto", APPLICATION, "What the application is; auto tells ASGI 2 from 3.",
                             choices=("auto", "asgi3", "asgi2", "wsgi"))

@@ -120,6 +120,8 @@ async def accept(bound: Bound | Described, settings: Settings, factory: Any, rea
         if isinstance(bound, Described):
             port = await _twisted_port(bound, factory, reactor, secure)
             return Listener(port, secure=bound.secure or bound.kind in SECURE)
+        if bound.redirects_to is not None:
+            factory = factory.redirecting(bound.redirects_to)
         port = _port(bound.sock, factory, reactor, secure)
         if bound.proxies is not None:
             from .proxy_protocol import take_headers

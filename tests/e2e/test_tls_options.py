@@ -1,8 +1,9 @@
-"""Certificates by name, changed while serving, of clients; by real clients."""
+"""Certificates by name, changed while serving, of clients, and the port that sends on to https; by real clients."""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import socket
 import ssl
@@ -15,7 +16,9 @@ import httpx
 import pytest
 import trustme
 
-from tests.e2e.live import DEADLINE, Peer, answer, in_loop, serve
+from asgiserver import Settings
+from asgiserver.errors import ListenError, SettingsError
+from tests.e2e.live import DEADLINE, Peer, answer, in_loop, serve, until
 from tests.e2e.server import ServerProcess, wait_for
 from tests.programs import require
 
@@ -167,3 +170,76 @@ class TestDefaults:
             command, input=b"", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=DEADLINE, check=False
         )
         return done.stdout.decode(errors="replace")
+
+
+class TestRedirect:
+    def test_by_the_command_line(self, tmp_path: Path) -> None:
+        args = ("--ssl-certfile", issue(tmp_path / "pem", "127.0.0.1"), "--redirect-to-https", "0")
+        command = ("-b", "127.0.0.1", "-p", "0", *args, "examples.hello:application")
+        with ServerProcess(*command, listeners=2) as server:
+            secure, plain = server.urls
+            with httpx.Client(verify=trusting()) as client:
+                first = client.get(f"{plain}/a%20b?c=%2F")
+                assert (first.status_code, first.text) == (308, "Ask for the https address.\n")
+                assert first.headers["location"] == f"{secure}/a%20b?c=%2F"
+                assert "strict-transport-security" not in first.headers
+                head = client.head(plain)
+                assert (head.status_code, head.headers["location"]) == (308, f"{secure}/")
+                followed = client.post(f"{plain}/", content=b"x" * 100000, follow_redirects=True)
+                assert (followed.status_code, str(followed.url)) == (200, f"{secure}/")
+            if curl := shutil.which("curl"):
+                pem = tmp_path / "ca"
+                CA.cert_pem.write_to_path(pem)
+                done = subprocess.run(
+                    [curl, "-sSL", "--cacert", str(pem), plain], capture_output=True, timeout=DEADLINE, check=False
+                )
+                assert done.stdout == b"Hello, world!\n"
+        assert '"GET /a%20b?c=%2F" 308' in server.output()
+        assert "Refused" not in server.output()
+
+    @in_loop
+    async def test_no_request_reaches_the_application(self, tmp_path: Path) -> None:
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            raise AssertionError("asked")
+
+        failures: list[BaseException] = []
+        settings = {"ssl_certfile": issue(tmp_path / "pem", "127.0.0.1"), "redirect_to_https": 0, "lifespan": "off"}
+        async with serve(application, on_failure=failures.append, **settings) as server:
+            port = server.listening_addresses[0][1]
+            plain = server.listening_addresses[1]
+            for request, status, where in [
+                (b"GET http://a.example:1/x HTTP/1.1\r\nHost: b.example\r\n\r\n", 308, "https://a.example/x"),
+                (b"GET /x HTTP/1.0\r\n\r\n", 400, None),
+                (b"GET /x HTTP/1.1\r\nHost: a b\r\n\r\n", 400, None),
+                (
+                    b"GET /chat HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n" % plain[1],
+                    308, f"https://127.0.0.1:{port}/chat",
+                ),
+            ]:  # fmt: skip
+                async with Peer(*await asyncio.open_connection(*plain)) as peer:
+                    await peer.send(request)
+                    response = await peer.response()
+                    assert response.status == status
+                    assert dict(response.headers).get("location") == where
+                    assert await peer.closed()
+            await until(lambda: not server.connections)
+        assert not failures
+
+    @in_loop
+    async def test_a_port_that_is_taken_leaves_nothing_open(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            settings = {"ssl_certfile": issue(tmp_path / "pem", "127.0.0.1")}
+            with pytest.raises(ListenError, match="in use"):
+                async with serve(hello, redirect_to_https=taken.getsockname()[1], **settings):
+                    pass
+
+    @pytest.mark.parametrize(
+        "settings", [{}, {"ssl_certfile": ("x",), "endpoints": ("haproxy:tcp:0",)}, {"unix_socket": "x"}]
+    )
+    @in_loop
+    async def test_it_needs_a_port_of_tls(self, settings: dict[str, Any]) -> None:
+        from asgiserver.listen.bind import bind
+
+        with pytest.raises(SettingsError, match="redirect_to_https needs ssl_certfile, and a host and port"):
+            await bind(Settings(redirect_to_https=0, **settings))
