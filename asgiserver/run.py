@@ -51,7 +51,7 @@ from .signals import Asked, Signals, held
 if TYPE_CHECKING:
     from .server import Server
 
-__all__ = ["limit_exit", "run", "tear_down"]
+__all__ = ["limit_exit", "run", "tear_down", "thread_count"]
 
 logger = logging.getLogger("asgiserver")
 
@@ -236,12 +236,17 @@ class _Main:
 def _set_up(loop: asyncio.AbstractEventLoop, verbosity: int) -> ThreadPoolExecutor:
     if verbosity >= 3:
         loop.set_debug(True)
+    executor = ThreadPoolExecutor(max_workers=thread_count())
+    loop.set_default_executor(executor)
+    return executor
+
+
+def thread_count() -> int | None:
+    """The threads that ``ASGI_THREADS`` asks for, None for Python's default; raises SettingsError when it is wrong."""
     threads = os.environ.get("ASGI_THREADS")
     if threads is not None and (not threads.isdecimal() or int(threads) < 1):
         raise SettingsError(f"ASGI_THREADS: expected a whole number of at least 1, got {threads!r}")
-    executor = ThreadPoolExecutor(max_workers=None if threads is None else int(threads))
-    loop.set_default_executor(executor)
-    return executor
+    return None if threads is None else int(threads)
 
 
 def tear_down(loop: asyncio.AbstractEventLoop, executor: ThreadPoolExecutor) -> None:

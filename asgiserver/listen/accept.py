@@ -23,12 +23,12 @@ from ..settings import Settings
 from ..transport.tcp import TCPPort
 from . import sockets
 from .accepting import watch
-from .bind import SECURE, Bound, Described
+from .bind import SECURE, Bound, Described, described_by
 
 if TYPE_CHECKING:
     from ..transport.tls_port import TLSPort
 
-__all__ = ["Listener", "accept"]
+__all__ = ["Listener", "accept", "check"]
 
 #: Most connections that a port still accepts when it closes: Linux's default bound of a backlog.
 _LAST_ACCEPTS = 4096
@@ -133,6 +133,18 @@ async def accept(bound: Bound | Described, settings: Settings, factory: Any, rea
         raise
     bound.sock.close()
     return Listener(port, secure=bound.secure, bound=bound)
+
+
+def check(settings: Settings, reactor: Reactor) -> None:
+    """Find the mistakes in endpoints and certificates that listening would find, and open no socket.
+
+    :raises SettingsError: as :func:`.bind.bind` and :func:`accept` do.
+    """
+    descriptions = described_by(settings)
+    if settings.ssl_certfile:
+        _securing(settings)
+    for described in descriptions:
+        _endpoint(described, reactor)
 
 
 def _securing(settings: Settings) -> Callable[[TLSPort], None]:

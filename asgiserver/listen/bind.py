@@ -22,7 +22,7 @@ from . import sockets
 if TYPE_CHECKING:
     from ..asgi.forwarded import TrustedPeers
 
-__all__ = ["SECURE", "Bound", "Described", "bind"]
+__all__ = ["SECURE", "Bound", "Described", "bind", "described_by"]
 
 #: The position of the backlog among the arguments of Twisted's descriptions, counted from the prefix, which is 0.
 _BACKLOG_POSITION = {"tcp": 3, "tcp6": 2, "ssl": 6, "tls": 3}
@@ -220,8 +220,33 @@ class _Binding:
         """Twisted's ``systemd:``, but names may be missing from the environment, or shared by several sockets."""
         if (index is None) == (name is None):
             raise ValueError("index or name")
-        for number in sockets.activated_descriptors(None if index is None else int(index), name):
+        self.activated(None if index is None else int(index), name, proxies)
+
+    def activated(self, index: int | None, name: str | None, proxies: TrustedPeers | None) -> None:
+        for number in sockets.activated_descriptors(index, name):
             self.descriptor(number, proxies)
+
+
+class _Checking(_Binding):
+    """Reads descriptions as :class:`_Binding` does, and opens nothing."""
+
+    def unix(self, *_: object) -> None: ...
+
+    def descriptor(self, *_: object) -> None: ...
+
+    def activated(self, *_: object) -> None: ...
+
+
+def described_by(settings: Settings) -> list[Described]:
+    """The descriptions for Twisted among the settings' endpoints; no socket is opened.
+
+    :raises SettingsError: as :func:`bind`.
+    """
+    checking = _Checking(settings)
+    checking.check()
+    for text in settings.endpoints:
+        checking.endpoint(text, text)
+    return [each for each in checking.made if isinstance(each, Described)]
 
 
 #: The descriptions that do not go through Twisted, and how they are written.
