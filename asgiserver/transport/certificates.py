@@ -134,11 +134,15 @@ class Certificates:
     def _made(self) -> list[ssl.SSLContext]:
         contexts, names = [], dict[str, ssl.SSLContext]()
         for certfile, keyfile in self._pairs:
-            context = load(certfile, keyfile, self._options)
+            try:
+                context = load(certfile, keyfile, self._options)
+                if len(self._pairs) > 1:
+                    names = dict.fromkeys(_names(certfile), context) | names
+            except OSError as error:
+                # The file has been there a moment ago; OpenSSL opens it once more.
+                raise SettingsError(f"ssl_certfile: cannot read {certfile}: {error.strerror or error}") from error
             if self._protocols:
                 context.set_alpn_protocols(self._protocols)
-            if len(self._pairs) > 1:
-                names = dict.fromkeys(_names(certfile), context) | names
             contexts.append(context)
         if names:
             contexts[0].sni_callback = partial(_choose, names)

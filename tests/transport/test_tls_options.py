@@ -20,6 +20,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 
 from asgiserver.errors import SettingsError
+from asgiserver.transport import certificates
 from asgiserver.transport.certificates import Certificates, Options, load
 from tests.transport.test_tls import Connection, client_context, make_port
 
@@ -215,6 +216,33 @@ class TestChanges:
         issue(tmp_path, "pem", "new.example")
         certificates.read_again()
         assert self.names(certificates) == ["new.example"]
+
+    def test_a_file_that_goes_while_it_is_read_changes_nothing(
+        self, path: str, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:  # fmt: skip
+        second = issue(tmp_path, "second", "second.example")
+        made = Certificates([path, second], clock=clock.seconds)
+        issue(tmp_path, "second", "third.example")
+        names = certificates._names
+
+        def going(certfile: str) -> list[str]:
+            Path(second).unlink(missing_ok=True)
+            return names(certfile)
+
+        read = certificates._read
+
+        def kept(setting: str, file: str) -> bytes:
+            # Both readings before OpenSSL's own find it.
+            return Path(path).read_bytes() if file == second else read(setting, file)
+
+        monkeypatch.setattr(certificates, "_names", going)
+        monkeypatch.setattr(certificates, "_read", kept)
+        made.read_again()
+        assert caplog.messages == [
+            f"The certificates stay as they are: ssl_certfile: cannot read {second}: No such file or directory"
+        ]
+        assert Ends(made.current(), name="second.example").names == ["second.example"]
 
     def test_a_second_break_is_told_too(
         self, certificates: Certificates, path: str, caplog: pytest.LogCaptureFixture
