@@ -375,6 +375,9 @@ def checked(name: str, value: Any) -> Any:
 
     :raises SettingsError: one line that begins with the setting's name.
     """
+    if value is None and name in ("ssl_certfile", "ssl_keyfile"):
+        # What other servers' keywords of these names take for no file.
+        value = ()
     value = _typed(name, value, type_hints()[name], information(name))
     rule = _RULES.get(name)
     return value if rule is None else rule(value)

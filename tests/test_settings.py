@@ -210,6 +210,12 @@ class TestValues:
     def test_what_tls_needs_beside_it(self, values: dict[str, Any], message: str) -> None:
         assert error(**values) == message
 
+    def test_none_is_no_file(self) -> None:
+        nothing: Any = None
+        settings = Settings(ssl_certfile=nothing, ssl_keyfile=nothing)
+        assert settings == Settings()
+        assert (settings.ssl_certfile, settings.ssl_keyfile) == ((), ())
+
     def test_no_password_is_shown(self) -> None:
         password: Any = b"hunter2"
         assert error(ssl_certfile="a", ssl_keyfile_password=password) == "ssl_keyfile_password: expected text"
