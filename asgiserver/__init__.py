@@ -14,8 +14,8 @@ The map of the house, from the ground up; each room's own theory opens its ``__i
 ``hub``, ``server``         exchanges become tasks of the application; the server's life from start-up to drain
 ``run``, ``signals``,       a process of its own: its reactor, its signals and what they mean, its children
 ``forks``
-``cli``, ``loading``,       ways in: the command line, applications by name, Twisted's services and ``twist asgi``
-``service``
+``cli``, ``config``,        ways in: the command line and its files, applications by name, Twisted's services and
+``loading``, ``service``    ``twist asgi``
 ``wsgi/``                   WSGI applications, in threads
 ``testing/``, ``django/``   what tests and Django projects get
 ``management/``, ``apps``,  the places where Django, pytest and Twisted look for their part

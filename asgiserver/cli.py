@@ -1,6 +1,6 @@
 """The command line: flags derived from :class:`Settings`, Daphne's spellings, one clear line for a user's mistake.
 
-A flag wins over its ``ASGISERVER_<NAME>`` variable, and the variable over the default. The exit status is 0 after a
+:mod:`.config` says what else the settings come from. The exit status is 0 after a
 stop signal, even one that comes before the server runs; 1 when the application could not be imported or an address not
 be listened on; 2 for wrong usage; 3 when the lifespan's start-up failed; 128 plus the signal's number after a later
 stop signal.
@@ -16,17 +16,18 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NoReturn
 
-from . import __version__, loading
+from . import __version__, config, loading
 from .asgi.interfaces import Application
 from .errors import ASGIServerError, LifespanError, SettingsError
+from .listen.accept import check
 from .log import setup as logs
 from .loop.reactor import install_reactor
-from .run import limit_exit
+from .run import limit_exit, thread_count
 from .server import Server
 from .settings import Info, Settings, information, parse, type_hints
 from .signals import held, hold
@@ -38,9 +39,10 @@ logger = logging.getLogger("asgiserver")
 METAVARS = {"s": "SECONDS", "bytes": "BYTES", "octal": "MODE"}
 
 EPILOG = (
-    "Each option is also read from the environment, --backlog from ASGISERVER_BACKLOG; the command line wins. "
-    "Four are named after their setting: ASGISERVER_HOST, ASGISERVER_FILE_DESCRIPTOR, ASGISERVER_ENDPOINTS and "
-    "ASGISERVER_HEADERS."
+    "Each setting is also read from the environment, --backlog from ASGISERVER_BACKLOG, and from the file of --config, "
+    "where its key is backlog; the command line wins, then the environment. "
+    "Four variables are named after their setting: ASGISERVER_HOST, ASGISERVER_FILE_DESCRIPTOR, ASGISERVER_ENDPOINTS "
+    "and ASGISERVER_HEADERS."
 )
 
 #: Daphne's long flags. A prefix of exactly one of these stays valid, whatever other flags begin with it.
@@ -67,6 +69,7 @@ class CommandLineInterface:
         self.parser = _parser(self.description)
         self.settings = Settings()
         self.server: Server | None = None
+        self._only_checks = False
 
     @classmethod
     def entrypoint(cls) -> None:
@@ -90,7 +93,7 @@ class CommandLineInterface:
             path = self.parse(args)
             logs.configure(self.settings)
             logs.bridge_twisted()
-            for variable in Settings.unknown_variables():
+            for variable in config.unknown_variables(os.environ):
                 logger.warning("%s is not the variable of any setting and is ignored", variable)
             # Before the application, which may import twisted.internet.reactor and would get another one.
             install_reactor(self.settings.loop)
@@ -98,15 +101,24 @@ class CommandLineInterface:
             self.server.run()
 
     def parse(self, args: Sequence[str]) -> str:
-        """Set ``settings`` from arguments and environment, and return the argument that names the application.
+        """Set ``settings`` from all sources, and return what names the application.
 
-        :raises SettingsError: a variable or a setting is wrong, or settings do not go together.
-        :raises SystemExit: with status 2 for arguments that argparse refuses, 0 for ``--help`` and ``--version``.
+        :raises SettingsError: a source or a setting is wrong, or settings do not go together.
+        :raises SystemExit: with status 2 for arguments that argparse refuses, 0 for ``--help`` and the like.
         """
         namespace = self.parser.parse_args(expanded(args))
-        self.settings = _settings(namespace)
-        path: str = namespace.application
-        return path
+        names = {config.APPLICATION, *Settings.__dataclass_fields__}
+        given = {name: value for name, value in vars(namespace).items() if name in names}
+        file, env_file = getattr(namespace, "config", None), getattr(namespace, "env_file", None)
+        configuration = config.collect(given, file, env_file, os.environ)
+        self.settings = configuration.settings
+        self._only_checks = hasattr(namespace, "check")
+        if hasattr(namespace, "show_settings"):
+            sys.stdout.write(config.shown(configuration))
+            self.parser.exit()
+        if configuration.application is None:
+            self.parser.error("the following arguments are required: MODULE:ATTRIBUTE")
+        return configuration.application
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
@@ -119,7 +131,20 @@ class CommandLineInterface:
             self.parser.exit(exit_status(error), f"{self.parser.prog}: error: {error}\n")
 
     def load(self, path: str) -> Application:
-        """The application that :meth:`load_asgi_app` gives; an exception that is not ours is printed, and ends this."""
+        """The application that :meth:`load_asgi_app` gives; with ``--check``, check all else too, and end.
+
+        :raises SystemExit: after an exception that is not ours, which is printed; with status 0 after a check.
+        """
+        application = self._loaded(path)
+        if self._only_checks:
+            self.server_class(application, settings=self.settings)
+            thread_count()
+            check(self.settings, install_reactor(self.settings.loop))
+            sys.stdout.write(f"{self.parser.prog}: {path} can be served with these settings\n")
+            self.parser.exit()
+        return application
+
+    def _loaded(self, path: str) -> Application:
         try:
             application = self.load_asgi_app(path)
             logs.enable()
@@ -206,7 +231,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser(description: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="asgiserver",
-        usage="%(prog)s [options] MODULE:ATTRIBUTE",
+        usage="%(prog)s [options] [MODULE:ATTRIBUTE]",
         description=description,
         epilog=EPILOG,
         # Only flags that were given stand in the namespace, so that the environment can fill the rest.
@@ -215,10 +240,27 @@ def _parser(description: str) -> argparse.ArgumentParser:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80),
     )
     parser.add_argument(
-        "application", metavar="MODULE:ATTRIBUTE",
+        config.APPLICATION, metavar="MODULE:ATTRIBUTE", nargs="?",
         help="What to serve, like mysite.asgi:application; a module alone means its application, else its app.",
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument(
+        "--config", metavar="FILE",
+        help="Settings in TOML. By default asgiserver.toml in the working directory, else [tool.asgiserver] of "
+        "pyproject.toml there; empty for none.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--env-file", metavar="FILE", help="Variables that the environment lacks, ASGISERVER_... among them.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--show-settings", action="store_true",
+        help="Print all settings as a file for --config, with where each comes from, and exit.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--check", action="store_true",
+        help="Import the application, and check settings, certificates and endpoints; then exit without listening. The "
+        "lifespan is not run.",
+    )  # fmt: skip
     groups: dict[str, Any] = {}
     hints = type_hints()
     for field in dataclasses.fields(Settings):
@@ -280,19 +322,6 @@ def _shown(default: Any, info: Info) -> str:
     if info.unit == "octal":
         return f"{default:o}"
     return f"{default:g}" if isinstance(default, float) else str(default)
-
-
-def _settings(namespace: argparse.Namespace, environ: Mapping[str, str] | None = None) -> Settings:
-    """Flags over environment over defaults, checked together."""
-    names = {field.name for field in dataclasses.fields(Settings)}
-    values = Settings.from_environment(os.environ if environ is None else environ)
-    values |= {name: value for name, value in vars(namespace).items() if name in names}
-    if isinstance(values.get("host"), str):
-        values["host"] = values["host"].strip("[]")
-    for name in ("proxy_headers_host", "proxy_headers_port", "proxy_headers_proto"):
-        if values.get(name) and not values.get("proxy_headers"):
-            raise SettingsError(f"--{name.replace('_', '-')} needs --proxy-headers beside it")
-    return Settings(**values)
 
 
 def exit_status(error: BaseException) -> int:

@@ -8,7 +8,7 @@
     ├── ListenError (OSError)               an address could not be listened on; exit status 1
     ├── LifespanError                       start-up failed or timed out; exit status 3
     ├── StartupError (RuntimeError)         a server under test did not start; its log is in the message
-    ├── RequestError                        the server answers in the application's place, 400 to 599
+    ├── RequestError                        the server answers in the application's place
     └── ApplicationError                    raised inside the application's own ``await send()``
         ├── MessageError (ValueError)       a malformed message
         └── UnexpectedMessage (RuntimeError)  a good message in the wrong state
@@ -52,7 +52,7 @@ class StartupError(ASGIServerError, RuntimeError):
 class RequestError(ASGIServerError):
     """The server answers a request in the application's place: the request is wrong, or the application cannot answer.
 
-    :param status: the HTTP status code to answer with, 400 to 599.
+    :param status: the HTTP status code to answer with: 308, or 400 to 599.
     :param reason: one sentence that says what was wrong; sent to the peer as the body.
     :param headers: further fields of the answer, for example ``sec-websocket-version`` on a 426.
     """

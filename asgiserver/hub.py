@@ -149,7 +149,9 @@ class Hub:
     def request_refused(self, request: Request | None, addresses: Addresses, error: RequestError) -> None:
         """Log a request that the wire has refused and answered: the mistake, and a line in the access log."""
         what = f"{request.method} {request.target[:_SHOWN]!r}" if request is not None else "a request"
-        logger.info("Refused %s of %s with %d: %s", what, addresses.peer, error.status, error.reason)
+        # A redirect is nobody's mistake.
+        level = logging.INFO if error.status >= 400 else logging.DEBUG
+        logger.log(level, "Refused %s of %s with %d: %s", what, addresses.peer, error.status, error.reason)
         if request is None or not self.logs_actions:
             return
         scopes = self._scopes

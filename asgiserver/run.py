@@ -12,6 +12,8 @@ a later stop        at once     at once                 at once     at once     
 HUP, USR1, USR2     log line    log line    log line    log line    log line    nothing     when free
 ==================  ==========  ==========  ==========  ==========  ==========  ==========  ============
 
+HUP has changed certificates read again instead, where the server has any.
+
 *Import* is everything before :func:`run`, *start-up* and *shutdown* are the lifespan's, at *exit* the server has ended
 and Python waits for threads and calls exit handlers. The *loop* is *blocked* while the application does not give it
 back, at any of these moments; the signal then has its effect *when* the loop is *free*. All this ends with status 0.
@@ -49,7 +51,7 @@ from .signals import Asked, Signals, held
 if TYPE_CHECKING:
     from .server import Server
 
-__all__ = ["limit_exit", "run", "tear_down"]
+__all__ = ["limit_exit", "run", "tear_down", "thread_count"]
 
 logger = logging.getLogger("asgiserver")
 
@@ -217,7 +219,9 @@ class _Main:
 
     def _take_up(self, asked: Asked, number: int) -> None:
         if asked is Asked.NOTHING:
-            logger.info("%s is ignored", signal.Signals(number).name)
+            name = signal.Signals(number).name
+            if name != "SIGHUP" or not self._server.read_certificates():
+                logger.info("%s is ignored", name)
             return
         assert self._signals is not None
         self._signals.taken_up = asked
@@ -232,12 +236,17 @@ class _Main:
 def _set_up(loop: asyncio.AbstractEventLoop, verbosity: int) -> ThreadPoolExecutor:
     if verbosity >= 3:
         loop.set_debug(True)
+    executor = ThreadPoolExecutor(max_workers=thread_count())
+    loop.set_default_executor(executor)
+    return executor
+
+
+def thread_count() -> int | None:
+    """The threads that ``ASGI_THREADS`` asks for, None for Python's default; raises SettingsError when it is wrong."""
     threads = os.environ.get("ASGI_THREADS")
     if threads is not None and (not threads.isdecimal() or int(threads) < 1):
         raise SettingsError(f"ASGI_THREADS: expected a whole number of at least 1, got {threads!r}")
-    executor = ThreadPoolExecutor(max_workers=None if threads is None else int(threads))
-    loop.set_default_executor(executor)
-    return executor
+    return None if threads is None else int(threads)
 
 
 def tear_down(loop: asyncio.AbstractEventLoop, executor: ThreadPoolExecutor) -> None:

@@ -168,6 +168,11 @@ class Server(Hub):
         if not self._waits and self._patience is not None and self._patience.when() is None:
             self._patience.reschedule(asyncio.get_running_loop().time())
 
+    def read_certificates(self) -> bool:
+        """Read changed certificates at once, without waiting for a handshake; False when the server has none."""
+        read = [listener.read_certificates() for listener in self.listeners]
+        return any(read)
+
     def abandon(self) -> None:
         """Do not run the lifespan's shutdown when the end comes; for a second signal."""
         self._abandoned = True

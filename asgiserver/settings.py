@@ -12,7 +12,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple, get_type_hints
@@ -20,8 +20,8 @@ from typing import Any, NamedTuple, get_type_hints
 from .errors import SettingsError
 
 __all__ = [
-    "BIND", "DAPHNE_KEYWORDS", "LOGGING", "PROXY_PEERS", "TRUSTED_PEERS", "Info", "Settings", "information", "parse",
-    "type_hints",
+    "BIND", "DAPHNE_KEYWORDS", "LOGGING", "PROXY_PEERS", "TLS", "TRUSTED_PEERS", "Info", "Settings", "checked",
+    "information", "parse", "type_hints",
 ]  # fmt: skip
 
 
@@ -30,7 +30,7 @@ class Info(NamedTuple):
 
     :param text: one sentence for ``--help`` and the README.
     :param group: the heading it stands under.
-    :param unit: ``"s"``, ``"bytes"``, ``"octal"`` or nothing.
+    :param unit: ``"s"``, ``"bytes"``, ``"octal"``, ``"path"`` or nothing.
     :param flags: spellings on the command line; ``--name-with-dashes`` when empty.
     :param minimum: the least value that is allowed.
     :param maximum: the greatest value that is allowed.
@@ -38,6 +38,7 @@ class Info(NamedTuple):
     :param choices: the only values that are allowed.
     :param metavar: how ``--help`` shows the value.
     :param command_line: False when only ``Server`` takes it.
+    :param secret: the value is never shown.
     """
 
     text: str
@@ -50,10 +51,12 @@ class Info(NamedTuple):
     choices: tuple[str, ...] = ()
     metavar: str = ""
     command_line: bool = True
+    secret: bool = False
 
 
 def _field(default: Any, group: str, text: str, **more: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"info": Info(text, group, **more)})
+    info = Info(text, group, **more)
+    return dataclasses.field(default=default, metadata={"info": info}, repr=not info.secret)
 
 
 BIND = "Where to listen"
@@ -77,6 +80,10 @@ DAPHNE_KEYWORDS = {
 }
 #: The values of settings that stand for the None of Daphne's ``Server``: no limit, and no Server field.
 _DAPHNE_NONE = {"websocket_max_message_size": 0, "websocket_max_frame_size": 0, "server_name": ""}
+#: Settings that mean nothing without TLS.
+_NEEDS_CERTIFICATE = (
+    "ssl_keyfile", "ssl_keyfile_password", "ssl_keyfile_password_file", "ssl_ca_certs",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +98,7 @@ class Settings:
     port: int | None = _field(None, BIND, "TCP port to listen on, 0 for any free one; alone it means 127.0.0.1.",
                               flags=("-p", "--port"), minimum=0, maximum=65535)
     unix_socket: str | None = _field(None, BIND, "Path of a unix socket to listen on.",
-                                     flags=("-u", "--unix-socket"), metavar="PATH")
+                                     flags=("-u", "--unix-socket"), unit="path", metavar="PATH")
     unix_socket_mode: int = _field(0o666, BIND, "Permissions of the unix socket.", unit="octal", minimum=0,
                                    maximum=0o777)
     file_descriptor: int | None = _field(None, BIND, "Inherited listening socket, of any family.",
@@ -101,15 +108,36 @@ class Settings:
     backlog: int = _field(2048, BIND, "Connections that the kernel keeps until they are accepted.", minimum=1,
                           maximum=65535)
 
-    ssl_certfile: str | None = _field(None, TLS, "Certificate chain in PEM; serves TLS on the host and port, and on "
-                                      "haproxy:tcp: and haproxy:tcp6: endpoints.", metavar="PATH")
-    ssl_keyfile: str | None = _field(None, TLS, "Private key in PEM; by default looked for in the certificate's file.",
-                                     metavar="PATH")
+    ssl_certfile: tuple[str, ...] = _field(
+        (), TLS, "Certificate chain in PEM; serves TLS on the host and port, and on haproxy:tcp: and haproxy:tcp6: "
+        "endpoints. Of several, the name that a client asks for chooses one; the first is the default.", unit="path",
+        metavar="PATH")
+    ssl_keyfile: tuple[str, ...] = _field(
+        (), TLS, "Private key in PEM, one for each certificate; by default looked for in the certificate's file.",
+        unit="path", metavar="PATH")
+    ssl_keyfile_password: str | None = _field(
+        None, TLS, "Password of encrypted keys; on the command line every user of the machine can see it.",
+        metavar="TEXT", secret=True)
+    ssl_keyfile_password_file: str | None = _field(
+        None, TLS, "File whose first line is the password of encrypted keys.", unit="path", metavar="PATH")
+    ssl_ca_certs: str | None = _field(None, TLS, "Authorities in PEM that clients' certificates are checked against.",
+                                      unit="path", metavar="PATH")
+    ssl_cert_reqs: str = _field("auto", TLS, "Whether clients need a certificate of these authorities; auto: required "
+                                "where ssl-ca-certs is given.", choices=("auto", "none", "optional", "required"))
+    ssl_min_version: str = _field("TLSv1.2", TLS, "Oldest version that is spoken.", choices=("TLSv1.2", "TLSv1.3"))
+    ssl_ciphers: str | None = _field(None, TLS, "Ciphers for TLS 1.2 as OpenSSL writes them; by default those with "
+                                     "forward secrecy and authenticated encryption.", metavar="CIPHERS")
+    ssl_handshake_timeout: float | None = _field(10.0, TLS, "Time for a new connection to finish the TLS handshake.",
+                                                 unit="s", off="zero")
+    redirect_to_https: int | None = _field(
+        None, TLS, "Second port of the host, without TLS, that answers each request 308 with the https address; 0 for "
+        "any free one.", minimum=0, maximum=65535, metavar="PORT")
 
     interface: str = _field("auto", APPLICATION, "What the application is; auto tells ASGI 2 from 3.",
                             choices=("auto", "asgi3", "asgi2", "wsgi"))
     factory: bool = _field(False, APPLICATION, "Call the imported object without arguments to get the application.")
-    app_dir: str = _field(".", APPLICATION, "Folder put first on the import path.", metavar="DIR")
+    app_dir: str = _field(".", APPLICATION, "Folder put first on the import path.", unit="path",
+                          metavar="DIR")
     lifespan: str = _field("auto", APPLICATION, "Run the application's lifespan: if it has one, always, or never.",
                            choices=("auto", "on", "off"))
     lifespan_startup_timeout: float | None = _field(
@@ -223,28 +251,27 @@ class Settings:
     verbosity: int = _field(1, LOGGING, "0 warnings, 1 information, 2 debug, 3 also the event loop's debug.",
                             flags=("-v", "--verbosity"), minimum=0, maximum=3)
     access_log: str | None = _field(None, LOGGING, "File for the access log, - for standard output, where it goes "
-                                    "by default but with -v 0.", metavar="FILE")
+                                    "by default but with -v 0.", unit="path", metavar="FILE")
     access_log_format: str = _field("daphne", LOGGING, "daphne, common, combined, json, or a format of your own "
                                     "like '%(client)s %(status)s'.", metavar="FORMAT")
     log_fmt: str = _field("%(asctime)-15s %(levelname)-8s %(message)s", LOGGING, "Format of the server's log lines.",
                           metavar="FORMAT")
     log_config: str | None = _field(None, LOGGING, "Logging configuration (dictConfig) in JSON or TOML.",
-                                    metavar="FILE")
+                                    unit="path", metavar="FILE")
 
     def __post_init__(self) -> None:
-        for name, hint in type_hints().items():
-            object.__setattr__(self, name, _checked(name, getattr(self, name), hint, information(name)))
-        if self.host == "":
-            # An unset variable in a script must not open the port to everybody.
-            object.__setattr__(self, "host", None)
-        elif self.host is not None and self.host.count(":") == 1:
-            raise SettingsError(f"host: expected an address or a name without the port, got {self.host!r}")
-        object.__setattr__(self, "root_path", _root_path(self.root_path))
-        if self.ssl_keyfile is not None and self.ssl_certfile is None:
-            raise SettingsError("ssl_keyfile needs ssl_certfile beside it")
-        for line in self.headers:
-            if ":" not in line:
-                raise SettingsError(f"headers: expected NAME:VALUE, got {line!r}")
+        for name in type_hints():
+            object.__setattr__(self, name, checked(name, getattr(self, name)))
+        for name in _NEEDS_CERTIFICATE:
+            if getattr(self, name) not in (None, ()) and not self.ssl_certfile:
+                raise SettingsError(f"{name} needs ssl_certfile beside it")
+        keys, certificates = len(self.ssl_keyfile), len(self.ssl_certfile)
+        if keys not in (0, certificates):
+            raise SettingsError(f"ssl_keyfile: expected one for each ssl_certfile, got {keys} for {certificates}")
+        if self.ssl_keyfile_password is not None and self.ssl_keyfile_password_file is not None:
+            raise SettingsError("ssl_keyfile_password and ssl_keyfile_password_file: expected only one of them")
+        if self.ssl_ca_certs is None and self.ssl_cert_reqs in ("optional", "required"):
+            raise SettingsError("ssl_cert_reqs needs ssl_ca_certs beside it")
 
     @classmethod
     def from_keywords(cls, **keywords: Any) -> Settings:
@@ -348,6 +375,33 @@ def _kind(hint: Any) -> type:
     return tuple
 
 
+def checked(name: str, value: Any) -> Any:
+    """``value`` in the setting's own type, within its bounds, None when it is switched off.
+
+    :raises SettingsError: one line that begins with the setting's name.
+    """
+    if value is None and name in ("ssl_certfile", "ssl_keyfile"):
+        # What other servers' keywords of these names take for no file.
+        value = ()
+    value = _typed(name, value, type_hints()[name], information(name))
+    rule = _RULES.get(name)
+    return value if rule is None else rule(value)
+
+
+def _host(host: str | None) -> str | None:
+    """None when it is empty, as an unset variable in a script must not open the port to everybody."""
+    if host is not None and host.count(":") == 1:
+        raise SettingsError(f"host: expected an address or a name without the port, got {host!r}")
+    return host or None
+
+
+def _headers(lines: tuple[str, ...]) -> tuple[str, ...]:
+    for line in lines:
+        if ":" not in line:
+            raise SettingsError(f"headers: expected NAME:VALUE, got {line!r}")
+    return lines
+
+
 def _root_path(text: str) -> str:
     """``text`` with one slash at its beginning and none at its end; empty for the root.
 
@@ -359,8 +413,10 @@ def _root_path(text: str) -> str:
     return f"/{stripped}" if stripped else ""
 
 
-def _checked(name: str, value: Any, hint: Any, info: Info) -> Any:
-    """``value`` in the setting's own type, within its bounds, None when it is switched off."""
+_RULES: dict[str, Callable[[Any], Any]] = {"host": _host, "headers": _headers, "root_path": _root_path}
+
+
+def _typed(name: str, value: Any, hint: Any, info: Info) -> Any:
     kind: Any = _kind(hint)
     if value is None:
         if type(None) not in getattr(hint, "__args__", ()):
@@ -374,7 +430,7 @@ def _checked(name: str, value: Any, hint: Any, info: Info) -> Any:
     elif kind is tuple and isinstance(value, (list, set, frozenset)):
         value = tuple(value)
     if type(value) is not kind or kind is tuple and not all(type(part) is str for part in value):
-        raise SettingsError(f"{name}: expected {_EXPECTED[kind]}, got {value!r}")
+        raise SettingsError(f"{name}: expected {_EXPECTED[kind]}" + ("" if info.secret else f", got {value!r}"))
     if kind is float and not math.isfinite(value):
         raise SettingsError(f"{name}: expected a finite number, got {value!r}")
     if info.off and (value < 0 or info.off == "zero" and value == 0):

@@ -190,7 +190,36 @@ class TestValues:
 
     def test_a_key_without_a_certificate_is_refused(self) -> None:
         assert error(ssl_keyfile="key.pem") == "ssl_keyfile needs ssl_certfile beside it"
-        assert Settings(ssl_certfile="both.pem").ssl_keyfile is None
+        assert Settings(ssl_certfile=("both.pem",)).ssl_keyfile == ()
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({"ssl_keyfile": "k"}, "ssl_keyfile needs ssl_certfile beside it"),
+            ({"ssl_keyfile_password": "p"}, "ssl_keyfile_password needs ssl_certfile beside it"),
+            ({"ssl_keyfile_password_file": "p"}, "ssl_keyfile_password_file needs ssl_certfile beside it"),
+            ({"ssl_ca_certs": "ca"}, "ssl_ca_certs needs ssl_certfile beside it"),
+            ({"ssl_certfile": ["a", "b"], "ssl_keyfile": ["k"]},
+             "ssl_keyfile: expected one for each ssl_certfile, got 1 for 2"),
+            ({"ssl_certfile": "a", "ssl_keyfile_password": "p", "ssl_keyfile_password_file": "f"},
+             "ssl_keyfile_password and ssl_keyfile_password_file: expected only one of them"),
+            ({"ssl_certfile": "a", "ssl_cert_reqs": "required"}, "ssl_cert_reqs needs ssl_ca_certs beside it"),
+            ({"ssl_certfile": "a", "ssl_cert_reqs": "optional"}, "ssl_cert_reqs needs ssl_ca_certs beside it"),
+        ],
+    )  # fmt: skip
+    def test_what_tls_needs_beside_it(self, values: dict[str, Any], message: str) -> None:
+        assert error(**values) == message
+
+    def test_none_is_no_file(self) -> None:
+        nothing: Any = None
+        settings = Settings(ssl_certfile=nothing, ssl_keyfile=nothing)
+        assert settings == Settings()
+        assert (settings.ssl_certfile, settings.ssl_keyfile) == ((), ())
+
+    def test_no_password_is_shown(self) -> None:
+        password: Any = b"hunter2"
+        assert error(ssl_certfile="a", ssl_keyfile_password=password) == "ssl_keyfile_password: expected text"
+        assert "hunter2" not in repr(Settings(ssl_certfile=("a",), ssl_keyfile_password="hunter2"))
 
     def test_a_header_needs_a_colon(self) -> None:
         assert error(headers=["X-A"]) == "headers: expected NAME:VALUE, got 'X-A'"

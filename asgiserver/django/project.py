@@ -10,7 +10,7 @@ from typing import Any
 from django.conf import settings
 
 from ..errors import SettingsError
-from ..settings import BIND, LOGGING, Settings, information
+from ..settings import BIND, LOGGING, TLS, Settings, information
 
 __all__ = ["OPTIONS", "django_names", "get_default_application", "server_keywords", "usual_application"]
 
@@ -46,7 +46,7 @@ def server_keywords(options: Mapping[str, Any]) -> dict[str, Any]:
     names = {**{f"DAPHNE_{name.upper()}": name for name in _DAPHNE_NAMES}, **django_names()}
     values = {name: getattr(settings, given) for given, name in names.items() if hasattr(settings, given)}
     if not options.get("use_tls"):
-        values = {name: value for name, value in values.items() if not name.startswith("ssl_")}
+        values = {name: value for name, value in values.items() if information(name).group != TLS}
     for option, name in OPTIONS.items():
         value = values.pop(name, Settings.__dataclass_fields__[name].default)
         values[option] = value if options.get(option) is None else options[option]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import ssl
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, succeed
@@ -23,9 +23,12 @@ from ..settings import Settings
 from ..transport.tcp import TCPPort
 from . import sockets
 from .accepting import watch
-from .bind import SECURE, Bound, Described
+from .bind import SECURE, Bound, Described, described_by
 
-__all__ = ["Listener", "accept"]
+if TYPE_CHECKING:
+    from ..transport.tls_port import TLSPort
+
+__all__ = ["Listener", "accept", "check"]
 
 #: Most connections that a port still accepts when it closes: Linux's default bound of a backlog.
 _LAST_ACCEPTS = 4096
@@ -63,6 +66,13 @@ class Listener:
             null = os.open(os.devnull, os.O_RDWR)
             os.dup2(null, self._inherited)
             os.close(null)
+
+    def read_certificates(self) -> bool:
+        """Read changed certificates now; False when the port has none of ours."""
+        certificates = getattr(self._port, "certificates", None)
+        if certificates is not None:
+            certificates.read_again()
+        return certificates is not None
 
     def remove_file(self) -> None:
         """Remove the unix socket's file, unless another file has taken its place."""
@@ -106,11 +116,13 @@ async def accept(bound: Bound | Described, settings: Settings, factory: Any, rea
     :raises ListenError: when Twisted cannot bind the address of a description.
     """
     try:
-        context = _context(settings) if bound.secure else None
+        secure = _securing(settings) if bound.secure else None
         if isinstance(bound, Described):
-            port = await _twisted_port(bound, factory, reactor, context)
+            port = await _twisted_port(bound, factory, reactor, secure)
             return Listener(port, secure=bound.secure or bound.kind in SECURE)
-        port = _port(bound.sock, factory, reactor, context)
+        if bound.redirects_to is not None:
+            factory = factory.redirecting(bound.redirects_to)
+        port = _port(bound.sock, factory, reactor, secure)
         if bound.proxies is not None:
             from .proxy_protocol import take_headers
 
@@ -123,20 +135,34 @@ async def accept(bound: Bound | Described, settings: Settings, factory: Any, rea
     return Listener(port, secure=bound.secure, bound=bound)
 
 
-def _context(settings: Settings) -> ssl.SSLContext:
-    from ..transport.certificates import load
+def check(settings: Settings, reactor: Reactor) -> None:
+    """Find the mistakes in endpoints and certificates that listening would find, and open no socket.
 
-    assert settings.ssl_certfile is not None
-    return load(settings.ssl_certfile, settings.ssl_keyfile)
+    :raises SettingsError: as :func:`.bind.bind` and :func:`accept` do.
+    """
+    descriptions = described_by(settings)
+    if settings.ssl_certfile:
+        _securing(settings)
+    for described in descriptions:
+        _endpoint(described, reactor)
 
 
-def _port(sock: socket.socket, factory: Any, reactor: Reactor, context: ssl.SSLContext | None) -> Any:
+def _securing(settings: Settings) -> Callable[[TLSPort], None]:
+    """What makes a port one of TLS, with the certificates of the settings."""
+    from ..transport.certificates import Certificates, Options
+
+    options = Options(*(getattr(settings, f"ssl_{name}") for name in Options._fields))
+    certificates = Certificates(settings.ssl_certfile, settings.ssl_keyfile, options)
+    return lambda port: port.secure(certificates, settings.ssl_handshake_timeout)
+
+
+def _port(sock: socket.socket, factory: Any, reactor: Reactor, secure: Callable[[TLSPort], None] | None) -> Any:
     """A port on a copy of ``sock``, which does not accept yet."""
-    if context is not None:
+    if secure is not None:
         from ..transport.tls_port import TLSPort
 
         port = TLSPort.adopt(sock, factory, reactor)
-        port.secure(context)
+        secure(port)
         return port
     if sock.family == socket.AF_UNIX:
         from ..transport.unix import UNIXPort
@@ -145,20 +171,24 @@ def _port(sock: socket.socket, factory: Any, reactor: Reactor, context: ssl.SSLC
     return TCPPort.adopt(sock, factory, reactor)
 
 
-async def _twisted_port(described: Described, factory: Any, asyncio_reactor: Reactor, context: Any) -> Any:
+def _endpoint(described: Described, reactor: Any) -> Any:
+    # Not imported before it is needed: the import removes systemd's variables from the environment.
+    from twisted.internet.endpoints import serverFromString
+
+    try:
+        return serverFromString(reactor, described.text)  # type: ignore[no-untyped-call]
+    except Exception as error:  # each kind and each plugin raises errors of its own choice
+        raise SettingsError(f"endpoint {described.whole!r}: {_first_line(error)}") from error
+
+
+async def _twisted_port(described: Described, factory: Any, asyncio_reactor: Reactor, secure: Any) -> Any:
     reactor: Any = asyncio_reactor
     whole = described.whole
     if described.proxies is not None:
         from .proxy_protocol import HeaderFirstReactor
 
-        reactor = HeaderFirstReactor(reactor, described.proxies, context)
-    # Not imported before it is needed: the import removes systemd's variables from the environment.
-    from twisted.internet.endpoints import serverFromString
-
-    try:
-        endpoint: Any = serverFromString(reactor, described.text)  # type: ignore[no-untyped-call]
-    except Exception as error:  # each kind and each plugin raises errors of its own choice
-        raise SettingsError(f"endpoint {whole!r}: {_first_line(error)}") from error
+        reactor = HeaderFirstReactor(reactor, described.proxies, secure)
+    endpoint = _endpoint(described, reactor)
     try:
         port = await _future(endpoint.listen(factory))
     except CannotListenError as error:

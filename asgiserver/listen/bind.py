@@ -22,7 +22,7 @@ from . import sockets
 if TYPE_CHECKING:
     from ..asgi.forwarded import TrustedPeers
 
-__all__ = ["SECURE", "Bound", "Described", "bind"]
+__all__ = ["SECURE", "Bound", "Described", "bind", "described_by"]
 
 #: The position of the backlog among the arguments of Twisted's descriptions, counted from the prefix, which is 0.
 _BACKLOG_POSITION = {"tcp": 3, "tcp6": 2, "ssl": 6, "tls": 3}
@@ -50,6 +50,7 @@ class Bound:
     :ivar path: the unix socket's file, when closing is to remove it.
     :ivar file: the file that was made at ``path``, to tell it from one that another server may have put there.
     :ivar inherited: the descriptor that ``sock`` is a copy of; another process has the same socket.
+    :ivar redirects_to: the port of TLS that each request is sent on to; None to serve the application.
     """
 
     sock: socket.socket
@@ -58,6 +59,7 @@ class Bound:
     path: str | None = None
     file: os.stat_result | None = None
     inherited: int | None = None
+    redirects_to: int | None = None
 
     def close(self) -> None:
         """Give the socket up before anything has been accepted on it, and remove its file."""
@@ -118,16 +120,26 @@ class _Binding:
         self.settings = settings
         self.made: list[Bound | Described] = []
 
-    async def all(self) -> None:
+    def check(self) -> bool:
+        """True when a host and port are to be bound; refuse settings that would need them."""
         settings = self.settings
         elsewhere = bool(settings.unix_socket is not None or settings.file_descriptor is not None or settings.endpoints)
-        if settings.host is not None or settings.port is not None or not elsewhere:
-            await self.tcp(settings.host, settings.port)
-        elif settings.ssl_certfile is not None and not any(map(_CERTIFIED.match, settings.endpoints)):
+        named = settings.host is not None or settings.port is not None or not elsewhere
+        if settings.redirect_to_https is not None and not (named and settings.ssl_certfile):
+            raise SettingsError("redirect_to_https needs ssl_certfile, and a host and port that it is for")
+        if settings.ssl_certfile and not named and not any(map(_CERTIFIED.match, settings.endpoints)):
             raise SettingsError(
                 "ssl_certfile is for a host and port and for haproxy:tcp: endpoints, and none of them is given; "
                 "another endpoint names its own, like ssl:8443:certKey=chain.pem:privateKey=key.pem"
             )
+        return named
+
+    async def all(self) -> None:
+        settings = self.settings
+        if self.check():
+            number = await self.tcp(settings.host, settings.port)
+            if settings.redirect_to_https is not None:
+                await self.tcp(settings.host, settings.redirect_to_https, number)
         if settings.unix_socket is not None:
             self.unix(settings.unix_socket, settings.unix_socket_mode, settings.backlog)
         if settings.file_descriptor is not None:
@@ -135,7 +147,8 @@ class _Binding:
         for text in settings.endpoints:
             self.endpoint(text, text)
 
-    async def tcp(self, host: str | None, port: int | None) -> None:
+    async def tcp(self, host: str | None, port: int | None, redirects_to: int | None = None) -> int:
+        """Bind a host and port, and return the real port."""
         host = "127.0.0.1" if host is None else host.removeprefix("[").removesuffix("]")
         port = 8000 if port is None else port
         with sockets.listening(sockets.host_and_port(host, port)):
@@ -145,7 +158,10 @@ class _Binding:
                 loop = asyncio.get_running_loop()
                 addresses = await loop.run_in_executor(None, sockets.resolve, host, port)
             sock = sockets.bind_tcp(addresses, self.settings.backlog)
-        self.made.append(Bound(sock, secure=self.settings.ssl_certfile is not None))
+        secure = bool(self.settings.ssl_certfile) and redirects_to is None
+        self.made.append(Bound(sock, secure=secure, redirects_to=redirects_to))
+        number: int = sock.getsockname()[1]
+        return number
 
     def unix(self, path: str, mode: int, backlog: int, proxies: TrustedPeers | None = None) -> None:
         with sockets.listening(f"unix:{path}"):
@@ -177,7 +193,7 @@ class _Binding:
             _check_kind(kind, whole)
             if proxies is not None and kind not in _PROXIED:
                 raise SettingsError(f"endpoint {whole!r}: expected {_USAGE['haproxy']}")
-            secure = proxies is not None and kind not in SECURE and self.settings.ssl_certfile is not None
+            secure = proxies is not None and kind not in SECURE and bool(self.settings.ssl_certfile)
             text = _with_backlog(text, arguments, keywords, self.settings.backlog)
             self.made.append(Described(kind, text, whole, secure, proxies))
 
@@ -204,8 +220,33 @@ class _Binding:
         """Twisted's ``systemd:``, but names may be missing from the environment, or shared by several sockets."""
         if (index is None) == (name is None):
             raise ValueError("index or name")
-        for number in sockets.activated_descriptors(None if index is None else int(index), name):
+        self.activated(None if index is None else int(index), name, proxies)
+
+    def activated(self, index: int | None, name: str | None, proxies: TrustedPeers | None) -> None:
+        for number in sockets.activated_descriptors(index, name):
             self.descriptor(number, proxies)
+
+
+class _Checking(_Binding):
+    """Reads descriptions as :class:`_Binding` does, and opens nothing."""
+
+    def unix(self, *_: object) -> None: ...
+
+    def descriptor(self, *_: object) -> None: ...
+
+    def activated(self, *_: object) -> None: ...
+
+
+def described_by(settings: Settings) -> list[Described]:
+    """The descriptions for Twisted among the settings' endpoints; no socket is opened.
+
+    :raises SettingsError: as :func:`bind`.
+    """
+    checking = _Checking(settings)
+    checking.check()
+    for text in settings.endpoints:
+        checking.endpoint(text, text)
+    return [each for each in checking.made if isinstance(each, Described)]
 
 
 #: The descriptions that do not go through Twisted, and how they are written.

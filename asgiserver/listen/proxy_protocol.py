@@ -16,8 +16,8 @@ from __future__ import annotations
 import logging
 import re
 import socket
-import ssl
 import struct
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from twisted.internet import main, tcp
@@ -282,13 +282,13 @@ class HeaderFirstReactor:
 
     :param reactor: the real reactor, which watches the ports and does everything else.
     :param allowed: the proxies that may connect.
-    :param context: for TLS of our own behind the header; None without TLS.
+    :param secure: makes a port one of TLS, our own behind the header; None without TLS.
     """
 
-    def __init__(self, reactor: Any, allowed: TrustedPeers, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, reactor: Any, allowed: TrustedPeers, secure: Callable[[TLSPort], None] | None = None) -> None:
         self._reactor = reactor
         self._allowed = allowed
-        self._context = context
+        self._secure = secure
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
@@ -296,9 +296,9 @@ class HeaderFirstReactor:
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> TCPPort:  # noqa: N802
         """Listen; ``factory`` makes the protocol for the bytes that follow the header."""
         made = TCPPort(port, factory, backlog, interface, self._reactor)
-        if self._context is not None:
+        if self._secure is not None:
             made = TLSPort(port, factory, backlog, interface, self._reactor)
-            made.secure(self._context)
+            self._secure(made)
         take_headers(made, self._allowed)
         made.startListening()
         return made

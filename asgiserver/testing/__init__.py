@@ -221,7 +221,7 @@ class LiveServer:
         return self._place
 
     def _url(self, scheme: str) -> str:
-        secure = "" if self._settings.ssl_certfile is None else "s"
+        secure = "s" if self._settings.ssl_certfile else ""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{scheme}{secure}://{host}:{self.port}"
 

@@ -79,12 +79,15 @@ class TLSTransport(TCPTransport):
     ) -> None:
         super().__init__(skt, protocol, client, server, number, reactor)
         self._received, self._incoming, self._outgoing = server.received, server.incoming, server.outgoing
-        self._tls: Any = server.context.wrap_bio(server.incoming, server.outgoing, server_side=True)
+        context = server.certificates.current()
+        self._tls: Any = context.wrap_bio(server.incoming, server.outgoing, server_side=True)
         self._records: Any = None
         self._state = _HELLO
         self._hello = b""
         self.sealed: bytes | memoryview = b""
         self._claimed = 0
+        timeout = server.handshake_timeout
+        self._clock: Any = None if timeout is None else reactor.callLater(timeout, self._late, timeout)
 
     @property
     def negotiatedProtocol(self) -> bytes | None:  # noqa: N802 - Twisted's name
@@ -93,8 +96,9 @@ class TLSTransport(TCPTransport):
         return None if name is None else name.encode("ascii")
 
     def getPeerCertificate(self) -> bytes | None:  # noqa: N802 - Twisted's name
-        """The client's certificate in DER; none is asked for in this version."""
-        return None
+        """The client's certificate in DER; None when it has shown none."""
+        certificate: bytes | None = None if self._records is None else self._tls.getpeercert(binary_form=True)
+        return certificate
 
     # Reading.
 
@@ -139,6 +143,7 @@ class TLSTransport(TCPTransport):
         try:
             if is_request(self._hello) and hasattr(self.protocol, "plain_received"):
                 self._state, self._hello = _PLAIN, b""
+                self._stop_clock()
                 self.protocol.plain_received()
                 return None
             offered = offered_protocols(self._hello) if ours else None
@@ -197,10 +202,21 @@ class TLSTransport(TCPTransport):
 
     def _shaken(self) -> None:
         self._state = _OPEN
+        self._stop_clock()
         # Python's own object would only call this one.
         self._records = getattr(self._tls, "_sslobj", self._tls)
         if self._waiting():
             self.startWriting()
+
+    def _stop_clock(self) -> None:
+        clock, self._clock = self._clock, None
+        if clock is not None:
+            clock.cancel()
+
+    def _late(self, timeout: float) -> None:
+        self._clock = None
+        logger.info("TLS handshake with %s failed: it took longer than %g seconds", self._peer(), timeout)
+        self.abortConnection()  # type: ignore[no-untyped-call]
 
     def _log(self, error: ssl.SSLError) -> None:
         what = "handshake" if self._state is _SHAKING else "connection"
@@ -352,6 +368,7 @@ class TLSTransport(TCPTransport):
         """Tell the protocol, and drop OpenSSL's objects."""
         # The protocol may still write when it is told.
         self._state = _CLOSED
+        self._stop_clock()
         super().connectionLost(reason)
         self._tls = self._records = None
         self.sealed = b""

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IProtocolNegotiationFactory
 
+from .certificates import Certificates
 from .tcp import TCPPort
 from .tls import READ_SIZE, TLSTransport
 
@@ -16,6 +17,8 @@ __all__ = ["TLSPort"]
 class TLSPort(TCPPort):
     """A listening TCP socket whose connections are TLS.
 
+    :ivar certificates: they give each connection its context.
+    :ivar handshake_timeout: the most seconds that a handshake may take; None for no limit.
     :ivar protocols: ALPN's names of the protocols that may be spoken; empty for a factory that names none.
     :ivar received: the bytes read from a socket.
     :ivar incoming: OpenSSL's input.
@@ -25,19 +28,20 @@ class TLSPort(TCPPort):
     transport = TLSTransport
     _type = "TLS"
 
-    context: ssl.SSLContext
+    certificates: Certificates
+    handshake_timeout: float | None = None
     protocols: frozenset[bytes] = frozenset()
     received: memoryview
     incoming: ssl.MemoryBIO
     outgoing: ssl.MemoryBIO
 
-    def secure(self, context: ssl.SSLContext) -> None:
+    def secure(self, certificates: Certificates, handshake_timeout: float | None = None) -> None:
         """Prepare for connections; an ``IProtocolNegotiationFactory`` is asked for the protocols of ALPN."""
         factory: Any = self.factory
         if IProtocolNegotiationFactory.providedBy(factory):
             names = factory.acceptableProtocols()
-            context.set_alpn_protocols([name.decode("ascii") for name in names])
+            certificates.offer(name.decode("ascii") for name in names)
             self.protocols = frozenset(names)
-        self.context = context
+        self.certificates, self.handshake_timeout = certificates, handshake_timeout
         self.received = memoryview(bytearray(READ_SIZE))
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

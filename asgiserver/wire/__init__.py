@@ -4,7 +4,8 @@ A connection (:mod:`.connection`) is Twisted's protocol of one socket: its input
 output (:mod:`.output`) is the one way out, with the pressure; connection and wire both hold it, and it knows no HTTP.
 Its wire (:mod:`.http1`) is the state machine of HTTP/1.1: which exchange the bytes belong to, and when the next may
 begin. It reads through a reader (:mod:`.reader`: heads and bodies, with the checks of :mod:`.head`) and makes its text
-by the pure functions of :mod:`.response`. An exchange sees the wire as its ``Stream``.
+by the pure functions of :mod:`.response`. An exchange sees the wire as its ``Stream``. On a port that only sends on to
+https, :mod:`.redirect` stands in for the hub.
 
 The input of a peer is parsed once and never turned back into text. All that a peer can make the server keep, or wait
 for, has a bound. A connection works on one read for a bounded number of steps, then others have their turn. No wire

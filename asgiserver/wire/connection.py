@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IProtocolNegotiationFactory, ITCPTransport
 from twisted.internet.protocol import Factory, connectionDone
@@ -98,6 +98,12 @@ class HTTPFactory(Factory):
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802 - Twisted's name
         """The protocols that ALPN may choose from (RFC 7301)."""
         return [b"http/1.1", b"http/1.0"]
+
+    def redirecting(self, port: int) -> HTTPFactory:
+        """A factory whose connections send each request on to the same host by https, to a ``port`` of this machine."""
+        from .redirect import RedirectingHub
+
+        return HTTPFactory(cast(WireHub, RedirectingHub(self.hub, port)))
 
 
 @implementer(IHalfCloseableProtocol)

@@ -62,7 +62,9 @@ class TestKeywords:
 
     def test_a_certificate_only_where_tls_is_wanted(self, given: SimpleNamespace) -> None:
         given.ASGISERVER_SSL_CERTFILE = "chain.pem"
+        given.ASGISERVER_REDIRECT_TO_HTTPS = 8080
         assert project.server_keywords({}) == PLAIN
+        del given.ASGISERVER_REDIRECT_TO_HTTPS
         assert project.server_keywords({"use_tls": True}) == {**PLAIN, "ssl_certfile": "chain.pem"}
 
     def test_names_leave_out_what_django_says_otherwise(self) -> None:

@@ -264,5 +264,5 @@ class TestInformation:
     def test_help(self) -> None:
         ended = run_command("--help", env={"COLUMNS": "80"}, cwd=ROOT)
         assert ended.returncode == 0
-        assert ended.stdout.startswith("usage: asgiserver [options] MODULE:ATTRIBUTE\n")
+        assert ended.stdout.startswith("usage: asgiserver [options] [MODULE:ATTRIBUTE]\n")
         assert max(map(len, ended.stdout.splitlines())) <= 80

@@ -539,7 +539,8 @@ def test_twisteds_endpoints_get_ports_that_take_the_header_first(secure: bool, m
     monkeypatch.setattr(TCPPort, "startListening", lambda port: started.append(port))
     reactor: Any = MemoryReactorClock()
     factory = Factory()
-    given = HeaderFirstReactor(reactor, EVERYBODY, make_port().context if secure else None)
+    securing = (lambda port: port.secure(make_port().certificates)) if secure else None
+    given = HeaderFirstReactor(reactor, EVERYBODY, securing)
     port: Any = given.listenTCP(8001, factory, 7, "127.0.0.1")
     assert started == [port]
     assert type(port) is (TLSPort if secure else TCPPort)

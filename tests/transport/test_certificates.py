@@ -157,4 +157,4 @@ class TestRefusals:
         content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
         path = files.write("encrypted.pem", content)
         message = refusal(files.write("chain.pem", files.chain), path)
-        assert message == f"ssl_keyfile: the key in {path} is encrypted; give one that is not"
+        assert message == f"ssl_keyfile: the key in {path} is encrypted, and no ssl_keyfile_password is given"

@@ -9,6 +9,7 @@ import random
 import socket
 import ssl
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
+from asgiserver.transport.certificates import Certificates
 from asgiserver.transport.tls import TLSTransport
 from asgiserver.transport.tls_port import TLSPort
 
@@ -137,11 +139,24 @@ class HTTP(Factory):
         return [b"http/1.1"]
 
 
+class Fixed(Certificates):
+    """One context, of no file."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.context = context
+
+    def offer(self, protocols: Iterable[str]) -> None:
+        self.context.set_alpn_protocols([*protocols])
+
+    def current(self) -> ssl.SSLContext:
+        return self.context
+
+
 def make_port(factory: Factory | None = None) -> TLSPort:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ISSUED.configure_cert(context)
     port = TLSPort(0, factory or HTTP(), reactor=Reactor())
-    port.secure(context)
+    port.secure(Fixed(context))
     return port
 
 
@@ -737,7 +752,7 @@ class TestHandshake:
             context.maximum_version = ssl.TLSVersion.TLSv1_1
         context.set_ciphers("ALL:@SECLEVEL=0")
         connection = Connection(context=context)
-        connection.port.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        connection.port.certificates.current().minimum_version = ssl.TLSVersion.TLSv1_2
         connection.step()
         assert connection.read() is main.CONNECTION_LOST
         with pytest.raises(ssl.SSLError, match=r"(?i)alert protocol version"):

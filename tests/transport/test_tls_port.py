@@ -9,14 +9,14 @@ from twisted.internet.protocol import Factory, Protocol
 
 from asgiserver.transport.tls import TLSTransport
 from asgiserver.transport.tls_port import TLSPort
-from tests.transport.test_tls import HTTP, ISSUED, Reactor, Socket
+from tests.transport.test_tls import HTTP, ISSUED, Fixed, Reactor, Socket
 
 
 def secured(factory: Factory) -> TLSPort:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ISSUED.configure_cert(context)
     port = TLSPort(0, factory, reactor=Reactor())
-    port.secure(context)
+    port.secure(Fixed(context))
     return port
 
 
