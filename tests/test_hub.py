@@ -140,7 +140,6 @@ class TestApplications:
         asyncio.run(main())
 
     def test_each_has_a_fresh_copy_of_the_servers_context(self) -> None:
-        """T049."""
         variable = contextvars.ContextVar("variable", default="unset")
         seen: list[str] = []
 
@@ -159,7 +158,6 @@ class TestApplications:
         assert seen == ["by the server", "by the server"]
 
     def test_handshake_opens_a_websocket(self) -> None:
-        """T132, T160."""
         kinds: list[object] = []
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -189,8 +187,6 @@ class TestApplications:
         ("name", "value", "status"), [(b"sec-websocket-version", b"8", 426), (b"sec-websocket-key", b"x", 400)]
     )
     def test_wrong_handshake_reaches_no_application(self, name: bytes, value: bytes, status: int) -> None:
-        """T187, T188."""
-
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             raise AssertionError("it was called")
 
@@ -242,8 +238,6 @@ class TestApplications:
         asyncio.run(main())
 
     def test_one_too_many_is_503_until_one_has_ended(self) -> None:
-        """T127."""
-
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
@@ -312,8 +306,6 @@ class TestFailures:
     def test_exception_before_the_response_is_500_and_logged_once(
         self, before: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
     ) -> None:
-        """T081."""
-
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             for message in before:
                 await send(message)
@@ -331,8 +323,6 @@ class TestFailures:
 
     @pytest.mark.parametrize("failed", [True, False])
     def test_begun_response_is_cut_off(self, failed: bool, caplog: pytest.LogCaptureFixture) -> None:
-        """T083, T084."""
-
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             await send(START)
             await send(MORE)
@@ -350,7 +340,7 @@ class TestFailures:
     def test_stream_that_is_left_because_the_server_stops_is_no_failure(
         self, start: dict[str, Any], caplog: pytest.LogCaptureFixture
     ) -> None:
-        """B6: one whose length was told is."""
+        """One whose length was told is."""
         stop = asyncio.Event()
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -370,8 +360,6 @@ class TestFailures:
         assert len(errors(caplog)) == ("headers" in start)
 
     def test_return_without_a_response_is_500_and_logged(self, caplog: pytest.LogCaptureFixture) -> None:
-        """T082."""
-
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             pass
 
@@ -396,8 +384,6 @@ class TestFailures:
         assert len(errors(caplog)) == 1
 
     def test_failure_of_one_leaves_the_next_alone(self) -> None:
-        """T085."""
-
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             await send(START)
             await send(MORE)
@@ -412,8 +398,6 @@ class TestFailures:
         asyncio.run(main())
 
     def test_value_that_is_returned_is_ignored(self, caplog: pytest.LogCaptureFixture) -> None:
-        """T086."""
-
         async def application(scope: Scope, receive: Receive, send: Send) -> int:
             await send(START)
             await send(LAST)
@@ -430,8 +414,6 @@ class TestFailures:
     def test_what_is_contained_ends_the_request_and_not_the_server(
         self, error: BaseException, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """T111."""
-
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             raise error
 
@@ -501,8 +483,6 @@ class TestFailures:
             asyncio.run(main())
 
     def test_application_that_is_cancelled_is_500(self, caplog: pytest.LogCaptureFixture) -> None:
-        """T110."""
-
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             raise asyncio.CancelledError
 
@@ -517,8 +497,6 @@ class TestFailures:
         ("message", "error"), [(LAST, UnexpectedMessage), ({"type": "nonsense"}, MessageError), (None, MessageError)]
     )
     def test_wrong_message_raises_in_the_application(self, message: Any, error: type[Exception]) -> None:
-        """T087, T090."""
-
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             with pytest.raises(error):
                 await send(message)
@@ -532,8 +510,6 @@ class TestFailures:
         asyncio.run(main())
 
     def test_websocket_that_fails_is_closed_with_1011(self) -> None:
-        """T182."""
-
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             await send(ACCEPT)
             raise ValueError
@@ -548,7 +524,6 @@ class TestFailures:
 
 class TestPressure:
     def test_send_waits_while_the_peer_is_slow(self) -> None:
-        """T186."""
         sent: list[int] = []
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -705,7 +680,7 @@ class TestDisconnect:
         return served
 
     def test_http_application_that_only_sends_gets_an_oserror(self, caplog: pytest.LogCaptureFixture) -> None:
-        """T074, T178: ASGI 2.4."""
+        """ASGI 2.4."""
         told: list[OSError] = []
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -732,8 +707,6 @@ class TestDisconnect:
         assert caplog.records == []
 
     def test_http_application_that_has_read_its_body_but_does_not_wait_gets_an_oserror(self) -> None:
-        """T074."""
-
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             await receive()
             await left.wait()
@@ -756,8 +729,6 @@ class TestDisconnect:
         assert done
 
     def test_http_application_that_waits_in_receive_gets_the_event_and_may_send_in_silence(self) -> None:
-        """T074, T075."""
-
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             await receive()
             assert await receive() == {"type": "http.disconnect"}
@@ -771,7 +742,7 @@ class TestDisconnect:
         assert done
 
     def test_sender_beside_a_waiting_receive_is_not_disturbed(self) -> None:
-        """T074: how Django and Starlette listen."""
+        """How Django and Starlette listen."""
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             await receive()
@@ -788,8 +759,6 @@ class TestDisconnect:
         assert done == ["http.disconnect"]
 
     def test_application_that_sends_to_nobody_without_end_lets_others_run_and_is_cancelled(self) -> None:
-        """T277."""
-
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             await send(START)
             await receive()
@@ -807,8 +776,6 @@ class TestDisconnect:
         asyncio.run(main())
 
     def test_send_that_waits_for_a_slow_peer_returns_when_it_leaves(self) -> None:
-        """T072."""
-
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             await send(START)
             await send(MORE)
@@ -838,7 +805,6 @@ class TestDisconnect:
         assert done
 
     def test_peer_that_leaves_before_the_application_starts(self, caplog: pytest.LogCaptureFixture) -> None:
-        """T109."""
         events: list[str] = []
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -856,7 +822,7 @@ class TestDisconnect:
         assert caplog.records == []
 
     def test_websocket_that_receives_gets_the_event_and_may_send_in_silence(self) -> None:
-        """T178: how a Channels consumer listens."""
+        """How a Channels consumer listens."""
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             await receive()
@@ -896,7 +862,7 @@ class TestDisconnect:
         assert done == ["websocket.disconnect"]
 
     def test_websocket_that_accepts_too_late_is_told_by_receive(self, caplog: pytest.LogCaptureFixture) -> None:
-        """T307: as a Channels consumer is, whose disconnect() would not run after an exception from its accept."""
+        """As a Channels consumer is, whose disconnect() would not run after an exception from its accept."""
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             await receive()
@@ -919,8 +885,6 @@ class TestDisconnect:
         assert caplog.records == []
 
     def test_websocket_that_only_sends_gets_an_oserror(self, caplog: pytest.LogCaptureFixture) -> None:
-        """T178."""
-
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             await receive()
             await send(ACCEPT)
@@ -948,8 +912,6 @@ class TestDisconnect:
 
     @pytest.mark.parametrize("how", ["from", "framework", "group"])
     def test_exception_made_of_the_disconnect_is_no_failure(self, how: str, caplog: pytest.LogCaptureFixture) -> None:
-        """T178."""
-
         class ClientDisconnect(Exception):
             """As Starlette names its own."""
 
@@ -1078,7 +1040,7 @@ CHAINS: dict[str, tuple[Callable[[], BaseException], bool]] = {
 
 @pytest.mark.parametrize("shape", CHAINS)
 class TestChains:
-    """A4: an exception's origins may be of any shape, and its exchange ends all the same, with one line in the log."""
+    """An exception's origins may be of any shape, and its exchange ends all the same, with one line in the log."""
 
     def test_a_disconnect_is_found(self, shape: str) -> None:
         make, expected = CHAINS[shape]
@@ -1126,8 +1088,6 @@ class TestLogging:
     def test_a_log_that_fails_keeps_no_exchange_open(
         self, error: Exception, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A4."""
-
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             raise KeyError
 
@@ -1148,7 +1108,7 @@ class TestLogging:
 
 
 class TestUpload:
-    """C13: an upload that the client gives up is nobody's failure."""
+    """An upload that the client gives up is nobody's failure."""
 
     @pytest.mark.parametrize("error", [KeyError("of a framework"), raised_out_of_its_group()], ids=repr)
     @pytest.mark.parametrize("told", [True, False])
@@ -1196,7 +1156,7 @@ class TestUpload:
 
 
 class TestLateMessages:
-    """C18: what follows a complete response is ignored."""
+    """What follows a complete response is ignored."""
 
     @pytest.mark.parametrize("message", [START, MORE, LAST, {"type": "nonsense"}, None], ids=repr)
     @pytest.mark.parametrize("request_", [GET, UPGRADE], ids=["http", "denial"])
@@ -1223,7 +1183,7 @@ class TestLateMessages:
         assert [(record.levelno, record.getMessage()) for record in caplog.records] == [expected] * 2
 
     def test_others_have_their_turn_meanwhile(self) -> None:
-        """A1: nor does it wait for a slow peer to take what is complete."""
+        """Nor does it wait for a slow peer to take what is complete."""
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             await send(START)
@@ -1247,8 +1207,6 @@ class TestClosingTimeout:
         await asyncio.Event().wait()
 
     def test_application_that_stays_is_cancelled_and_named(self, caplog: pytest.LogCaptureFixture) -> None:
-        """T277."""
-
         async def main() -> None:
             served = await TestDisconnect.lost(self.stubborn, application_close_timeout=7)
             served.clock.advance(6.9)

@@ -184,7 +184,6 @@ class TestForcingTheInterface:
         assert call(as_asgi3(varied, "asgi2")) == [{"scope": {"type": "test"}, "received": "an event"}]
 
     def test_wsgi_is_wrapped(self) -> None:
-        """C5."""
         wrapped: Any = as_asgi3(wsgi, "wsgi")
         assert isinstance(wrapped, WSGI)
         assert wrapped.application is wsgi

@@ -84,11 +84,9 @@ class TestTable:
         assert (settings.verbosity, settings.root_path) == (1, "")
 
     def test_a_buffer_may_be_as_small_as_daphnes(self) -> None:
-        """C20."""
         assert Settings(request_buffer_size=1).request_buffer_size == 1
 
     def test_what_none_means_to_daphne(self) -> None:
-        """C20."""
         settings = Settings.from_keywords(
             websocket_max_message_size=None, websocket_max_frame_size=None, server_name=None, http_timeout=None
         )
@@ -180,12 +178,10 @@ class TestValues:
         ],
     )  # fmt: skip
     def test_a_root_path_begins_with_a_slash_and_does_not_end_with_one(self, given: str, root_path: str) -> None:
-        """C2."""
         assert Settings(root_path=given).root_path == root_path
 
     @pytest.mark.parametrize("given", ["/caf%C3%A9", "/a%2fb", "/\udce9"])
     def test_a_root_path_is_decoded(self, given: str) -> None:
-        """C2."""
         assert error(root_path=given) == f"root_path: expected a decoded path like '/caf\xe9', got {given!r}"
 
     def test_a_key_without_a_certificate_is_refused(self) -> None:

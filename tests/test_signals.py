@@ -1,4 +1,4 @@
-"""What the next signal means: B2, B5, B7, B8. No signal is sent here; ``tests/e2e/test_signals.py`` sends them all."""
+"""What the next signal means. No signal is sent here; ``tests/e2e/test_signals.py`` sends them all."""
 
 from __future__ import annotations
 
@@ -84,7 +84,6 @@ class TestServing:
 
     @pytest.mark.parametrize("number", [TERM, INT, QUIT])
     def test_a_loop_that_has_not_begun_the_first_is_not_asked_again(self, process: Process, number: int) -> None:
-        """B7."""
         process.takes_up = False
         process.serve()
         process.signal(TERM, 0)
@@ -93,7 +92,7 @@ class TestServing:
             process.signal(number, 1.0)
 
     def test_a_loop_that_does_not_begin_the_end_has_a_second(self, process: Process) -> None:
-        """B7: it was blocked between the two."""
+        """It was blocked between the two."""
         process.serve()
         process.signal(TERM, 0)
         process.takes_up = False
@@ -115,7 +114,6 @@ class TestServing:
 
 class TestOtherMoments:
     def test_the_import_is_left(self, process: Process) -> None:
-        """B5."""
         with pytest.raises(SystemExit) as ended:
             process.signal(TERM, 0)
         assert ended.value.code == 0
@@ -184,7 +182,6 @@ class TestHandlers:
         assert handlers[TERM] is signal.SIG_DFL
 
     def test_a_child_has_none_of_it(self, handlers: dict[int, Any]) -> None:
-        """C6."""
         before = dict(handlers)
         hold().let_go()
         assert handlers == before | {"wakeup": -1}

@@ -160,7 +160,7 @@ class TestRooms:
 
 
 class TestImporting:
-    """Importing has no effect. T238."""
+    """Importing has no effect."""
 
     PROGRAM = """
 import json, logging, os, signal, sys, threading

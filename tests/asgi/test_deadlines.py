@@ -53,7 +53,7 @@ def made() -> Made:
 def test_any_order_of_sets_and_waits_behaves_as_a_table_of_due_times(
     steps: list[tuple[Deadline, int | None, int]], now: int
 ) -> None:
-    """F8. Also where the zero of time is in the future."""
+    """Also where the zero of time is in the future."""
     made = Made(float(now))
     expired: list[tuple[Deadline, float]] = []
     due: dict[Deadline, int] = {}
@@ -85,7 +85,7 @@ def test_all_kinds_share_one_timer(made: Made) -> None:
 
 
 def test_to_move_or_clear_a_deadline_touches_no_timer(made: Made) -> None:
-    """F8. As a connection does with each of its requests."""
+    """As a connection does with each of its requests."""
     made.set(Deadline.KEEP_ALIVE, 10.0)
     [call] = made.timers
     for _ in range(100):
@@ -104,7 +104,7 @@ def test_to_move_or_clear_a_deadline_touches_no_timer(made: Made) -> None:
 
 
 def test_a_clock_that_rounds_up_is_not_asked_again_for_less_than_it_rounds(made: Made) -> None:
-    """F8. Else each request in the first second after a wake-up would ask it."""
+    """Else each request in the first second after a wake-up would ask it."""
     rounded = made.clock.wake_at
     made.clock.wake_at = lambda due, sleeper: rounded(due + LATENESS * 10.0, sleeper)  # type: ignore[method-assign]
     made.set(HEAD, 10.0)

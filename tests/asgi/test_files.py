@@ -84,7 +84,7 @@ class TestOpening:
         os.close(part.descriptor)
 
     def test_what_is_no_regular_file(self, tmp_path: Path) -> None:
-        """T078: nor does a pipe without a writer keep the loop waiting."""
+        """Nor does a pipe without a writer keep the loop waiting."""
         os.mkfifo(tmp_path / "pipe")
         before = len(os.listdir("/proc/self/fd"))
         for name, text in (("missing", "No such file"), ("", "regular files"), ("pipe", "regular files")):
@@ -121,15 +121,13 @@ class TestOpening:
 
     @pytest.mark.parametrize("name", ["\udfff", "x" * 5000])
     def test_a_name_that_no_file_can_have(self, tmp_path: Path, name: str) -> None:
-        """C7: an error of the message's, with a part of the name at most."""
+        """An error of the message's, with a part of the name at most."""
         with pytest.raises(MessageError, match=r"http\.response\.pathsend: cannot open") as caught:
             open_path(str(tmp_path / name))
         assert len(str(caught.value)) < 250
 
     @pytest.mark.parametrize("number", [None, "3", 1.5, 10**20, -1])
     def test_what_is_no_descriptor(self, number: Any) -> None:
-        """C7."""
-
         class Odd:
             def fileno(self) -> Any:
                 return number
@@ -215,7 +213,7 @@ class TestExchange:
     def test_one_that_cannot_be_read_leaves_the_response_as_it_was(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A1: an application may answer in another way then, as with files of /sys, which are shorter than they say."""
+        """An application may answer in another way then, as with files of /sys, which are shorter than they say."""
         monkeypatch.setattr("asgiserver.asgi.response._SMALL_FILE", 10)
         monkeypatch.setattr(os, "pread", lambda *_: b"short")
         it = Conversation()
@@ -246,7 +244,6 @@ class TestExchange:
         assert it.stream.status == 500
 
     def test_a_missing_file_leaves_the_response_to_a_500(self, tmp_path: Path) -> None:
-        """T078."""
         it = Conversation()
         it.start()
         with pytest.raises(MessageError):
@@ -318,7 +315,7 @@ class TestExchange:
 
     @pytest.mark.parametrize(("count", "more"), [(6, False), (4, False), (6, True)])
     def test_a_part_that_does_not_fit_is_not_consumed(self, file: io.BufferedReader, count: int, more: bool) -> None:
-        """T078: the application may read on where it was, and send the right part."""
+        """The application may read on where it was, and send the right part."""
         it = Conversation()
         it.start((b"content-length", b"5"))
         file.seek(2)

@@ -440,7 +440,7 @@ FILLINGS = [
 
 
 class TestWork:
-    """D2: how much of a list is looked at does not depend on how long its writer makes it."""
+    """How much of a list is looked at does not depend on how long its writer makes it."""
 
     @pytest.mark.parametrize("lines", MANY)
     @pytest.mark.parametrize("filling", FILLINGS)
@@ -500,7 +500,7 @@ class TestWork:
 
 
 class TestBesideAPROXYHeader:
-    """C3: the peer that has connected is believed, or not; what its PROXY header announces is one hop more."""
+    """The peer that has connected is believed, or not; what its PROXY header announces is one hop more."""
 
     CLIENT = ("203.0.113.9", 5)
     CDN = ("10.9.9.9", 5)

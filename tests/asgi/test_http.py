@@ -97,7 +97,6 @@ class TestStatesAndReplies:
     @pytest.mark.parametrize("name", MESSAGES)
     @pytest.mark.parametrize("state", REACHED)
     def test_reply_fits_or_is_refused_without_a_trace(self, state: State, name: str) -> None:
-        """T087, T088, T089."""
         made = reached(state)
         before = list(made.stream.calls)
         if (state, name) in self.NEXT:
@@ -147,7 +146,6 @@ class TestStatesAndEvents:
     @pytest.mark.parametrize("event", EVENTS)
     @pytest.mark.parametrize("state", REACHED)
     def test_event(self, state: State, event: str) -> None:
-        """T081, T082, T083, T084, T112."""
         made = reached(state)
         before, told = list(made.stream.calls), len(made.hub.gone)
         EVENTS[event](made)
@@ -176,19 +174,16 @@ class TestStatesAndEvents:
 
 class TestReceiving:
     def test_no_body_is_one_empty_event(self) -> None:
-        """T022."""
         made = Made()
         made.upload()
         assert made.receive() == request(b"")
 
     def test_pieces_come_as_they_came_and_then_an_end(self) -> None:
-        """T020, T024."""
         made = Made()
         made.upload(b"ab", b"c")
         assert [made.receive(), made.receive()] == [request(b"ab", True), request(b"c")]
 
     def test_piece_comes_before_the_end_is_known(self) -> None:
-        """T023."""
         made = Made()
         made.upload(b"ab", end=False)
         assert made.receive() == request(b"ab", True)
@@ -197,7 +192,6 @@ class TestReceiving:
         assert made.receive() == request(b"")
 
     def test_after_the_last_event_it_waits_for_the_disconnect_and_repeats_that(self) -> None:
-        """T026."""
         made = Made()
         made.upload(b"a")
         made.receive()
@@ -207,8 +201,6 @@ class TestReceiving:
 
     @pytest.mark.parametrize("event", ["disconnected", "request_failed"])
     def test_waiting_receive_is_woken_by_the_end(self, event: str) -> None:
-        """T075."""
-
         async def main() -> None:
             made = Made()
             made.upload(b"ab")
@@ -222,13 +214,10 @@ class TestReceiving:
         asyncio.run(main())
 
     def test_complete_response_gives_a_disconnect(self) -> None:
-        """T076."""
         made = reached(State.COMPLETE)
         assert made.receive() == DISCONNECT
 
     def test_complete_response_wakes_a_waiting_receive(self) -> None:
-        """T076."""
-
         async def main() -> None:
             made = Made()
             made.upload()
@@ -250,14 +239,12 @@ class TestReceiving:
         assert made.exchange.listening
 
     def test_incomplete_body_is_never_made_to_look_complete(self) -> None:
-        """T108."""
         made = Made()
         made.upload(b"ab", end=False)
         made.lose()
         assert made.receive() == DISCONNECT
 
     def test_broken_body_is_never_made_to_look_complete(self) -> None:
-        """T102."""
         made = Made()
         made.upload(b"ab", end=False)
         made.exchange.request_failed(RequestError(400, "Bad chunk."))
@@ -293,7 +280,6 @@ class TestPressure:
     SIZE = 1024
 
     def test_reading_stops_at_the_buffers_size_and_goes_on_at_half_of_it(self) -> None:
-        """T028."""
         made = Made(request_buffer_size=self.SIZE)
         made.upload(b"*" * 512, b"*" * 511, end=False)
         assert made.stream.reading
@@ -330,7 +316,7 @@ class TestPressure:
         assert made.stream.calls == ["pause"]
 
     def test_application_that_waits_for_a_body_asks_for_it(self) -> None:
-        """T068: the wire answers 100-continue then."""
+        """The wire answers 100-continue then."""
         made = Made()
         resumed: list[None] = []
         made.stream.on_resume = lambda: resumed.append(None)
@@ -356,7 +342,6 @@ class TestPressure:
 
     @given(st.lists(st.one_of(st.binary(max_size=3000), st.none()), max_size=20))
     def test_body_is_what_was_sent_whatever_the_order_of_sending_and_reading(self, steps: list[bytes | None]) -> None:
-        """T012, T029."""
         made = Made(request_buffer_size=self.SIZE)
         sent = b"".join(step for step in steps if step)
         read = b""
@@ -381,7 +366,6 @@ class TestPressure:
 
 class TestLength:
     def test_too_long_body_leaves_an_unstarted_response_to_be_answered_500(self) -> None:
-        """T094."""
         made = Made()
         made.send(START | {"headers": [(b"content-length", b"2")]})
         with pytest.raises(MessageError, match="1 bytes longer"):
@@ -391,7 +375,6 @@ class TestLength:
         assert made.stream.status == 500
 
     def test_body_that_falls_short_is_aborted_and_never_ended(self) -> None:
-        """T095."""
         made = Made()
         made.send(START | {"headers": [(b"content-length", b"9")]})
         made.send(MORE)
@@ -411,7 +394,6 @@ class TestLength:
 
     @pytest.mark.parametrize("message", [{"type": "http.response.start"}, START | {"headers": [("x", b"1")]}])
     def test_malformed_message_leaves_all_as_it_was(self, message: dict[str, Any]) -> None:
-        """T091, T092."""
         made = Made()
         with pytest.raises(MessageError):
             made.send(message)
@@ -421,7 +403,6 @@ class TestLength:
 
 class TestAge:
     def test_request_without_a_response_is_answered_503(self) -> None:
-        """T125."""
         made = Made(http_timeout=5)
         made.clock.advance(4.9)
         assert made.stream.calls == []
@@ -431,7 +412,6 @@ class TestAge:
         assert made.hub.gone == [made.exchange]
 
     def test_begun_response_is_cut_off(self) -> None:
-        """T125."""
         made = Made(http_timeout=5)
         made.send(START)
         made.send(MORE)
@@ -497,7 +477,7 @@ class TestActions:
 
 
 class TestStopping:
-    """B6. An application that listens is told to end a stream whose end nobody knows."""
+    """An application that listens is told to end a stream whose end nobody knows."""
 
     @staticmethod
     def streaming(*messages: dict[str, Any]) -> Made:

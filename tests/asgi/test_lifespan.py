@@ -226,7 +226,7 @@ class Unprintable(Exception):
 
 
 async def raises_without_text(scope: Scope, receive: Receive, send: Send) -> None:
-    """A4: an exception whose text cannot be had."""
+    """An exception whose text cannot be had."""
     raise Unprintable
 
 

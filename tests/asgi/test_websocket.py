@@ -131,7 +131,6 @@ class TestStatesAndReplies:
     @pytest.mark.parametrize("name", MESSAGES)
     @pytest.mark.parametrize("state", REACHED)
     def test_reply_fits_or_is_refused_without_a_trace(self, state: State, name: str) -> None:
-        """T145, T146, T179, T180."""
         made = reached(state)
         before = list(made.stream.calls)
         if (state, name) in self.NEXT:
@@ -162,11 +161,10 @@ UNSENDABLE: list[dict[str, Any]] = [
 
 
 class TestUnsendableClose:
-    """C17. A code or a reason that no close frame may have is an error where a close frame would have it."""
+    """A code or a reason that no close frame may have is an error where a close frame would have it."""
 
     @pytest.mark.parametrize("keys", [*UNSENDABLE, {"reason": "x" * 500}, {"code": None, "reason": None, "why": 1}])
     def test_before_the_accept_it_is_a_403_that_has_neither(self, keys: dict[str, Any]) -> None:
-        """C17."""
         made = Made()
         made.send({"type": "websocket.close"} | keys)
         assert (made.exchange.state, made.stream.status, made.stream.data) == (State.COMPLETE, 403, b"Forbidden\n")
@@ -174,7 +172,6 @@ class TestUnsendableClose:
 
     @pytest.mark.parametrize("keys", UNSENDABLE)
     def test_after_the_accept_it_is_refused_and_the_next_try_may_succeed(self, keys: dict[str, Any]) -> None:
-        """C17."""
         made = reached(State.OPEN)
         with pytest.raises(MessageError, match=r"websocket\.close: \"(code|reason)\""):
             made.send({"type": "websocket.close"} | keys)
@@ -184,7 +181,6 @@ class TestUnsendableClose:
 
     @pytest.mark.parametrize("state", [State.STARTED, State.STREAMING, State.CLOSING, State.COMPLETE])
     def test_elsewhere_it_is_as_wrong_as_any_other_close(self, state: State) -> None:
-        """C17."""
         made = reached(state)
         with pytest.raises(UnexpectedMessage):
             made.send({"type": "websocket.close", "code": 403})
@@ -220,7 +216,6 @@ class TestStatesAndEvents:
     @pytest.mark.parametrize("event", EVENTS)
     @pytest.mark.parametrize("state", REACHED)
     def test_event(self, state: State, event: str) -> None:
-        """T147, T148, T181, T182, T196."""
         made = reached(state)
         before, told = list(made.stream.calls), len(made.hub.gone)
         EVENTS[event](made)
@@ -241,7 +236,6 @@ class TestStatesAndEvents:
 
     @pytest.mark.parametrize("state", REACHED)
     def test_no_timer_outlives_connection_and_application(self, state: State) -> None:
-        """T175."""
         made = reached(state)
         made.lose()
         made.exchange.release()
@@ -250,7 +244,6 @@ class TestStatesAndEvents:
     @pytest.mark.parametrize(("event", "status", "close"), [("request_failed", 503, True), ("raised", 500, False)])
     @pytest.mark.parametrize("state", [State.WAITING, State.STARTED])
     def test_answer_in_the_applications_place(self, state: State, event: str, status: int, close: bool) -> None:
-        """T147."""
         made = reached(state)
         EVENTS[event](made)
         assert (made.stream.status, made.stream.framing["close"]) == (status, close)
@@ -265,7 +258,6 @@ class TestStatesAndEvents:
         ],
     )
     def test_close_frame_says_why(self, event: str, close: tuple[object, ...]) -> None:
-        """T181, T182, T196."""
         made = reached(State.OPEN)
         EVENTS[event](made)
         assert made.engine.sent == [close]
@@ -273,7 +265,6 @@ class TestStatesAndEvents:
 
 class TestAccepting:
     def test_answer_has_the_fields_of_the_handshake_and_of_the_application(self) -> None:
-        """T133, T137, T195."""
         made = Made()
         made.send(ACCEPT | {"headers": [(b"Set-Cookie", b"a"), (b"set-cookie", b"b")]})
         assert made.stream.headers == [
@@ -284,7 +275,6 @@ class TestAccepting:
         ]
 
     def test_offered_subprotocol_can_be_chosen(self) -> None:
-        """T134."""
         made = Made(subprotocols=("a", "b"))
         made.send(ACCEPT | {"subprotocol": "b"})
         assert (b"chosen", b"b") in made.stream.headers
@@ -293,7 +283,6 @@ class TestAccepting:
     def test_other_subprotocol_is_refused_and_the_next_try_may_succeed(
         self, offered: tuple[str, ...], shown: str
     ) -> None:
-        """T134."""
         made = Made(subprotocols=offered)
         with pytest.raises(MessageError) as caught:
             made.send(ACCEPT | {"subprotocol": "c"})
@@ -303,7 +292,6 @@ class TestAccepting:
         assert made.stream.calls == ["switch"]
 
     def test_bytes_that_came_with_the_handshake_find_the_engine_ready(self) -> None:
-        """T183."""
         made = Made()
         switch = made.stream.switch
 
@@ -316,7 +304,6 @@ class TestAccepting:
         assert made.engine.received == b"early"
 
     def test_close_before_accepting_is_403(self) -> None:
-        """T141."""
         made = reached(State.COMPLETE)
         assert made.stream.status == 403
         assert made.receive() == CONNECT
@@ -325,7 +312,6 @@ class TestAccepting:
 
 class TestDenying:
     def test_in_one_message(self) -> None:
-        """T142, T144."""
         made = reached(State.STARTED)
         made.send(DENIAL_LAST | {"body": b"\xff"})
         assert (made.stream.status, made.stream.data) == (401, b"\xff")
@@ -334,7 +320,6 @@ class TestDenying:
         assert made.hub.actions[1][2]["status"] == 401
 
     def test_in_several_messages(self) -> None:
-        """T143."""
         made = reached(State.STREAMING)
         made.send(DENIAL_MORE)
         made.send(DENIAL_LAST)
@@ -350,7 +335,6 @@ class TestDenying:
         assert made.stream.calls == ["respond", "abort"]
 
     def test_that_is_too_long_from_the_start_can_still_be_answered_500(self) -> None:
-        """T145."""
         made = Made()
         made.send(DENIAL_START | {"headers": [(b"content-length", b"1")]})
         with pytest.raises(MessageError):
@@ -367,12 +351,10 @@ class TestDenying:
 
 class TestInbox:
     def test_first_event_is_connect_even_when_the_peer_has_left(self) -> None:
-        """T132."""
         made = reached(State.GONE)
         assert [made.receive(), made.receive()] == [CONNECT, disconnect(1006)]
 
     def test_messages_keep_type_order_and_emptiness(self) -> None:
-        """T151, T152."""
         made = reached(State.OPEN)
         made.receive()
         for payload in ("a", b"a", "", b""):
@@ -385,7 +367,6 @@ class TestInbox:
         ]
 
     def test_messages_before_the_end_can_still_be_read(self) -> None:
-        """T177, T184."""
         made = reached(State.OPEN)
         made.receive()
         made.exchange.message_received("last")
@@ -393,7 +374,6 @@ class TestInbox:
         assert [made.receive()["text"], made.receive()] == ["last", disconnect(1001, "leaving")]
 
     def test_message_after_the_applications_close_is_dropped(self) -> None:
-        """T176."""
         made = reached(State.CLOSING)
         made.receive()
         made.exchange.message_received("late")
@@ -440,7 +420,6 @@ class TestPressure:
         return made
 
     def test_full_inbox_stops_wire_and_engine_until_half_of_it_is_read(self) -> None:
-        """T185."""
         made = self.opened()
         for _ in range(self.ROOM):
             assert not made.exchange.full
@@ -480,7 +459,6 @@ class TestPressure:
         assert not made.stream.reading
 
     def test_engine_is_told_when_the_peer_takes_data_again(self) -> None:
-        """T186."""
         made = self.opened()
         made.stream.slow = True
         assert made.exchange.slow
@@ -494,7 +472,6 @@ class TestPressure:
 
     @given(st.lists(st.one_of(st.text(max_size=800), st.binary(max_size=800), st.none()), max_size=40))
     def test_messages_come_as_they_were_sent_whatever_the_order(self, steps: list[str | bytes | None]) -> None:
-        """T155."""
         made = self.opened()
         sent = [step for step in steps if step is not None]
         read: list[str | bytes] = []
@@ -521,7 +498,6 @@ class TestPressure:
 class TestClosing:
     @pytest.mark.parametrize(("code", "reason"), [(1000, "bye"), (1001, ""), (1005, ""), (4005, "h\xe9")])
     def test_peers_close_ends_the_application_with_its_code(self, code: int, reason: str) -> None:
-        """T168, T169."""
         made = reached(State.OPEN)
         made.receive()
         made.exchange.close_received(code, reason)
@@ -530,7 +506,6 @@ class TestClosing:
         assert made.hub.gone == [made.exchange]
 
     def test_lost_connection_is_1006(self) -> None:
-        """T170."""
         made = reached(State.OPEN)
         made.receive()
         made.lose()
@@ -543,7 +518,6 @@ class TestClosing:
         assert made.engine.abandoned
 
     def test_broken_protocol_ends_the_application_with_the_code_that_was_sent(self) -> None:
-        """T156, T161, T162."""
         made = reached(State.OPEN)
         made.receive()
         made.exchange.failed(1007, "not UTF-8")
@@ -552,7 +526,6 @@ class TestClosing:
 
     @pytest.mark.parametrize("code", [1000, 1001, 1008, 1011, 1012, 3000, 4999])
     def test_applications_code_and_reason_are_sent(self, code: int) -> None:
-        """T171."""
         made = reached(State.OPEN)
         made.send({"type": "websocket.close", "code": code, "reason": "so"})
         assert made.engine.sent == [("close", code, "so")]
@@ -573,7 +546,6 @@ class TestClosing:
 
     @pytest.mark.parametrize("state", [State.OPEN, State.CLOSING])
     def test_close_frame_is_awaited_for_a_while_then_the_connection_is_dropped(self, state: State) -> None:
-        """T174, T175."""
         made = reached(state, websocket_close_timeout=3)
         made.receive()
         if state is State.OPEN:
@@ -595,7 +567,6 @@ class TestClosing:
         assert made.stream.calls == ["close"]
 
     def test_application_hears_of_the_servers_close_at_once(self) -> None:
-        """T196."""
         made = reached(State.OPEN)
         made.receive()
         EVENTS["server_stopping"](made)
@@ -615,7 +586,6 @@ class TestClosing:
 
 class TestDeadlines:
     def test_handshake_that_is_not_answered_is_503(self) -> None:
-        """T149."""
         made = Made(websocket_connect_timeout=5)
         made.clock.advance(5)
         assert (made.stream.status, made.exchange.state) == (503, State.GONE)
@@ -623,7 +593,6 @@ class TestDeadlines:
 
     @pytest.mark.parametrize("off", [-1, 0, None])
     def test_handshake_may_take_for_ever(self, off: int | None) -> None:
-        """T150."""
         made = Made(websocket_connect_timeout=off)
         made.clock.advance(1e9)
         assert made.stream.calls == []
@@ -634,7 +603,6 @@ class TestDeadlines:
         assert made.stream.calls == []
 
     def test_life_time_ends_with_1001(self) -> None:
-        """T194."""
         made = reached(State.OPEN, websocket_timeout=60, ping_interval=None)
         made.receive()
         made.clock.advance(60)
@@ -647,7 +615,6 @@ class TestDeadlines:
         assert made.engine.sent == []
 
     def test_silent_peer_is_pinged_and_dropped(self, caplog: pytest.LogCaptureFixture) -> None:
-        """T165, T166."""
         caplog.set_level(logging.INFO, "asgiserver.wire")
         made = reached(State.OPEN, ping_interval=20, ping_timeout=30)
         made.receive()
@@ -665,7 +632,6 @@ class TestDeadlines:
         assert caplog.messages == ["Dropped WEBSOCKET '/ws', which answered no ping for 30 seconds"]
 
     def test_any_byte_is_a_sign_of_life(self) -> None:
-        """T165."""
         made = reached(State.OPEN, ping_interval=20, ping_timeout=30)
         made.clock.advance(20)
         made.clock.advance(10)
@@ -679,7 +645,7 @@ class TestDeadlines:
         assert made.stream.calls[-1] == "abort"
 
     def test_what_is_awaited_of_a_peer(self) -> None:
-        """F8. A ping, then its pong; any byte is as good as a pong and moves the next ping, until one side closes."""
+        """A ping, then its pong; any byte is as good as a pong and moves the next ping, until one side closes."""
         made = reached(State.OPEN, ping_interval=20, ping_timeout=30, websocket_timeout=1000)
 
         def pending() -> set[Deadline]:
@@ -705,7 +671,6 @@ class TestDeadlines:
         assert made.engine.sent == []
 
     def test_no_ping_without_an_interval(self) -> None:
-        """T167."""
         made = reached(State.OPEN, ping_interval=0, websocket_timeout=None)
         made.clock.advance(1e6)
         assert made.engine.sent == []
@@ -744,7 +709,7 @@ class TestDeadlines:
         assert made.stream.calls[-1] == "abort"
 
     def test_peer_that_reads_on_towards_the_ping_is_not_blamed(self) -> None:
-        """C10: the kernel may keep much of what was sent before the ping."""
+        """The kernel may keep much of what was sent before the ping."""
         made = reached(State.OPEN, ping_interval=20, ping_timeout=30)
         for made.stream.pending in range(1_000_000, 500_000, -10_000):
             made.clock.advance(5)

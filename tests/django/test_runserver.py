@@ -235,8 +235,6 @@ class TestBanner:
 
 
 class TestStaticFiles:
-    """T300."""
-
     @pytest.mark.parametrize(
         ("debug", "args", "served"),
         [
@@ -272,8 +270,6 @@ def test_exit_handlers_have_the_projects_time(
 
 
 class TestFailing:
-    """T220, T239."""
-
     def failing(self, command: Command, error: BaseException, *, reloader: bool) -> None:
         command.server_cls.error = error
         given = options(command, "0", *([] if reloader else ["--noreload"]))

@@ -173,8 +173,6 @@ class TestTwistedDescriptions:
 
 
 class TestBehindAProxy:
-    """C3."""
-
     @pytest.fixture(autouse=True)
     def ports(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         """The ports that are asked to listen, without sockets."""
@@ -292,12 +290,10 @@ class TestWithoutPyOpenSSL:
 class TestErrors:
     @pytest.mark.parametrize("text", ["haproxy:tcp:8001", "haproxy:ssl:8443:privateKey=x.pem"])
     def test_of_the_proxies_that_may_connect_names_the_setting(self, text: str) -> None:
-        """C3."""
         assert refusal(text, proxy_allow_ips=("10.0.0.1/8",)).startswith("proxy_allow_ips: expected an address")
 
     @pytest.mark.parametrize("text", ["tcp:1", "haproxy:unix:/x", "haproxy:ssl:8443", "haproxy:fd:fileno=3", "unix:/x"])
     def test_a_certificate_needs_a_port_that_it_is_for(self, text: str) -> None:
-        """C3."""
         message = refusal(text, ssl_certfile="x.pem")
         assert message.startswith("ssl_certfile is for a host and port and for haproxy:tcp: endpoints, and none of")
 

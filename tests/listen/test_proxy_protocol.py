@@ -208,8 +208,6 @@ def test_an_error_of_the_application_is_not_taken_for_a_bad_header() -> None:
 
 
 class TestTheSocket:
-    """C3."""
-
     def test_keeps_what_follows_the_header(self) -> None:
         """So that it is read as on any other port; one read takes the header, and what is there behind it."""
         for header in (V1_TCP4, V2_TCP4):
@@ -266,7 +264,7 @@ class TestTheSocket:
 
 
 class TestOurTLS:
-    """C3: the header comes before our own TLS too."""
+    """The header comes before our own TLS too."""
 
     def connect(self, *protocols: str) -> Connection:
         port = make_port()
@@ -322,7 +320,6 @@ class TestOurTLS:
         assert [message.partition(":")[0] for message in caplog.messages] == ["Refused a connection from 192.0.2.7"]
 
     def test_plain_http_behind_it_is_told_so(self) -> None:
-        """C12."""
         connection, told = self.connect(), []
         connection.protocol.plain_received = lambda: told.append(True)  # type: ignore[attr-defined]
         connection.socket.arrived += V2_TCP4 + b"GET / HTTP/1.1\r\n"
@@ -359,8 +356,6 @@ def announced(data: bytes) -> Any:
 
 
 class TestParse:
-    """C3."""
-
     @pytest.mark.parametrize("header", [V1_TCP4, V1_TCP6, V2_TCP4, V2_TCP6, V2_LOCAL, v2(0x11, INET, TLS)])
     def test_counts_the_header_and_not_what_follows(self, header: bytes) -> None:
         assert parse(header) == parse(header + b"more\r\n")
@@ -413,7 +408,7 @@ class TestParse:
         ],
     )
     def test_an_ipv6_address_is_written_in_its_usual_form(self, written: bytes, usual: str) -> None:
-        """C4, too: one that maps IPv4 is an IPv4 address."""
+        """One that maps IPv4 is an IPv4 address."""
         client = announced(b"PROXY TCP6 %s ::ffff:198.51.100.1 5000 443\r\n" % written)
         assert (type(client), client.host) == (IPv6Address if ":" in usual else IPv4Address, usual)
         packed = socket.inet_pton(socket.AF_INET6, written.decode())
@@ -487,7 +482,7 @@ class TestParse:
 
 
 class TestWhoMaySendOne:
-    """C3: proxy_allow_ips."""
+    """``proxy_allow_ips``."""
 
     @pytest.mark.parametrize(
         ("address", "allowed"),
@@ -511,8 +506,6 @@ class TestWhoMaySendOne:
 
 
 class TestTheLog:
-    """C3."""
-
     @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"PROXY TCP4 x\r\n", V2 + b"\x31\x11\0\0"])
     def test_has_one_line_for_a_header_that_is_malformed(self, data: bytes, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "asgiserver.wire")
@@ -534,7 +527,6 @@ class TestTheLog:
 
 @pytest.mark.parametrize("secure", [False, True])
 def test_twisteds_endpoints_get_ports_that_take_the_header_first(secure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C3."""
     started: list[Any] = []
     monkeypatch.setattr(TCPPort, "startListening", lambda port: started.append(port))
     reactor: Any = MemoryReactorClock()

@@ -486,13 +486,13 @@ FORKED_LOOP = """
 
 @case
 def test_what_a_forked_process_takes_out_of_its_loop_stays_in_its_parents() -> str:
-    """C6: pins what asyncio calls the descriptor of its epoll."""
+    """Pins what asyncio calls the descriptor of its epoll."""
     return FORKED_LOOP % "asyncio"
 
 
 @case
 def test_what_a_forked_process_takes_out_of_its_uvloop_stays_in_its_parents() -> str:
-    """C6: pins what uvloop calls the descriptor of its epoll."""
+    """Pins what uvloop calls the descriptor of its epoll."""
     return FORKED_LOOP % "uvloop"
 
 

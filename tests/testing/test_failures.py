@@ -1,4 +1,4 @@
-"""F7. The one way by which a child process hands exceptions to its parent."""
+"""The one way by which a child process hands exceptions to its parent."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_the_alert_is_one_that_openssl_understands() -> None:
 
 
 class TestRequests:
-    """C12: what is no TLS, but HTTP."""
+    """What is no TLS, but HTTP."""
 
     @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n", b"OPTIONS * HTTP/1.1", b"PRI * HTTP/2.0\r\n", b"PUT "])
     def test_a_method_and_a_space_are_one(self, data: bytes) -> None:

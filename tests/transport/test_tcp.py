@@ -102,7 +102,7 @@ class DualStackSocket(Socket):
 
 
 def test_a_client_of_ipv4_on_a_socket_of_ipv6_is_one_of_ipv4() -> None:
-    """C4: so each line of the log that names the transport's peer says so too."""
+    """So each line of the log that names the transport's peer says so too."""
     port, skt, protocol = make_port(), DualStackSocket(), Noting()
     made: Any = TCPTransport(skt, protocol, ("::ffff:192.0.2.7", 4711, 0, 0), port, 5, port.reactor)  # type: ignore[arg-type]
     assert (made.getPeer(), made.getHost()) == (

@@ -36,7 +36,7 @@ def begin_response(hub: WireHub, length: int | None = None, data: bytes = b"part
 
 
 class TestCutOff:
-    """B4. A response that is cut off: what send() took is sent, and its end says that it is not all."""
+    """A response that is cut off: what send() took is sent, and its end says that it is not all."""
 
     #: The request, the Content-Length of the response, and whether the connection's end would look like the body's.
     RESPONSES = [
@@ -184,7 +184,7 @@ class TestCutOff:
 
 
 class TestLingering:
-    """C9. A peer that is still sending has the time to come to its end."""
+    """A peer that is still sending has the time to come to its end."""
 
     def test_as_long_as_bytes_arrive(self) -> None:
         hub, connection, transport = connected(close_timeout=5)
@@ -231,7 +231,7 @@ class TestLingering:
 
 
 class TestKernel:
-    """C10. What the kernel keeps for a peer counts as not taken."""
+    """What the kernel keeps for a peer counts as not taken."""
 
     @pytest.fixture
     def kept(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -283,7 +283,7 @@ class TestKernel:
 
 
 class TestRequestRate:
-    """D6. The least rate of a request's body."""
+    """The least rate of a request's body."""
 
     @pytest.mark.parametrize("request_", [POST, CHUNKED])
     def test_a_slower_one_is_answered_408(
@@ -387,7 +387,7 @@ class TestRequestRate:
 
 
 class TestResponseRate:
-    """D6. The least rate at which a peer takes what waits for it."""
+    """The least rate at which a peer takes what waits for it."""
 
     def test_a_slower_one_is_dropped(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "asgiserver.wire")
@@ -452,7 +452,7 @@ class TestResponseRate:
 
 
 class TestTooManyConnections:
-    """D3. Only so many of those beyond the limit have an answer made for them at a time."""
+    """Only so many of those beyond the limit have an answer made for them at a time."""
 
     def hub(self, limit: int) -> Any:
         hub: Any = Hub(None, Settings(limit_connections=limit), None)  # type: ignore[arg-type]
@@ -484,7 +484,7 @@ class TestTooManyConnections:
 
 
 class TestPlainOnTLS:
-    """C12. Which of TLS and plain HTTP a port speaks is told to a client that speaks the other."""
+    """Which of TLS and plain HTTP a port speaks is told to a client that speaks the other."""
 
     def test_our_tls_transport_has_the_client_answered(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "asgiserver.wire")
@@ -516,7 +516,7 @@ class TestPlainOnTLS:
 
 
 def test_a_websocket_that_is_denied_whole_keeps_its_connection() -> None:
-    """B4: nothing is cut off that was complete."""
+    """Nothing is cut off that was complete."""
     hub, connection, transport = connected()
     connection.dataReceived(UPGRADE)
     hub.exchange.take_reply(Close(1000, ""))

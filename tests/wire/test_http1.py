@@ -71,7 +71,6 @@ class Wire:
 
 class TestFraming:
     def test_known_length_is_sent_as_it_is(self) -> None:
-        """T053."""
         wire = Wire(GET % 1)
         name = b"content-length"
         wire.hub.exchange.take_reply(ResponseStart(200, [(name, b"2")], 2, False, False, [name]))
@@ -80,7 +79,6 @@ class TestFraming:
         assert not wire.closed
 
     def test_unknown_length_is_chunked(self) -> None:
-        """T052, T055, T073."""
         wire = Wire(GET % 1)
         wire.start()
         assert wire.transport.take() == b""
@@ -92,34 +90,29 @@ class TestFraming:
         assert wire.transport.take() == b"10\r\n" + b"*" * 16 + b"\r\n0\r\n\r\n"
 
     def test_empty_chunked_response(self) -> None:
-        """T054."""
         wire = Wire(GET % 1)
         wire.answer(b"")
         assert wire.transport.take() == response(b"transfer-encoding: chunked") + b"0\r\n\r\n"
 
     def test_large_pieces_are_framed_the_same(self) -> None:
-        """T077."""
         wire = Wire(GET % 1)
         wire.answer(b"*" * 100_000)
         sent = wire.transport.take()
         assert sent == response(b"transfer-encoding: chunked") + b"186a0\r\n" + b"*" * 100_000 + b"\r\n0\r\n\r\n"
 
     def test_1_0_gets_no_chunks_and_the_connections_end_ends_the_body(self) -> None:
-        """T030."""
         wire = Wire(b"GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
         wire.answer()
         assert wire.transport.take() == response(b"connection: close") + b"ok"
         assert wire.closed
 
     def test_1_0_is_kept_alive_when_it_asks_for_it_and_the_length_is_known(self) -> None:
-        """T031."""
         wire = Wire(b"GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
         wire.answer(length=2)
         assert wire.transport.take() == response(b"connection: keep-alive") + b"ok"
         assert not wire.closed
 
     def test_1_0_closes_by_itself(self) -> None:
-        """T030."""
         wire = Wire(b"GET / HTTP/1.0\r\n\r\n")
         wire.answer(length=2)
         assert wire.transport.take() == response(b"connection: close") + b"ok"
@@ -128,7 +121,6 @@ class TestFraming:
     @pytest.mark.parametrize(("status", "line"), [(204, b"204 No Content"), (304, b"304 Not Modified")])
     @pytest.mark.parametrize("version", [b"1.0\r\nconnection: keep-alive", b"1.1"])
     def test_204_and_304_have_neither_body_nor_coding(self, status: int, line: bytes, version: bytes) -> None:
-        """T061."""
         wire = Wire(b"GET / HTTP/" + version + b"\r\nhost: x\r\n\r\n")
         wire.answer(b"ignored", status)
         keep = [b"connection: keep-alive"] if b"keep" in version else []
@@ -137,7 +129,6 @@ class TestFraming:
 
     @pytest.mark.parametrize("length", [None, 5])
     def test_head_is_answered_like_get_without_the_body(self, length: int | None) -> None:
-        """T060."""
         wire = Wire((GET % 1).replace(b"GET", b"HEAD"))
         wire.answer(b"hello", length=length)
         assert wire.transport.take() == response(*([b"transfer-encoding: chunked"] if length is None else []))
@@ -145,7 +136,6 @@ class TestFraming:
         assert wire.hub.requests[-1].method == "GET"
 
     def test_aborted_response_has_no_last_chunk(self) -> None:
-        """T083, T084."""
         wire = Wire(GET % 1)
         wire.start()
         wire.body(b"hello", more=True)
@@ -156,7 +146,6 @@ class TestFraming:
 
 class TestKeepAlive:
     def test_second_request_on_the_connection(self) -> None:
-        """T067."""
         wire = Wire(GET % 1)
         wire.answer(length=2)
         wire.feed(GET % 2)
@@ -166,7 +155,6 @@ class TestKeepAlive:
 
     @pytest.mark.parametrize("value", [b"close", b"foo, CLOSE"])
     def test_client_asks_for_the_end(self, value: bytes) -> None:
-        """T066."""
         wire = Wire(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: " + value + b"\r\n\r\n" + GET % 2)
         wire.answer(length=2)
         assert wire.transport.take() == response(b"connection: close") + b"ok"
@@ -174,7 +162,6 @@ class TestKeepAlive:
         assert len(wire.hub.requests) == 1
 
     def test_application_asks_for_the_end(self) -> None:
-        """T065."""
         wire = Wire(GET % 1 + GET % 2)
         wire.answer(length=2, close=True)
         assert wire.transport.take() == response(b"connection: close") + b"ok"
@@ -182,7 +169,6 @@ class TestKeepAlive:
         assert len(wire.hub.requests) == 1
 
     def test_stopping_server_says_so(self) -> None:
-        """T276."""
         wire = Wire(GET % 1)
         wire.hub.stopping = True
         wire.answer(length=2)
@@ -191,7 +177,7 @@ class TestKeepAlive:
 
     @pytest.mark.parametrize("asked", [True, False])
     def test_response_that_began_before_the_stop_lets_one_request_follow(self, asked: bool) -> None:
-        """B1: it did not say that it is the last, so the peer may have sent another."""
+        """It did not say that it is the last, so the peer may have sent another."""
         wire = Wire()
         wire.advance(1)
         wire.feed(GET % 0)
@@ -215,7 +201,7 @@ class TestKeepAlive:
         assert wire.closed
 
     def test_request_that_was_pipelined_before_the_stop_is_the_last(self) -> None:
-        """B1: nothing behind the response that says so is answered (RFC 9112 §9.6)."""
+        """Nothing behind the response that says so is answered (RFC 9112 §9.6)."""
         wire = Wire(GET % 1)
         wire.start(length=2)
         wire.body(b"o", more=True)
@@ -236,7 +222,7 @@ class TestKeepAlive:
     def test_stopping_server_closes_idle_connections_after_their_time(
         self, data: bytes, answered: bool, idle: bool
     ) -> None:
-        """B1, T271: also those that have sent nothing, and the rest of a body that nobody reads."""
+        """Also those that have sent nothing, and the rest of a body that nobody reads."""
         wire = Wire(data)
         if answered:
             wire.answer(length=2)
@@ -249,7 +235,7 @@ class TestKeepAlive:
 
     @pytest.mark.parametrize("before", [b"", GET % 1])
     def test_request_that_crosses_the_stop_is_answered(self, before: bytes) -> None:
-        """B1: and may take its time, that of an idle connection has no meaning then."""
+        """And may take its time, that of an idle connection has no meaning then."""
         wire = Wire(before)
         if before:
             wire.answer(length=2)
@@ -264,7 +250,6 @@ class TestKeepAlive:
         assert wire.closed
 
     def test_stopping_server_waits_for_the_next_request_behind_an_unread_body(self) -> None:
-        """B1."""
         wire = Wire(POST + b"01234")
         wire.start(length=2)
         wire.body(b"o", more=True)
@@ -279,7 +264,6 @@ class TestKeepAlive:
         assert wire.transport.take() == response() + b"ok" + response(b"connection: close") + b"ok"
 
     def test_stopping_server_does_not_wait_for_all_of_an_unread_body(self) -> None:
-        """B1."""
         wire = Wire(POST + b"01234")
         wire.start(length=2)
         wire.body(b"o", more=True)
@@ -315,7 +299,6 @@ class TestKeepAlive:
 
 class TestPipelining:
     def test_answers_are_in_order_and_one_at_a_time(self) -> None:
-        """T041, T042."""
         wire = Wire(GET % 1 + GET % 2 + GET % 3)
         for count in (1, 2, 3):
             assert [request.target for request in wire.hub.requests] == [b"/%d" % at for at in range(1, count + 1)]
@@ -323,7 +306,6 @@ class TestPipelining:
         assert wire.transport.take() == b"".join(response() + b"%d" % count for count in (1, 2, 3))
 
     def test_each_request_has_an_exchange_of_its_own(self) -> None:
-        """T041."""
         wire = Wire(GET % 1 + POST + b"0123456789" + GET % 3)
         for _ in range(3):
             wire.answer()
@@ -346,7 +328,6 @@ class TestPipelining:
         assert len(wire.hub.requests) == 1
 
     def test_broken_second_request_is_answered_after_the_first(self) -> None:
-        """T096."""
         wire = Wire(GET % 1 + b"garbage\r\n\r\n")
         assert wire.transport.take() == b""
         wire.answer(length=2)
@@ -393,7 +374,7 @@ class TestPipelining:
 
 
 class TestDefaultFields:
-    """C8: those that a response lacks are added, however the application spells its own."""
+    """Those that a response lacks are added, however the application spells its own."""
 
     @pytest.mark.parametrize("name", [b"Date", b"DATE", b"date"])
     @pytest.mark.parametrize("whole", [True, False])
@@ -469,7 +450,6 @@ class TestApplication:
 
 class TestBody:
     def test_pieces_reach_the_exchange_as_they_come(self) -> None:
-        """T023."""
         wire = Wire(POST + b"01234")
         assert wire.receive() == {"type": "http.request", "body": b"01234", "more_body": True}
         wire.feed(b"56789")
@@ -478,7 +458,6 @@ class TestBody:
         assert not wire.closed
 
     def test_application_that_does_not_read_stops_the_peer(self) -> None:
-        """T028, T029."""
         wire = Wire(POST.replace(b"10", b"5000"), request_buffer_size=1024)
         wire.feed(b"*" * 2000)
         assert not wire.transport.reading
@@ -501,7 +480,6 @@ class TestBody:
         assert read + event["body"] == b"*" * 1024 + b"hello"
 
     def test_error_behind_kept_bytes_ends_the_request_when_it_is_reached(self) -> None:
-        """T102."""
         wire = Wire(CHUNKED, request_buffer_size=1024)
         wire.feed(b"400\r\n" + b"*" * 1024 + b"\r\n")
         wire.feed(b"zz\r\n")
@@ -512,7 +490,6 @@ class TestBody:
         assert wire.closed
 
     def test_bad_chunk_is_400_and_never_a_finished_body(self) -> None:
-        """T102."""
         wire = Wire(CHUNKED + b"5\r\nhello\r\n")
         wire.receive()
         wire.feed(b"-1\r\n")
@@ -543,7 +520,6 @@ class TestBody:
         assert wire.closed
 
     def test_announced_size_above_the_limit_is_refused_before_an_application_starts(self) -> None:
-        """T117."""
         wire = Wire(POST, limit_body_size=9)
         assert wire.transport.take().startswith(b"HTTP/1.1 413 ")
         assert (wire.hub.exchanges, wire.closed) == ([], True)
@@ -555,7 +531,6 @@ class TestBody:
         assert len(Wire(POST, limit_body_size=10).hub.exchanges) == 1
 
     def test_chunked_body_that_passes_the_limit_is_refused(self) -> None:
-        """T118."""
         wire = Wire(CHUNKED + b"5\r\nhello\r\n", limit_body_size=9)
         wire.receive()
         wire.feed(b"5\r\nworld\r\n")
@@ -597,7 +572,6 @@ class TestBody:
 
 class TestUnreadBody:
     def test_rest_is_thrown_away_and_the_next_request_is_read(self) -> None:
-        """T069."""
         wire = Wire(POST + b"01234")
         wire.answer(length=2)
         assert not wire.closed
@@ -607,7 +581,6 @@ class TestUnreadBody:
         assert wire.transport.take() == (response() + b"ok") * 2
 
     def test_rest_that_looks_like_a_request_is_none(self) -> None:
-        """T069."""
         inner = GET % 9
         wire = Wire(POST.replace(b"10", b"%d" % len(inner)))
         wire.answer()
@@ -627,14 +600,12 @@ class TestUnreadBody:
         assert wire.transport.disconnecting
 
     def test_announced_rest_beyond_the_limit_closes_and_says_so(self) -> None:
-        """T069."""
         wire = Wire(POST, limit_unread_body=9)
         wire.answer(length=2)
         assert wire.transport.take() == response(b"connection: close") + b"ok"
         assert wire.closed
 
     def test_chunked_rest_is_drained_up_to_the_limit(self) -> None:
-        """T069."""
         wire = Wire(CHUNKED, limit_unread_body=9)
         wire.answer(length=2)
         wire.feed(b"9\r\n012345678\r\n")
@@ -644,14 +615,13 @@ class TestUnreadBody:
         assert wire.transport.take() == response() + b"ok"
 
     def test_chunked_rest_where_none_is_drained_closes_and_says_so(self) -> None:
-        """B4: else a client would lose the next request that it sends on this connection."""
+        """Else a client would lose the next request that it sends on this connection."""
         wire = Wire(CHUNKED, limit_unread_body=0)
         wire.answer(length=2)
         assert wire.transport.take() == response(b"connection: close") + b"ok"
         assert wire.closed
 
     def test_broken_rest_closes_without_a_second_response(self) -> None:
-        """T069."""
         wire = Wire(CHUNKED)
         wire.answer(length=2)
         wire.feed(b"zz\r\n" + GET % 2)
@@ -678,7 +648,6 @@ class TestUnreadBody:
 
 class TestContinue:
     def test_it_is_sent_when_the_application_first_reads(self) -> None:
-        """T068."""
         wire = Wire(EXPECT)
         assert wire.transport.take() == b""
         assert would_wait(wire.hub.exchange.receive)
@@ -691,7 +660,7 @@ class TestContinue:
         assert wire.transport.take() == response() + b"ok"
 
     def test_application_that_answers_without_reading_ends_the_connection(self) -> None:
-        """T068; RFC 9110 §10.1.1: nobody knows whether the body will come."""
+        """RFC 9110 §10.1.1: nobody knows whether the body will come."""
         wire = Wire(EXPECT)
         wire.answer(length=2)
         assert wire.transport.take() == response(b"connection: close") + b"ok"
@@ -727,7 +696,6 @@ class TestContinue:
 
 class TestRefusing:
     def test_answer_is_a_whole_response_that_closes(self) -> None:
-        """T096."""
         wire = Wire(b"garbage\r\n\r\n" + GET % 2)
         body = b"The request line must be a method, a target and a version.\n"
         assert wire.transport.take() == b"".join(
@@ -746,7 +714,6 @@ class TestRefusing:
         assert (wire.transport.take(), wire.hub.requests) == (b"", [])
 
     def test_server_may_refuse_with_fields_of_its_own(self) -> None:
-        """T127."""
         wire = Wire()
         wire.hub.refusal = RequestError(503, "The server is busy.", ((b"retry-after", b"1"),))
         wire.feed(GET % 1)
@@ -764,14 +731,12 @@ class TestRefusing:
 
     @pytest.mark.parametrize(("limit", "status"), [("limit_head_size", 431), ("limit_target_size", 414)])
     def test_limits(self, limit: str, status: int) -> None:
-        """T113, T116."""
         wire = Wire(b"GET /" + b"*" * 500 + b" HTTP/1.1\r\n\r\n", **{limit: 300})
         assert wire.transport.take().startswith(b"HTTP/1.1 %d " % status)
 
 
 class TestLoss:
     def test_exchange_is_told(self) -> None:
-        """T075, T108."""
         wire = Wire(POST + b"01234")
         wire.connection.connectionLost()
         assert wire.receive() == DISCONNECT
@@ -779,7 +744,6 @@ class TestLoss:
 
     @pytest.mark.parametrize("data", [b"", b"GET / HT", GET % 1])
     def test_no_timer_is_left(self, data: bytes) -> None:
-        """T107."""
         wire = Wire(data)
         wire.connection.connectionLost()
         assert wire.hub.clock.getDelayedCalls() == []
@@ -794,7 +758,6 @@ class TestLoss:
 
 class TestDeadlines:
     def test_head_is_counted_from_its_first_byte(self) -> None:
-        """T119, T120."""
         wire = Wire(b"G", head_timeout=10)
         for _ in range(9):
             wire.advance(1)
@@ -806,7 +769,6 @@ class TestDeadlines:
 
     @pytest.mark.parametrize("answered", [False, True])
     def test_empty_lines_are_no_way_around(self, answered: bool) -> None:
-        """T119."""
         wire = Wire(first_byte_timeout=10, keep_alive_timeout=10, head_timeout=100)
         if answered:
             wire.feed(GET % 1)
@@ -854,7 +816,7 @@ class TestDeadlines:
         ],
     )
     def test_at_most_one_thing_is_awaited_of_a_peer(self, data: bytes, answered: bool, kinds: set[Deadline]) -> None:
-        """F8. In each state of a connection its own, and none that is left to expire in vain."""
+        """In each state of a connection its own, and none that is left to expire in vain."""
         for earlier in (0, 3):
             wire = Wire()
             for number in range(earlier):
@@ -868,7 +830,7 @@ class TestDeadlines:
 
     @pytest.mark.parametrize("answers_fast", [True, False])
     def test_requests_cost_no_timer(self, answers_fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-        """F8. Of five thousand deadlines that are set and cleared, the clock learns of three in the shortest's time."""
+        """Of five thousand deadlines that are set and cleared, the clock learns of three in the shortest's time."""
         calls: list[float] = []
         original = Clock.wake_at
 
@@ -918,7 +880,7 @@ class TestDeadlines:
 
     @pytest.mark.parametrize("began", [0.0, -1000.0])
     def test_each_request_moves_the_end(self, began: float, monkeypatch: pytest.MonkeyPatch) -> None:
-        """F8. Wherever the zero of time is."""
+        """Wherever the zero of time is."""
         monkeypatch.setattr(Clock, "rightNow", began)
         wire = Wire(GET % 1, keep_alive_timeout=10, first_byte_timeout=100)
         assert wire.hub.clock.seconds() == began
@@ -933,7 +895,6 @@ class TestDeadlines:
         assert wire.closed
 
     def test_idle_connection_is_closed_quietly(self) -> None:
-        """T121."""
         wire = Wire(GET % 1, keep_alive_timeout=5)
         wire.answer(length=2)
         wire.advance(4.9)
@@ -943,7 +904,6 @@ class TestDeadlines:
         assert wire.transport.take() == response() + b"ok"
 
     def test_half_of_a_second_request_has_the_heads_deadline(self) -> None:
-        """T122."""
         wire = Wire(GET % 1, keep_alive_timeout=5, head_timeout=20)
         wire.answer()
         wire.transport.take()
@@ -954,13 +914,11 @@ class TestDeadlines:
         assert wire.transport.take().startswith(b"HTTP/1.1 408 ")
 
     def test_running_request_is_not_idle(self) -> None:
-        """T123."""
         wire = Wire(GET % 1, keep_alive_timeout=5, head_timeout=5, body_timeout=5, first_byte_timeout=5)
         wire.advance(1000)
         assert not wire.closed
 
     def test_pipelined_request_waits_as_long_as_it_must(self) -> None:
-        """T123."""
         wire = Wire(GET % 1 + GET % 2, keep_alive_timeout=5, head_timeout=5)
         wire.advance(1000)
         wire.answer()
@@ -968,7 +926,6 @@ class TestDeadlines:
         assert not wire.closed
 
     def test_stalled_body_is_408(self) -> None:
-        """T124."""
         wire = Wire(POST, body_timeout=5)
         wire.advance(4)
         wire.feed(b"0")
@@ -998,7 +955,6 @@ class TestDeadlines:
         assert wire.transport.take().startswith(b"" if answered else b"HTTP/1.1 408 ")
 
     def test_peer_that_was_stopped_is_not_late(self) -> None:
-        """T124."""
         wire = Wire(POST.replace(b"10", b"5000"), body_timeout=5, request_buffer_size=1024)
         wire.feed(b"*" * 1024)
         wire.advance(100)
@@ -1029,7 +985,6 @@ class TestSwitching:
         return wire, wire.hub.exchange._engine
 
     def test_101_is_followed_by_opaque_bytes_both_ways(self) -> None:
-        """T133."""
         wire, engine = self.switched()
         assert wire.transport.take() == (
             b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\ndate: " + DATE + b"\r\n\r\n"
@@ -1052,7 +1007,6 @@ class TestSwitching:
         assert wire.transport.take() == b""
 
     def test_bytes_that_came_with_the_handshake_are_not_lost(self) -> None:
-        """T183."""
         _, engine = self.switched(b"\x81\x80mask")
         assert engine.received == b"\x81\x80mask"
 
@@ -1069,7 +1023,6 @@ class TestSwitching:
         assert engine.received == b""
 
     def test_no_http_deadline_is_left(self) -> None:
-        """T123, T126."""
         wire, _ = self.switched()
         wire.advance(1e6)
         assert not wire.closed
@@ -1082,7 +1035,6 @@ class TestSwitching:
         assert len(wire.hub.requests) == 2
 
     def test_request_before_the_handshake_is_answered_first(self) -> None:
-        """T197."""
         wire = Wire(GET % 1 + UPGRADE)
         assert not wire.hub.requests[-1].upgrade
         wire.answer()

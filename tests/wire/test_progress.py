@@ -42,12 +42,10 @@ def faults(
     ],
 )
 def test_a_peer_has_to_take_something_and_enough(taken: tuple[int, ...], last: str | None) -> None:
-    """C10, D6."""
     assert faults(*taken) == [None] * (len(taken) - 1) + [last]
 
 
 def test_a_rate_is_not_judged_before_its_window_is_over() -> None:
-    """D6."""
     assert faults(1, 1, every=4.9) == [None, None]
     assert faults(1, 1, every=5) == [None, TOO_LITTLE]
 

@@ -16,7 +16,6 @@ from tests.fakes import DATE, fields
 
 
 def test_status_line_fields_and_empty_line() -> None:
-    """T050."""
     made = head(404, [(b"a", b"1"), (b"set-cookie", b"x"), (b"set-cookie", b"y")])
     assert made == b"HTTP/1.1 404 Not Found\r\na: 1\r\nset-cookie: x\r\nset-cookie: y\r\n\r\n"
 
@@ -58,13 +57,11 @@ def test_how_a_body_is_delimited(
 
 @pytest.mark.parametrize("status", [101, 200, 204, 304, 418, 431, 503])
 def test_known_status_has_its_phrase(status: int) -> None:
-    """T051."""
     assert head(status, []) == f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n\r\n".encode()
 
 
 @pytest.mark.parametrize("status", [299, 799, 999])
 def test_unknown_status_has_a_phrase_too(status: int) -> None:
-    """T051."""
     assert head(status, []) == b"HTTP/1.1 %d Unknown\r\n\r\n" % status
 
 
@@ -97,7 +94,6 @@ def test_continue_is_a_whole_informational_response() -> None:
 
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=5))
 def test_client_reads_back_what_was_written(pieces: list[bytes]) -> None:
-    """T052, T054."""
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
     client.send(h11.EndOfMessage())
@@ -137,6 +133,5 @@ def test_default_fields_and_a_body_follow_the_applications(status: int, defaults
 
 
 def test_names_are_written_as_they_were_given() -> None:
-    """C8."""
     made = head(200, [(b"ETag", b"1"), (b"X-REQUEST-ID", b"2"), (b"vary", b"*")])
     assert made == b"HTTP/1.1 200 OK\r\nETag: 1\r\nX-REQUEST-ID: 2\r\nvary: *\r\n\r\n"

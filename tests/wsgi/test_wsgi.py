@@ -1,4 +1,4 @@
-"""WSGI applications as ASGI applications (PEP 3333): ``environ``, the body, the rules of a response. C5."""
+"""WSGI applications as ASGI applications (PEP 3333): ``environ``, the body, the rules of a response."""
 
 from __future__ import annotations
 
@@ -128,8 +128,6 @@ class Closing:
 
 
 class TestEnviron:
-    """C5."""
-
     def test_has_what_pep_3333_asks_for(self) -> None:
         headers = [(b"host", b"h"), (b"content-type", b"text/plain"), (b"content-length", b"3"), (b"x-one-two", b"1")]
         environ = make_environ(scope_of("POST", b"/a/b?c=d&e=%20", headers, scheme="https"))
@@ -185,8 +183,6 @@ class TestEnviron:
 
 
 class TestBody:
-    """C5."""
-
     def test_that_is_missing_has_no_length(self) -> None:
         client = call(echo)
         assert (client.fields[b"X-Length"], client.body) == (b"none", b"")
@@ -253,8 +249,6 @@ class TestBody:
 
 
 class TestResponse:
-    """C5."""
-
     def test_of_one_block_has_its_length(self) -> None:
         client = call(answering([b"hello"], "201 Created", [("X-Name", "\xe9")]))
         assert (client.status, client.body) == (201, b"hello")
@@ -406,7 +400,7 @@ class TestResponse:
 
 
 class TestClose:
-    """C5. PEP 3333: ``close()`` is called however the request ends."""
+    """PEP 3333: ``close()`` is called however the request ends."""
 
     def test_is_called_once_behind_the_last_block(self) -> None:
         result = Closing([b"a", b"b"])
@@ -459,8 +453,6 @@ class TestClose:
 
 
 class TestThreads:
-    """C5."""
-
     def test_as_many_run_at_a_time_as_the_executor_has(self) -> None:
         meeting = threading.Barrier(4, timeout=20)
 
@@ -613,7 +605,7 @@ class TestThreads:
 
 
 class TestFiles:
-    """C5. ``wsgi.file_wrapper``."""
+    """``wsgi.file_wrapper``."""
 
     def test_a_file_is_left_to_the_kernel_from_where_it_stands(self, tmp_path: Path) -> None:
         path = tmp_path / "file"
@@ -699,8 +691,6 @@ class TestFiles:
 
 
 class TestOtherScopes:
-    """C5."""
-
     def test_a_lifespan_is_not_there(self) -> None:
         client = Client({"type": "lifespan", "asgi": {}})
         assert client.call(answering([])).sent == []
@@ -711,7 +701,7 @@ class TestOtherScopes:
 
 
 class TestValidator:
-    """C5. ``wsgiref.validate`` raises or warns at whatever breaks PEP 3333."""
+    """``wsgiref.validate`` raises or warns at whatever breaks PEP 3333."""
 
     @pytest.mark.parametrize("size", [0, 3, 200_000])
     @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
