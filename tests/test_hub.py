@@ -269,14 +269,11 @@ class TestApplications:
         asyncio.run(main())
         assert seen == ["by the server", "by the server"]
 
-    @pytest.mark.parametrize(
-        ("offer", "settings", "answer"),
-        [
-            (b"", {}, None),
-            (b"permessage-deflate", {}, b"permessage-deflate"),
-            (b"permessage-deflate", {"websocket_compression": False}, None),
-        ],
-    )
+    @pytest.mark.parametrize(("offer", "settings", "answer"), [
+        (b"", {}, None),
+        (b"permessage-deflate", {}, b"permessage-deflate"),
+        (b"permessage-deflate", {"websocket_compression": False}, None),
+    ])  # fmt: skip
     def test_handshake_opens_a_websocket(self, offer: bytes, settings: dict[str, Any], answer: bytes | None) -> None:
         request = UPGRADE._replace(headers=[*HANDSHAKE, *([(b"sec-websocket-extensions", offer)] if offer else [])])
         made = run(receives("websocket.connect"), ACCEPT, receives(), request=request, then=[leave], **settings)

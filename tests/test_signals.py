@@ -55,25 +55,22 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Process:
 
 
 class TestServing:
-    @pytest.mark.parametrize(
-        ("sent", "acts"),
-        [
-            ([(TERM, 0)], [(Asked.STOP, TERM)]),
-            ([(INT, 0), (TERM, 0.01)], [(Asked.STOP, INT)]),
-            ([(INT, 0), (TERM, 0.5), (TERM, 0.99)], [(Asked.STOP, INT)]),
-            ([(TERM, 0), (TERM, 1)], [(Asked.STOP, TERM), (Asked.END, TERM)]),
-            ([(TERM, 0), (INT, 9)], [(Asked.STOP, TERM), (Asked.END, INT)]),
-            ([(TERM, 0), (INT, 9), (TERM, 9.9)], [(Asked.STOP, TERM), (Asked.END, INT)]),
-            ([(QUIT, 0)], [(Asked.QUICK_STOP, QUIT)]),
-            ([(QUIT, 0), (QUIT, 0.9), (TERM, 0.9)], [(Asked.QUICK_STOP, QUIT)]),
-            ([(QUIT, 0), (TERM, 1)], [(Asked.QUICK_STOP, QUIT), (Asked.END, TERM)]),
-            ([(TERM, 0), (QUIT, 0.1)], [(Asked.STOP, TERM), (Asked.QUICK_STOP, QUIT)]),
-            ([(TERM, 0), (QUIT, 5)], [(Asked.STOP, TERM), (Asked.QUICK_STOP, QUIT)]),
-            ([(TERM, 0), (QUIT, 5), (TERM, 5.5)], [(Asked.STOP, TERM), (Asked.QUICK_STOP, QUIT)]),
-            ([(HUP, 0), (TERM, 5)], [(Asked.NOTHING, HUP), (Asked.STOP, TERM)]),
-            ([(TERM, 0), (HUP, 5)], [(Asked.STOP, TERM), (Asked.NOTHING, HUP)]),
-        ],
-    )
+    @pytest.mark.parametrize(("sent", "acts"), [
+        ([(TERM, 0)], [(Asked.STOP, TERM)]),
+        ([(INT, 0), (TERM, 0.01)], [(Asked.STOP, INT)]),
+        ([(INT, 0), (TERM, 0.5), (TERM, 0.99)], [(Asked.STOP, INT)]),
+        ([(TERM, 0), (TERM, 1)], [(Asked.STOP, TERM), (Asked.END, TERM)]),
+        ([(TERM, 0), (INT, 9)], [(Asked.STOP, TERM), (Asked.END, INT)]),
+        ([(TERM, 0), (INT, 9), (TERM, 9.9)], [(Asked.STOP, TERM), (Asked.END, INT)]),
+        ([(QUIT, 0)], [(Asked.QUICK_STOP, QUIT)]),
+        ([(QUIT, 0), (QUIT, 0.9), (TERM, 0.9)], [(Asked.QUICK_STOP, QUIT)]),
+        ([(QUIT, 0), (TERM, 1)], [(Asked.QUICK_STOP, QUIT), (Asked.END, TERM)]),
+        ([(TERM, 0), (QUIT, 0.1)], [(Asked.STOP, TERM), (Asked.QUICK_STOP, QUIT)]),
+        ([(TERM, 0), (QUIT, 5)], [(Asked.STOP, TERM), (Asked.QUICK_STOP, QUIT)]),
+        ([(TERM, 0), (QUIT, 5), (TERM, 5.5)], [(Asked.STOP, TERM), (Asked.QUICK_STOP, QUIT)]),
+        ([(HUP, 0), (TERM, 5)], [(Asked.NOTHING, HUP), (Asked.STOP, TERM)]),
+        ([(TERM, 0), (HUP, 5)], [(Asked.STOP, TERM), (Asked.NOTHING, HUP)]),
+    ])  # fmt: skip
     def test_what_is_asked_for(
         self, process: Process, sent: list[tuple[int, float]], acts: list[tuple[Asked, int]]
     ) -> None:

@@ -92,13 +92,9 @@ class TestOpening:
                 open_path(str(tmp_path / name))
         assert len(os.listdir("/proc/self/fd")) == before
 
-    @pytest.mark.parametrize(
-        ("offset", "count", "expected", "position"),
-        [
-            (None, None, (4, 6), 10), (None, 3, (4, 3), 7), (2, None, (2, 8), 4), (2, 5, (2, 5), 4),
-            (10, None, (10, 0), 4),
-        ],
-    )
+    @pytest.mark.parametrize(("offset", "count", "expected", "position"), [
+        (None, None, (4, 6), 10), (None, 3, (4, 3), 7), (2, None, (2, 8), 4), (2, 5, (2, 5), 4), (10, None, (10, 0), 4),
+    ])  # fmt: skip
     def test_parts_of_a_file_that_was_read_from(
         self, file: io.BufferedReader, offset: int | None, count: int | None, expected: tuple[int, int], position: int
     ) -> None:

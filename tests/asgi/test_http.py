@@ -507,14 +507,11 @@ class TestStopping:
 
         asyncio.run(main())
 
-    @pytest.mark.parametrize(
-        "messages",
-        [
-            (),
-            ({**START, "headers": [(b"content-length", b"6")]},),
-            ({**START, "headers": [(b"content-length", b"6")]}, MORE),
-        ],
-    )
+    @pytest.mark.parametrize("messages", [
+        (),
+        ({**START, "headers": [(b"content-length", b"6")]},),
+        ({**START, "headers": [(b"content-length", b"6")]}, MORE),
+    ])  # fmt: skip
     def test_a_response_with_an_end_may_run_to_it(self, messages: Any) -> None:
         made = Made()
         made.upload()
@@ -546,15 +543,12 @@ class TestStopping:
         assert made.stream.calls[-1] == "end"
 
     @pytest.mark.parametrize("told", [True, False])
-    @pytest.mark.parametrize(
-        ("messages", "failed", "status", "calls"),
-        [
-            ((START, MORE), False, 200, ["respond", "abort"]),
-            ((START, MORE), True, 200, ["respond", "abort"]),
-            ((START,), False, 503, ["respond", "end"]),
-            ((START,), True, 500, ["respond", "end"]),
-        ],
-    )
+    @pytest.mark.parametrize(("messages", "failed", "status", "calls"), [
+        ((START, MORE), False, 200, ["respond", "abort"]),
+        ((START, MORE), True, 200, ["respond", "abort"]),
+        ((START,), False, 503, ["respond", "end"]),
+        ((START,), True, 500, ["respond", "end"]),
+    ])  # fmt: skip
     def test_who_leaves_a_stream_is_not_at_fault_but_it_does_not_look_complete(
         self, told: bool, messages: Any, failed: bool, status: int, calls: list[str]
     ) -> None:

@@ -563,19 +563,16 @@ class TestWrongMessages:
         assert isinstance(error, MessageError)
         assert str(error) == 'lifespan.startup.failed: "message" must be a str, got bytes'
 
-    @pytest.mark.parametrize(
-        ("before", "message", "moment"),
-        [
-            ("start-up", SHUTDOWN_COMPLETE, "before the start-up was complete"),
-            ("start-up", SHUTDOWN_FAILED, "before the start-up was complete"),
-            ("serving", COMPLETE, "before the shutdown was asked for"),
-            ("serving", FAILED, "before the shutdown was asked for"),
-            ("serving", SHUTDOWN_COMPLETE, "before the shutdown was asked for"),
-            ("shutdown", COMPLETE, "after the shutdown was complete"),
-            ("shutdown", SHUTDOWN_COMPLETE, "after the shutdown was complete"),
-            ("shutdown", SHUTDOWN_FAILED, "after the shutdown was complete"),
-        ],
-    )
+    @pytest.mark.parametrize(("before", "message", "moment"), [
+        ("start-up", SHUTDOWN_COMPLETE, "before the start-up was complete"),
+        ("start-up", SHUTDOWN_FAILED, "before the start-up was complete"),
+        ("serving", COMPLETE, "before the shutdown was asked for"),
+        ("serving", FAILED, "before the shutdown was asked for"),
+        ("serving", SHUTDOWN_COMPLETE, "before the shutdown was asked for"),
+        ("shutdown", COMPLETE, "after the shutdown was complete"),
+        ("shutdown", SHUTDOWN_COMPLETE, "after the shutdown was complete"),
+        ("shutdown", SHUTDOWN_FAILED, "after the shutdown was complete"),
+    ])  # fmt: skip
     def test_a_message_at_the_wrong_moment_says_which(self, before: str, message: Message, moment: str) -> None:
         error = self.error(before, message)
         assert isinstance(error, UnexpectedMessage)

@@ -400,15 +400,12 @@ class TestSend:
     def test_both_are_refused_even_when_empty(self, keys: dict[str, Any]) -> None:
         assert "only one" in websocket_error(type="websocket.send", **keys)
 
-    @pytest.mark.parametrize(
-        ("keys", "expected"),
-        [
-            ({"text": b"a"}, '"text" must be a str, got bytes'),
-            ({"text": 0}, '"text" must be a str, got int'),
-            ({"bytes": "a"}, '"bytes" must be bytes, got str'),
-            ({"bytes": 0}, '"bytes" must be bytes, got int'),
-        ],
-    )
+    @pytest.mark.parametrize(("keys", "expected"), [
+        ({"text": b"a"}, '"text" must be a str, got bytes'),
+        ({"text": 0}, '"text" must be a str, got int'),
+        ({"bytes": "a"}, '"bytes" must be bytes, got str'),
+        ({"bytes": 0}, '"bytes" must be bytes, got int'),
+    ])  # fmt: skip
     def test_another_type_is_named(self, keys: dict[str, Any], expected: str) -> None:
         assert websocket_error(type="websocket.send", **keys) == f"websocket.send: {expected}"
 

@@ -249,14 +249,11 @@ class TestStatesAndEvents:
         assert (made.stream.status, made.stream.framing["close"]) == (status, close)
         assert (b"X", b"1") not in made.stream.headers
 
-    @pytest.mark.parametrize(
-        ("event", "close"),
-        [
-            ("returned", ("close", 1000, "")),
-            ("raised", ("close", 1011, "internal error")),
-            ("server_stopping", ("close", 1012, "service restart")),
-        ],
-    )
+    @pytest.mark.parametrize(("event", "close"), [
+        ("returned", ("close", 1000, "")),
+        ("raised", ("close", 1011, "internal error")),
+        ("server_stopping", ("close", 1012, "service restart")),
+    ])  # fmt: skip
     def test_close_frame_says_why(self, event: str, close: tuple[object, ...]) -> None:
         made = reached(State.OPEN)
         EVENTS[event](made)
@@ -268,11 +265,8 @@ class TestAccepting:
         made = Made()
         made.send(ACCEPT | {"headers": [(b"Set-Cookie", b"a"), (b"set-cookie", b"b")]})
         assert made.stream.headers == [
-            (b"upgrade", b"websocket"),
-            (b"chosen", b"None"),
-            (b"Set-Cookie", b"a"),
-            (b"set-cookie", b"b"),
-        ]
+            (b"upgrade", b"websocket"), (b"chosen", b"None"), (b"Set-Cookie", b"a"), (b"set-cookie", b"b"),
+        ]  # fmt: skip
 
     def test_offered_subprotocol_can_be_chosen(self) -> None:
         made = Made(subprotocols=("a", "b"))

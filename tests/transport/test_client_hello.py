@@ -59,17 +59,14 @@ class TestIncomplete:
 
 
 class TestWhatIsLeftForOpenSSL:
-    @pytest.mark.parametrize(
-        "data",
-        [
-            b"GET / HTTP/1.1\r\n",
-            b"G",
-            b"\x80\x2e\x01\x00\x02",  # SSL 2
-            b"\x16\x03\x01\x00\x04\x02",  # a handshake that begins with another message
-            b"\x16\x03\x01\x40\x00\x01\x00\x40\x00",  # 16,384 bytes, and a header
-            b"\x16\x03\x01\x00\x00" * 4,  # empty records
-        ],
-    )
+    @pytest.mark.parametrize("data", [
+        b"GET / HTTP/1.1\r\n",
+        b"G",
+        b"\x80\x2e\x01\x00\x02",  # SSL 2
+        b"\x16\x03\x01\x00\x04\x02",  # a handshake that begins with another message
+        b"\x16\x03\x01\x40\x00\x01\x00\x40\x00",  # 16,384 bytes, and a header
+        b"\x16\x03\x01\x00\x00" * 4,  # empty records
+    ])  # fmt: skip
     def test_it_is_nothing_that_could_be_understood(self, data: bytes) -> None:
         assert offered_protocols(data) is None
 

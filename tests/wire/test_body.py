@@ -114,36 +114,27 @@ class TestChunks:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize(
-        "size",
-        [
-            b"", b" 5", b"-5", b"+5", b"0x5", b"5_0", b"g", b"5 5", b"5,", b"5;a\0b", b"5;a\x7f", b"5\r", b"\xb2",
-            b"1" * 16, b"5;\x0b", b"5\0", b"5.0",
-        ],
-    )
+    @pytest.mark.parametrize("size", [
+        b"", b" 5", b"-5", b"+5", b"0x5", b"5_0", b"g", b"5 5", b"5,", b"5;a\0b", b"5;a\x7f", b"5\r", b"\xb2",
+        b"1" * 16, b"5;\x0b", b"5\0", b"5.0",
+    ])  # fmt: skip
     def test_bad_sizes(self, size: bytes) -> None:
         assert status(size + b"\r\nhello\r\n") == 400
 
-    @pytest.mark.parametrize(
-        "size",
-        [
-            b"5", b"05", b"0000000005", b"5;a", b"5 ;a=b", b"5\t; \ta \t=\t b", b"5;a;b;a=1", b"5;a=\"\"", b"5;a=b ;c",
-            b'5;a="\\"; \t\xe9\\\xe9\\\\";b', b"5;chunk-signature=0123456789abcdef",
-        ],
-    )
+    @pytest.mark.parametrize("size", [
+        b"5", b"05", b"0000000005", b"5;a", b"5 ;a=b", b"5\t; \ta \t=\t b", b"5;a;b;a=1", b"5;a=\"\"", b"5;a=b ;c",
+        b'5;a="\\"; \t\xe9\\\xe9\\\\";b', b"5;chunk-signature=0123456789abcdef",
+    ])  # fmt: skip
     def test_good_sizes(self, size: bytes) -> None:
         """Extensions as RFC 9112 §7.1.1 has them."""
         assert status(size + b"\r\nhello\r\n") == 200
         assert status(size.replace(b"5", b"0", 1) + b"\r\n\r\n") == 200
 
-    @pytest.mark.parametrize(
-        "extension",
-        [
-            b";", b"; ", b";;", b";a;", b";a=", b";=b", b";bad[=x", b";a=b[", b";a=\xe9", b";a b", b";a=b c", b";a ",
-            b";a=b\t", b' ;a="', b';a="b', b';a="b"c', b';a="\\"', b";a='b c'", b';"a"=b', b" ", b"\t", b",a", b";a,b",
-            b";a==b", b';a="\\\x01"', b";a=b=c",
-        ],
-    )
+    @pytest.mark.parametrize("extension", [
+        b";", b"; ", b";;", b";a;", b";a=", b";=b", b";bad[=x", b";a=b[", b";a=\xe9", b";a b", b";a=b c", b";a ",
+        b";a=b\t", b' ;a="', b';a="b', b';a="b"c', b';a="\\"', b";a='b c'", b';"a"=b', b" ", b"\t", b",a", b";a,b",
+        b";a==b", b';a="\\\x01"', b";a=b=c",
+    ])  # fmt: skip
     def test_bad_extensions(self, extension: bytes) -> None:
         assert status(b"5" + extension + b"\r\nhello\r\n") == 400
         assert status(b"0" + extension + b"\r\n\r\n") == 400

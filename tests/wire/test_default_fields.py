@@ -75,13 +75,10 @@ def test_what_is_no_field_name_is_refused(line: str) -> None:
         fields("", line)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "content-length", "Transfer-Encoding", "connection", "UPGRADE", "keep-alive", "Proxy-Connection", " upgrade ",
-        "TE", "Sec-WebSocket-Protocol", "sec-websocket-extensions",
-    ],
-)
+@pytest.mark.parametrize("name", [
+    "content-length", "Transfer-Encoding", "connection", "UPGRADE", "keep-alive", "Proxy-Connection", " upgrade ", "TE",
+    "Sec-WebSocket-Protocol", "sec-websocket-extensions",
+])  # fmt: skip
 def test_what_only_the_server_can_know_is_refused(name: str) -> None:
     with pytest.raises(SettingsError, match=f"headers: '{name.strip()}' is set by the server"):
         fields("", f"{name}: value")

@@ -40,13 +40,9 @@ class TestCutOff:
 
     #: The request, the Content-Length of the response, and whether the connection's end would look like the body's.
     RESPONSES = [
-        (HTTP_1_1, None, False),
-        (HTTP_1_1, 10, False),
-        (HTTP_1_0, 10, False),
-        (HTTP_1_0, None, True),
-        (HEAD, None, False),
-        (POST, None, False),
-    ]
+        (HTTP_1_1, None, False), (HTTP_1_1, 10, False), (HTTP_1_0, 10, False), (HTTP_1_0, None, True),
+        (HEAD, None, False), (POST, None, False),
+    ]  # fmt: skip
 
     CASES = [
         (*response, how)

@@ -45,16 +45,10 @@ class TestBytes:
         allowed = octet == 9 or 0x20 <= octet <= 0x7E or 0x80 <= octet != 0x85
         assert status_of_bytes(self.HEAD % bytes([ord("a"), octet, ord("b")])) == (200 if allowed else 400)
 
-    @pytest.mark.parametrize(
-        "lines",
-        [
-            b"GET / HTTP/1.1\nhost: x\r\n\r\n",
-            b"GET / HTTP/1.1\r\nhost: x\n\r\n",
-            b"GET / HTTP/1.1\r\nhost: x\r\r\n\r\n",
-            b"GET / HTTP/1.1\r\nhost: x\rx: y\r\n\r\n",
-            b"GET / HTTP/1.1\r\nhost: x\n\nx: y\r\n\r\n",
-        ],
-    )
+    @pytest.mark.parametrize("lines", [
+        b"GET / HTTP/1.1\nhost: x\r\n\r\n", b"GET / HTTP/1.1\r\nhost: x\n\r\n", b"GET / HTTP/1.1\r\nhost: x\r\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\rx: y\r\n\r\n", b"GET / HTTP/1.1\r\nhost: x\n\nx: y\r\n\r\n",
+    ])  # fmt: skip
     def test_line_ends_are_crlf_only(self, lines: bytes) -> None:
         assert status_of_bytes(lines) == 400
 
@@ -62,32 +56,13 @@ class TestBytes:
     def test_folded_lines_are_refused(self, fold: bytes) -> None:
         assert status_of_bytes(self.HEAD % (b"a\r\n" + fold + b"b")) == 400
 
-    @pytest.mark.parametrize(
-        ("line", "status"),
-        [
-            (b"GET / HTTP/1.1", 200),
-            (b"GET / HTTP/1.0", 200),
-            (b"GET / HTTP/1.2", 200),
-            (b"GET / HTTP/2.0", 505),
-            (b"GET / HTTP/3.7", 505),
-            (b"PRI * HTTP/2.0", 505),
-            (b"GET / HTTP/2", 505),
-            (b"GET / HTTP/1.10", 505),
-            (b"GET / HTTP/11.1", 505),
-            (b"GET / HTTP/0.9", 505),
-            (b"GET / http/1.1", 400),
-            (b"GET / HTTP/", 400),
-            (b"GET / HTTP/1.1x", 400),
-            (b"GET / HTTPS/1.1", 400),
-            (b"GET /", 400),
-            (b"GET", 400),
-            (b"GET  / HTTP/1.1", 400),
-            (b"GET /  HTTP/1.1", 400),
-            (b"GET / HTTP/1.1 ", 400),
-            (b"GET /a b HTTP/1.1", 400),
-            (b"GET\t/\tHTTP/1.1", 400),
-        ],
-    )
+    @pytest.mark.parametrize(("line", "status"), [
+        (b"GET / HTTP/1.1", 200), (b"GET / HTTP/1.0", 200), (b"GET / HTTP/1.2", 200), (b"GET / HTTP/2.0", 505),
+        (b"GET / HTTP/3.7", 505), (b"PRI * HTTP/2.0", 505), (b"GET / HTTP/2", 505), (b"GET / HTTP/1.10", 505),
+        (b"GET / HTTP/11.1", 505), (b"GET / HTTP/0.9", 505), (b"GET / http/1.1", 400), (b"GET / HTTP/", 400),
+        (b"GET / HTTP/1.1x", 400), (b"GET / HTTPS/1.1", 400), (b"GET /", 400), (b"GET", 400), (b"GET  / HTTP/1.1", 400),
+        (b"GET /  HTTP/1.1", 400), (b"GET / HTTP/1.1 ", 400), (b"GET /a b HTTP/1.1", 400), (b"GET\t/\tHTTP/1.1", 400),
+    ])  # fmt: skip
     def test_request_line(self, line: bytes, status: int) -> None:
         assert status_of_bytes(line + b"\r\nhost: x\r\n\r\n") == status
 
@@ -147,17 +122,14 @@ class TestTarget:
     def test_origin_form_stays(self, target: bytes) -> None:
         assert made(target=target).target == target
 
-    @pytest.mark.parametrize(
-        ("target", "path"),
-        [
-            (b"http://example.com", b"/"),
-            (b"http://example.com/", b"/"),
-            (b"http://example.com/a/b?c", b"/a/b?c"),
-            (b"http://example.com?c", b"/?c"),
-            (b"HTTPS://example.com/a", b"/a"),
-            (b"http://example.com//a", b"//a"),
-        ],
-    )
+    @pytest.mark.parametrize(("target", "path"), [
+        (b"http://example.com", b"/"),
+        (b"http://example.com/", b"/"),
+        (b"http://example.com/a/b?c", b"/a/b?c"),
+        (b"http://example.com?c", b"/?c"),
+        (b"HTTPS://example.com/a", b"/a"),
+        (b"http://example.com//a", b"//a"),
+    ])  # fmt: skip
     def test_absolute_form_gives_the_path_of_the_url(self, target: bytes, path: bytes) -> None:
         assert made(target=target).target == path
 
@@ -183,16 +155,13 @@ class TestTarget:
 
 
 class TestBodySize:
-    @pytest.mark.parametrize(
-        ("headers", "size"),
-        [
-            ([], 0),
-            ([(b"content-length", b"0")], 0),
-            ([(b"content-length", b"007")], 7),
-            ([(b"transfer-encoding", b"chunked")], CHUNKED),
-            ([(b"transfer-encoding", b"Chunked")], CHUNKED),
-        ],
-    )
+    @pytest.mark.parametrize(("headers", "size"), [
+        ([], 0),
+        ([(b"content-length", b"0")], 0),
+        ([(b"content-length", b"007")], 7),
+        ([(b"transfer-encoding", b"chunked")], CHUNKED),
+        ([(b"transfer-encoding", b"Chunked")], CHUNKED),
+    ])  # fmt: skip
     def test_known_framings(self, headers: Fields, size: int) -> None:
         assert made(headers, method=b"PUT").body_size == size
 
@@ -212,46 +181,32 @@ class TestBodySize:
     def test_coding_in_1_0_is_refused(self) -> None:
         assert refusal(b"PUT", b"/", [HOST, (b"transfer-encoding", b"chunked")], "1.0") == 400
 
-    @pytest.mark.parametrize(
-        ("lines", "status"),
-        [
-            ([b"gzip, chunked"], 501),
-            ([b"gzip"], 501),
-            ([b"xchunked"], 501),
-            ([b"identity, chunked"], 501),
-            ([b"chunked, gzip"], 400),
-            ([b"chunked, chunked"], 400),
-            ([b"chunked", b"chunked"], 400),
-            ([b"chunked", b"identity"], 400),
-            ([b"chunked;q=1"], 501),
-            ([b'"chunked"'], 501),
-            ([b""], 400),
-            ([b"chunked", b""], 400),
-        ],
-    )
+    @pytest.mark.parametrize(("lines", "status"), [
+        ([b"gzip, chunked"], 501), ([b"gzip"], 501), ([b"xchunked"], 501), ([b"identity, chunked"], 501),
+        ([b"chunked, gzip"], 400), ([b"chunked, chunked"], 400), ([b"chunked", b"chunked"], 400),
+        ([b"chunked", b"identity"], 400), ([b"chunked;q=1"], 501), ([b'"chunked"'], 501), ([b""], 400),
+        ([b"chunked", b""], 400),
+    ])  # fmt: skip
     def test_other_codings_are_refused(self, lines: list[bytes], status: int) -> None:
         headers = [HOST, *((b"transfer-encoding", line) for line in lines)]
         assert refusal(b"PUT", b"/", headers) == status
 
 
 class TestConnection:
-    @pytest.mark.parametrize(
-        ("version", "lines", "kept"),
-        [
-            ("1.1", [], True),
-            ("1.1", [b"close"], False),
-            ("1.1", [b"CLOSE"], False),
-            ("1.1", [b"foo, Close"], False),
-            ("1.1", [b"foo", b"close"], False),
-            ("1.1", [b"keep-alive, close"], False),
-            ("1.1", [b"closed"], True),
-            ("1.1", [b"keep-alive"], True),
-            ("1.0", [], False),
-            ("1.0", [b"keep-alive"], True),
-            ("1.0", [b"Keep-Alive"], True),
-            ("1.0", [b"keep-alive, close"], False),
-        ],
-    )
+    @pytest.mark.parametrize(("version", "lines", "kept"), [
+        ("1.1", [], True),
+        ("1.1", [b"close"], False),
+        ("1.1", [b"CLOSE"], False),
+        ("1.1", [b"foo, Close"], False),
+        ("1.1", [b"foo", b"close"], False),
+        ("1.1", [b"keep-alive, close"], False),
+        ("1.1", [b"closed"], True),
+        ("1.1", [b"keep-alive"], True),
+        ("1.0", [], False),
+        ("1.0", [b"keep-alive"], True),
+        ("1.0", [b"Keep-Alive"], True),
+        ("1.0", [b"keep-alive, close"], False),
+    ])  # fmt: skip
     def test_keep_alive(self, version: str, lines: list[bytes], kept: bool) -> None:
         assert made([(b"connection", line) for line in lines], version=version).keep_alive is kept
 
@@ -267,17 +222,14 @@ class TestConnection:
 
 
 class TestUpgrade:
-    @pytest.mark.parametrize(
-        ("headers", "upgrade"),
-        [
-            ([(b"connection", b"Upgrade"), (b"upgrade", b"websocket")], True),
-            ([(b"connection", b"keep-alive, Upgrade"), (b"upgrade", b"WebSocket")], True),
-            ([(b"connection", b"upgrade"), (b"upgrade", b"h2c")], False),
-            ([(b"upgrade", b"websocket")], False),
-            ([(b"connection", b"close"), (b"upgrade", b"websocket")], False),
-            ([(b"connection", b"upgrade")], False),
-        ],
-    )
+    @pytest.mark.parametrize(("headers", "upgrade"), [
+        ([(b"connection", b"Upgrade"), (b"upgrade", b"websocket")], True),
+        ([(b"connection", b"keep-alive, Upgrade"), (b"upgrade", b"WebSocket")], True),
+        ([(b"connection", b"upgrade"), (b"upgrade", b"h2c")], False),
+        ([(b"upgrade", b"websocket")], False),
+        ([(b"connection", b"close"), (b"upgrade", b"websocket")], False),
+        ([(b"connection", b"upgrade")], False),
+    ])  # fmt: skip
     def test_only_a_websocket_is_an_upgrade(self, headers: Fields, upgrade: bool) -> None:
         assert made(headers).upgrade is upgrade
 

@@ -310,15 +310,10 @@ class TestKeepAlive:
         wire = play(Wire(), *([before, answer(length=2), taken] if before else []))
         play(wire, stop, after(0.4), POST + b"01234", after(5), b"56789", answer(length=2), sent(CLOSE), closed)
 
-    @pytest.mark.parametrize(
-        ("data", "settings", "waits"),
-        [
-            (POST, {"limit_body_size": 9}, True),
-            (CHUNKED + b"zz\r\n", {}, True),
-            (GET % 1, {}, False),
-            (b"garbage\r\n\r\n", {}, False),
-        ],
-    )
+    @pytest.mark.parametrize(("data", "settings", "waits"), [
+        (POST, {"limit_body_size": 9}, True), (CHUNKED + b"zz\r\n", {}, True), (GET % 1, {}, False),
+        (b"garbage\r\n\r\n", {}, False),
+    ])  # fmt: skip
     def test_only_a_peer_that_may_still_be_sending_is_waited_for_at_the_end(
         self, data: bytes, settings: dict[str, Any], waits: bool
     ) -> None:
@@ -696,26 +691,23 @@ class TestDeadlines:
         wire = play(Wire(keep_alive_timeout=10, head_timeout=5), data, *[b"\r\n"] * later)
         play(wire, answer(length=2), after(9.9), still_open, after(0.1), closed, sent(OK))
 
-    @pytest.mark.parametrize(
-        ("data", "answered", "kinds"),
-        [
-            (b"", False, {Deadline.FIRST_BYTE}),
-            (b"\r\n", False, {Deadline.FIRST_BYTE}),
-            (b"GET", False, {Deadline.HEAD}),
-            (GET % 1, False, set()),
-            (GET % 1 + b"GET", False, set()),
-            (POST, False, {Deadline.BODY, Deadline.BODY_RATE}),
-            (EXPECT, False, set()),
-            (POST + b"0123456789", False, set()),
-            (UPGRADE, False, set()),
-            (POST, True, {Deadline.BODY, Deadline.BODY_RATE}),
-            (GET % 1, True, {Deadline.KEEP_ALIVE}),
-            (GET % 1 + b"\r\n", True, {Deadline.KEEP_ALIVE}),
-            (POST + b"0123456789", True, {Deadline.KEEP_ALIVE}),
-            (GET % 1 + b"GET", True, {Deadline.HEAD}),
-            (GET % 1 + GET % 2, True, set()),
-        ],
-    )
+    @pytest.mark.parametrize(("data", "answered", "kinds"), [
+        (b"", False, {Deadline.FIRST_BYTE}),
+        (b"\r\n", False, {Deadline.FIRST_BYTE}),
+        (b"GET", False, {Deadline.HEAD}),
+        (GET % 1, False, set()),
+        (GET % 1 + b"GET", False, set()),
+        (POST, False, {Deadline.BODY, Deadline.BODY_RATE}),
+        (EXPECT, False, set()),
+        (POST + b"0123456789", False, set()),
+        (UPGRADE, False, set()),
+        (POST, True, {Deadline.BODY, Deadline.BODY_RATE}),
+        (GET % 1, True, {Deadline.KEEP_ALIVE}),
+        (GET % 1 + b"\r\n", True, {Deadline.KEEP_ALIVE}),
+        (POST + b"0123456789", True, {Deadline.KEEP_ALIVE}),
+        (GET % 1 + b"GET", True, {Deadline.HEAD}),
+        (GET % 1 + GET % 2, True, set()),
+    ])  # fmt: skip
     def test_at_most_one_thing_is_awaited_of_a_peer(self, data: bytes, answered: bool, kinds: set[Deadline]) -> None:
         """In each state of a connection its own, and none that is left to expire in vain."""
         for earlier in (0, 3):

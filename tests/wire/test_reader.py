@@ -239,63 +239,54 @@ class TestRefusals:
     def test_the_table_has_a_good_neighbour(self) -> None:
         assert status(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n") == 200
 
-    @pytest.mark.parametrize(
-        "line",
-        [
-            b"x y: z", b"x : z", b"x\t: z", b" x: z", b": z", b"x", b"x\0: z", b"x: \0", b"(x): z", b"x\xe9: z",
-            b"x: a\x0bb", b"x: a\x0cb", b"x: a\x1cb", b"x: a\x1eb", b"x: a\x7fb", b"x: a\x85b", b"x: a\r\n b",
-            b"x: a\r\n\tb", b"x: a\rb", b"x: a\nb: c", b"host: y", b"host: y, z",
-        ],
-    )
+    @pytest.mark.parametrize("line", [
+        b"x y: z", b"x : z", b"x\t: z", b" x: z", b": z", b"x", b"x\0: z", b"x: \0", b"(x): z", b"x\xe9: z",
+        b"x: a\x0bb", b"x: a\x0cb", b"x: a\x1cb", b"x: a\x1eb", b"x: a\x7fb", b"x: a\x85b", b"x: a\r\n b",
+        b"x: a\r\n\tb", b"x: a\rb", b"x: a\nb: c", b"host: y", b"host: y, z",
+    ])  # fmt: skip
     def test_field_lines(self, line: bytes) -> None:
         assert status(b"GET / HTTP/1.1\r\nhost: x\r\n" + line + b"\r\n\r\n") == 400
 
-    @pytest.mark.parametrize(
-        ("line", "expected"),
-        [
-            (b"\x16\x03\x01", 400),  # a TLS handshake
-            (b"\0", 400),
-            (b" GET / HTTP/1.1", 400),
-            (b"GET /\xc3\xa9 HTTP/1.1", 400),
-            (b"GET /?\xc3\xa9 HTTP/1.1", 400),
-            (b"GET /a b HTTP/1.1", 400),
-            (b"GET / HTTP/1.x", 400),
-            (b"GET / HTTP/2.0", 505),
-            (b"GET /# HTTP/1.1", 400),
-            (b"get / HTTP/1.1", 400),
-            (b"G(T / HTTP/1.1", 400),
-            (b"CONNECT x:1 HTTP/1.1", 501),
-            (b"hello", 400),
-        ],
-    )
+    @pytest.mark.parametrize(("line", "expected"), [
+        (b"\x16\x03\x01", 400),  # a TLS handshake
+        (b"\0", 400),
+        (b" GET / HTTP/1.1", 400),
+        (b"GET /\xc3\xa9 HTTP/1.1", 400),
+        (b"GET /?\xc3\xa9 HTTP/1.1", 400),
+        (b"GET /a b HTTP/1.1", 400),
+        (b"GET / HTTP/1.x", 400),
+        (b"GET / HTTP/2.0", 505),
+        (b"GET /# HTTP/1.1", 400),
+        (b"get / HTTP/1.1", 400),
+        (b"G(T / HTTP/1.1", 400),
+        (b"CONNECT x:1 HTTP/1.1", 501),
+        (b"hello", 400),
+    ])  # fmt: skip
     def test_request_lines(self, line: bytes, expected: int) -> None:
         assert status(line + b"\r\nhost: x\r\n\r\n") == expected
 
-    @pytest.mark.parametrize(
-        ("lines", "expected"),
-        [
-            (b"content-length: 5\r\ntransfer-encoding: chunked", 400),
-            (b"transfer-encoding: chunked\r\ncontent-length: 5", 400),
-            (b"content-length: 5\r\ncontent-length: 6", 400),
-            (b"content-length: 5\r\ncontent-length: 5", 400),
-            (b"content-length: 5, 5", 400),
-            (b"content-length: +5", 400),
-            (b"content-length: -1", 400),
-            (b"content-length: 5 5", 400),
-            (b"content-length:", 400),
-            (b"content-length: 0x5", 400),
-            (b"content-length: 5_0", 400),
-            (b"transfer-encoding: gzip, chunked", 501),
-            (b"transfer-encoding: identity, chunked", 501),
-            (b"transfer-encoding: xchunked", 501),
-            (b"transfer-encoding: chunked, chunked", 400),
-            (b"transfer-encoding: chunked\r\ntransfer-encoding: chunked", 400),
-            (b"transfer-encoding: chunked, gzip", 400),
-            (b"transfer-encoding : chunked", 400),
-            (b"transfer-encoding: \x0bchunked", 400),
-            (b"transfer-encoding: chun\r\n ked", 400),
-        ],
-    )
+    @pytest.mark.parametrize(("lines", "expected"), [
+        (b"content-length: 5\r\ntransfer-encoding: chunked", 400),
+        (b"transfer-encoding: chunked\r\ncontent-length: 5", 400),
+        (b"content-length: 5\r\ncontent-length: 6", 400),
+        (b"content-length: 5\r\ncontent-length: 5", 400),
+        (b"content-length: 5, 5", 400),
+        (b"content-length: +5", 400),
+        (b"content-length: -1", 400),
+        (b"content-length: 5 5", 400),
+        (b"content-length:", 400),
+        (b"content-length: 0x5", 400),
+        (b"content-length: 5_0", 400),
+        (b"transfer-encoding: gzip, chunked", 501),
+        (b"transfer-encoding: identity, chunked", 501),
+        (b"transfer-encoding: xchunked", 501),
+        (b"transfer-encoding: chunked, chunked", 400),
+        (b"transfer-encoding: chunked\r\ntransfer-encoding: chunked", 400),
+        (b"transfer-encoding: chunked, gzip", 400),
+        (b"transfer-encoding : chunked", 400),
+        (b"transfer-encoding: \x0bchunked", 400),
+        (b"transfer-encoding: chun\r\n ked", 400),
+    ])  # fmt: skip
     def test_framings(self, lines: bytes, expected: int) -> None:
         assert status(b"POST / HTTP/1.1\r\nhost: x\r\n" + lines + b"\r\n\r\n") == expected
 

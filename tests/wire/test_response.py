@@ -29,25 +29,22 @@ PLAIN, CHUNKED, NONE = Framing.PLAIN, Framing.CHUNKED, Framing.NONE
 CODING, CLOSE, KEEP = b"transfer-encoding: chunked", b"connection: close", b"connection: keep-alive"
 
 
-@pytest.mark.parametrize(
-    ("version", "status", "length", "has_body", "close", "expected"),
-    [
-        ("1.1", 200, 5, True, False, (PLAIN, False, ())),
-        ("1.1", 200, 5, True, True, (PLAIN, True, (CLOSE,))),
-        ("1.1", 200, 5, False, False, (NONE, False, ())),
-        ("1.1", 200, None, True, False, (CHUNKED, False, (CODING,))),
-        ("1.1", 200, None, True, True, (CHUNKED, True, (CODING, CLOSE))),
-        # HEAD has the fields that GET would have; 204 and 304 have no body that a coding could be of.
-        ("1.1", 200, None, False, False, (NONE, False, (CODING,))),
-        ("1.1", 204, None, False, False, (NONE, False, ())),
-        ("1.1", 304, None, False, True, (NONE, True, (CLOSE,))),
-        ("1.0", 200, 5, True, False, (PLAIN, False, (KEEP,))),
-        ("1.0", 200, 5, True, True, (PLAIN, True, (CLOSE,))),
-        ("1.0", 200, None, True, False, (Framing.UNTIL_CLOSE, True, (CLOSE,))),
-        ("1.0", 200, None, False, False, (NONE, False, (KEEP,))),
-        ("1.0", 304, None, False, False, (NONE, False, (KEEP,))),
-    ],
-)
+@pytest.mark.parametrize(("version", "status", "length", "has_body", "close", "expected"), [
+    ("1.1", 200, 5, True, False, (PLAIN, False, ())),
+    ("1.1", 200, 5, True, True, (PLAIN, True, (CLOSE,))),
+    ("1.1", 200, 5, False, False, (NONE, False, ())),
+    ("1.1", 200, None, True, False, (CHUNKED, False, (CODING,))),
+    ("1.1", 200, None, True, True, (CHUNKED, True, (CODING, CLOSE))),
+    # HEAD has the fields that GET would have; 204 and 304 have no body that a coding could be of.
+    ("1.1", 200, None, False, False, (NONE, False, (CODING,))),
+    ("1.1", 204, None, False, False, (NONE, False, ())),
+    ("1.1", 304, None, False, True, (NONE, True, (CLOSE,))),
+    ("1.0", 200, 5, True, False, (PLAIN, False, (KEEP,))),
+    ("1.0", 200, 5, True, True, (PLAIN, True, (CLOSE,))),
+    ("1.0", 200, None, True, False, (Framing.UNTIL_CLOSE, True, (CLOSE,))),
+    ("1.0", 200, None, False, False, (NONE, False, (KEEP,))),
+    ("1.0", 304, None, False, False, (NONE, False, (KEEP,))),
+])  # fmt: skip
 def test_how_a_body_is_delimited(
     version: str, status: int, length: int | None, has_body: bool, close: bool, expected: object
 ) -> None:

@@ -149,20 +149,17 @@ class TestEnviron:
     def test_path_info_is_the_bytes_of_the_path_as_latin_1(self, target: bytes, path: str) -> None:
         assert environ_of(target)["PATH_INFO"] == path
 
-    @pytest.mark.parametrize(
-        ("root_path", "target", "script_name", "path_info"),
-        [
-            ("/pre", b"/pre/a", "/pre", "/a"),
-            ("/pre", b"/pre/", "/pre", "/"),
-            ("/pre", b"/pre", "/pre", ""),
-            ("/pre", b"/preface", "/pre", "/preface"),
-            ("/pre", b"/pre/preface", "/pre", "/preface"),
-            ("/pre", b"/other", "/pre", "/other"),
-            ("/pre/", b"/pre/a", "/pre", "/a"),
-            ("/pr\u00e9", b"/pr%C3%A9/a", "/pr\xc3\xa9", "/a"),
-            ("/", b"/a", "", "/a"),
-        ],
-    )
+    @pytest.mark.parametrize(("root_path", "target", "script_name", "path_info"), [
+        ("/pre", b"/pre/a", "/pre", "/a"),
+        ("/pre", b"/pre/", "/pre", "/"),
+        ("/pre", b"/pre", "/pre", ""),
+        ("/pre", b"/preface", "/pre", "/preface"),
+        ("/pre", b"/pre/preface", "/pre", "/preface"),
+        ("/pre", b"/other", "/pre", "/other"),
+        ("/pre/", b"/pre/a", "/pre", "/a"),
+        ("/pr\u00e9", b"/pr%C3%A9/a", "/pr\xc3\xa9", "/a"),
+        ("/", b"/a", "", "/a"),
+    ])  # fmt: skip
     def test_script_name_ends_at_a_slash(self, root_path: str, target: bytes, script_name: str, path_info: str) -> None:
         environ = environ_of(target, root_path=root_path)
         assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == (script_name, path_info)
@@ -287,15 +284,12 @@ class TestResponse:
         assert client.body == b"xx"
         assert call(answering(endless()), "HEAD").body == b""
 
-    @pytest.mark.parametrize(
-        ("method", "status", "fields"),
-        [
-            ("HEAD", "200 OK", {b"Content-Length": b"4"}),
-            ("GET", "204 No Content", {}),
-            ("GET", "304 Not Modified", {}),
-            ("HEAD", "304 Not Modified", {}),
-        ],
-    )
+    @pytest.mark.parametrize(("method", "status", "fields"), [
+        ("HEAD", "200 OK", {b"Content-Length": b"4"}),
+        ("GET", "204 No Content", {}),
+        ("GET", "304 Not Modified", {}),
+        ("HEAD", "304 Not Modified", {}),
+    ])  # fmt: skip
     def test_without_a_body_has_none(self, method: str, status: str, fields: dict[bytes, bytes]) -> None:
         client = call(answering([b"body"], status), method)
         assert (client.fields, client.body) == (fields, b"")
