@@ -9,11 +9,7 @@ from typing import Any
 import pytest
 
 from asgiserver.asgi.websocket import MESSAGE_OVERHEAD
-from tests.asgi.test_websocket import ACCEPT, Made, disconnect
-
-
-def event(payload: str | bytes) -> dict[str, Any]:
-    return {"type": "websocket.receive", "text" if isinstance(payload, str) else "bytes": payload}
+from tests.asgi.test_websocket import ACCEPT, Made, disconnect, event
 
 
 def opened(**settings: Any) -> Made:
