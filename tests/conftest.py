@@ -7,7 +7,7 @@ import signal
 import pytest
 
 # The steps of traces assert as tests do.
-pytest.register_assert_rewrite("tests.asgi.traces")
+pytest.register_assert_rewrite("tests.asgi.traces", "tests.wire.traces")
 
 
 def pytest_configure() -> None:
