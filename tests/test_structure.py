@@ -51,6 +51,7 @@ TESTED_IN = {
     "asgiserver/management/commands/runserver.py": "tests/django/test_runserver.py",
     "asgiserver/testing/places.py": "tests/e2e/test_live_server.py",
     "asgiserver/testing/process.py": "tests/e2e/test_server_process.py",
+    "asgiserver/transport/tls_port.py": "tests/transport/test_tls.py",
     "asgiserver/transport/unix.py": "tests/e2e/test_endpoints.py",
     "asgiserver/wsgi/answer.py": "tests/wsgi/test_wsgi.py",
     "asgiserver/wsgi/bridge.py": "tests/wsgi/test_wsgi.py",
