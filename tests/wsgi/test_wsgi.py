@@ -246,22 +246,30 @@ class TestBody:
 
 
 class TestResponse:
-    def test_of_one_block_has_its_length(self) -> None:
-        client = call(answering([b"hello"], "201 Created", [("X-Name", "\xe9")]))
-        assert (client.status, client.body) == (201, b"hello")
-        assert client.fields == {b"X-Name": b"\xe9", b"Content-Length": b"5"}
+    @pytest.mark.parametrize(("method", "answer", "fields", "body"), [
+        pytest.param("GET", answering([b"hello"], headers=[("X-Name", "\xe9")]),
+                     {b"X-Name": b"\xe9", b"Content-Length": b"5"}, b"hello", id="one block"),
+        pytest.param("GET", answering([b"a", b"", b"b"]), {}, b"ab", id="several blocks"),
+        pytest.param("GET", answering(iter([b""])), {b"Content-Length": b"0"}, b"", id="no block"),
+        # It ends where the application says.
+        pytest.param("GET", answering(iter([b"abc", b"def", b"ghi"]), headers=[("content-length", "4")]),
+                     {b"content-length": b"4"}, b"abcd", id="a length of its own"),
+        pytest.param("HEAD", answering([b"body"]), {b"Content-Length": b"4"}, b"", id="head"),
+        pytest.param("HEAD", answering([]), {}, b"", id="head without a block"),
+        pytest.param("HEAD", answering([], headers=[("Content-Length", "13")]), {b"Content-Length": b"13"}, b"",
+                     id="head with the length of get"),
+        *[
+            pytest.param(method, answering(blocks, status), {}, b"", id=f"{method} {status} {blocks}")
+            for method, status in (("GET", "204 No Content"), ("GET", "304 Not Modified"), ("HEAD", "304 Not Modified"))
+            for blocks in ([b"body"], [])
+        ],
+    ])  # fmt: skip
+    def test_has_fields_and_body(self, method: str, answer: Any, fields: dict[bytes, bytes], body: bytes) -> None:
+        client = call(answer, method)
+        assert (client.fields, client.body) == (fields, body)
 
-    def test_of_several_blocks_has_none(self) -> None:
-        client = call(answering([b"a", b"", b"b"]))
-        assert (client.fields, client.body) == ({}, b"ab")
-
-    def test_of_no_block_has_a_length_of_0(self) -> None:
-        client = call(answering(iter([b""])))
-        assert (client.fields, client.body) == ({b"Content-Length": b"0"}, b"")
-
-    def test_keeps_the_length_that_it_was_given_and_ends_there(self) -> None:
-        client = call(answering(iter([b"abc", b"def", b"ghi"]), headers=[("content-length", "4")]))
-        assert (client.fields, client.body) == ({b"content-length": b"4"}, b"abcd")
+    def test_has_the_status_of_the_application(self) -> None:
+        assert call(answering([b"hello"], "201 Created")).status == 201
 
     def test_runs_what_follows_the_last_byte(self) -> None:
         ran: list[str] = []
@@ -283,21 +291,6 @@ class TestResponse:
         client = call(answering(endless(), headers=[("Content-Length", "2")]))
         assert client.body == b"xx"
         assert call(answering(endless()), "HEAD").body == b""
-
-    @pytest.mark.parametrize(("method", "status", "fields"), [
-        ("HEAD", "200 OK", {b"Content-Length": b"4"}),
-        ("GET", "204 No Content", {}),
-        ("GET", "304 Not Modified", {}),
-        ("HEAD", "304 Not Modified", {}),
-    ])  # fmt: skip
-    def test_without_a_body_has_none(self, method: str, status: str, fields: dict[bytes, bytes]) -> None:
-        client = call(answering([b"body"], status), method)
-        assert (client.fields, client.body) == (fields, b"")
-        assert call(answering([], status), method).fields == {}
-
-    def test_of_head_keeps_the_length_of_get(self) -> None:
-        client = call(answering([], headers=[("Content-Length", "13")]), "HEAD")
-        assert (client.fields, client.body) == ({b"Content-Length": b"13"}, b"")
 
     def test_can_be_written(self) -> None:
         def application(environ: Environ, start_response: Any) -> list[bytes]:
@@ -363,47 +356,33 @@ class TestResponse:
         assert [message["type"] for message in client.sent] == ["http.response.start", "http.response.body"]
         assert client.sent[1]["more_body"]
 
-    def test_cannot_be_started_twice(self) -> None:
-        def application(environ: Environ, start_response: Any) -> list[bytes]:
-            start_response("200 OK", [])
-            start_response("200 OK", [])
-            return []
-
-        with pytest.raises(AssertionError, match="a second time without exc_info"):
+    @pytest.mark.parametrize(("application", "error", "match"), [
+        *[
+            (lambda environ, start_response, result=result: result, AssertionError, "has not called start_response")
+            for result in ([], [b"block"], iter([b"block"]))
+        ],
+        (lambda environ, start_response: [start_response("200 OK", []) for _ in range(2)],
+         AssertionError, "a second time without exc_info"),
+        *[
+            (answering([], status), ValueError, "three digits")
+            for status in ("", "OK", "20", "2000", "200OK", "\u0662\u0660\u0660 OK", "-20 OK")
+        ],
+        (answering(["text"]), TypeError, "blocks of bytes, got str"),
+        (answering(b"not a list"), TypeError, "blocks of bytes, got int"),
+        (answering([], headers=[("X-Price", "\u20ac")]), UnicodeEncodeError, "latin-1"),
+    ])  # fmt: skip
+    def test_that_is_wrong(self, application: Any, error: type[Exception], match: str) -> None:
+        with pytest.raises(error, match=match):
             call(application)
-
-    @pytest.mark.parametrize("result", [[], [b"block"], iter([b"block"])])
-    def test_must_be_started(self, result: Any) -> None:
-        with pytest.raises(AssertionError, match="has not called start_response"):
-            call(lambda environ, start_response: result)
-
-    @pytest.mark.parametrize("status", ["", "OK", "20", "2000", "200OK", "\u0662\u0660\u0660 OK", "-20 OK"])
-    def test_must_have_a_status(self, status: str) -> None:
-        with pytest.raises(ValueError, match="three digits"):
-            call(answering([], status))
-
-    def test_cannot_have_text_for_a_body(self) -> None:
-        with pytest.raises(TypeError, match="blocks of bytes, got str"):
-            call(answering(["text"]))
-        with pytest.raises(TypeError, match="blocks of bytes, got int"):
-            call(answering(b"not a list"))
-
-    def test_cannot_have_a_value_beyond_latin_1(self) -> None:
-        with pytest.raises(UnicodeEncodeError):
-            call(answering([], headers=[("X-Price", "\u20ac")]))
 
 
 class TestClose:
     """PEP 3333: ``close()`` is called however the request ends."""
 
-    def test_is_called_once_behind_the_last_block(self) -> None:
+    @pytest.mark.parametrize(("method", "body"), [("GET", b"ab"), ("HEAD", b"")])
+    def test_is_called_once_behind_the_last_block(self, method: str, body: bytes) -> None:
         result = Closing([b"a", b"b"])
-        assert call(answering(result)).body == b"ab"
-        assert result.closed == 1
-
-    def test_is_called_for_head(self) -> None:
-        result = Closing([b"a", b"b"])
-        assert call(answering(result), "HEAD").body == b""
+        assert call(answering(result), method).body == body
         assert result.closed == 1
 
     def test_is_called_when_the_iterable_raises(self) -> None:
