@@ -321,6 +321,9 @@ class TestRequestRate:
             {}, POST, begins, after(10), not_late, gone, half_closed,
         ),
         "one that is fast enough takes its time": ({}, POST, *[b"*" * 1300, after(5)] * 20, all_sent(b""), goes_on),
+        "so does the rest of an answered one": (
+            {}, POST, answer(), *[b"*" * 1300, after(5)] * 20, not_closed,
+        ),
         "what was fast may pause": ({"request_buffer_size": 200_000}, POST + b"*" * 50_000, after(50), goes_on),
         "an application that makes the peer wait has all time": (
             {"request_buffer_size": 1024}, POST + b"*" * 1024, stopped, after(1000), goes_on,
