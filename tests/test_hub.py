@@ -281,7 +281,8 @@ class TestApplications:
         assert made.exchange.scope["type"] == "websocket"
         headers = dict(made.stream.headers)
         assert headers[b"sec-websocket-accept"] == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-        assert headers.get(b"sec-websocket-extensions", b"").partition(b";")[0] == (answer or b"")
+        chosen = headers.get(b"sec-websocket-extensions")
+        assert (chosen and chosen.partition(b";")[0]) == answer
         assert made.clock.getDelayedCalls() == []
 
     @pytest.mark.parametrize(
