@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
+# The steps of traces assert as tests do.
+pytest.register_assert_rewrite("tests.asgi.traces", "tests.wire.traces")
+
 
 def pytest_configure() -> None:
     """Let servers that tests start have the signals that nohup or a shell's background job ignores for all it starts.

@@ -285,26 +285,23 @@ class TestEnvironment:
 
 
 class TestWrongUsage:
-    @pytest.mark.parametrize(
-        ("args", "message"),
-        [
-            ([], "the following arguments are required: MODULE:ATTRIBUTE"),
-            (["--bogus", "m:a"], "unrecognized arguments: --bogus"),
-            (["m:a", "n:b"], "unrecognized arguments: n:b"),
-            (["-p", "http", "m:a"], "argument -p/--port: expected a whole number, got 'http'"),
-            (["-t", "soon", "m:a"], "argument -t/--http-timeout: expected a number, got 'soon'"),
-            (["--unix-socket-mode", "9", "m:a"], "argument --unix-socket-mode: expected an octal number, got '9'"),
-            (["--interface", "cgi", "m:a"], "argument --interface: invalid choice: 'cgi'"),
-            (["m:a", "-p"], "argument -p/--port: expected one argument"),
-            (["-v", "4", "m:a"], "verbosity: expected at most 3, got 4"),
-            (["-v", "-1", "m:a"], "verbosity: expected at least 0, got -1"),
-            (["-p", "65536", "m:a"], "port: expected at most 65535, got 65536"),
-            (["--header", "nonsense", "m:a"], "headers: expected NAME:VALUE, got 'nonsense'"),
-            (["--ssl-keyfile", "k", "m:a"], "ssl_keyfile needs ssl_certfile beside it"),
-            (["--proxy-headers-host", "X", "m:a"], "--proxy-headers-host needs --proxy-headers beside it"),
-            (["--proxy-headers-port", "X", "m:a"], "--proxy-headers-port needs --proxy-headers beside it"),
-        ],
-    )
+    @pytest.mark.parametrize(("args", "message"), [
+        ([], "the following arguments are required: MODULE:ATTRIBUTE"),
+        (["--bogus", "m:a"], "unrecognized arguments: --bogus"),
+        (["m:a", "n:b"], "unrecognized arguments: n:b"),
+        (["-p", "http", "m:a"], "argument -p/--port: expected a whole number, got 'http'"),
+        (["-t", "soon", "m:a"], "argument -t/--http-timeout: expected a number, got 'soon'"),
+        (["--unix-socket-mode", "9", "m:a"], "argument --unix-socket-mode: expected an octal number, got '9'"),
+        (["--interface", "cgi", "m:a"], "argument --interface: invalid choice: 'cgi'"),
+        (["m:a", "-p"], "argument -p/--port: expected one argument"),
+        (["-v", "4", "m:a"], "verbosity: expected at most 3, got 4"),
+        (["-v", "-1", "m:a"], "verbosity: expected at least 0, got -1"),
+        (["-p", "65536", "m:a"], "port: expected at most 65535, got 65536"),
+        (["--header", "nonsense", "m:a"], "headers: expected NAME:VALUE, got 'nonsense'"),
+        (["--ssl-keyfile", "k", "m:a"], "ssl_keyfile needs ssl_certfile beside it"),
+        (["--proxy-headers-host", "X", "m:a"], "--proxy-headers-host needs --proxy-headers beside it"),
+        (["--proxy-headers-port", "X", "m:a"], "--proxy-headers-port needs --proxy-headers beside it"),
+    ])  # fmt: skip
     def test_it_is_told_on_one_line_with_status_2(
         self, args: list[str], message: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -368,15 +365,12 @@ class TestHelpAndVersion:
 
 
 class TestFailures:
-    @pytest.mark.parametrize(
-        ("failure", "status"),
-        [
-            (ListenError("cannot listen on 127.0.0.1:80: permission denied"), 1),
-            (ReactorError("another reactor is installed"), 1),
-            (SettingsError("ssl_certfile: cannot be read"), 2),
-            (LifespanError("the application did not start: no database"), 3),
-        ],
-    )
+    @pytest.mark.parametrize(("failure", "status"), [
+        (ListenError("cannot listen on 127.0.0.1:80: permission denied"), 1),
+        (ReactorError("another reactor is installed"), 1),
+        (SettingsError("ssl_certfile: cannot be read"), 2),
+        (LifespanError("the application did not start: no database"), 3),
+    ])  # fmt: skip
     def test_the_servers_errors_become_one_line_and_a_status(
         self, failure: Exception, status: int, server: type[FakeServer], capsys: pytest.CaptureFixture[str]
     ) -> None:

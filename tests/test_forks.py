@@ -1,4 +1,4 @@
-"""What is let go of in a forked process; ``tests/e2e/test_forks.py`` forks some. C6."""
+"""What is let go of in a forked process; ``tests/e2e/test_forks.py`` forks some."""
 
 from __future__ import annotations
 

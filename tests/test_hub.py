@@ -1,4 +1,7 @@
-"""The hub without wires: applications' tasks, their failures, and how they are told that their peer has left."""
+"""The hub without wires: applications' tasks, their failures, and how they are told that their peer has left.
+
+An application is a list of steps: what it sends, receives, awaits and raises. ``run`` takes it through one request.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import gc
 import logging
 import sys
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -32,6 +35,9 @@ MORE = {"type": "http.response.body", "body": b"a", "more_body": True}
 LAST = {"type": "http.response.body", "body": b"b"}
 ACCEPT = {"type": "websocket.accept"}
 TEXT = {"type": "websocket.send", "text": "x"}
+START_9 = {**START, "headers": [(b"content-length", b"9")]}
+DISCONNECT = {"type": "http.disconnect"}
+CLOSED = {"type": "websocket.disconnect", "code": 1006, "reason": ""}
 HANDSHAKE = [
     (b"host", b"x"), (b"connection", b"upgrade"), (b"upgrade", b"websocket"), (b"sec-websocket-version", b"13"),
     (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="),
@@ -40,14 +46,20 @@ GET = Request("GET", b"/page", [])
 POST = Request("POST", b"/upload", [], body_size=9)
 UPGRADE = Request("GET", b"/ws", HANDSHAKE, upgrade=True)
 
+FAILED = "Exception in the application for GET '/page'"
+RETURNED = "The application for GET '/page' returned without a complete response"
+CANCELLED = "The application for GET '/page' was cancelled without a complete response"
+
 Application = Callable[[Scope, Receive, Send], Awaitable[Any]]
 
 
 class Served:
     """A hub with one application, inside a running loop."""
 
-    def __init__(self, application: Application, action_logger: Any = None, **settings: Any) -> None:
-        self.hub = Hub(application, Settings(**settings), action_logger or (lambda *_: None))
+    def __init__(
+        self, application: Application, action_logger: Any = None, kind: type[Hub] = Hub, **settings: Any
+    ) -> None:
+        self.hub = kind(application, Settings(**settings), action_logger or (lambda *_: None))
         self.clock = self.hub.clock = Clock()
 
     def begin(self, request: Request, stream: FakeStream) -> Exchange:
@@ -89,7 +101,125 @@ class SlowStream(FakeStream):
             await self._room.wait()
 
 
-def leave(exchange: Exchange, stream: FakeStream) -> None:
+class Run(Served):
+    """One request, whose application does one step after the other.
+
+    :ivar outcome: what the application ended with: an exception or None; ``...`` when it has not ended.
+    """
+
+    exchange: Any
+    stream: FakeStream
+    ended: Any
+    outcome: Any
+
+    def __init__(self, steps: Sequence[Any], **options: Any) -> None:
+        super().__init__(self.application, **options)
+        self.steps = steps
+        self.released = asyncio.Event()
+        self.ended = self.outcome = ...
+
+    async def application(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            for step in self.steps:
+                if isinstance(step, BaseException):
+                    raise step
+                if step is AWAIT:
+                    await self.released.wait()
+                elif callable(step):
+                    await step(receive, send)
+                else:
+                    await send(step)
+        except BaseException as error:
+            self.ended = error
+            raise
+        self.ended = None
+
+
+# What an application does: it sends a message, raises an exception, or does one of these.
+
+#: Waits until ``release``.
+AWAIT = object()
+
+
+def receives(event: dict[str, Any] | str | None = None) -> Any:
+    """Receives this event, or one of this type."""
+
+    async def step(receive: Receive, send: Send) -> None:
+        got = await receive()
+        assert event is None or got == event or got["type"] == event
+
+    return step
+
+
+def refused(error: type[Exception], message: Any) -> Any:
+    """Sends a message, which raises."""
+
+    async def step(receive: Receive, send: Send) -> None:
+        with pytest.raises(error):
+            await send(message)
+
+    return step
+
+
+async def stays(receive: Receive, send: Send) -> None:
+    await asyncio.Event().wait()
+
+
+async def listens(receive: Receive, send: Send) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def sends_on(receive: Receive, send: Send) -> None:
+    while True:
+        await send(MORE)
+
+
+# What happens to it meanwhile.
+
+
+def leave(run: Run) -> None:
+    lose(run.exchange, run.stream)
+
+
+def release(run: Run) -> None:
+    run.released.set()
+
+
+def stop(run: Run) -> None:
+    run.hub.stopping = True
+
+
+def after(seconds: float) -> Callable[[Run], None]:
+    return lambda run: run.clock.advance(seconds)
+
+
+def runs(count: int) -> Callable[[Run], None]:
+    def look(run: Run) -> None:
+        assert run.running == count
+
+    return look
+
+
+def run(*steps: Any, request: Request = GET, then: Sequence[Any] = (), body: bool = True, **options: Any) -> Run:
+    """Take an application through a request, and ``then`` through what happens when it has nothing to do."""
+
+    async def main() -> Run:
+        made = Run(steps, **options)
+        made.exchange, made.stream = await made.open(request, body=body)
+        for happens in then:
+            happens(made)
+            await settle()
+        if isinstance(made.ended, AssertionError | pytest.fail.Exception):
+            raise made.ended
+        # The end of the loop would end an application that has not ended.
+        made.outcome = made.ended
+        return made
+
+    return asyncio.run(main())
+
+
+def lose(exchange: Exchange, stream: FakeStream) -> None:
     stream.lost = True
     exchange.disconnected()
 
@@ -100,21 +230,13 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 class TestApplications:
     def test_application_gets_scope_receive_and_send(self) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            assert scope["path"] == "/page"
-            assert await receive() == {"type": "http.request", "body": b"", "more_body": False}
-            await send(START)
-            await send(LAST)
-
-        async def main() -> None:
-            served = Served(application)
-            exchange, stream = await served.open()
-            assert isinstance(exchange, HTTPExchange)
-            assert stream.calls == ["respond", "end"]
-            assert served.running == 0
-            assert served.clock.getDelayedCalls() == []
-
-        asyncio.run(main())
+        made = run(
+            receives({"type": "http.request", "body": b"", "more_body": False}), START, LAST, then=[runs(0)]
+        )
+        assert isinstance(made.exchange, HTTPExchange)
+        assert made.exchange.scope["path"] == "/page"
+        assert made.stream.calls == ["respond", "end"]
+        assert made.clock.getDelayedCalls() == []
 
     def test_all_that_they_send_goes_through_handle_reply(self) -> None:
         """Also when a subclass has another one."""
@@ -125,22 +247,11 @@ class TestApplications:
                 sent.append((exchange, message["type"]))
                 await super().handle_reply(exchange, message)
 
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(START)
-            await send(LAST)
-
-        async def main() -> None:
-            served = Served(application)
-            served.hub = Watched(application, Settings(), lambda *_: None)
-            served.hub.clock = served.clock
-            exchange, stream = await served.open()
-            assert sent == [(exchange, "http.response.start"), (exchange, "http.response.body")]
-            assert stream.over
-
-        asyncio.run(main())
+        made = run(START, LAST, kind=Watched)
+        assert sent == [(made.exchange, "http.response.start"), (made.exchange, "http.response.body")]
+        assert made.stream.over
 
     def test_each_has_a_fresh_copy_of_the_servers_context(self) -> None:
-        """T049."""
         variable = contextvars.ContextVar("variable", default="unset")
         seen: list[str] = []
 
@@ -158,39 +269,26 @@ class TestApplications:
         asyncio.run(main())
         assert seen == ["by the server", "by the server"]
 
-    def test_handshake_opens_a_websocket(self) -> None:
-        """T132, T160."""
-        kinds: list[object] = []
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            kinds.extend((scope["type"], (await receive())["type"]))
-            await send(ACCEPT)
-            await receive()
-
-        async def main(offer: bytes, **settings: Any) -> dict[bytes, bytes]:
-            served = Served(application, **settings)
-            headers = [*HANDSHAKE, (b"sec-websocket-extensions", offer)] if offer else HANDSHAKE
-            exchange, stream = await served.open(UPGRADE._replace(headers=headers))
-            assert isinstance(exchange, WebSocketExchange)
-            leave(exchange, stream)
-            await settle()
-            assert served.clock.getDelayedCalls() == []
-            return dict(stream.headers)
-
-        plain = asyncio.run(main(b""))
-        assert kinds == ["websocket", "websocket.connect"]
-        assert plain[b"sec-websocket-accept"] == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-        assert b"sec-websocket-extensions" not in plain
-        assert asyncio.run(main(b"permessage-deflate"))[b"sec-websocket-extensions"].startswith(b"permessage-deflate")
-        off = asyncio.run(main(b"permessage-deflate", websocket_compression=False))
-        assert b"sec-websocket-extensions" not in off
+    @pytest.mark.parametrize(("offer", "settings", "answer"), [
+        (b"", {}, None),
+        (b"permessage-deflate", {}, b"permessage-deflate"),
+        (b"permessage-deflate", {"websocket_compression": False}, None),
+    ])  # fmt: skip
+    def test_handshake_opens_a_websocket(self, offer: bytes, settings: dict[str, Any], answer: bytes | None) -> None:
+        request = UPGRADE._replace(headers=[*HANDSHAKE, *([(b"sec-websocket-extensions", offer)] if offer else [])])
+        made = run(receives("websocket.connect"), ACCEPT, receives(), request=request, then=[leave], **settings)
+        assert isinstance(made.exchange, WebSocketExchange)
+        assert made.exchange.scope["type"] == "websocket"
+        headers = dict(made.stream.headers)
+        assert headers[b"sec-websocket-accept"] == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        chosen = headers.get(b"sec-websocket-extensions")
+        assert (chosen and chosen.partition(b";")[0]) == answer
+        assert made.clock.getDelayedCalls() == []
 
     @pytest.mark.parametrize(
         ("name", "value", "status"), [(b"sec-websocket-version", b"8", 426), (b"sec-websocket-key", b"x", 400)]
     )
     def test_wrong_handshake_reaches_no_application(self, name: bytes, value: bytes, status: int) -> None:
-        """T187, T188."""
-
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             raise AssertionError("it was called")
 
@@ -199,8 +297,7 @@ class TestApplications:
             headers = [(key, value if key == name else old) for key, old in HANDSHAKE]
             with pytest.raises(RequestError) as caught:
                 await served.open(UPGRADE._replace(headers=headers))
-            assert caught.value.status == status
-            assert served.running == 0
+            assert (caught.value.status, served.running) == (status, 0)
 
         asyncio.run(main())
 
@@ -225,36 +322,25 @@ class TestApplications:
         asyncio.run(main())
 
     def test_no_websocket_is_opened_while_the_server_stops_but_requests_are_answered(self) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            assert scope["type"] == "http"
-            await send(START)
-            await send(LAST)
-
         async def main() -> None:
-            served = Served(application)
+            served = Run([START, LAST])
             served.hub.stopping = True
             with pytest.raises(RequestError, match="stopping") as caught:
                 await served.open(UPGRADE)
-            assert (caught.value.status, served.running) == (503, 0)
+            assert (caught.value.status, served.running, served.ended) == (503, 0, ...)
             _, stream = await served.open(GET)
             assert stream.status == 200
 
         asyncio.run(main())
 
     def test_one_too_many_is_503_until_one_has_ended(self) -> None:
-        """T127."""
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-
         async def main() -> None:
-            served = Served(application, limit_concurrency=2)
+            served = Run([listens], limit_concurrency=2)
             opened = [await served.open(), await served.open()]
             with pytest.raises(RequestError) as caught:
                 await served.open()
             assert (caught.value.status, caught.value.headers) == (503, ((b"retry-after", b"1"),))
-            leave(*opened[0])
+            lose(*opened[0])
             await settle()
             await served.open()
             assert served.running == 2
@@ -266,36 +352,24 @@ class TestEnd:
     """An application's end is met however its task ends."""
 
     def test_task_that_is_cancelled_before_its_turn(self, caplog: pytest.LogCaptureFixture) -> None:
-        began: list[bool] = []
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            began.append(True)
-
         async def main() -> None:
-            hub, stream = Served(application).hub, FakeStream()
-            hub.create_application(hub.open_exchange(GET, stream, ADDRESSES))
-            (task,) = hub._tasks.values()
+            served, stream = Run([]), FakeStream()
+            served.begin(GET, stream)
+            (task,) = served.hub._tasks.values()
             task.cancel()
             await settle()
             assert task.cancelled()
-            assert not hub._tasks
-            assert stream.status == 500
+            assert (served.running, served.ended, stream.status) == (0, ..., 500)
 
         asyncio.run(main())
-        assert began == []
-        assert [record.message for record in caplog.records] == [
-            "The application for GET '/page' was cancelled without a complete response"
-        ]
+        assert caplog.messages == [CANCELLED]
 
     def test_loop_that_ends_before_its_tasks_is_no_failure_of_theirs(self, caplog: pytest.LogCaptureFixture) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await asyncio.Event().wait()
-
-        served, stream = Served(application), FakeStream()
+        served, stream = Run([stays]), FakeStream()
         loop = asyncio.new_event_loop()
         try:
             served.hub._loop = loop
-            served.hub.create_application(served.hub.open_exchange(GET, stream, ADDRESSES))
+            served.begin(GET, stream)
             (task,) = served.hub._tasks.values()
             assert task is not None
             task.get_coro().close()  # type: ignore[union-attr]
@@ -307,104 +381,51 @@ class TestEnd:
             loop.close()
 
 
+ANSWER, CUT = ["respond", "end"], ["respond", "abort"]
+
+#: What an application does, what becomes of its response, and what is logged.
+ENDS: dict[str, tuple[list[Any], int, list[str], list[str]]] = {
+    "it raises at once": ([ValueError()], 500, ANSWER, [FAILED]),
+    "it raises before the response's first piece": ([START, ValueError()], 500, ANSWER, [FAILED]),
+    "it raises in mid-response": ([START, MORE, ValueError()], 200, CUT, [FAILED]),
+    "it raises after the response": ([START, LAST, ValueError()], 200, ANSWER, [FAILED]),
+    "it returns without a response": ([], 500, ANSWER, [RETURNED]),
+    "it returns in mid-response": ([START, MORE], 200, CUT, [RETURNED]),
+    "it is cancelled": ([asyncio.CancelledError()], 500, ANSWER, [CANCELLED]),
+    "it raises GeneratorExit": ([GeneratorExit()], 500, ANSWER, [FAILED]),
+    "it raises what is no Exception": ([BaseException("of the application")], 500, ANSWER, [FAILED]),
+    "it sends the body first": ([refused(UnexpectedMessage, LAST), START, LAST], 200, ANSWER, []),
+    "it sends what nobody knows": ([refused(MessageError, {"type": "nonsense"}), START, LAST], 200, ANSWER, []),
+    "it sends what is no message": ([refused(MessageError, None), START, LAST], 200, ANSWER, []),
+}
+
+
 class TestFailures:
-    @pytest.mark.parametrize("before", [[], [START]])
-    def test_exception_before_the_response_is_500_and_logged_once(
-        self, before: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
+    @pytest.mark.parametrize(("steps", "status", "calls", "logged"), ENDS.values(), ids=list(ENDS))
+    def test_application_ends(
+        self, steps: list[Any], status: int, calls: list[str], logged: list[str], caplog: pytest.LogCaptureFixture
     ) -> None:
-        """T081."""
+        stream = run(*steps).stream
+        assert (stream.status, stream.calls) == (status, calls)
+        assert caplog.messages == logged
 
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            for message in before:
-                await send(message)
-            raise ValueError("of the application")
-
-        async def main() -> None:
-            _, stream = await Served(application).open()
-            assert stream.status == 500
-
-        asyncio.run(main())
+    def test_exception_is_logged_with_its_traceback(self, caplog: pytest.LogCaptureFixture) -> None:
+        run(ValueError("of the application"))
         (record,) = caplog.records
         assert record.name == "asgiserver"
-        assert record.getMessage() == "Exception in the application for GET '/page'"
         assert "of the application" in (record.exc_text or str(record.exc_info))
 
-    @pytest.mark.parametrize("failed", [True, False])
-    def test_begun_response_is_cut_off(self, failed: bool, caplog: pytest.LogCaptureFixture) -> None:
-        """T083, T084."""
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(START)
-            await send(MORE)
-            if failed:
-                raise ValueError
-
-        async def main() -> None:
-            _, stream = await Served(application).open()
-            assert stream.calls == ["respond", "abort"]
-
-        asyncio.run(main())
-        assert len(errors(caplog)) == 1
-
-    @pytest.mark.parametrize("start", [START, {**START, "headers": [(b"content-length", b"9")]}])
+    @pytest.mark.parametrize("start", [START, START_9], ids=["streamed", "with a length"])
     def test_stream_that_is_left_because_the_server_stops_is_no_failure(
         self, start: dict[str, Any], caplog: pytest.LogCaptureFixture
     ) -> None:
-        """B6: one whose length was told is."""
-        stop = asyncio.Event()
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(start)
-            await send(MORE)
-            await stop.wait()
-
-        async def main() -> None:
-            served = Served(application)
-            _, stream = await served.open()
-            served.hub.stopping = True
-            stop.set()
-            await settle()
-            assert stream.calls == ["respond", "abort"]
-
-        asyncio.run(main())
-        assert len(errors(caplog)) == ("headers" in start)
-
-    def test_return_without_a_response_is_500_and_logged(self, caplog: pytest.LogCaptureFixture) -> None:
-        """T082."""
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            pass
-
-        async def main() -> None:
-            _, stream = await Served(application).open()
-            assert stream.status == 500
-
-        asyncio.run(main())
-        assert errors(caplog) == ["The application for GET '/page' returned without a complete response"]
-
-    def test_exception_after_the_response_is_logged_and_changes_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(START)
-            await send(LAST)
-            raise ValueError
-
-        async def main() -> None:
-            _, stream = await Served(application).open()
-            assert stream.calls == ["respond", "end"]
-
-        asyncio.run(main())
-        assert len(errors(caplog)) == 1
+        """One whose length was told is."""
+        assert run(start, MORE, AWAIT, then=[stop, release]).stream.calls == CUT
+        assert len(errors(caplog)) == (start is START_9)
 
     def test_failure_of_one_leaves_the_next_alone(self) -> None:
-        """T085."""
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(START)
-            await send(MORE)
-            raise ValueError
-
         async def main() -> None:
-            served = Served(application)
+            served = Run([START, MORE, ValueError()])
             for _ in range(3):
                 _, stream = await served.open()
                 assert stream.calls[-1] == "abort"
@@ -412,8 +433,6 @@ class TestFailures:
         asyncio.run(main())
 
     def test_value_that_is_returned_is_ignored(self, caplog: pytest.LogCaptureFixture) -> None:
-        """T086."""
-
         async def application(scope: Scope, receive: Receive, send: Send) -> int:
             await send(START)
             await send(LAST)
@@ -430,13 +449,8 @@ class TestFailures:
     def test_what_is_contained_ends_the_request_and_not_the_server(
         self, error: BaseException, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """T111."""
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            raise error
-
         async def main() -> None:
-            served = Served(application)
+            served = Run([error])
             assert served.hub.contained == (SystemExit,)
             served.hub.contained = (SystemExit, KeyboardInterrupt)
             for _ in range(2):
@@ -446,20 +460,6 @@ class TestFailures:
         asyncio.run(main())
         assert len(caplog.records) == 2
         assert f"the application raised {type(error).__name__}" in str(caplog.records[0].exc_info)
-
-    @pytest.mark.parametrize("error", [GeneratorExit(), BaseException("of the application")], ids=repr)
-    def test_whatever_else_is_raised_is_logged_once_and_goes_no_further(
-        self, error: BaseException, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            raise error
-
-        async def main() -> None:
-            _, stream = await Served(application).open()
-            assert stream.status == 500
-
-        asyncio.run(main())
-        assert errors(caplog) == ["Exception in the application for GET '/page'"]
 
     def test_what_is_contained_keeps_nothing_that_keeps_it(self) -> None:
         class Exit(SystemExit):
@@ -474,10 +474,7 @@ class TestFailures:
             raise Exit
 
         async def main() -> None:
-            served = Served(application)
-            served.hub = Quiet(application, Settings(), lambda *_: None)
-            served.hub.clock = served.clock
-            await served.open()
+            await Served(application, kind=Quiet).open()
             assert [error() for error in gone] == [None]
 
         gone: list[weakref.ref[Exit]] = []
@@ -491,97 +488,47 @@ class TestFailures:
         assert seen == [RuntimeError]
 
     def test_what_is_not_contained_ends_the_loop(self) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            raise KeyboardInterrupt
-
-        async def main() -> None:
-            await Served(application).open()
-
         with pytest.raises(KeyboardInterrupt):
-            asyncio.run(main())
-
-    def test_application_that_is_cancelled_is_500(self, caplog: pytest.LogCaptureFixture) -> None:
-        """T110."""
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            raise asyncio.CancelledError
-
-        async def main() -> None:
-            _, stream = await Served(application).open()
-            assert stream.status == 500
-
-        asyncio.run(main())
-        assert errors(caplog) == ["The application for GET '/page' was cancelled without a complete response"]
-
-    @pytest.mark.parametrize(
-        ("message", "error"), [(LAST, UnexpectedMessage), ({"type": "nonsense"}, MessageError), (None, MessageError)]
-    )
-    def test_wrong_message_raises_in_the_application(self, message: Any, error: type[Exception]) -> None:
-        """T087, T090."""
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            with pytest.raises(error):
-                await send(message)
-            await send(START)
-            await send(LAST)
-
-        async def main() -> None:
-            _, stream = await Served(application).open()
-            assert (stream.status, stream.calls[-1]) == (200, "end")
-
-        asyncio.run(main())
+            run(KeyboardInterrupt())
 
     def test_websocket_that_fails_is_closed_with_1011(self) -> None:
-        """T182."""
+        made = run(ACCEPT, ValueError(), request=UPGRADE, then=[runs(0)])
+        assert made.stream.data == b"\x88\x10\x03\xf3internal error"
+        assert made.exchange.state is State.CLOSING
 
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(ACCEPT)
-            raise ValueError
+    def test_a_subclass_may_hear_of_each(self) -> None:
+        class Listening(Hub):
+            def application_failed(self, message: str, exchange: Exchange, error: BaseException | None = None) -> None:
+                heard.append((message % exchange, error))
 
-        async def main() -> None:
-            exchange, stream = await Served(application).open(UPGRADE)
-            assert stream.data == b"\x88\x10\x03\xf3internal error"
-            assert exchange.state is State.CLOSING
-
-        asyncio.run(main())
+        heard, failure = list[tuple[str, BaseException | None]](), KeyError("bug")
+        run(failure, kind=Listening)
+        run(kind=Listening)
+        assert heard == [(FAILED, failure), (RETURNED, None)]
 
 
 class TestPressure:
     def test_send_waits_while_the_peer_is_slow(self) -> None:
-        """T186."""
-        sent: list[int] = []
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(START)
-            for at in range(3):
-                await send(MORE)
-                sent.append(at)
-            await send(LAST)
-
         async def main() -> None:
-            fast = asyncio.Event()
-            served = Served(application)
-            stream = FakeStream()
+            stream, sent = SlowStream(), list[int]()
 
-            async def drain() -> None:
-                if stream.data:
-                    await fast.wait()
+            async def application(scope: Scope, receive: Receive, send: Send) -> None:
+                await send(START)
+                for at in range(3):
+                    await send(MORE)
+                    sent.append(at)
+                await send(LAST)
 
-            stream.drain = drain  # type: ignore[method-assign]
-            served.begin(GET, stream)
-            await settle()
-            assert sent == []
-            fast.set()
-            await settle()
-            assert sent == [0, 1, 2]
+            Served(application).begin(GET, stream)
+            for seen in ([], [0], [0, 1], [0, 1, 2]):
+                await settle()
+                assert sent == seen
+                stream.give_room()
 
         asyncio.run(main())
 
-
     def test_send_that_is_given_up_while_it_waits_for_room_has_sent_nothing(self) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(START)
-            await send(MORE)
+        async def give_up(receive: Receive, send: Send) -> None:
             for _ in range(5):
                 waiting = asyncio.ensure_future(send(MORE))
                 await settle()
@@ -589,12 +536,9 @@ class TestPressure:
                 await asyncio.wait({waiting})
                 given_up.append(waiting.cancelled())
             stream.give_room()
-            await send(LAST)
 
         async def main() -> None:
-            nonlocal stream
-            stream = SlowStream()
-            Served(application).begin(GET, stream)
+            Run([START, MORE, give_up, LAST]).begin(GET, stream)
             await settle()
             # The first piece took the room, and is waited for.
             stream.give_room()
@@ -602,409 +546,177 @@ class TestPressure:
             for _ in range(20):
                 await settle()
 
-        stream: SlowStream
-        given_up: list[bool] = []
+        stream, given_up = SlowStream(), list[bool]()
         asyncio.run(main())
         assert given_up == [True] * 5
         assert stream.data == b"ab"
 
     def test_of_several_that_send_at_a_time_each_waits_for_room_of_its_own(self) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(ACCEPT)
+        async def send_all(receive: Receive, send: Send) -> None:
             await asyncio.gather(*(send({"type": "websocket.send", "bytes": b"%d" % at}) for at in range(5)))
 
         async def main() -> None:
             stream = SlowStream()
-            exchange = Served(application).begin(UPGRADE, stream)
+            exchange = Run([ACCEPT, send_all]).begin(UPGRADE, stream)
             await settle()
             for count in range(1, 6):
                 assert len(stream.data) == 3 * count
                 stream.give_room()
                 await settle()
             assert stream.data == b"".join(b"\x82\x01%d" % at for at in range(5)) + b"\x88\x02\x03\xe8"
-            leave(exchange, stream)
+            lose(exchange, stream)
 
         asyncio.run(main())
 
     @pytest.mark.parametrize("message", [{"type": "nonsense"}, {**MORE, "body": "text"}])
     def test_wrong_message_is_refused_without_waiting_for_room(self, message: dict[str, Any]) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(START)
+        async def fill(receive: Receive, send: Send) -> None:
             stream.slow = True
-            with pytest.raises(MessageError):
-                await send(message)
-            done.append(True)
-            stream.slow = False
 
         async def main() -> None:
+            served = Run([START, fill, refused(MessageError, message)])
+            served.begin(GET, stream)
             await settle()
-            Served(application).begin(GET, stream)
-            await settle()
+            assert served.ended is None
 
-        stream, done = SlowStream(), list[bool]()
+        stream = SlowStream()
         asyncio.run(main())
-        assert done
 
-    def test_send_that_waits_for_room_ends_when_the_peer_leaves(self) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(START)
-            stream.slow = True
-            with pytest.raises(ClientDisconnected):
+    @pytest.mark.parametrize(("full", "data"), [(True, b""), (False, b"a")])
+    def test_send_that_waits_for_room_ends_when_the_peer_leaves(self, full: bool, data: bytes) -> None:
+        async def fill(receive: Receive, send: Send) -> None:
+            if full:
+                stream.slow = True
+            else:
                 await send(MORE)
-            done.append(True)
 
         async def main() -> None:
-            exchange = Served(application).begin(GET, stream)
+            served = Run([START, fill, refused(ClientDisconnected, MORE)])
+            exchange = served.begin(GET, stream)
             await settle()
-            assert not done
-            leave(exchange, stream)
+            assert served.ended is ...
+            lose(exchange, stream)
             stream.give_room()
             await settle()
+            assert served.ended is None
 
-        stream, done = SlowStream(), list[bool]()
+        stream = SlowStream()
         asyncio.run(main())
-        assert done
-        assert stream.data == b""
+        assert stream.data == data
 
 
-class TestFailure:
-    def test_a_subclass_may_hear_of_each_failure_of_the_application(self) -> None:
-        class Listening(Hub):
-            def application_failed(self, message: str, exchange: Exchange, error: BaseException | None = None) -> None:
-                heard.append((message % exchange, error))
+class ClientDisconnect(Exception):
+    """As Starlette names its own."""
 
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["path"] == "/page":
-                raise failure
 
-        async def main() -> None:
-            hub = Listening(application, Settings(), lambda *_: None)
-            hub.clock = Clock()
-            for request in (GET, Request("GET", b"/other", [])):
-                hub.create_application(hub.open_exchange(request, FakeStream(), ADDRESSES))
-                await settle()
+async def sends_beside_a_listener(receive: Receive, send: Send) -> None:
+    """As Django and Starlette do."""
+    listener = asyncio.ensure_future(receive())
+    await send(START)
+    await send(MORE)
+    while not listener.done():
+        await send(MORE)
+    await send(LAST)
+    assert listener.result() == DISCONNECT
 
-        heard, failure = list[tuple[str, BaseException | None]](), KeyError("bug")
-        asyncio.run(main())
-        assert heard == [
-            ("Exception in the application for GET '/page'", failure),
-            ("The application for GET '/other' returned without a complete response", None),
-        ]
+
+async def listens_as_channels_does(receive: Receive, send: Send) -> None:
+    await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(receive())), None)
+
+
+def raises_from_the_disconnect(how: str) -> Any:
+    async def step(receive: Receive, send: Send) -> None:
+        try:
+            await send(START)
+        except OSError as error:
+            if how == "from":
+                raise ValueError from error
+            if how == "group":
+                raise BaseExceptionGroup("of a task group", [error, error]) from None
+            if how == "framework":
+                raise ClientDisconnect  # noqa: B904
+            undefined_name  # type: ignore[name-defined]  # noqa: B018, F821
+
+    return step
+
+
+LEAVES = [leave, release]
+BODY, CONNECT = receives("http.request"), receives("websocket.connect")
+
+#: The request, what its application does, what happens meanwhile, and what the application ends with.
+LEFT: dict[str, tuple[Request, list[Any], list[Any], type[BaseException] | None]] = {
+    # ASGI 2.4.
+    "http that only sends gets an OSError": (GET, [START, MORE, AWAIT, MORE], LEAVES, ClientDisconnected),
+    "http that has read its body but does not wait gets an OSError": (
+        GET, [BODY, AWAIT, refused(ClientDisconnected, START), receives(DISCONNECT), START], LEAVES, None,
+    ),
+    "http that waits in receive gets the event and may send in silence": (
+        GET, [BODY, receives(DISCONNECT), START, {"type": "nonsense"}, receives(DISCONNECT)], [leave], None,
+    ),
+    "http that sends beside a waiting receive is not disturbed": (
+        GET, [BODY, sends_beside_a_listener], [leave], None,
+    ),
+    "websocket that receives gets the event and may send in silence": (
+        UPGRADE, [CONNECT, ACCEPT, listens_as_channels_does, TEXT, receives("websocket.disconnect")], [leave], None,
+    ),
+    "websocket that has received since it accepted is not disturbed": (
+        UPGRADE,
+        [CONNECT, ACCEPT, receives({"type": "websocket.receive", "text": "x"}), AWAIT, TEXT, receives(CLOSED)],
+        [lambda run: run.exchange.message_received("x"), leave, release], None,
+    ),
+    # After an exception from its accept a Channels consumer would not run its disconnect().
+    "websocket that accepts too late is told by receive": (
+        UPGRADE, [CONNECT, AWAIT, ACCEPT, TEXT, receives(CLOSED)], LEAVES, None,
+    ),
+    "websocket that only sends gets an OSError": (
+        UPGRADE, [CONNECT, ACCEPT, AWAIT, TEXT], [leave, runs(1), release], ClientDisconnected,
+    ),
+    "an exception from the disconnect": (GET, [AWAIT, raises_from_the_disconnect("from")], LEAVES, ValueError),
+    "a group of disconnects": (GET, [AWAIT, raises_from_the_disconnect("group")], LEAVES, ExceptionGroup),
+    "a framework's word": (GET, [AWAIT, raises_from_the_disconnect("framework")], LEAVES, ClientDisconnect),
+    "http that ends in time": (GET, [listens], [leave], None),
+}  # fmt: skip
 
 
 class TestDisconnect:
     """An application is told once that its peer has left, in the way it listens."""
 
-    @staticmethod
-    async def lost(application: Application, request: Request = GET, **settings: Any) -> Served:
-        """Serve one request whose peer leaves once the application has nothing to do."""
-        served = Served(application, **settings)
-        exchange, stream = await served.open(request)
-        leave(exchange, stream)
-        await settle()
-        return served
-
-    def test_http_application_that_only_sends_gets_an_oserror(self, caplog: pytest.LogCaptureFixture) -> None:
-        """T074, T178: ASGI 2.4."""
-        told: list[OSError] = []
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(START)
-            await send(MORE)
-            await left.wait()
-            try:
-                await send(MORE)
-            except OSError as error:
-                told.append(error)
-                raise
-
-        async def main() -> None:
-            nonlocal left
-            left = asyncio.Event()
-            served = await self.lost(application)
-            left.set()
-            await settle()
-            assert served.running == 0
-
-        left: asyncio.Event
-        asyncio.run(main())
-        assert isinstance(told[0], ClientDisconnected)
+    @pytest.mark.parametrize(("request_", "steps", "then", "outcome"), LEFT.values(), ids=list(LEFT))
+    def test_application_is_told_in_its_way(
+        self, request_: Request, steps: list[Any], then: list[Any], outcome: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        made = run(*steps, request=request_, then=[*then, runs(0)])
+        assert made.outcome is None if outcome is None else type(made.outcome) is outcome
+        assert made.clock.getDelayedCalls() == []
         assert caplog.records == []
-
-    def test_http_application_that_has_read_its_body_but_does_not_wait_gets_an_oserror(self) -> None:
-        """T074."""
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await receive()
-            await left.wait()
-            with pytest.raises(ClientDisconnected):
-                await send(START)
-            assert await receive() == {"type": "http.disconnect"}
-            await send(START)
-            done.append(True)
-
-        async def main() -> None:
-            nonlocal left
-            left = asyncio.Event()
-            await self.lost(application)
-            left.set()
-            await settle()
-
-        left: asyncio.Event
-        done: list[bool] = []
-        asyncio.run(main())
-        assert done
-
-    def test_http_application_that_waits_in_receive_gets_the_event_and_may_send_in_silence(self) -> None:
-        """T074, T075."""
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await receive()
-            assert await receive() == {"type": "http.disconnect"}
-            await send(START)
-            await send({"type": "nonsense"})
-            assert await receive() == {"type": "http.disconnect"}
-            done.append(True)
-
-        done: list[bool] = []
-        asyncio.run(self.lost(application))
-        assert done
-
-    def test_sender_beside_a_waiting_receive_is_not_disturbed(self) -> None:
-        """T074: how Django and Starlette listen."""
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await receive()
-            listener = asyncio.ensure_future(receive())
-            await send(START)
-            await send(MORE)
-            while not listener.done():
-                await send(MORE)
-            await send(LAST)
-            done.append(listener.result()["type"])
-
-        done: list[str] = []
-        asyncio.run(self.lost(application))
-        assert done == ["http.disconnect"]
 
     def test_application_that_sends_to_nobody_without_end_lets_others_run_and_is_cancelled(self) -> None:
-        """T277."""
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(START)
-            await receive()
-            await receive()
-            while True:
-                await send(MORE)
-
-        async def main() -> None:
-            served = await self.lost(application, application_close_timeout=5)
-            assert served.running == 1
-            served.clock.advance(5)
-            await settle()
-            assert served.running == 0
-
-        asyncio.run(main())
-
-    def test_send_that_waits_for_a_slow_peer_returns_when_it_leaves(self) -> None:
-        """T072."""
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(START)
-            await send(MORE)
-            with pytest.raises(ClientDisconnected):
-                await send(MORE)
-            done.append(True)
-
-        async def main() -> None:
-            served = Served(application)
-            stream = FakeStream()
-            gone = asyncio.Event()
-
-            async def drain() -> None:
-                if stream.data:
-                    await gone.wait()
-
-            stream.drain = drain  # type: ignore[method-assign]
-            exchange = served.begin(GET, stream)
-            await settle()
-            assert not done
-            leave(exchange, stream)
-            gone.set()
-            await settle()
-
-        done: list[bool] = []
-        asyncio.run(main())
-        assert done
+        then = [leave, runs(1), after(5), runs(0)]
+        run(START, BODY, receives(DISCONNECT), sends_on, then=then, application_close_timeout=5)
 
     def test_peer_that_leaves_before_the_application_starts(self, caplog: pytest.LogCaptureFixture) -> None:
-        """T109."""
-        events: list[str] = []
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            events.append((await receive())["type"])
-
         async def main() -> None:
-            served = Served(application)
-            stream = FakeStream()
-            leave(served.begin(GET, stream), stream)
+            served, stream = Run([receives(DISCONNECT)]), FakeStream()
+            lose(served.begin(GET, stream), stream)
             await settle()
-            assert (served.running, stream.calls) == (0, [])
+            assert (served.running, served.ended, stream.calls) == (0, None, [])
 
-        asyncio.run(main())
-        assert events == ["http.disconnect"]
-        assert caplog.records == []
-
-    def test_websocket_that_receives_gets_the_event_and_may_send_in_silence(self) -> None:
-        """T178: how a Channels consumer listens."""
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await receive()
-            await send(ACCEPT)
-            await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(receive())), None)
-            await send(TEXT)
-            assert (await receive())["type"] == "websocket.disconnect"
-            done.append(True)
-
-        done: list[bool] = []
-        asyncio.run(self.lost(application, UPGRADE))
-        assert done
-
-    def test_websocket_in_the_middle_of_its_work_is_not_disturbed_when_it_has_received_since_it_accepted(self) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await receive()
-            await send(ACCEPT)
-            assert (await receive())["text"] == "x"
-            await left.wait()
-            await send(TEXT)
-            done.append((await receive())["type"])
-
-        async def main() -> None:
-            nonlocal left
-            left = asyncio.Event()
-            served = Served(application)
-            exchange, stream = await served.open(UPGRADE)
-            exchange.message_received("x")  # type: ignore[attr-defined]
-            await settle()
-            leave(exchange, stream)
-            left.set()
-            await settle()
-
-        left: asyncio.Event
-        done: list[str] = []
-        asyncio.run(main())
-        assert done == ["websocket.disconnect"]
-
-    def test_websocket_that_accepts_too_late_is_told_by_receive(self, caplog: pytest.LogCaptureFixture) -> None:
-        """T307: as a Channels consumer is, whose disconnect() would not run after an exception from its accept."""
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await receive()
-            await left.wait()
-            await send(ACCEPT)
-            await send(TEXT)
-            events.append(await receive())
-
-        async def main() -> None:
-            nonlocal left
-            left = asyncio.Event()
-            await self.lost(application, UPGRADE)
-            left.set()
-            await settle()
-
-        left: asyncio.Event
-        events: list[Any] = []
-        asyncio.run(main())
-        assert events == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
-        assert caplog.records == []
-
-    def test_websocket_that_only_sends_gets_an_oserror(self, caplog: pytest.LogCaptureFixture) -> None:
-        """T178."""
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await receive()
-            await send(ACCEPT)
-            await left.wait()
-            try:
-                await send(TEXT)
-            except ClientDisconnected:
-                told.append(True)
-                raise
-
-        async def main() -> None:
-            nonlocal left
-            left = asyncio.Event()
-            served = await self.lost(application, UPGRADE)
-            assert served.running == 1
-            left.set()
-            await settle()
-            assert served.running == 0
-
-        told: list[bool] = []
-        left: asyncio.Event
-        asyncio.run(main())
-        assert told == [True]
-        assert caplog.records == []
-
-    @pytest.mark.parametrize("how", ["from", "framework", "group"])
-    def test_exception_made_of_the_disconnect_is_no_failure(self, how: str, caplog: pytest.LogCaptureFixture) -> None:
-        """T178."""
-
-        class ClientDisconnect(Exception):
-            """As Starlette names its own."""
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await left.wait()
-            try:
-                await send(START)
-            except OSError as error:
-                if how == "from":
-                    raise ValueError from error
-                if how == "group":
-                    raise BaseExceptionGroup("of a task group", [error, error]) from None
-                raise ClientDisconnect  # noqa: B904
-
-        async def main() -> None:
-            nonlocal left
-            left = asyncio.Event()
-            served = await self.lost(application)
-            left.set()
-            await settle()
-            assert served.running == 0
-
-        left: asyncio.Event
         asyncio.run(main())
         assert caplog.records == []
 
     def test_bug_in_what_handles_the_disconnect_is_a_failure(self, caplog: pytest.LogCaptureFixture) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await left.wait()
-            try:
-                await send(START)
-            except OSError:
-                undefined_name  # type: ignore[name-defined]  # noqa: B018, F821
-
-        async def main() -> None:
-            nonlocal left
-            left = asyncio.Event()
-            await self.lost(application)
-            left.set()
-            await settle()
-
-        left: asyncio.Event
-        asyncio.run(main())
-        assert errors(caplog) == ["Exception in the application for GET '/page'"]
+        run(AWAIT, raises_from_the_disconnect("bug"), then=LEAVES)
+        assert errors(caplog) == [FAILED]
         assert "undefined_name" in str(caplog.records[0].exc_info)
 
-    @pytest.mark.parametrize("group", [True, False])
-    def test_other_failure_after_the_disconnect_is_logged(self, group: bool, caplog: pytest.LogCaptureFixture) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await receive()
-            await receive()
-            raise ExceptionGroup("two", [ClientDisconnected(), KeyError("bug")]) if group else KeyError("bug")
-
-        asyncio.run(self.lost(application))
-        assert errors(caplog) == ["Exception in the application for GET '/page'"]
+    @pytest.mark.parametrize(
+        "error", [ExceptionGroup("two", [ClientDisconnected(), KeyError("bug")]), KeyError("bug")], ids=repr
+    )
+    def test_other_failure_after_the_disconnect_is_logged(
+        self, error: Exception, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        run(BODY, receives(DISCONNECT), error, then=[leave])
+        assert errors(caplog) == [FAILED]
 
 
 class Unprintable(Exception):
@@ -1078,7 +790,7 @@ CHAINS: dict[str, tuple[Callable[[], BaseException], bool]] = {
 
 @pytest.mark.parametrize("shape", CHAINS)
 class TestChains:
-    """A4: an exception's origins may be of any shape, and its exchange ends all the same, with one line in the log."""
+    """An exception's origins may be of any shape, and its exchange ends all the same, with one line in the log."""
 
     def test_a_disconnect_is_found(self, shape: str) -> None:
         make, expected = CHAINS[shape]
@@ -1091,31 +803,17 @@ class TestChains:
     ) -> None:
         caplog.set_level(logging.INFO, "asgiserver")
         make, expected = CHAINS[shape]
+        unhandled: list[Any] = []
 
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await receive()
-            await leaving.wait()
+        async def fail(receive: Receive, send: Send) -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda *details: unhandled.append(details))
             raise make()
 
-        async def main() -> None:
-            nonlocal leaving
-            leaving = asyncio.Event()
-            served = Served(application)
-            asyncio.get_running_loop().set_exception_handler(lambda *details: unhandled.append(details))
-            exchange, stream = await served.open()
-            if left:
-                leave(exchange, stream)
-            served.hub.stopping = stopping
-            leaving.set()
-            await settle()
-            assert served.running == 0
-            assert served.clock.getDelayedCalls() == []
-            assert stream.calls == ([] if left else ["respond", "end"])
-            assert served.hub._changed.is_set() is stopping
-
-        leaving: asyncio.Event
-        unhandled: list[Any] = []
-        asyncio.run(main())
+        then = [*[leave] * left, *[stop] * stopping, release, runs(0)]
+        made = run(BODY, AWAIT, fail, then=then)
+        assert made.clock.getDelayedCalls() == []
+        assert made.stream.calls == ([] if left else ANSWER)
+        assert made.hub._changed.is_set() is stopping
         assert unhandled == []
         (record,) = caplog.records
         assert record.levelno == (logging.INFO if left and expected else logging.ERROR)
@@ -1123,32 +821,29 @@ class TestChains:
 
 class TestLogging:
     @pytest.mark.parametrize("error", [RecursionError("of a handler"), ValueError("of a handler")], ids=repr)
-    def test_a_log_that_fails_keeps_no_exchange_open(
-        self, error: Exception, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A4."""
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            raise KeyError
+    def test_a_log_that_fails_keeps_no_exchange_open(self, error: Exception) -> None:
+        class Failing(Hub):
+            def application_failed(self, *_: object) -> None:
+                raise error
 
         async def main() -> None:
-            served = Served(application)
+            served = Run([KeyError()], kind=Failing)
             asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context["exception"]))
-            monkeypatch.setattr(served.hub, "application_failed", fail)
             _, stream = await served.open()
             assert (stream.status, stream.calls[-1], served.running) == (500, "end", 0)
             assert served.clock.getDelayedCalls() == []
-
-        def fail(*_: object) -> None:
-            raise error
 
         unhandled: list[BaseException] = []
         asyncio.run(main())
         assert unhandled == [error]
 
 
+def upload(run: Run) -> None:
+    run.exchange.body_received(b"123")
+
+
 class TestUpload:
-    """C13: an upload that the client gives up is nobody's failure."""
+    """An upload that the client gives up is nobody's failure."""
 
     @pytest.mark.parametrize("error", [KeyError("of a framework"), raised_out_of_its_group()], ids=repr)
     @pytest.mark.parametrize("told", [True, False])
@@ -1156,27 +851,8 @@ class TestUpload:
         self, told: bool, error: BaseException, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, "asgiserver")
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await receive()
-            if told:
-                assert (await receive())["type"] == "http.disconnect"
-            raise error
-
-        async def main() -> None:
-            served = Served(application)
-            exchange, stream = await served.open(POST, body=False)
-            if told:
-                exchange.body_received(b"123")
-                await settle()
-                leave(exchange, stream)
-                await settle()
-            else:
-                exchange.body_received(b"123")
-                await settle()
-            assert served.running == 0
-
-        asyncio.run(main())
+        steps, then = [BODY, *[receives(DISCONNECT)] * told, error], [upload, *[leave] * told, runs(0)]
+        assert run(*steps, request=POST, body=False, then=then).outcome is error
         (record,) = caplog.records
         if told:
             assert (record.levelno, record.exc_info) == (logging.INFO, None)
@@ -1186,17 +862,12 @@ class TestUpload:
             assert record.levelno == logging.ERROR
 
     def test_failure_behind_a_whole_upload_is_one(self, caplog: pytest.LogCaptureFixture) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            raise KeyError("bug")
-
-        asyncio.run(TestDisconnect.lost(application, POST))
+        run(listens, KeyError("bug"), request=POST, then=[leave])
         assert errors(caplog) == ["Exception in the application for POST '/upload'"]
 
 
 class TestLateMessages:
-    """C18: what follows a complete response is ignored."""
+    """What follows a complete response is ignored."""
 
     @pytest.mark.parametrize("message", [START, MORE, LAST, {"type": "nonsense"}, None], ids=repr)
     @pytest.mark.parametrize("request_", [GET, UPGRADE], ids=["http", "denial"])
@@ -1205,35 +876,20 @@ class TestLateMessages:
     ) -> None:
         caplog.set_level(logging.DEBUG, "asgiserver")
         kind = "websocket.http.response" if request_.upgrade else "http.response"
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await receive()
-            await send({**START, "type": f"{kind}.start"})
-            await send({**LAST, "type": f"{kind}.body"})
-            await send(message)
-            await send(message)
-
-        async def main() -> None:
-            _, stream = await Served(application).open(request_)
-            assert stream.calls == ["respond", "end"]
-
-        asyncio.run(main())
+        whole = [{**START, "type": f"{kind}.start"}, {**LAST, "type": f"{kind}.body"}]
+        assert run(receives(), *whole, message, message, request=request_).stream.calls == ANSWER
         what = "WEBSOCKET '/ws'" if request_.upgrade else "GET '/page'"
         expected = (logging.DEBUG, f"A message for {what} after its response was complete is ignored")
         assert [(record.levelno, record.getMessage()) for record in caplog.records] == [expected] * 2
 
     def test_others_have_their_turn_meanwhile(self) -> None:
-        """A1: nor does it wait for a slow peer to take what is complete."""
+        """Nor does it wait for a slow peer to take what is complete."""
 
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(START)
-            await send(LAST)
+        async def fill(receive: Receive, send: Send) -> None:
             stream.slow = True
-            while True:
-                await send(LAST)
 
         async def main() -> None:
-            Served(application).begin(GET, stream)
+            Run([START, LAST, fill, sends_on]).begin(GET, stream)
             for _ in range(3):
                 await settle()
 
@@ -1242,72 +898,27 @@ class TestLateMessages:
 
 
 class TestClosingTimeout:
-    @staticmethod
-    async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.Event().wait()
-
     def test_application_that_stays_is_cancelled_and_named(self, caplog: pytest.LogCaptureFixture) -> None:
-        """T277."""
-
-        async def main() -> None:
-            served = await TestDisconnect.lost(self.stubborn, application_close_timeout=7)
-            served.clock.advance(6.9)
-            await settle()
-            assert served.running == 1
-            served.clock.advance(0.1)
-            await settle()
-            assert served.running == 0
-            assert served.clock.getDelayedCalls() == []
-
-        asyncio.run(main())
+        made = run(stays, then=[leave, after(6.9), runs(1), after(0.1), runs(0)], application_close_timeout=7)
+        assert made.clock.getDelayedCalls() == []
         (line,) = errors(caplog)
         assert line.startswith("The application for GET '/page' still ran 7 seconds after ")
 
     def test_it_may_stay_for_ever(self) -> None:
-        async def main() -> None:
-            served = await TestDisconnect.lost(self.stubborn, application_close_timeout=-1)
-            served.clock.advance(1e9)
-            await settle()
-            assert served.running == 1
-
-        asyncio.run(main())
-
-    def test_application_that_ends_in_time_leaves_no_timer(self, caplog: pytest.LogCaptureFixture) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-
-        async def main() -> None:
-            served = await TestDisconnect.lost(application)
-            assert (served.running, served.clock.getDelayedCalls()) == (0, [])
-
-        asyncio.run(main())
-        assert caplog.records == []
+        run(stays, then=[leave, after(1e9), runs(1)], application_close_timeout=-1)
 
     def test_work_after_a_complete_response_is_not_cancelled_when_the_peer_leaves(self) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(START)
-            await send(LAST)
-            await asyncio.Event().wait()
+        run(START, LAST, stays, then=[leave, after(1e6), runs(1)], application_close_timeout=1)
 
-        async def main() -> None:
-            served = await TestDisconnect.lost(application, application_close_timeout=1)
-            served.clock.advance(1e6)
-            await settle()
-            assert served.running == 1
 
-        asyncio.run(main())
+async def never_called(scope: Scope, receive: Receive, send: Send) -> None:
+    raise AssertionError("it was called")
 
 
 class TestActions:
     def test_action_logger_is_called_as_daphne_calls_it(self) -> None:
         calls: list[tuple[str, str, dict[str, Any]]] = []
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(START)
-            await send(LAST)
-
-        asyncio.run(Served(application, lambda *call: calls.append(call)).open())
+        run(START, LAST, action_logger=lambda *call: calls.append(call))
         ((protocol, action, details),) = calls
         assert (protocol, action, details["status"], details["path"]) == ("http", "complete", 200, "/page")
 
@@ -1315,24 +926,12 @@ class TestActions:
         def broken(*_: object) -> None:
             raise ValueError
 
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(START)
-            await send(LAST)
-
-        async def main() -> None:
-            _, stream = await Served(application, broken).open()
-            assert stream.calls[-1] == "end"
-
-        asyncio.run(main())
+        assert run(START, LAST, action_logger=broken).stream.calls[-1] == "end"
         assert errors(caplog) == ["Exception in the action logger"]
 
     def test_own_logger_is_always_told_and_the_access_log_when_it_is_on(self) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            """Never called."""
-
-        hub = Hub(application, Settings(), lambda *_: None)
-        assert hub.logs_actions
-        hub = Hub(application, Settings(), None)
+        assert Hub(never_called, Settings(), lambda *_: None).logs_actions
+        hub = Hub(never_called, Settings(), None)
         assert isinstance(hub.action_logger, AccessLog)
         assert hub.logs_actions is hub.action_logger.enabled
 
@@ -1343,7 +942,7 @@ class TestActions:
     ) -> None:
         caplog.set_level(logging.INFO, "asgiserver")
         calls: list[tuple[str, str, dict[str, Any]]] = []
-        hub = Served(TestClosingTimeout.stubborn, lambda *call: calls.append(call)).hub
+        hub = Served(never_called, lambda *call: calls.append(call)).hub
         hub.request_refused(request_, ADDRESSES._replace(client=client), RequestError(400, "It was wrong."))
         (record,) = caplog.records
         assert (record.levelno, record.exc_info) == (logging.INFO, None)
@@ -1358,28 +957,20 @@ class TestActions:
         self, asked: Request, status: int, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, "asgiserver.access")
-        hub = Served(TestClosingTimeout.stubborn, AccessLog("%(event)s %(method)s %(path)s %(status)s %(size)s")).hub
+        hub = Served(never_called, AccessLog("%(event)s %(method)s %(path)s %(status)s %(size)s")).hub
         hub.request_refused(asked, ADDRESSES, RequestError(status, "No."))
         lines = [record.getMessage() for record in caplog.records if record.name == "asgiserver.access"]
         refused = f"rejected WSREJECT /ws {status} -" if asked.upgrade else f"complete GET /page {status} 4"
         assert lines == [refused]
 
     def test_refused_request_has_what_an_answered_one_has(self) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            for message in [START, LAST] if scope["type"] == "http" else [{"type": "websocket.close"}]:
-                await send(message)
-
-        async def main() -> None:
-            served = Served(application, lambda *call: calls.append(call))
-            await served.open(GET)
-            served.hub.request_refused(GET, ADDRESSES, RequestError(503, "The server is busy."))
-            await served.open(UPGRADE)
-            served.hub.request_refused(UPGRADE, ADDRESSES, RequestError(426, "No."))
-
         calls: list[tuple[str, str, dict[str, Any]]] = []
-        asyncio.run(main())
-        answered, refused, _, rejected, refused_websocket = calls
-        for one, other in ((answered, refused), (rejected, refused_websocket)):
+        log = {"action_logger": lambda *call: calls.append(call)}
+        run(START, LAST, **log).hub.request_refused(GET, ADDRESSES, RequestError(503, "The server is busy."))
+        rejected = run({"type": "websocket.close"}, request=UPGRADE, **log)
+        rejected.hub.request_refused(UPGRADE, ADDRESSES, RequestError(426, "No."))
+        answered, refused, _, rejection, refused_websocket = calls
+        for one, other in ((answered, refused), (rejection, refused_websocket)):
             assert one[:2] == other[:2]
             assert one[2].keys() == other[2].keys()
             assert all(one[2][name] == other[2][name] for name in ("path", "client", "scheme", "headers"))
@@ -1388,14 +979,14 @@ class TestActions:
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, "asgiserver")
-        hub = Served(TestClosingTimeout.stubborn).hub
+        hub = Served(never_called).hub
         hub.request_refused(GET._replace(target=b"/" + b"a" * 10_000), ADDRESSES, RequestError(413, "It is too large."))
         (line,) = [record.getMessage() for record in caplog.records if record.name == "asgiserver"]
         assert f"GET b'/{'a' * 199}' of" in line
 
     def test_refusal_that_nobody_wants_to_know_of_makes_no_scope(self) -> None:
         """As for a scanner's requests with the access log off."""
-        hub = Hub(TestClosingTimeout.stubborn, Settings(), None)
+        hub = Hub(never_called, Settings(), None)
         logging.getLogger("asgiserver.access").setLevel(logging.WARNING)
         hub._scopes = None  # type: ignore[assignment]
         try:
@@ -1406,7 +997,7 @@ class TestActions:
 
 class TestConnections:
     def test_one_too_many_is_refused_and_its_leave_makes_no_room_for_two(self) -> None:
-        hub = Served(TestClosingTimeout.stubborn, limit_connections=2).hub
+        hub = Served(never_called, limit_connections=2).hub
         first, second, third, fourth = (object() for _ in range(4))
         made: Any = hub.connection_made
         assert [made(first), made(second), made(third)] == [True, True, False]
@@ -1417,5 +1008,5 @@ class TestConnections:
         assert not made(second)
 
     def test_limit_can_be_off(self) -> None:
-        made: Any = Served(TestClosingTimeout.stubborn, limit_connections=0).hub.connection_made
+        made: Any = Served(never_called, limit_connections=0).hub.connection_made
         assert all(made(object()) for _ in range(100))

@@ -106,16 +106,9 @@ def call(application: Any) -> list[Any]:
 
 
 ASGI3 = [
-    asgi3,
-    Instance(),
-    Instance().method,
-    Instance.returning_an_awaitable,
-    functools.partial(Instance()),
-    functools.partial(asgi3),
-    Awaitable,
-    decorated,
-    wrapping,
-]
+    asgi3, Instance(), Instance().method, Instance.returning_an_awaitable, functools.partial(Instance()),
+    functools.partial(asgi3), Awaitable, decorated, wrapping,
+]  # fmt: skip
 ASGI2 = [
     asgi2,
     DoubleCallable,
@@ -184,7 +177,6 @@ class TestForcingTheInterface:
         assert call(as_asgi3(varied, "asgi2")) == [{"scope": {"type": "test"}, "received": "an event"}]
 
     def test_wsgi_is_wrapped(self) -> None:
-        """C5."""
         wrapped: Any = as_asgi3(wsgi, "wsgi")
         assert isinstance(wrapped, WSGI)
         assert wrapped.application is wsgi
@@ -197,18 +189,15 @@ class TestForcingTheInterface:
 
 
 class TestWhatIsNoApplication:
-    @pytest.mark.parametrize(
-        ("value", "message"),
-        [
-            (None, "an object of type 'NoneType' cannot be called"),
-            ({"type": "http"}, "an object of type 'dict' cannot be called"),
-            (sys, "'sys' (module) cannot be called"),
-            (Instance, "'Instance' is a class; name an application made of it, such as Instance(), or use --factory"),
-            (WebsocketConsumer, "such as WebsocketConsumer.as_asgi()"),
-            (lambda: asgi3, "if it makes the application, use --factory"),
-            (lambda a, b, c, d: None, "does not take the three arguments scope, receive and send"),
-        ],
-    )
+    @pytest.mark.parametrize(("value", "message"), [
+        (None, "an object of type 'NoneType' cannot be called"),
+        ({"type": "http"}, "an object of type 'dict' cannot be called"),
+        (sys, "'sys' (module) cannot be called"),
+        (Instance, "'Instance' is a class; name an application made of it, such as Instance(), or use --factory"),
+        (WebsocketConsumer, "such as WebsocketConsumer.as_asgi()"),
+        (lambda: asgi3, "if it makes the application, use --factory"),
+        (lambda a, b, c, d: None, "does not take the three arguments scope, receive and send"),
+    ])  # fmt: skip
     def test_it_is_refused_on_one_line_that_helps(self, value: Any, message: str) -> None:
         with pytest.raises(SettingsError) as caught:
             as_asgi3(value)
@@ -302,15 +291,12 @@ class TestFindingTheObject:
 
 
 class TestWrongNames:
-    @pytest.mark.parametrize(
-        ("path", "dotted"),
-        [
-            ("app.py:app", "'app:app'"),
-            ("app.py", "'app'"),
-            ("site/app:app", "'site.app:app'"),
-            ("./site/app.py:app", "'site.app:app'"),
-        ],
-    )
+    @pytest.mark.parametrize(("path", "dotted"), [
+        ("app.py:app", "'app:app'"),
+        ("app.py", "'app'"),
+        ("site/app:app", "'site.app:app'"),
+        ("./site/app.py:app", "'site.app:app'"),
+    ])  # fmt: skip
     def test_a_file_is_answered_with_the_dotted_name(self, folder: Path, path: str, dotted: str) -> None:
         message = failure(path, folder)
         assert "is a file's path" in message
@@ -397,15 +383,12 @@ class TestFactory:
         with pytest.raises(KeyError, match="key"):
             load("loaded17:create", folder, factory=True)
 
-    @pytest.mark.parametrize(
-        ("source", "message"),
-        [
-            ("create = 3", "--factory: an object of type 'int' cannot be called"),
-            ("def create(settings): ...", "--factory: 'loaded18:create' cannot be called without arguments"),
-            ("async def create(): ...", "--factory: 'loaded18:create' is a coroutine function"),
-            ("def create(): ...", "an object of type 'NoneType' cannot be called"),
-        ],
-    )
+    @pytest.mark.parametrize(("source", "message"), [
+        ("create = 3", "--factory: an object of type 'int' cannot be called"),
+        ("def create(settings): ...", "--factory: 'loaded18:create' cannot be called without arguments"),
+        ("async def create(): ...", "--factory: 'loaded18:create' is a coroutine function"),
+        ("def create(): ...", "an object of type 'NoneType' cannot be called"),
+    ])  # fmt: skip
     def test_what_is_no_factory_is_refused(self, folder: Path, source: str, message: str) -> None:
         write(folder, loaded18=source)
         assert failure("loaded18:create", folder, factory=True).startswith(message)

@@ -115,18 +115,15 @@ class TestSettings:
         assert shown
         assert shown <= known
 
-    @pytest.mark.parametrize(
-        ("info", "value", "expected"),
-        [
-            (Info("", ""), None, "none"),
-            (Info("", "", unit="s"), 20.0, "20 s"),
-            (Info("", "", unit="octal"), 0o660, "`660`"),
-            (Info("", "", unit="bytes"), 1048576, "1048576 bytes"),
-            (Info("", ""), 0, "0"),
-            (Info("", ""), ("a", "b"), "`a,b`"),
-            (Info("", ""), True, "on"),
-        ],
-    )
+    @pytest.mark.parametrize(("info", "value", "expected"), [
+        (Info("", ""), None, "none"),
+        (Info("", "", unit="s"), 20.0, "20 s"),
+        (Info("", "", unit="octal"), 0o660, "`660`"),
+        (Info("", "", unit="bytes"), 1048576, "1048576 bytes"),
+        (Info("", ""), 0, "0"),
+        (Info("", ""), ("a", "b"), "`a,b`"),
+        (Info("", ""), True, "on"),
+    ])  # fmt: skip
     def test_a_default_is_written_with_its_unit(self, info: Info, value: Any, expected: str) -> None:
         assert default(value, info) == expected
 

@@ -238,14 +238,11 @@ class TestCommand:
         assert options.path == "module:application"
         assert (options.interface.settings.port, options.interface.settings.root_path) == (0, "/x")
 
-    @pytest.mark.parametrize(
-        ("arguments", "words"),
-        [
-            (["--port", "x", "app"], "expected a whole number"),
-            ([], "required"),
-            (["--proxy-headers-host", "X-Client", "app"], "needs --proxy-headers"),
-        ],
-    )
+    @pytest.mark.parametrize(("arguments", "words"), [
+        (["--port", "x", "app"], "expected a whole number"),
+        ([], "required"),
+        (["--proxy-headers-host", "X-Client", "app"], "needs --proxy-headers"),
+    ])  # fmt: skip
     def test_a_wrong_option_is_one_line_and_status_2(
         self, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
     ) -> None:

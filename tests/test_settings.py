@@ -84,11 +84,9 @@ class TestTable:
         assert (settings.verbosity, settings.root_path) == (1, "")
 
     def test_a_buffer_may_be_as_small_as_daphnes(self) -> None:
-        """C20."""
         assert Settings(request_buffer_size=1).request_buffer_size == 1
 
     def test_what_none_means_to_daphne(self) -> None:
-        """C20."""
         settings = Settings.from_keywords(
             websocket_max_message_size=None, websocket_max_frame_size=None, server_name=None, http_timeout=None
         )
@@ -129,26 +127,23 @@ class TestValues:
     def test_whole_seconds_become_a_float(self) -> None:
         assert type(Settings(http_timeout=5).http_timeout) is float
 
-    @pytest.mark.parametrize(
-        ("name", "value", "expected"),
-        [
-            ("port", "8000", "a whole number"),
-            ("port", 80.0, "a whole number"),
-            ("port", True, "a whole number"),
-            ("verbosity", None, "a whole number"),
-            ("http_timeout", "5", "a number"),
-            ("http_timeout", False, "a number"),
-            ("close_timeout", None, "a number"),
-            ("host", 5, "text"),
-            ("host", b"localhost", "text"),
-            ("root_path", None, "text"),
-            ("factory", 1, "yes or no"),
-            ("factory", "yes", "yes or no"),
-            ("endpoints", 5, "a list of texts"),
-            ("endpoints", [5], "a list of texts"),
-            ("endpoints", None, "a list of texts"),
-        ],
-    )
+    @pytest.mark.parametrize(("name", "value", "expected"), [
+        ("port", "8000", "a whole number"),
+        ("port", 80.0, "a whole number"),
+        ("port", True, "a whole number"),
+        ("verbosity", None, "a whole number"),
+        ("http_timeout", "5", "a number"),
+        ("http_timeout", False, "a number"),
+        ("close_timeout", None, "a number"),
+        ("host", 5, "text"),
+        ("host", b"localhost", "text"),
+        ("root_path", None, "text"),
+        ("factory", 1, "yes or no"),
+        ("factory", "yes", "yes or no"),
+        ("endpoints", 5, "a list of texts"),
+        ("endpoints", [5], "a list of texts"),
+        ("endpoints", None, "a list of texts"),
+    ])  # fmt: skip
     def test_another_type_is_named(self, name: str, value: Any, expected: str) -> None:
         shown = tuple(value) if isinstance(value, list) else value
         assert error(**{name: value}) == f"{name}: expected {expected}, got {shown!r}"
@@ -172,20 +167,15 @@ class TestValues:
     def test_one_text_of_addresses_is_split(self, text: str) -> None:
         assert Settings(forwarded_allow_ips=text).forwarded_allow_ips == ("::1", "10.0.0.0/8")  # type: ignore[arg-type]
 
-    @pytest.mark.parametrize(
-        ("given", "root_path"),
-        [
-            ("/api", "/api"), ("/api/", "/api"), ("api", "/api"), ("api/v1//", "/api/v1"), ("//api", "/api"), ("/", ""),
-            ("", ""), ("/caf\xe9", "/caf\xe9"), ("/100%", "/100%"), ("/a b", "/a b"),
-        ],
-    )  # fmt: skip
+    @pytest.mark.parametrize(("given", "root_path"), [
+        ("/api", "/api"), ("/api/", "/api"), ("api", "/api"), ("api/v1//", "/api/v1"), ("//api", "/api"), ("/", ""),
+        ("", ""), ("/caf\xe9", "/caf\xe9"), ("/100%", "/100%"), ("/a b", "/a b"),
+    ])  # fmt: skip
     def test_a_root_path_begins_with_a_slash_and_does_not_end_with_one(self, given: str, root_path: str) -> None:
-        """C2."""
         assert Settings(root_path=given).root_path == root_path
 
     @pytest.mark.parametrize("given", ["/caf%C3%A9", "/a%2fb", "/\udce9"])
     def test_a_root_path_is_decoded(self, given: str) -> None:
-        """C2."""
         assert error(root_path=given) == f"root_path: expected a decoded path like '/caf\xe9', got {given!r}"
 
     def test_a_key_without_a_certificate_is_refused(self) -> None:
@@ -261,22 +251,19 @@ class TestKeywords:
 
 
 class TestParse:
-    @pytest.mark.parametrize(
-        ("name", "text", "value"),
-        [
-            ("port", "8000", 8000),
-            ("http_timeout", "2.5", 2.5),
-            ("http_timeout", "-1", -1.0),
-            ("host", "::1", "::1"),
-            ("host", "", ""),
-            ("unix_socket_mode", "660", 0o660),
-            ("unix_socket_mode", "0o600", 0o600),
-            ("endpoints", "tcp:80 'unix:/a b'", ("tcp:80", "unix:/a b")),
-            ("headers", "'X-A: 1, 2' X-B:3", ("X-A: 1, 2", "X-B:3")),
-            ("forwarded_allow_ips", "::1, unix,10.0.0.0/8", ("::1", "unix", "10.0.0.0/8")),
-            ("forwarded_allow_ips", "", ()),
-        ],
-    )
+    @pytest.mark.parametrize(("name", "text", "value"), [
+        ("port", "8000", 8000),
+        ("http_timeout", "2.5", 2.5),
+        ("http_timeout", "-1", -1.0),
+        ("host", "::1", "::1"),
+        ("host", "", ""),
+        ("unix_socket_mode", "660", 0o660),
+        ("unix_socket_mode", "0o600", 0o600),
+        ("endpoints", "tcp:80 'unix:/a b'", ("tcp:80", "unix:/a b")),
+        ("headers", "'X-A: 1, 2' X-B:3", ("X-A: 1, 2", "X-B:3")),
+        ("forwarded_allow_ips", "::1, unix,10.0.0.0/8", ("::1", "unix", "10.0.0.0/8")),
+        ("forwarded_allow_ips", "", ()),
+    ])  # fmt: skip
     def test_a_text_becomes_a_value(self, name: str, text: str, value: Any) -> None:
         assert parsed(name, text) == value
         assert type(parsed(name, text)) is type(value)
@@ -289,17 +276,14 @@ class TestParse:
     def test_words_for_no(self, text: str) -> None:
         assert parsed("factory", text) is False
 
-    @pytest.mark.parametrize(
-        ("name", "text", "expected"),
-        [
-            ("port", "http", "expected a whole number, got 'http'"),
-            ("port", "", "expected a whole number, got ''"),
-            ("http_timeout", "5s", "expected a number, got '5s'"),
-            ("factory", "maybe", "expected yes or no, got 'maybe'"),
-            ("unix_socket_mode", "888", "expected an octal number, got '888'"),
-            ("endpoints", "'unix:/a", "No closing quotation"),
-        ],
-    )
+    @pytest.mark.parametrize(("name", "text", "expected"), [
+        ("port", "http", "expected a whole number, got 'http'"),
+        ("port", "", "expected a whole number, got ''"),
+        ("http_timeout", "5s", "expected a number, got '5s'"),
+        ("factory", "maybe", "expected yes or no, got 'maybe'"),
+        ("unix_socket_mode", "888", "expected an octal number, got '888'"),
+        ("endpoints", "'unix:/a", "No closing quotation"),
+    ])  # fmt: skip
     def test_a_wrong_text_says_what_was_expected(self, name: str, text: str, expected: str) -> None:
         with pytest.raises(ValueError) as caught:
             parsed(name, text)

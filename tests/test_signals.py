@@ -1,4 +1,4 @@
-"""What the next signal means: B2, B5, B7, B8. No signal is sent here; ``tests/e2e/test_signals.py`` sends them all."""
+"""What the next signal means. No signal is sent here; ``tests/e2e/test_signals.py`` sends them all."""
 
 from __future__ import annotations
 
@@ -55,25 +55,22 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Process:
 
 
 class TestServing:
-    @pytest.mark.parametrize(
-        ("sent", "acts"),
-        [
-            ([(TERM, 0)], [(Asked.STOP, TERM)]),
-            ([(INT, 0), (TERM, 0.01)], [(Asked.STOP, INT)]),
-            ([(INT, 0), (TERM, 0.5), (TERM, 0.99)], [(Asked.STOP, INT)]),
-            ([(TERM, 0), (TERM, 1)], [(Asked.STOP, TERM), (Asked.END, TERM)]),
-            ([(TERM, 0), (INT, 9)], [(Asked.STOP, TERM), (Asked.END, INT)]),
-            ([(TERM, 0), (INT, 9), (TERM, 9.9)], [(Asked.STOP, TERM), (Asked.END, INT)]),
-            ([(QUIT, 0)], [(Asked.QUICK_STOP, QUIT)]),
-            ([(QUIT, 0), (QUIT, 0.9), (TERM, 0.9)], [(Asked.QUICK_STOP, QUIT)]),
-            ([(QUIT, 0), (TERM, 1)], [(Asked.QUICK_STOP, QUIT), (Asked.END, TERM)]),
-            ([(TERM, 0), (QUIT, 0.1)], [(Asked.STOP, TERM), (Asked.QUICK_STOP, QUIT)]),
-            ([(TERM, 0), (QUIT, 5)], [(Asked.STOP, TERM), (Asked.QUICK_STOP, QUIT)]),
-            ([(TERM, 0), (QUIT, 5), (TERM, 5.5)], [(Asked.STOP, TERM), (Asked.QUICK_STOP, QUIT)]),
-            ([(HUP, 0), (TERM, 5)], [(Asked.NOTHING, HUP), (Asked.STOP, TERM)]),
-            ([(TERM, 0), (HUP, 5)], [(Asked.STOP, TERM), (Asked.NOTHING, HUP)]),
-        ],
-    )
+    @pytest.mark.parametrize(("sent", "acts"), [
+        ([(TERM, 0)], [(Asked.STOP, TERM)]),
+        ([(INT, 0), (TERM, 0.01)], [(Asked.STOP, INT)]),
+        ([(INT, 0), (TERM, 0.5), (TERM, 0.99)], [(Asked.STOP, INT)]),
+        ([(TERM, 0), (TERM, 1)], [(Asked.STOP, TERM), (Asked.END, TERM)]),
+        ([(TERM, 0), (INT, 9)], [(Asked.STOP, TERM), (Asked.END, INT)]),
+        ([(TERM, 0), (INT, 9), (TERM, 9.9)], [(Asked.STOP, TERM), (Asked.END, INT)]),
+        ([(QUIT, 0)], [(Asked.QUICK_STOP, QUIT)]),
+        ([(QUIT, 0), (QUIT, 0.9), (TERM, 0.9)], [(Asked.QUICK_STOP, QUIT)]),
+        ([(QUIT, 0), (TERM, 1)], [(Asked.QUICK_STOP, QUIT), (Asked.END, TERM)]),
+        ([(TERM, 0), (QUIT, 0.1)], [(Asked.STOP, TERM), (Asked.QUICK_STOP, QUIT)]),
+        ([(TERM, 0), (QUIT, 5)], [(Asked.STOP, TERM), (Asked.QUICK_STOP, QUIT)]),
+        ([(TERM, 0), (QUIT, 5), (TERM, 5.5)], [(Asked.STOP, TERM), (Asked.QUICK_STOP, QUIT)]),
+        ([(HUP, 0), (TERM, 5)], [(Asked.NOTHING, HUP), (Asked.STOP, TERM)]),
+        ([(TERM, 0), (HUP, 5)], [(Asked.STOP, TERM), (Asked.NOTHING, HUP)]),
+    ])  # fmt: skip
     def test_what_is_asked_for(
         self, process: Process, sent: list[tuple[int, float]], acts: list[tuple[Asked, int]]
     ) -> None:
@@ -84,7 +81,6 @@ class TestServing:
 
     @pytest.mark.parametrize("number", [TERM, INT, QUIT])
     def test_a_loop_that_has_not_begun_the_first_is_not_asked_again(self, process: Process, number: int) -> None:
-        """B7."""
         process.takes_up = False
         process.serve()
         process.signal(TERM, 0)
@@ -93,7 +89,7 @@ class TestServing:
             process.signal(number, 1.0)
 
     def test_a_loop_that_does_not_begin_the_end_has_a_second(self, process: Process) -> None:
-        """B7: it was blocked between the two."""
+        """It was blocked between the two."""
         process.serve()
         process.signal(TERM, 0)
         process.takes_up = False
@@ -115,7 +111,6 @@ class TestServing:
 
 class TestOtherMoments:
     def test_the_import_is_left(self, process: Process) -> None:
-        """B5."""
         with pytest.raises(SystemExit) as ended:
             process.signal(TERM, 0)
         assert ended.value.code == 0
@@ -184,7 +179,6 @@ class TestHandlers:
         assert handlers[TERM] is signal.SIG_DFL
 
     def test_a_child_has_none_of_it(self, handlers: dict[int, Any]) -> None:
-        """C6."""
         before = dict(handlers)
         hold().let_go()
         assert handlers == before | {"wakeup": -1}

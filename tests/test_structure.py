@@ -54,6 +54,7 @@ TESTED_IN = {
     "asgiserver/management/commands/runserver.py": "tests/django/test_runserver.py",
     "asgiserver/testing/places.py": "tests/e2e/test_live_server.py",
     "asgiserver/testing/process.py": "tests/e2e/test_server_process.py",
+    "asgiserver/transport/tls_port.py": "tests/transport/test_tls.py",
     "asgiserver/transport/unix.py": "tests/e2e/test_endpoints.py",
     "asgiserver/wire/addresses.py": "tests/wire/test_connection.py",
     "asgiserver/wsgi/answer.py": "tests/wsgi/test_wsgi.py",
@@ -169,7 +170,7 @@ class TestRooms:
 
 
 class TestImporting:
-    """Importing has no effect. T238."""
+    """Importing has no effect."""
 
     PROGRAM = """
 import json, logging, os, signal, sys, threading

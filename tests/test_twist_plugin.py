@@ -16,5 +16,5 @@ def test_twist_finds_a_command_whose_options_and_service_are_ours() -> None:
 
 
 def test_there_is_no_other_plugin_that_could_clash_with_daphnes() -> None:
-    """P43: Daphne ships an endpoint with the prefix fd."""
+    """Daphne ships an endpoint with the prefix fd."""
     assert [value for value in vars(twist_plugin).values() if IPlugin.providedBy(value)] == [twist_plugin.asgi]

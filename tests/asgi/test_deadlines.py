@@ -53,7 +53,7 @@ def made() -> Made:
 def test_any_order_of_sets_and_waits_behaves_as_a_table_of_due_times(
     steps: list[tuple[Deadline, int | None, int]], now: int
 ) -> None:
-    """F8. Also where the zero of time is in the future."""
+    """Also where the zero of time is in the future."""
     made = Made(float(now))
     expired: list[tuple[Deadline, float]] = []
     due: dict[Deadline, int] = {}
@@ -85,7 +85,7 @@ def test_all_kinds_share_one_timer(made: Made) -> None:
 
 
 def test_to_move_or_clear_a_deadline_touches_no_timer(made: Made) -> None:
-    """F8. As a connection does with each of its requests."""
+    """As a connection does with each of its requests."""
     made.set(Deadline.KEEP_ALIVE, 10.0)
     [call] = made.timers
     for _ in range(100):
@@ -104,7 +104,7 @@ def test_to_move_or_clear_a_deadline_touches_no_timer(made: Made) -> None:
 
 
 def test_a_clock_that_rounds_up_is_not_asked_again_for_less_than_it_rounds(made: Made) -> None:
-    """F8. Else each request in the first second after a wake-up would ask it."""
+    """Else each request in the first second after a wake-up would ask it."""
     rounded = made.clock.wake_at
     made.clock.wake_at = lambda due, sleeper: rounded(due + LATENESS * 10.0, sleeper)  # type: ignore[method-assign]
     made.set(HEAD, 10.0)
@@ -117,20 +117,17 @@ def test_a_clock_that_rounds_up_is_not_asked_again_for_less_than_it_rounds(made:
     assert made.timers != [call]
 
 
-@pytest.mark.parametrize(
-    ("sets", "waits", "expired"),
-    [
-        pytest.param([(HEAD, 2.0, "")], [1.9], [], id="not before"),
-        pytest.param([(HEAD, 2.0, "")], [1.9, 0.1, 9.0], ["HEAD"], id="once"),
-        pytest.param([(HEAD, 0.0, "")], [0.0], ["HEAD"], id="zero"),
-        pytest.param([(HEAD, None, "")], [10.0], [], id="none"),
-        pytest.param([(HEAD, 1.0, ""), (HEAD, None, "")], [10.0], [], id="none clears"),
-        pytest.param([(HEAD, 100.0, ""), (PING, 1.0, "")], [1.0, 99.0], ["PING", "HEAD"], id="nearer one"),
-        pytest.param([(HEAD, 10.0, "far"), (HEAD, 1.0, "near")], [1.0, 100.0], ["near"], id="nearer again"),
-        pytest.param([(PING, 9.0, ""), (BODY, 2.0, ""), (HEAD, 1.0, "")], [5.0, 4.0], ["HEAD", "BODY", "PING"],
-                     id="several at once in the order of being due"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("sets", "waits", "expired"), [
+    pytest.param([(HEAD, 2.0, "")], [1.9], [], id="not before"),
+    pytest.param([(HEAD, 2.0, "")], [1.9, 0.1, 9.0], ["HEAD"], id="once"),
+    pytest.param([(HEAD, 0.0, "")], [0.0], ["HEAD"], id="zero"),
+    pytest.param([(HEAD, None, "")], [10.0], [], id="none"),
+    pytest.param([(HEAD, 1.0, ""), (HEAD, None, "")], [10.0], [], id="none clears"),
+    pytest.param([(HEAD, 100.0, ""), (PING, 1.0, "")], [1.0, 99.0], ["PING", "HEAD"], id="nearer one"),
+    pytest.param([(HEAD, 10.0, "far"), (HEAD, 1.0, "near")], [1.0, 100.0], ["near"], id="nearer again"),
+    pytest.param([(PING, 9.0, ""), (BODY, 2.0, ""), (HEAD, 1.0, "")], [5.0, 4.0], ["HEAD", "BODY", "PING"],
+                 id="several at once in the order of being due"),
+])  # fmt: skip
 def test_what_expires_and_when(
     made: Made, sets: list[tuple[Deadline, float | None, str]], waits: list[float], expired: list[str]
 ) -> None:
@@ -141,18 +138,15 @@ def test_what_expires_and_when(
     assert made.expired == expired
 
 
-@pytest.mark.parametrize(
-    ("then", "waits", "expired", "left"),
-    [
-        pytest.param(lambda made: made.set(HEAD, 1.0), [1.0], ["HEAD", "BODY", "HEAD"], 1, id="set itself"),
-        pytest.param(lambda made: made.set(HEAD, 0.0), [], ["HEAD", "BODY", "HEAD"], 1, id="set itself at once"),
-        pytest.param(lambda made: made.set(CLOSE, 2.0), [2.0], ["HEAD", "BODY", "CLOSE"], 1, id="set a nearer"),
-        pytest.param(lambda made: made.deadlines.clear(BODY), [], ["HEAD"], 1, id="clear one that is due"),
-        pytest.param(lambda made: made.set(BODY, 1.0), [1.0], ["HEAD", "BODY"], 1, id="move one that is due"),
-        pytest.param(lambda made: made.deadlines.stop(), [100.0], ["HEAD"], 0, id="stop them all"),
-        pytest.param(lambda made: (made.deadlines.stop(), made.set(HEAD, 1.0)), [1.0], ["HEAD"] * 2, 0, id="stop, set"),
-    ],
-)
+@pytest.mark.parametrize(("then", "waits", "expired", "left"), [
+    pytest.param(lambda made: made.set(HEAD, 1.0), [1.0], ["HEAD", "BODY", "HEAD"], 1, id="set itself"),
+    pytest.param(lambda made: made.set(HEAD, 0.0), [], ["HEAD", "BODY", "HEAD"], 1, id="set itself at once"),
+    pytest.param(lambda made: made.set(CLOSE, 2.0), [2.0], ["HEAD", "BODY", "CLOSE"], 1, id="set a nearer"),
+    pytest.param(lambda made: made.deadlines.clear(BODY), [], ["HEAD"], 1, id="clear one that is due"),
+    pytest.param(lambda made: made.set(BODY, 1.0), [1.0], ["HEAD", "BODY"], 1, id="move one that is due"),
+    pytest.param(lambda made: made.deadlines.stop(), [100.0], ["HEAD"], 0, id="stop them all"),
+    pytest.param(lambda made: (made.deadlines.stop(), made.set(HEAD, 1.0)), [1.0], ["HEAD"] * 2, 0, id="stop, set"),
+])  # fmt: skip
 def test_what_an_expired_deadline_may_do(
     made: Made, then: Callable[[Made], object], waits: list[float], expired: list[str], left: int
 ) -> None:

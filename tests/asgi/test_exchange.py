@@ -67,8 +67,6 @@ class TestReceive:
         asyncio.run(main())
 
     def test_cancelled_receive_loses_no_event(self) -> None:
-        """T027."""
-
         async def main() -> None:
             exchange = Letterbox()
             task = asyncio.ensure_future(exchange.receive())
@@ -81,8 +79,6 @@ class TestReceive:
         asyncio.run(main())
 
     def test_receive_that_is_cancelled_just_after_it_was_woken_loses_no_event(self) -> None:
-        """T027."""
-
         async def main() -> None:
             exchange = Letterbox()
             task = asyncio.ensure_future(exchange.receive())
@@ -122,7 +118,7 @@ class TestReceive:
 
 
 class TestRepeated:
-    """C1: an application that asks again after the end is told without a turn of the loop."""
+    """An application that asks again after the end is told without a turn of the loop."""
 
     @staticmethod
     def gone() -> Letterbox:

@@ -84,7 +84,7 @@ class TestOpening:
         os.close(part.descriptor)
 
     def test_what_is_no_regular_file(self, tmp_path: Path) -> None:
-        """T078: nor does a pipe without a writer keep the loop waiting."""
+        """Nor does a pipe without a writer keep the loop waiting."""
         os.mkfifo(tmp_path / "pipe")
         before = len(os.listdir("/proc/self/fd"))
         for name, text in (("missing", "No such file"), ("", "regular files"), ("pipe", "regular files")):
@@ -92,13 +92,9 @@ class TestOpening:
                 open_path(str(tmp_path / name))
         assert len(os.listdir("/proc/self/fd")) == before
 
-    @pytest.mark.parametrize(
-        ("offset", "count", "expected", "position"),
-        [
-            (None, None, (4, 6), 10), (None, 3, (4, 3), 7), (2, None, (2, 8), 4), (2, 5, (2, 5), 4),
-            (10, None, (10, 0), 4),
-        ],
-    )
+    @pytest.mark.parametrize(("offset", "count", "expected", "position"), [
+        (None, None, (4, 6), 10), (None, 3, (4, 3), 7), (2, None, (2, 8), 4), (2, 5, (2, 5), 4), (10, None, (10, 0), 4),
+    ])  # fmt: skip
     def test_parts_of_a_file_that_was_read_from(
         self, file: io.BufferedReader, offset: int | None, count: int | None, expected: tuple[int, int], position: int
     ) -> None:
@@ -121,15 +117,13 @@ class TestOpening:
 
     @pytest.mark.parametrize("name", ["\udfff", "x" * 5000])
     def test_a_name_that_no_file_can_have(self, tmp_path: Path, name: str) -> None:
-        """C7: an error of the message's, with a part of the name at most."""
+        """An error of the message's, with a part of the name at most."""
         with pytest.raises(MessageError, match=r"http\.response\.pathsend: cannot open") as caught:
             open_path(str(tmp_path / name))
         assert len(str(caught.value)) < 250
 
     @pytest.mark.parametrize("number", [None, "3", 1.5, 10**20, -1])
     def test_what_is_no_descriptor(self, number: Any) -> None:
-        """C7."""
-
         class Odd:
             def fileno(self) -> Any:
                 return number
@@ -182,8 +176,24 @@ class Conversation:
     def send(self, kind: str, **message: Any) -> None:
         self.exchange.take_reply(parse_http({"type": kind, **message}))
 
-    def start(self, *headers: tuple[bytes, bytes], status: int = 200) -> None:
+    def start(self, *headers: tuple[bytes, bytes], status: int = 200) -> Conversation:
         self.send("http.response.start", status=status, headers=headers)
+        return self
+
+
+def answered_by(path: Path, *headers: tuple[bytes, bytes], method: str = "GET", status: int = 200) -> Conversation:
+    it = Conversation(method).start(*headers, status=status)
+    it.send(PATHSEND, path=str(path))
+    return it
+
+
+def refused(path: Path, match: str, *headers: tuple[bytes, bytes]) -> Conversation:
+    """Nothing of the file is sent."""
+    it = Conversation().start(*headers)
+    with pytest.raises(MessageError, match=match):
+        it.send(PATHSEND, path=str(path))
+    assert it.stream.calls == []
+    return it
 
 
 class TestExchange:
@@ -191,44 +201,37 @@ class TestExchange:
     def _none_is_small(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("asgiserver.asgi.response._SMALL_FILE", 0)
 
-    def test_a_small_one_is_one_write_with_the_head(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.fixture
+    def small(self, _none_is_small: None, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("asgiserver.asgi.response._SMALL_FILE", 10)
-        it = Conversation()
-        it.start()
-        it.send(PATHSEND, path=str(path))
+
+    @pytest.fixture
+    def shorter(self, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A small file gives less than it has said."""
+        monkeypatch.setattr(os, "pread", lambda *_: b"short")
+
+    @pytest.mark.usefixtures("small")
+    def test_a_small_one_is_one_write_with_the_head(self, path: Path) -> None:
+        it = answered_by(path)
         assert (it.stream.calls, it.stream.data) == (["respond", "end"], path.read_bytes())
         assert it.stream.framing["content_length"] == 10
         assert it.exchange.finished
 
-    def test_a_small_one_that_becomes_shorter_sends_nothing(
-        self, path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("asgiserver.asgi.response._SMALL_FILE", 10)
-        monkeypatch.setattr(os, "pread", lambda *_: b"short")
-        it = Conversation()
-        it.start()
-        with pytest.raises(MessageError, match="5 bytes shorter"):
-            it.send(PATHSEND, path=str(path))
+    @pytest.mark.usefixtures("shorter")
+    def test_a_small_one_that_becomes_shorter_sends_nothing(self, path: Path) -> None:
+        it = refused(path, "5 bytes shorter")
         it.exchange.application_done(True)
         assert it.stream.status == 500
 
-    def test_one_that_cannot_be_read_leaves_the_response_as_it_was(
-        self, path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A1: an application may answer in another way then, as with files of /sys, which are shorter than they say."""
-        monkeypatch.setattr("asgiserver.asgi.response._SMALL_FILE", 10)
-        monkeypatch.setattr(os, "pread", lambda *_: b"short")
-        it = Conversation()
-        it.start()
-        with pytest.raises(MessageError, match="5 bytes shorter"):
-            it.send(PATHSEND, path=str(path))
+    @pytest.mark.usefixtures("shorter")
+    def test_one_that_cannot_be_read_leaves_the_response_as_it_was(self, path: Path) -> None:
+        """An application may answer in another way then, as with files of /sys, which are shorter than they say."""
+        it = refused(path, "5 bytes shorter")
         it.send("http.response.body", body=b"instead")
         assert (it.stream.data, it.stream.framing["content_length"]) == (b"instead", None)
 
     def test_a_path_gives_the_response_its_length(self, path: Path) -> None:
-        it = Conversation()
-        it.start()
-        it.send(PATHSEND, path=str(path))
+        it = answered_by(path)
         assert it.stream.files == [(0, 10, True)]
         assert it.stream.framing["content_length"] == 10
         assert (b"content-length", b"10") in it.stream.headers
@@ -236,27 +239,19 @@ class TestExchange:
         it.stream.sent()
         assert it.exchange.finished
 
-    def test_a_length_of_the_applications_own_must_be_right(self, path: Path) -> None:
-        it = Conversation()
-        it.start((b"content-length", b"11"))
-        with pytest.raises(MessageError, match="ends 1 bytes short"):
-            it.send(PATHSEND, path=str(path))
-        assert it.stream.calls == []
-        it.exchange.application_done(True)
-        assert it.stream.status == 500
-
-    def test_a_missing_file_leaves_the_response_to_a_500(self, tmp_path: Path) -> None:
-        """T078."""
-        it = Conversation()
-        it.start()
-        with pytest.raises(MessageError):
-            it.send(PATHSEND, path=str(tmp_path / "missing"))
+    @pytest.mark.parametrize(("name", "headers", "match"), [
+        ("file", [(b"content-length", b"11")], "ends 1 bytes short"),
+        ("missing", [], "No such file"),
+    ])  # fmt: skip
+    def test_what_cannot_be_sent_leaves_the_response_to_a_500(
+        self, path: Path, name: str, headers: Any, match: str
+    ) -> None:
+        it = refused(path.with_name(name), match, *headers)
         it.exchange.application_done(True)
         assert it.stream.status == 500
 
     def test_parts_and_bytes_in_turn(self, file: io.BufferedReader) -> None:
-        it = Conversation()
-        it.start()
+        it = Conversation().start()
         it.send("http.response.body", body=b"<", more_body=True)
         it.send(ZEROCOPYSEND, file=file, count=4, more_body=True)
         it.stream.sent()
@@ -269,19 +264,13 @@ class TestExchange:
 
     @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 304), ("GET", 204)])
     def test_no_file_where_no_body_belongs(self, path: Path, method: str, status: int) -> None:
-        it = Conversation(method)
-        it.start(status=status)
-        it.send(PATHSEND, path=str(path))
-        assert it.stream.files == []
-        assert it.stream.data == b""
-        assert it.exchange.finished
+        it = answered_by(path, method=method, status=status)
+        assert (it.stream.files, it.stream.data, it.exchange.finished) == ([], b"", True)
         assert ((b"content-length", b"10") in it.stream.headers) == (status != 204)
 
     def test_an_empty_file_is_an_empty_body(self, path: Path) -> None:
         path.write_bytes(b"")
-        it = Conversation()
-        it.start()
-        it.send(PATHSEND, path=str(path))
+        it = answered_by(path)
         assert it.stream.calls == ["respond", "end"]
         assert it.exchange.finished
 
@@ -295,9 +284,7 @@ class TestExchange:
             it.send(PATHSEND, path=str(path))
 
     def test_a_client_that_leaves_meanwhile(self, path: Path) -> None:
-        it = Conversation()
-        it.start()
-        it.send(PATHSEND, path=str(path))
+        it = answered_by(path)
         it.exchange.disconnected()
         assert it.exchange.gone
         it.stream.sent()
@@ -318,9 +305,8 @@ class TestExchange:
 
     @pytest.mark.parametrize(("count", "more"), [(6, False), (4, False), (6, True)])
     def test_a_part_that_does_not_fit_is_not_consumed(self, file: io.BufferedReader, count: int, more: bool) -> None:
-        """T078: the application may read on where it was, and send the right part."""
-        it = Conversation()
-        it.start((b"content-length", b"5"))
+        """The application may read on where it was, and send the right part."""
+        it = Conversation().start((b"content-length", b"5"))
         file.seek(2)
         with pytest.raises(MessageError):
             it.send(ZEROCOPYSEND, file=file, count=count, more_body=more)

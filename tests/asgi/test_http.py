@@ -15,44 +15,64 @@ from asgiserver.asgi.http import HTTPExchange
 from asgiserver.asgi.scope import Request, ScopeBuilder
 from asgiserver.errors import MessageError, RequestError, UnexpectedMessage
 from asgiserver.settings import Settings
+from tests.asgi import traces as trace
 from tests.asgi.test_scope import ADDRESSES
-from tests.fakes import CLIENT, Clock, FakeHub, FakeStream, at_once, settle, would_wait
+from tests.asgi.traces import (
+    after,
+    calls,
+    data,
+    done,
+    failed,
+    is_listening,
+    is_told,
+    last_call,
+    listens,
+    lost,
+    no_timers,
+    piece,
+    play,
+    reading,
+    receives,
+    refused,
+    state,
+    status,
+    stopped,
+    told_hub,
+    waits,
+)  # fmt: skip
+from tests.fakes import CLIENT, settle
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"X", b"1")]}
 MORE = {"type": "http.response.body", "body": b"abc", "more_body": True}
 LAST = {"type": "http.response.body", "body": b"def"}
+LENGTHS = {length: {**START, "headers": [(b"content-length", b"%d" % length)]} for length in (2, 6, 9)}
 DISCONNECT = {"type": "http.disconnect"}
 
 
-class Made:
-    """An exchange with what stands around it."""
-
+class Made(trace.Made):
     def __init__(self, method: str = "GET", *, logs_actions: bool = True, **settings: Any) -> None:
-        self.clock = Clock()
-        self.stream = FakeStream()
-        self.hub = FakeHub(logs_actions=logs_actions)
+        super().__init__(logs_actions=logs_actions)
         scope = ScopeBuilder("", None, None).http(Request(method, b"/a%20b?c", []), ADDRESSES)
         self.exchange = HTTPExchange(scope, self.stream, self.hub, Settings(**settings), self.clock)
 
-    def send(self, message: dict[str, Any]) -> None:
-        self.exchange.take_reply(self.exchange.parse(message))
-
-    def receive(self) -> dict[str, Any]:
-        return dict(at_once(self.exchange.receive()))
-
-    def lose(self) -> None:
-        self.stream.lost = True
-        self.exchange.disconnected()
-
     def upload(self, *pieces: bytes, end: bool = True) -> None:
-        for piece in pieces:
-            self.exchange.body_received(piece)
+        for each in pieces:
+            self.exchange.body_received(each)
         if end:
             self.exchange.body_ended()
 
 
 def request(body: bytes, more_body: bool = False) -> dict[str, Any]:
     return {"type": "http.request", "body": body, "more_body": more_body}
+
+
+def ended(made: Made) -> None:
+    """The body is."""
+    made.exchange.body_ended()
+
+
+def traces(rows: dict[str, tuple[Any, ...]]) -> Callable[..., None]:
+    return trace.traces(Made, rows)
 
 
 REACHED: dict[State, Callable[[Made], object]] = {
@@ -97,7 +117,6 @@ class TestStatesAndReplies:
     @pytest.mark.parametrize("name", MESSAGES)
     @pytest.mark.parametrize("state", REACHED)
     def test_reply_fits_or_is_refused_without_a_trace(self, state: State, name: str) -> None:
-        """T087, T088, T089."""
         made = reached(state)
         before = list(made.stream.calls)
         if (state, name) in self.NEXT:
@@ -147,7 +166,6 @@ class TestStatesAndEvents:
     @pytest.mark.parametrize("event", EVENTS)
     @pytest.mark.parametrize("state", REACHED)
     def test_event(self, state: State, event: str) -> None:
-        """T081, T082, T083, T084, T112."""
         made = reached(state)
         before, told = list(made.stream.calls), len(made.hub.gone)
         EVENTS[event](made)
@@ -174,167 +192,82 @@ class TestStatesAndEvents:
         assert len(made.hub.actions) == 1
 
 
+def meets_while_it_resumes(*steps: Any) -> Any:
+    """What the wire has kept comes once the exchange resumes it."""
+
+    def step(made: Made) -> None:
+        made.stream.on_resume = lambda: [step(made) for step in steps]
+
+    return step
+
+
 class TestReceiving:
-    def test_no_body_is_one_empty_event(self) -> None:
-        """T022."""
-        made = Made()
-        made.upload()
-        assert made.receive() == request(b"")
-
-    def test_pieces_come_as_they_came_and_then_an_end(self) -> None:
-        """T020, T024."""
-        made = Made()
-        made.upload(b"ab", b"c")
-        assert [made.receive(), made.receive()] == [request(b"ab", True), request(b"c")]
-
-    def test_piece_comes_before_the_end_is_known(self) -> None:
-        """T023."""
-        made = Made()
-        made.upload(b"ab", end=False)
-        assert made.receive() == request(b"ab", True)
-        assert would_wait(made.exchange.receive)
-        made.upload()
-        assert made.receive() == request(b"")
-
-    def test_after_the_last_event_it_waits_for_the_disconnect_and_repeats_that(self) -> None:
-        """T026."""
-        made = Made()
-        made.upload(b"a")
-        made.receive()
-        assert would_wait(made.exchange.receive)
-        made.lose()
-        assert [made.receive(), made.receive()] == [DISCONNECT, DISCONNECT]
-
-    @pytest.mark.parametrize("event", ["disconnected", "request_failed"])
-    def test_waiting_receive_is_woken_by_the_end(self, event: str) -> None:
-        """T075."""
-
-        async def main() -> None:
-            made = Made()
-            made.upload(b"ab")
-            made.receive()
-            task = asyncio.ensure_future(made.exchange.receive())
-            await settle()
-            assert not task.done()
-            EVENTS[event](made)
-            assert await task == DISCONNECT
-
-        asyncio.run(main())
-
-    def test_complete_response_gives_a_disconnect(self) -> None:
-        """T076."""
-        made = reached(State.COMPLETE)
-        assert made.receive() == DISCONNECT
-
-    def test_complete_response_wakes_a_waiting_receive(self) -> None:
-        """T076."""
-
-        async def main() -> None:
-            made = Made()
-            made.upload()
-            made.receive()
-            task = asyncio.ensure_future(made.exchange.receive())
-            await settle()
-            made.send(START)
-            made.send(LAST)
-            assert await task == DISCONNECT
-
-        asyncio.run(main())
-
-    def test_complete_body_can_be_read_after_the_peer_has_left(self) -> None:
-        made = Made()
-        made.upload(b"ab", b"c")
-        made.lose()
-        assert not made.exchange.listening
-        assert [made.receive(), made.receive(), made.receive()] == [request(b"ab", True), request(b"c"), DISCONNECT]
-        assert made.exchange.listening
-
-    def test_incomplete_body_is_never_made_to_look_complete(self) -> None:
-        """T108."""
-        made = Made()
-        made.upload(b"ab", end=False)
-        made.lose()
-        assert made.receive() == DISCONNECT
-
-    def test_broken_body_is_never_made_to_look_complete(self) -> None:
-        """T102."""
-        made = Made()
-        made.upload(b"ab", end=False)
-        made.exchange.request_failed(RequestError(400, "Bad chunk."))
-        assert made.receive() == DISCONNECT
-
-    def test_end_that_the_wire_meets_while_receive_resumes_it_is_told_at_once(self) -> None:
-        made = Made()
-        made.stream.on_resume = lambda: made.exchange.request_failed(RequestError(400, "Bad chunk."))
-        assert made.receive() == DISCONNECT
-
-    def test_piece_that_the_wire_has_kept_is_delivered_at_once(self) -> None:
-        made = Made()
-        made.stream.on_resume = lambda: made.upload(b"ab")
-        assert made.receive() == request(b"ab")
-
-    def test_it_listens_while_a_receive_waits_and_from_the_disconnect_on(self) -> None:
-        async def main() -> None:
-            made = Made()
-            made.upload()
-            await made.exchange.receive()
-            assert not made.exchange.listening
-            task = asyncio.ensure_future(made.exchange.receive())
-            await settle()
-            assert made.exchange.listening
-            made.lose()
-            await task
-            assert made.exchange.listening
-
-        asyncio.run(main())
+    test_of_events = traces({
+        "no body is one empty event": ({}, ended, receives(request(b""))),
+        "pieces come as they came and then an end": (
+            {}, piece(b"ab"), piece(b"c"), ended, receives(request(b"ab", True), request(b"c")),
+        ),
+        "a piece comes before the end is known": (
+            {}, piece(b"ab"), receives(request(b"ab", True)), waits, ended, receives(request(b"")),
+        ),
+        "after the last event it waits for the disconnect and repeats that": (
+            {}, piece(b"a"), ended, receives(request(b"a")), waits, lost, receives(DISCONNECT, DISCONNECT),
+        ),
+        "a waiting receive is woken by the peer's leave": (
+            {}, piece(b"ab"), ended, receives(request(b"ab")), listens, lost, is_told(DISCONNECT),
+        ),
+        "a waiting receive is woken by a failure of the request": (
+            {}, piece(b"ab"), ended, receives(request(b"ab")), listens, failed(408), is_told(DISCONNECT),
+        ),
+        "a complete response gives a disconnect": ({}, START, LAST, receives(DISCONNECT)),
+        "a complete response wakes a waiting receive": (
+            {}, ended, receives(request(b"")), listens, START, LAST, is_told(DISCONNECT),
+        ),
+        "a complete body can be read after the peer has left": (
+            {}, piece(b"ab"), piece(b"c"), ended, lost, is_listening(False),
+            receives(request(b"ab", True), request(b"c"), DISCONNECT), is_listening(True),
+        ),
+        "an incomplete body is never made to look complete": ({}, piece(b"ab"), lost, receives(DISCONNECT)),
+        "a broken body is never made to look complete": ({}, piece(b"ab"), failed(400), receives(DISCONNECT)),
+        "an end that the wire meets while receive resumes it is told at once": (
+            {}, meets_while_it_resumes(failed(400)), receives(DISCONNECT),
+        ),
+        "a piece that the wire has kept is delivered at once": (
+            {}, meets_while_it_resumes(piece(b"ab"), ended), receives(request(b"ab")),
+        ),
+        "it listens while a receive waits and from the disconnect on": (
+            {}, ended, receives(request(b"")), is_listening(False), listens, lost, is_told(DISCONNECT),
+            is_listening(True),
+        ),
+    })  # fmt: skip
 
 
 class TestPressure:
     SIZE = 1024
 
-    def test_reading_stops_at_the_buffers_size_and_goes_on_at_half_of_it(self) -> None:
-        """T028."""
-        made = Made(request_buffer_size=self.SIZE)
-        made.upload(b"*" * 512, b"*" * 511, end=False)
-        assert made.stream.reading
-        made.upload(b"*", end=False)
-        assert made.stream.calls == ["pause"]
-        made.receive()
-        assert made.stream.reading
-        made.upload(b"*" * 512, end=False)
-        assert made.stream.calls == ["pause", "pause"]
+    test_of_the_peer = traces({
+        "reading stops at the buffer's size and goes on at half of it": (
+            {"request_buffer_size": SIZE}, piece(b"*" * 512), piece(b"*" * 511), reading, piece(b"*"), calls("pause"),
+            receives(request(b"*" * 512, True)), reading, piece(b"*" * 512), calls("pause", "pause"),
+        ),
+        "a piece that is waited for does not stop the peer but the next one does": (
+            {"request_buffer_size": SIZE}, listens, piece(b"1" * 2500), reading, piece(b"2"), stopped,
+            is_told(request(b"1" * 2500, True)), reading, receives(request(b"2", True)),
+        ),
+        "more pieces after the pause do not pause again": (
+            {"request_buffer_size": SIZE}, piece(b"*" * 1024), piece(b"*" * 1024), ended, calls("pause"),
+        ),
+    })  # fmt: skip
 
     def test_pieces_are_as_the_wire_gave_them(self) -> None:
-        made, piece = Made(request_buffer_size=self.SIZE), b"*" * 2500
-        made.upload(piece)
-        assert made.receive()["body"] is piece
-
-    def test_piece_that_is_waited_for_does_not_stop_the_peer_but_the_next_one_does(self) -> None:
-        async def main() -> None:
-            made = Made(request_buffer_size=self.SIZE)
-            task = asyncio.ensure_future(made.exchange.receive())
-            await asyncio.sleep(0)
-            made.upload(b"1" * 2500, end=False)
-            assert made.stream.reading
-            made.upload(b"2", end=False)
-            assert not made.stream.reading
-            assert (await task)["body"] == b"1" * 2500
-            assert made.stream.reading
-            assert made.receive()["body"] == b"2"
-
-        asyncio.run(main())
-
-    def test_more_pieces_after_the_pause_do_not_pause_again(self) -> None:
-        made = Made(request_buffer_size=self.SIZE)
-        made.upload(b"*" * 1024, b"*" * 1024)
-        assert made.stream.calls == ["pause"]
+        made, whole = Made(request_buffer_size=self.SIZE), b"*" * 2500
+        made.upload(whole)
+        assert made.receive()["body"] is whole
 
     def test_application_that_waits_for_a_body_asks_for_it(self) -> None:
-        """T068: the wire answers 100-continue then."""
-        made = Made()
-        resumed: list[None] = []
-        made.stream.on_resume = lambda: resumed.append(None)
-        assert would_wait(made.exchange.receive)
+        """The wire answers 100-continue then."""
+        resumed: list[Made] = []
+        play(Made(), meets_while_it_resumes(resumed.append), waits)
         assert resumed
 
     @pytest.mark.parametrize("state", [State.COMPLETE, State.GONE])
@@ -356,7 +289,6 @@ class TestPressure:
 
     @given(st.lists(st.one_of(st.binary(max_size=3000), st.none()), max_size=20))
     def test_body_is_what_was_sent_whatever_the_order_of_sending_and_reading(self, steps: list[bytes | None]) -> None:
-        """T012, T029."""
         made = Made(request_buffer_size=self.SIZE)
         sent = b"".join(step for step in steps if step)
         read = b""
@@ -380,78 +312,51 @@ class TestPressure:
 
 
 class TestLength:
-    def test_too_long_body_leaves_an_unstarted_response_to_be_answered_500(self) -> None:
-        """T094."""
-        made = Made()
-        made.send(START | {"headers": [(b"content-length", b"2")]})
-        with pytest.raises(MessageError, match="1 bytes longer"):
-            made.send(MORE)
-        assert made.exchange.state is State.STARTED
-        made.exchange.application_done(failed=True)
-        assert made.stream.status == 500
+    test_of_a_response = traces({
+        "a body that is too long leaves an unstarted response to be answered 500": (
+            {}, LENGTHS[2], refused(MessageError, MORE, "1 bytes longer"), state(State.STARTED), done(failed=True),
+            status(500),
+        ),
+        "a body that falls short is aborted and never ended": (
+            {}, LENGTHS[9], MORE, refused(MessageError, LAST, "3 bytes short"), calls("respond", "abort"),
+            state(State.GONE),
+        ),
+        "a piece that is too long may be followed by a right one": (
+            {}, LENGTHS[6], MORE, refused(MessageError, MORE | {"body": b"defg"}), LAST, data(b"abcdef"),
+            state(State.COMPLETE),
+        ),
+        "a start without a status leaves all as it was": (
+            {}, refused(MessageError, {"type": "http.response.start"}), START, state(State.STARTED),
+        ),
+        "a start with a field of text leaves all as it was": (
+            {}, refused(MessageError, START | {"headers": [("x", b"1")]}), START, state(State.STARTED),
+        ),
+    })  # fmt: skip
 
-    def test_body_that_falls_short_is_aborted_and_never_ended(self) -> None:
-        """T095."""
-        made = Made()
-        made.send(START | {"headers": [(b"content-length", b"9")]})
-        made.send(MORE)
-        with pytest.raises(MessageError, match="3 bytes short"):
-            made.send(LAST)
-        assert made.stream.calls == ["respond", "abort"]
-        assert made.exchange.gone
 
-    def test_piece_that_is_too_long_may_be_followed_by_a_right_one(self) -> None:
-        made = Made()
-        made.send(START | {"headers": [(b"content-length", b"6")]})
-        made.send(MORE)
-        with pytest.raises(MessageError):
-            made.send(MORE | {"body": b"defg"})
-        made.send(LAST)
-        assert (made.stream.data, made.exchange.state) == (b"abcdef", State.COMPLETE)
+def closes(made: Made) -> None:
+    assert made.stream.framing["close"]
 
-    @pytest.mark.parametrize("message", [{"type": "http.response.start"}, START | {"headers": [("x", b"1")]}])
-    def test_malformed_message_leaves_all_as_it_was(self, message: dict[str, Any]) -> None:
-        """T091, T092."""
-        made = Made()
-        with pytest.raises(MessageError):
-            made.send(message)
-        made.send(START)
-        assert made.exchange.state is State.STARTED
+
+def released(made: Made) -> None:
+    made.exchange.release()
 
 
 class TestAge:
-    def test_request_without_a_response_is_answered_503(self) -> None:
-        """T125."""
-        made = Made(http_timeout=5)
-        made.clock.advance(4.9)
-        assert made.stream.calls == []
-        made.clock.advance(0.1)
-        assert made.stream.status == 503
-        assert made.stream.framing["close"]
-        assert made.hub.gone == [made.exchange]
-
-    def test_begun_response_is_cut_off(self) -> None:
-        """T125."""
-        made = Made(http_timeout=5)
-        made.send(START)
-        made.send(MORE)
-        made.clock.advance(5)
-        assert made.stream.calls[-1] == "abort"
-
-    @pytest.mark.parametrize("state", [State.COMPLETE, State.GONE])
-    def test_finished_exchange_has_no_age(self, state: State) -> None:
-        made = reached(state, http_timeout=5)
-        calls = list(made.stream.calls)
-        made.clock.advance(5)
-        made.clock.advance(5)
-        assert made.stream.calls == calls
-        made.exchange.release()
-        assert made.clock.getDelayedCalls() == []
-
-    def test_no_timer_without_the_setting(self) -> None:
-        made = reached(State.COMPLETE)
-        made.exchange.release()
-        assert made.clock.getDelayedCalls() == []
+    test_of_an_exchange = traces({
+        "a request without a response is answered 503": (
+            {"http_timeout": 5}, after(4.9), calls(), after(0.1), status(503),
+            closes, told_hub,
+        ),
+        "a begun response is cut off": ({"http_timeout": 5}, START, MORE, after(5), last_call("abort")),
+        "a complete response has no age": (
+            {"http_timeout": 5}, START, LAST, after(5, 5), calls("respond", "end"), released, no_timers,
+        ),
+        "a request whose peer has left has no age": (
+            {"http_timeout": 5}, lost, after(5, 5), calls(), released, no_timers,
+        ),
+        "no timer without the setting": ({}, START, LAST, released, no_timers),
+    })  # fmt: skip
 
 
 class TestActions:
@@ -496,102 +401,83 @@ class TestActions:
         assert made.hub.actions == []
 
 
+def stopping(made: Made) -> None:
+    made.hub.stopping = True
+
+
+def ending(made: Made) -> None:
+    """Half of the time for the stop is over."""
+    made.hub.stopping = made.hub.ending = True
+
+
+def server_stopping(made: Made) -> None:
+    """Exchanges are told of either."""
+    made.exchange.server_stopping()
+
+
+async def still_waits(made: Made) -> None:
+    await settle()
+    assert made.waiting is not None
+    assert not made.waiting.done()
+
+
+def answered(expected: bool) -> Any:
+    def look(made: Made) -> None:
+        assert made.exchange.answered is expected
+
+    return look
+
+
 class TestStopping:
-    """B6. An application that listens is told to end a stream whose end nobody knows."""
+    """An application that listens is told to end a stream whose end nobody knows."""
 
-    @staticmethod
-    def streaming(*messages: dict[str, Any]) -> Made:
-        made = Made()
-        made.upload()
-        assert made.receive() == request(b"")
-        for message in messages or (START, MORE):
-            made.send(message)
-        return made
+    ASKED = (ended, receives(request(b"")))
 
-    @pytest.mark.parametrize("messages", [(START,), (START, MORE)])
-    def test_who_waits_is_told_when_the_end_is_near(self, messages: Any) -> None:
-        async def main() -> None:
-            made = self.streaming(*messages)
-            waiting = asyncio.ensure_future(made.exchange.receive())
-            await settle()
-            made.hub.stopping = True
-            made.exchange.server_stopping()
-            await settle()
-            assert not waiting.done()
-            made.hub.ending = True
-            made.exchange.server_stopping()
-            await settle()
-            assert waiting.done()
-            assert waiting.result() == DISCONNECT
-            assert await made.exchange.receive() == DISCONNECT
-
-        asyncio.run(main())
-
-    @pytest.mark.parametrize(
-        "messages",
-        [
-            (),
-            ({**START, "headers": [(b"content-length", b"6")]},),
-            ({**START, "headers": [(b"content-length", b"6")]}, MORE),
-        ],
-    )
-    def test_a_response_with_an_end_may_run_to_it(self, messages: Any) -> None:
-        made = Made()
-        made.upload()
-        made.receive()
-        for message in messages:
-            made.send(message)
-        made.hub.stopping = made.hub.ending = True
-        assert would_wait(made.exchange.receive)
-        assert not made.exchange.answered
-
-    def test_a_body_that_still_comes_is_received_first(self) -> None:
-        made = Made("POST")
-        made.upload(b"a", end=False)
-        made.send(START)
-        made.send(MORE)
-        made.hub.stopping = made.hub.ending = True
-        assert made.receive() == request(b"a", True)
-        assert would_wait(made.exchange.receive)
-        made.upload(b"b")
-        assert [made.receive() for _ in range(2)] == [request(b"b"), DISCONNECT]
-
-    def test_who_was_told_may_end_the_response_in_order(self) -> None:
-        made = self.streaming()
-        made.hub.stopping = made.hub.ending = True
-        assert made.receive() == DISCONNECT
-        made.send(MORE)
-        made.send(LAST)
-        assert (made.exchange.state, made.stream.data) == (State.COMPLETE, b"abcabcdef")
-        assert made.stream.calls[-1] == "end"
+    test_of_an_application = traces({
+        "who waits is told when the end is near": (
+            {}, *ASKED, START, listens, stopping, server_stopping, still_waits, ending, server_stopping,
+            is_told(DISCONNECT), receives(DISCONNECT),
+        ),
+        "who waits in mid-response is told when the end is near": (
+            {}, *ASKED, START, MORE, listens, stopping, server_stopping, still_waits, ending, server_stopping,
+            is_told(DISCONNECT), receives(DISCONNECT),
+        ),
+        "a response that has not begun may run to its end": ({}, *ASKED, ending, waits, answered(False)),
+        "a response with a length may run to its end": ({}, *ASKED, LENGTHS[6], ending, waits, answered(False)),
+        "and in its middle, too": ({}, *ASKED, LENGTHS[6], MORE, ending, waits, answered(False)),
+        "a body that still comes is received first": (
+            {"method": "POST"}, piece(b"a"), START, MORE, ending, receives(request(b"a", True)), waits, piece(b"b"),
+            ended, receives(request(b"b"), DISCONNECT),
+        ),
+        "who was told may end the response in order": (
+            {}, *ASKED, START, MORE, ending, receives(DISCONNECT), MORE, LAST, state(State.COMPLETE),
+            data(b"abcabcdef"), last_call("end"),
+        ),
+    })  # fmt: skip
 
     @pytest.mark.parametrize("told", [True, False])
-    @pytest.mark.parametrize(
-        ("messages", "failed", "status", "calls"),
-        [
-            ((START, MORE), False, 200, ["respond", "abort"]),
-            ((START, MORE), True, 200, ["respond", "abort"]),
-            ((START,), False, 503, ["respond", "end"]),
-            ((START,), True, 500, ["respond", "end"]),
-        ],
-    )
+    @pytest.mark.parametrize(("messages", "failed", "status", "called"), [
+        ((START, MORE), False, 200, ["respond", "abort"]),
+        ((START, MORE), True, 200, ["respond", "abort"]),
+        ((START,), False, 503, ["respond", "end"]),
+        ((START,), True, 500, ["respond", "end"]),
+    ])  # fmt: skip
     def test_who_leaves_a_stream_is_not_at_fault_but_it_does_not_look_complete(
-        self, told: bool, messages: Any, failed: bool, status: int, calls: list[str]
+        self, told: bool, messages: Any, failed: bool, status: int, called: list[str]
     ) -> None:
         """An application may also have learned otherwise that the server stops."""
-        made = self.streaming(*messages)
-        made.hub.stopping = True
-        if told:
-            made.hub.ending = True
-            assert made.receive() == DISCONNECT
-        assert made.exchange.answered
-        made.exchange.application_done(failed=failed)
-        assert (made.exchange.status, made.stream.calls) == (status, calls)
+        end = (ending, receives(DISCONNECT)) if told else (stopping,)
+        made = play(Made(), *self.ASKED, *messages, *end, answered(True), done(failed=failed), calls(*called))
+        assert made.exchange.status == status
 
     def test_who_asks_again_and_again_lets_others_run(self) -> None:
         async def main() -> None:
-            made = self.streaming()
+            made = Made()
+            made.upload()
+            for message in (START, MORE):
+                made.send(message)
             made.hub.stopping = made.hub.ending = True
+            assert made.receive() == request(b"")
             asked = 0
 
             async def ask() -> None:

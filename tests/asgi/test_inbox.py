@@ -9,11 +9,8 @@ from typing import Any
 import pytest
 
 from asgiserver.asgi.websocket import MESSAGE_OVERHEAD
-from tests.asgi.test_websocket import ACCEPT, Made, disconnect
-
-
-def event(payload: str | bytes) -> dict[str, Any]:
-    return {"type": "websocket.receive", "text" if isinstance(payload, str) else "bytes": payload}
+from tests.asgi.test_websocket import ACCEPT, OPENED, Made, disconnect, event, inbox, message, traces
+from tests.asgi.traces import Step, is_told, listens, lost, reading, receives
 
 
 def opened(**settings: Any) -> Made:
@@ -38,70 +35,62 @@ async def receiving(made: Made) -> asyncio.Task[Any]:
     return task
 
 
-@pytest.mark.parametrize("payload", ["text", b"bytes", "", b""])
-def test_who_waits_gets_it(payload: str | bytes) -> None:
-    async def main() -> None:
-        made = opened()
-        task = await receiving(made)
-        made.exchange.message_received(payload)
-        assert await task == event(payload)
-        assert made.exchange._inbox is None
-
-    run(main)
+def cancels(made: Made) -> None:
+    """The receive() that waits, of which it hears in its next turn."""
+    assert made.waiting is not None
+    made.waiting.cancel()
 
 
-def test_those_behind_it_in_one_read_keep_their_order() -> None:
-    async def main() -> None:
-        made = opened()
-        task = await receiving(made)
-        for payload in ("1", "2", "3"):
-            made.exchange.message_received(payload)
-        assert [await task, made.receive(), made.receive()] == [event("1"), event("2"), event("3")]
-
-    run(main)
+async def is_cancelled(made: Made) -> None:
+    assert made.waiting is not None
+    with pytest.raises(asyncio.CancelledError):
+        await made.waiting
+    made.waiting = None
 
 
-def test_the_peers_leave_in_the_same_read_comes_behind_it() -> None:
-    async def main() -> None:
-        made = opened()
-        task = await receiving(made)
-        made.exchange.message_received("last words")
-        made.lose()
-        assert await task == event("last words")
-        assert made.receive() == disconnect(1006)
+def buffered(messages: int) -> Step:
+    """So many, of one character each."""
 
-    run(main)
+    def look(made: Made) -> None:
+        assert made.exchange._buffered == messages * (1 + MESSAGE_OVERHEAD)
+
+    return look
 
 
-@pytest.mark.parametrize("further", [0, 1, 2])
-def test_receive_that_is_given_up_in_the_turn_of_a_message_loses_none(further: int) -> None:
-    async def main() -> None:
-        made = opened()
-        task = await receiving(made)
-        made.exchange.message_received("0")
-        for number in range(further):
-            made.exchange.message_received(str(number + 1))
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert made.exchange._buffered == (1 + further) * (1 + MESSAGE_OVERHEAD)
-        assert [made.receive() for _ in range(1 + further)] == [event(str(at)) for at in range(1 + further)]
-        assert made.exchange._buffered == 0
-
-    run(main)
+def no_inbox(made: Made) -> None:
+    assert made.exchange._inbox is None
 
 
-def test_receive_that_is_given_up_before_a_message_takes_none() -> None:
-    async def main() -> None:
-        made = opened()
-        task = await receiving(made)
-        task.cancel()
-        made.exchange.message_received("1")
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert made.receive() == event("1")
-
-    run(main)
+class TestWhoWaits:
+    test_for_a_message = traces({
+        **{
+            f"gets {payload!r}": ({}, *OPENED, listens, message(payload), is_told(event(payload)), no_inbox)
+            for payload in ("text", b"bytes", "", b"")
+        },
+        "those behind it in one read keep their order": (
+            {}, *OPENED, listens, message("1"), message("2"), message("3"), is_told(event("1")),
+            receives(event("2"), event("3")),
+        ),
+        "the peer's leave in the same read comes behind it": (
+            {}, *OPENED, listens, message("last words"), lost, is_told(event("last words")), receives(disconnect(1006)),
+        ),
+        **{
+            f"is given up in the turn of {count} and loses none": (
+                {}, *OPENED, listens, *[message(str(at)) for at in range(count)], cancels, is_cancelled,
+                buffered(count), receives(*[event(str(at)) for at in range(count)]), buffered(0),
+            )
+            for count in (1, 2, 3)
+        },
+        "is given up before a message and takes none": (
+            {}, *OPENED, listens, cancels, message("1"), is_cancelled, receives(event("1")),
+        ),
+        # The peer is stopped by what waits, whether it was on its way to the application or not.
+        "what is given back counts": (
+            {"request_buffer_size": 1024}, *OPENED, listens, message(b"x" * 2000), inbox(full=False, resumed=0),
+            cancels, is_cancelled, message(b"y"), inbox(full=True, resumed=0), receives(event(b"x" * 2000)), reading,
+            receives(event(b"y")),
+        ),
+    })  # fmt: skip
 
 
 def test_timeout_again_and_again_loses_none() -> None:
@@ -155,26 +144,5 @@ def test_what_is_given_back_goes_to_who_has_begun_to_wait_meanwhile() -> None:
         with pytest.raises(asyncio.CancelledError):
             await given_up
         assert await asyncio.wait_for(task, 1) == event("1")
-
-    run(main)
-
-
-def test_what_is_given_back_counts() -> None:
-    """The peer is stopped by what waits, whether it was on its way to the application or not."""
-
-    async def main() -> None:
-        made = opened(request_buffer_size=1024)
-        task = await receiving(made)
-        made.exchange.message_received(b"x" * 2000)
-        assert not made.exchange.full
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        made.exchange.message_received(b"y")
-        assert made.exchange.full
-        assert not made.stream.reading
-        assert made.receive() == event(b"x" * 2000)
-        assert made.stream.reading
-        assert made.receive() == event(b"y")
 
     run(main)

@@ -1,4 +1,7 @@
-"""The lifespan: start-up, shutdown, and every way in which an application can miss them."""
+"""The lifespan: start-up, shutdown, and every way in which an application can miss them.
+
+An application is a list of steps: what it receives, sends, awaits and raises.
+"""
 
 from __future__ import annotations
 
@@ -67,42 +70,56 @@ def _debug(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "asgiserver")
 
 
-async def good(scope: Scope, receive: Receive, send: Send) -> None:
-    await receive()
-    await send(COMPLETE)
-    await receive()
-    await send(SHUTDOWN_COMPLETE)
+class Application:
+    """Does one step after the other: sends a message, raises an exception, or calls what it is given.
+
+    :ivar seen: the events that it received, and what else a test has it note.
+    """
+
+    def __init__(self, *steps: Any) -> None:
+        self.steps = steps
+        self.seen: list[Any] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        for step in self.steps:
+            if isinstance(step, BaseException):
+                raise step
+            if step is RECEIVE:
+                self.seen.append((await receive())["type"])
+            elif isinstance(step, str):
+                self.seen.append(step)
+            elif callable(step):
+                await step()
+            else:
+                await send(step)
 
 
-async def raises_at_once(scope: Scope, receive: Receive, send: Send) -> None:
-    raise ValueError("only http here")
+RECEIVE = object()
 
 
-async def returns_at_once(scope: Scope, receive: Receive, send: Send) -> None:
-    return
-
-
-async def never_answers(scope: Scope, receive: Receive, send: Send) -> None:
+async def stay() -> None:
     await asyncio.Event().wait()
+
+
+async def pause() -> None:
+    await asyncio.sleep(0.01)
+
+
+GOOD = (RECEIVE, COMPLETE, RECEIVE, SHUTDOWN_COMPLETE)
+
+
+async def good(scope: Scope, receive: Receive, send: Send) -> None:
+    await Application(*GOOD)(scope, receive, send)
 
 
 class TestGoodApplication:
     @pytest.mark.parametrize("mode", ["auto", "on"])
     def test_it_gets_both_events_in_order(self, mode: str, caplog: pytest.LogCaptureFixture) -> None:
-        events: list[str] = []
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            events.append((await receive())["type"])
-            await send(COMPLETE)
-            events.append((await receive())["type"])
-            await send(SHUTDOWN_COMPLETE)
-
+        application = Application(*GOOD)
         lifespan = make(application, lifespan=mode)
         start_and_stop(lifespan)
-        assert events == ["lifespan.startup", "lifespan.shutdown"]
-        assert lifespan.supported
-        assert not lifespan.failed
-        assert caplog.messages == []
+        assert application.seen == ["lifespan.startup", "lifespan.shutdown"]
+        assert (lifespan.supported, lifespan.failed, caplog.messages) == (True, False, [])
 
     def test_its_scope_is_that_of_the_specification(self) -> None:
         scopes: list[Scope] = []
@@ -130,37 +147,25 @@ class TestGoodApplication:
         run(main())
 
     def test_start_up_waits_for_it_and_shutdown_does_too(self) -> None:
-        steps: list[str] = []
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await receive()
-            await asyncio.sleep(0.01)
-            steps.append("started")
-            await send(COMPLETE)
-            await receive()
-            await asyncio.sleep(0.01)
-            steps.append("stopped")
-            await send(SHUTDOWN_COMPLETE)
-            await asyncio.sleep(0.01)
-            steps.append("ended")
+        application = Application(
+            RECEIVE, pause, "started", COMPLETE, RECEIVE, pause, "stopped", SHUTDOWN_COMPLETE, pause, "ended"
+        )
 
         async def main() -> None:
             lifespan = make(application)
             await lifespan.startup()
-            steps.append("serving")
+            application.seen.append("serving")
             await lifespan.shutdown()
 
         run(main())
-        assert steps == ["started", "serving", "stopped", "ended"]
+        assert application.seen == [
+            "lifespan.startup", "started", "serving", "lifespan.shutdown", "stopped", "ended",
+        ]  # fmt: skip
 
     def test_it_may_complete_without_receiving(self) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(COMPLETE)
-
-        lifespan = make(application)
+        lifespan = make(Application(COMPLETE))
         start_and_stop(lifespan)
-        assert lifespan.supported
-        assert not lifespan.failed
+        assert (lifespan.supported, lifespan.failed) == (True, False)
 
     def test_no_limits_mean_no_limits(self) -> None:
         lifespan = make(good, lifespan_startup_timeout=-1, lifespan_shutdown_timeout=-1)
@@ -205,16 +210,7 @@ class TestOff:
         assert lifespan.state == {}
 
 
-async def raises_after_receiving(scope: Scope, receive: Receive, send: Send) -> None:
-    message = await receive()
-    raise AssertionError(f"what is {message['type']}?")
-
-
-async def exits(scope: Scope, receive: Receive, send: Send) -> None:
-    raise SystemExit(5)
-
-
-async def lets_a_cancellation_through(scope: Scope, receive: Receive, send: Send) -> None:
+async def lets_a_cancellation_through() -> None:
     other = asyncio.ensure_future(asyncio.sleep(LONG))
     other.cancel()
     await other
@@ -225,22 +221,17 @@ class Unprintable(Exception):
         raise ValueError("it has no text")
 
 
-async def raises_without_text(scope: Scope, receive: Receive, send: Send) -> None:
-    """A4: an exception whose text cannot be had."""
-    raise Unprintable
-
-
 def is_no_coroutine_function(scope: Scope) -> None:
     raise AssertionError("not reached: it takes one argument")
 
 
 WITHOUT_LIFESPAN = [
-    (raises_at_once, "raised ValueError: only http here"),
-    (raises_after_receiving, "raised AssertionError: what is lifespan.startup?"),
-    (returns_at_once, "returned"),
-    (exits, "raised SystemExit: 5"),
-    (lets_a_cancellation_through, "raised asyncio.exceptions.CancelledError"),
-    (raises_without_text, "raised tests.asgi.test_lifespan.Unprintable: <exception str() failed>"),
+    (Application(ValueError("only http here")), "raised ValueError: only http here"),
+    (Application(RECEIVE, AssertionError("what is that?")), "raised AssertionError: what is that?"),
+    (Application(), "returned"),
+    (Application(SystemExit(5)), "raised SystemExit: 5"),
+    (Application(lets_a_cancellation_through), "raised asyncio.exceptions.CancelledError"),
+    (Application(Unprintable()), "raised tests.asgi.test_lifespan.Unprintable: <exception str() failed>"),
     (is_no_coroutine_function, "raised TypeError: "),
 ]
 
@@ -252,20 +243,17 @@ class TestApplicationWithoutLifespan:
     ) -> None:
         lifespan = make(application)
         start_and_stop(lifespan)
-        assert not lifespan.supported
-        assert not lifespan.failed
+        assert (lifespan.supported, lifespan.failed) == (False, False)
         (record,) = [record for record in caplog.records if record.name == "asgiserver"]
         assert record.getMessage().startswith(f"The application has no lifespan: it {what}")
         assert "\n" not in record.getMessage()
         assert record.exc_info is None
         # One that took the event may have meant to start.
-        assert record.levelno == (logging.INFO if application is raises_after_receiving else logging.DEBUG)
+        took_it = isinstance(application, Application) and RECEIVE in application.steps
+        assert record.levelno == (logging.INFO if took_it else logging.DEBUG)
 
     def test_auto_does_not_name_one_that_takes_the_event_and_returns(self, caplog: pytest.LogCaptureFixture) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await receive()
-
-        start_and_stop(make(application))
+        start_and_stop(make(Application(RECEIVE)))
         assert records(caplog) == []
         assert records(caplog, logging.DEBUG) == ["The application has no lifespan: it returned"]
 
@@ -276,40 +264,35 @@ class TestApplicationWithoutLifespan:
         assert (error.__cause__ is None) == (what == "returned")
 
 
+NO_DATABASE = "the application failed to start: no database"
+LATE = "the application did not start within 0.05 s (lifespan_startup_timeout)"
+SOON = {"lifespan_startup_timeout": SHORT}
+
+#: What an application does, the settings, and the error of the start-up.
+FAILED_START_UPS = {
+    "its message is the error": ([RECEIVE, FAILED], {"lifespan": "auto"}, NO_DATABASE),
+    "its message is the error when it must have a lifespan": ([RECEIVE, FAILED], {"lifespan": "on"}, NO_DATABASE),
+    "it may have no message": ([{"type": "lifespan.startup.failed"}], {}, "the application failed to start: "),
+    "what is raised behind it is not reported twice": ([FAILED, ConnectionError("no database")], {}, NO_DATABASE),
+    "cleaning up has a deadline": ([FAILED, stay], {"lifespan_shutdown_timeout": SHORT}, NO_DATABASE),
+    "it never answers": ([stay], {"lifespan": "auto", **SOON}, LATE),
+    "it never answers and must have a lifespan": ([stay], {"lifespan": "on", **SOON}, LATE),
+    "waiting for another event is no answer": ([RECEIVE, RECEIVE], SOON, LATE),
+}
+
+
 class TestFailedStartUp:
-    @pytest.mark.parametrize("mode", ["auto", "on"])
-    def test_its_message_is_the_error(self, mode: str, caplog: pytest.LogCaptureFixture) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await receive()
-            await send(FAILED)
-
-        assert str(start_error(make(application, lifespan=mode))) == "the application failed to start: no database"
-        assert records(caplog) == []
-
-    def test_it_may_have_no_message(self) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send({"type": "lifespan.startup.failed"})
-
-        assert "failed to start" in str(start_error(make(application)))
-
-    def test_what_is_raised_behind_it_is_not_reported_twice(self, caplog: pytest.LogCaptureFixture) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(FAILED)
-            raise ConnectionError("no database")
-
-        assert "no database" in str(start_error(make(application)))
+    @pytest.mark.parametrize(("steps", "settings", "text"), FAILED_START_UPS.values(), ids=list(FAILED_START_UPS))
+    def test_it_is_an_error(
+        self, steps: list[Any], settings: dict[str, Any], text: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert str(start_error(make(Application(*steps), **settings))) == text
         assert records(caplog) == []
 
     def test_the_application_may_clean_up_behind_it(self) -> None:
-        cleaned: list[bool] = []
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(FAILED)
-            await asyncio.sleep(0.01)
-            cleaned.append(True)
-
+        application = Application(FAILED, pause, "cleaned up")
         start_error(make(application))
-        assert cleaned == [True]
+        assert application.seen == ["cleaned up"]
 
     def test_a_loop_around_receive_ends_behind_it(self) -> None:
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -318,28 +301,8 @@ class TestFailedStartUp:
 
         start_error(make(application))
 
-    def test_cleaning_up_has_a_deadline(self) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(FAILED)
-            await asyncio.Event().wait()
-
-        error = start_error(make(application, lifespan_shutdown_timeout=SHORT))
-        assert str(error) == "the application failed to start: no database"
-
 
 class TestStartUpDeadline:
-    @pytest.mark.parametrize("mode", ["auto", "on"])
-    def test_an_application_that_never_answers_is_cancelled(self, mode: str) -> None:
-        error = start_error(make(never_answers, lifespan=mode, lifespan_startup_timeout=SHORT))
-        assert str(error) == "the application did not start within 0.05 s (lifespan_startup_timeout)"
-
-    def test_waiting_for_another_event_is_no_answer(self) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await receive()
-            await receive()
-
-        assert "did not start" in str(start_error(make(application, lifespan_startup_timeout=SHORT)))
-
     def test_an_application_that_ignores_its_cancellation_is_left_and_named(
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -374,7 +337,7 @@ class TestCancelledStartUp:
             async def application(scope: Scope, receive: Receive, send: Send) -> None:
                 receiving.set()
                 try:
-                    await never_answers(scope, receive, send)
+                    await stay()
                 finally:
                     await asyncio.sleep(0)
                     steps.append("cleaned up")
@@ -395,13 +358,8 @@ class TestCancelledStartUp:
 
 class TestEndWhileServing:
     def test_an_exception_is_logged_once_and_shutdown_returns_at_once(self, caplog: pytest.LogCaptureFixture) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(COMPLETE)
-            await asyncio.sleep(0)
-            raise ValueError("the background broke")
-
         async def main() -> None:
-            lifespan = make(application)
+            lifespan = make(Application(COMPLETE, pause, ValueError("the background broke")))
             await lifespan.startup()
             assert lifespan.supported
             await asyncio.wait([task for task in asyncio.all_tasks() if task is not asyncio.current_task()])
@@ -415,24 +373,35 @@ class TestEndWhileServing:
         assert record.exc_info is not None
         assert str(record.exc_info[1]) == "the background broke"
 
-    def test_an_exception_right_behind_the_start_up_does_not_undo_it(self, caplog: pytest.LogCaptureFixture) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(COMPLETE)
-            raise SystemExit(1)
-
-        lifespan = make(application, lifespan="on")
+    @pytest.mark.parametrize(("steps", "settings", "failed", "errors"), [
+        # An exception right behind the start-up does not undo it, and a return is no failure.
+        ([COMPLETE, SystemExit(1)], {"lifespan": "on"}, True, 1),
+        ([COMPLETE], {}, False, 0),
+    ])  # fmt: skip
+    def test_right_behind_the_start_up(
+        self, steps: list[Any], settings: Any, failed: bool, errors: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        lifespan = make(Application(*steps), **settings)
         start_and_stop(lifespan)
-        assert lifespan.supported
-        assert len(records(caplog, logging.ERROR)) == 1
+        assert (lifespan.supported, lifespan.failed) == (True, failed)
+        assert len(records(caplog)) == len(records(caplog, logging.ERROR)) == errors
 
-    def test_a_return_is_no_failure(self, caplog: pytest.LogCaptureFixture) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(COMPLETE)
 
-        lifespan = make(application)
-        start_and_stop(lifespan)
-        assert not lifespan.failed
-        assert records(caplog) == []
+LOST = RuntimeError("lost the cache")
+RAISED = "The application's lifespan raised an exception"
+
+#: What an application does behind its start-up, whether its shutdown has failed, and what is logged.
+SHUTDOWNS = {
+    "a failure is logged with its message once": (
+        [RECEIVE, RECEIVE, SHUTDOWN_FAILED, LOST], True, ["The application failed to shut down: lost the cache"],
+    ),
+    "an exception before its answer": ([RECEIVE, RECEIVE, LOST], True, [RAISED]),
+    "an exception behind its answer": ([RECEIVE, RECEIVE, SHUTDOWN_COMPLETE, LOST], True, [RAISED]),
+    "it never answers": (
+        [stay], True, ["The application did not shut down within 0.05 s (lifespan_shutdown_timeout)"],
+    ),
+    "it runs on after its answer": ([RECEIVE, RECEIVE, SHUTDOWN_COMPLETE, stay], False, []),
+}  # fmt: skip
 
 
 class TestShutdown:
@@ -446,73 +415,25 @@ class TestShutdown:
 
         run(main())
 
-    def test_a_failure_is_logged_with_its_message_once(self, caplog: pytest.LogCaptureFixture) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(COMPLETE)
-            await receive()
-            await receive()
-            await send(SHUTDOWN_FAILED)
-            raise RuntimeError("lost the cache")
-
-        lifespan = make(application)
-        start_and_stop(lifespan)
-        assert lifespan.failed
-        assert records(caplog) == ["The application failed to shut down: lost the cache"]
-
-    @pytest.mark.parametrize("last", [None, SHUTDOWN_COMPLETE])
-    def test_an_exception_is_logged_with_its_traceback(
-        self, last: Message | None, caplog: pytest.LogCaptureFixture
+    @pytest.mark.parametrize(("steps", "failed", "logged"), SHUTDOWNS.values(), ids=list(SHUTDOWNS))
+    def test_its_end(
+        self, steps: list[Any], failed: bool, logged: list[str], caplog: pytest.LogCaptureFixture
     ) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(COMPLETE)
-            await receive()
-            await receive()
-            if last is not None:
-                await send(last)
-            raise RuntimeError("lost the cache")
-
-        lifespan = make(application)
+        stays = {"lifespan_shutdown_timeout": SHORT} if stay in steps else {}
+        lifespan = make(Application(COMPLETE, *steps), **stays)
         start_and_stop(lifespan)
-        assert lifespan.failed
-        assert records(caplog) == ["The application's lifespan raised an exception"]
-        assert "lost the cache" in caplog.text
-
-    def test_an_application_that_never_answers_is_cancelled_and_named(self, caplog: pytest.LogCaptureFixture) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(COMPLETE)
-            await never_answers(scope, receive, send)
-
-        lifespan = make(application, lifespan_shutdown_timeout=SHORT)
-        start_and_stop(lifespan)
-        assert lifespan.failed
-        assert records(caplog) == [
-            "The application did not shut down within 0.05 s (lifespan_shutdown_timeout)"
-        ]
-
-    def test_an_application_that_runs_on_after_its_answer_is_cancelled_quietly(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await good(scope, receive, send)
-            await never_answers(scope, receive, send)
-
-        lifespan = make(application, lifespan_shutdown_timeout=SHORT)
-        start_and_stop(lifespan)
-        assert not lifespan.failed
-        assert records(caplog) == []
+        assert lifespan.failed is failed
+        assert records(caplog) == logged
+        assert ("RuntimeError: lost the cache" in caplog.text) == (logged == [RAISED])
 
     def test_cancelling_it_cancels_the_application(self) -> None:
         async def main() -> None:
             stopping = asyncio.Event()
 
-            async def application(scope: Scope, receive: Receive, send: Send) -> None:
-                await receive()
-                await send(COMPLETE)
-                await receive()
+            async def told() -> None:
                 stopping.set()
-                await never_answers(scope, receive, send)
 
-            lifespan = make(application)
+            lifespan = make(Application(RECEIVE, COMPLETE, RECEIVE, told, stay))
             await lifespan.startup()
             shutdown = asyncio.ensure_future(lifespan.shutdown())
             await stopping.wait()
@@ -563,19 +484,16 @@ class TestWrongMessages:
         assert isinstance(error, MessageError)
         assert str(error) == 'lifespan.startup.failed: "message" must be a str, got bytes'
 
-    @pytest.mark.parametrize(
-        ("before", "message", "moment"),
-        [
-            ("start-up", SHUTDOWN_COMPLETE, "before the start-up was complete"),
-            ("start-up", SHUTDOWN_FAILED, "before the start-up was complete"),
-            ("serving", COMPLETE, "before the shutdown was asked for"),
-            ("serving", FAILED, "before the shutdown was asked for"),
-            ("serving", SHUTDOWN_COMPLETE, "before the shutdown was asked for"),
-            ("shutdown", COMPLETE, "after the shutdown was complete"),
-            ("shutdown", SHUTDOWN_COMPLETE, "after the shutdown was complete"),
-            ("shutdown", SHUTDOWN_FAILED, "after the shutdown was complete"),
-        ],
-    )
+    @pytest.mark.parametrize(("before", "message", "moment"), [
+        ("start-up", SHUTDOWN_COMPLETE, "before the start-up was complete"),
+        ("start-up", SHUTDOWN_FAILED, "before the start-up was complete"),
+        ("serving", COMPLETE, "before the shutdown was asked for"),
+        ("serving", FAILED, "before the shutdown was asked for"),
+        ("serving", SHUTDOWN_COMPLETE, "before the shutdown was asked for"),
+        ("shutdown", COMPLETE, "after the shutdown was complete"),
+        ("shutdown", SHUTDOWN_COMPLETE, "after the shutdown was complete"),
+        ("shutdown", SHUTDOWN_FAILED, "after the shutdown was complete"),
+    ])  # fmt: skip
     def test_a_message_at_the_wrong_moment_says_which(self, before: str, message: Message, moment: str) -> None:
         error = self.error(before, message)
         assert isinstance(error, UnexpectedMessage)

@@ -40,7 +40,6 @@ class TestHead:
     @pytest.mark.parametrize("close", [True, False])
     @pytest.mark.parametrize("length", [None, 3])
     def test_framing_is_told_to_the_wire(self, close: bool, length: int | None) -> None:
-        """T065."""
         made, stream = response(length=length, close=close)
         made.send(b"abc", more_body=False)
         assert stream.framing == {"content_length": length, "has_body": True, "close": close}
@@ -50,7 +49,6 @@ class TestNoBody:
     @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 304), ("HEAD", 304), ("POST", 304)])
     @pytest.mark.parametrize("body", [b"", b"abc", b"abcdefgh"])
     def test_head_and_304_send_the_length_but_not_the_body(self, method: str, status: int, body: bytes) -> None:
-        """T060, T061."""
         made, stream = response(status, length=5, method=method)
         made.send(body, more_body=True)
         made.send(body, more_body=False)
@@ -60,7 +58,7 @@ class TestNoBody:
 
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
     def test_204_has_no_length_either(self, method: str) -> None:
-        """T061, C8; RFC 9110 §8.6."""
+        """RFC 9110 §8.6."""
         made, stream = response(204, length=3, method=method)
         made.send(b"abc", more_body=False)
         assert stream.framing == {"content_length": None, "has_body": False, "close": False}
@@ -70,7 +68,7 @@ class TestNoBody:
     @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
     @pytest.mark.parametrize("length", [None, 0, 3])
     def test_205_says_that_there_is_nothing(self, method: str, length: int | None) -> None:
-        """T061, C8; RFC 9110 §15.3.6."""
+        """RFC 9110 §15.3.6."""
         made, stream = response(205, length=length, method=method)
         made.send(b"ab", more_body=True)
         made.send(b"c", more_body=False)
@@ -82,7 +80,6 @@ class TestNoBody:
 class TestLength:
     @pytest.mark.parametrize("pieces", [[b"abcde"], [b"ab", b"cde"], [b"", b"abcde", b""], [b"a"] * 5])
     def test_right_length_passes(self, pieces: list[bytes]) -> None:
-        """T053."""
         made, stream = response(length=5)
         for at, piece in enumerate(pieces, 1):
             made.send(piece, more_body=at < len(pieces))
@@ -90,7 +87,6 @@ class TestLength:
 
     @pytest.mark.parametrize("more_body", [True, False])
     def test_longer_first_piece_sends_nothing_at_all(self, more_body: bool) -> None:
-        """T094."""
         made, stream = response(length=2)
         with pytest.raises(MessageError, match='"body" is 3 bytes longer'):
             made.send(b"abcde", more_body=more_body)
@@ -98,7 +94,6 @@ class TestLength:
         assert made.status == CLIENT_CLOSED_REQUEST
 
     def test_later_piece_that_is_too_long_is_left_out_wholly(self) -> None:
-        """T094."""
         made, stream = response(length=4)
         made.send(b"abc", more_body=True)
         with pytest.raises(MessageError, match='"body" is 1 bytes longer'):
@@ -108,7 +103,6 @@ class TestLength:
         assert stream.data == b"abcd"
 
     def test_body_that_ends_short_is_refused(self) -> None:
-        """T095."""
         made, stream = response(length=4)
         made.send(b"a", more_body=True)
         with pytest.raises(MessageError, match='"body" ends 2 bytes short'):

@@ -177,7 +177,6 @@ class TestForwarding:
         assert (websocket["client"], websocket["scheme"]) == (("203.0.113.9", 0), "wss")
 
     def test_other_peers_are_not_believed(self) -> None:
-        """T262."""
         forwarding = Forwarding(Settings(proxy_headers=True))
         scope = scope_of(b"/", self.HEADERS, forwarding=forwarding)
         assert (scope["client"], scope["scheme"]) == (list(CLIENT), "http")
@@ -274,7 +273,7 @@ class TestWebSocket:
             "raw_path": b"/mount/chat%21",
             "query_string": b"a=b",
             "root_path": "/mount",
-            "headers": [(b"origin", b"null")],  # T193
+            "headers": [(b"origin", b"null")],
             "client": CLIENT,
             "server": list(SERVER),
             "subprotocols": ["a", "b"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -17,8 +16,32 @@ from asgiserver.asgi.scope import Request, ScopeBuilder
 from asgiserver.asgi.websocket import MESSAGE_OVERHEAD, WebSocketExchange
 from asgiserver.errors import MessageError, RequestError, UnexpectedMessage
 from asgiserver.settings import Settings
+from tests.asgi import traces as trace
 from tests.asgi.test_scope import ADDRESSES
-from tests.fakes import CLIENT, Clock, FakeFrames, FakeHub, FakeStream, at_once, settle, would_wait
+from tests.asgi.traces import (
+    after,
+    calls,
+    data,
+    done,
+    is_listening,
+    is_told,
+    last_call,
+    listens,
+    lost,
+    no_call,
+    no_timers,
+    piece,
+    play,
+    reading,
+    receives,
+    refused,
+    state,
+    status,
+    stopped,
+    told_hub,
+    waits,
+)
+from tests.fakes import CLIENT, FakeFrames, would_wait
 
 ACCEPT = {"type": "websocket.accept"}
 TEXT = {"type": "websocket.send", "text": "h\xe9"}
@@ -30,13 +53,9 @@ DENIAL_LAST = {"type": "websocket.http.response.body", "body": b"def"}
 CONNECT = {"type": "websocket.connect"}
 
 
-class Made:
-    """An exchange with what stands around it."""
-
+class Made(trace.Made):
     def __init__(self, *, subprotocols: tuple[str, ...] = (), logs_actions: bool = True, **settings: Any) -> None:
-        self.clock = Clock()
-        self.stream = FakeStream()
-        self.hub = FakeHub(logs_actions=logs_actions)
+        super().__init__(logs_actions=logs_actions)
         self.engines: list[FakeFrames] = []
         scope = ScopeBuilder("", None, None).websocket(Request("GET", b"/ws?a", []), ADDRESSES, list(subprotocols))
         self.exchange = WebSocketExchange(
@@ -56,22 +75,126 @@ class Made:
         (engine,) = self.engines
         return engine
 
-    def send(self, message: dict[str, Any]) -> None:
-        self.exchange.take_reply(self.exchange.parse(message))
-
-    def receive(self) -> dict[str, Any]:
-        return dict(at_once(self.exchange.receive()))
-
-    def lose(self) -> None:
-        self.stream.lost = True
-        self.exchange.disconnected()
-
     def logged(self) -> list[str]:
         return [action for _, action, _ in self.hub.actions]
 
 
 def disconnect(code: int, reason: str = "") -> dict[str, Any]:
     return {"type": "websocket.disconnect", "code": code, "reason": reason}
+
+
+def event(payload: str | bytes) -> dict[str, Any]:
+    return {"type": "websocket.receive", "text" if isinstance(payload, str) else "bytes": payload}
+
+
+def traces(rows: dict[str, tuple[Any, ...]]) -> Callable[..., None]:
+    return trace.traces(Made, rows)
+
+
+# Steps of traces that only WebSockets have.
+
+
+def message(payload: str | bytes) -> Any:
+    """The peer has sent one."""
+    return lambda made: made.exchange.message_received(payload)
+
+
+def peer_closes(code: int, reason: str = "") -> Any:
+    return lambda made: made.exchange.close_received(code, reason)
+
+
+def breaks(code: int, reason: str = "") -> Any:
+    """The peer breaks the protocol, for which the engine sends this."""
+    return lambda made: made.exchange.failed(code, reason)
+
+
+def server_stopping(made: Made) -> None:
+    made.exchange.server_stopping()
+
+
+def slow(value: bool) -> Any:
+    """The peer takes nothing, or takes data again."""
+    return lambda made: setattr(made.stream, "slow", value)
+
+
+def is_slow(made: Made) -> None:
+    assert made.exchange.slow
+
+
+def writable(made: Made) -> None:
+    made.exchange.writable()
+
+
+def no_engine(made: Made) -> None:
+    assert made.engines == []
+
+
+def pending(size: int) -> Any:
+    """So much of what was sent waits for the peer."""
+    return lambda made: setattr(made.stream, "pending", size)
+
+
+def frames(*expected: tuple[object, ...]) -> Any:
+    """All frames until now."""
+
+    def look(made: Made) -> None:
+        assert made.engine.sent == list(expected)
+
+    return look
+
+
+def pings(count: int) -> Any:
+    """All frames until now are so many pings."""
+
+    def look(made: Made) -> None:
+        assert [kind for kind, *_ in made.engine.sent] == ["ping"] * count
+
+    return look
+
+
+def keeps(*payloads: str) -> Any:
+    """What the engine has kept, and gives on once it is resumed."""
+
+    def step(made: Made) -> None:
+        made.engine.resume = lambda: [made.exchange.message_received(each) for each in payloads]
+
+    return step
+
+
+def inbox(*, full: bool, resumed: int) -> Any:
+    """Whether the inbox is full and has stopped the peer, and how often the engine was asked to go on."""
+
+    def look(made: Made) -> None:
+        assert (made.exchange.full, made.stream.reading, made.engine.resumed) == (full, not full, resumed)
+
+    return look
+
+
+def awaits(*kinds: Deadline) -> Any:
+    """All that is awaited of the peer."""
+
+    def look(made: Made) -> None:
+        assert {kind for kind in Deadline if made.exchange.deadlines.pending(kind)} == set(kinds)
+
+    return look
+
+
+def logged(*actions: str) -> Any:
+    def look(made: Made) -> None:
+        assert made.logged() == list(actions)
+
+    return look
+
+
+def logged_status(expected: int) -> Any:
+    def look(made: Made) -> None:
+        assert made.hub.actions[-1][2]["status"] == expected
+
+    return look
+
+
+#: The application has taken the connect event and accepts.
+OPENED = (receives(CONNECT), ACCEPT)
 
 
 REACHED: dict[State, Callable[[Made], object]] = {
@@ -131,7 +254,6 @@ class TestStatesAndReplies:
     @pytest.mark.parametrize("name", MESSAGES)
     @pytest.mark.parametrize("state", REACHED)
     def test_reply_fits_or_is_refused_without_a_trace(self, state: State, name: str) -> None:
-        """T145, T146, T179, T180."""
         made = reached(state)
         before = list(made.stream.calls)
         if (state, name) in self.NEXT:
@@ -162,11 +284,10 @@ UNSENDABLE: list[dict[str, Any]] = [
 
 
 class TestUnsendableClose:
-    """C17. A code or a reason that no close frame may have is an error where a close frame would have it."""
+    """A code or a reason that no close frame may have is an error where a close frame would have it."""
 
     @pytest.mark.parametrize("keys", [*UNSENDABLE, {"reason": "x" * 500}, {"code": None, "reason": None, "why": 1}])
     def test_before_the_accept_it_is_a_403_that_has_neither(self, keys: dict[str, Any]) -> None:
-        """C17."""
         made = Made()
         made.send({"type": "websocket.close"} | keys)
         assert (made.exchange.state, made.stream.status, made.stream.data) == (State.COMPLETE, 403, b"Forbidden\n")
@@ -174,7 +295,6 @@ class TestUnsendableClose:
 
     @pytest.mark.parametrize("keys", UNSENDABLE)
     def test_after_the_accept_it_is_refused_and_the_next_try_may_succeed(self, keys: dict[str, Any]) -> None:
-        """C17."""
         made = reached(State.OPEN)
         with pytest.raises(MessageError, match=r"websocket\.close: \"(code|reason)\""):
             made.send({"type": "websocket.close"} | keys)
@@ -184,7 +304,6 @@ class TestUnsendableClose:
 
     @pytest.mark.parametrize("state", [State.STARTED, State.STREAMING, State.CLOSING, State.COMPLETE])
     def test_elsewhere_it_is_as_wrong_as_any_other_close(self, state: State) -> None:
-        """C17."""
         made = reached(state)
         with pytest.raises(UnexpectedMessage):
             made.send({"type": "websocket.close", "code": 403})
@@ -220,7 +339,6 @@ class TestStatesAndEvents:
     @pytest.mark.parametrize("event", EVENTS)
     @pytest.mark.parametrize("state", REACHED)
     def test_event(self, state: State, event: str) -> None:
-        """T147, T148, T181, T182, T196."""
         made = reached(state)
         before, told = list(made.stream.calls), len(made.hub.gone)
         EVENTS[event](made)
@@ -241,7 +359,6 @@ class TestStatesAndEvents:
 
     @pytest.mark.parametrize("state", REACHED)
     def test_no_timer_outlives_connection_and_application(self, state: State) -> None:
-        """T175."""
         made = reached(state)
         made.lose()
         made.exchange.release()
@@ -250,22 +367,17 @@ class TestStatesAndEvents:
     @pytest.mark.parametrize(("event", "status", "close"), [("request_failed", 503, True), ("raised", 500, False)])
     @pytest.mark.parametrize("state", [State.WAITING, State.STARTED])
     def test_answer_in_the_applications_place(self, state: State, event: str, status: int, close: bool) -> None:
-        """T147."""
         made = reached(state)
         EVENTS[event](made)
         assert (made.stream.status, made.stream.framing["close"]) == (status, close)
         assert (b"X", b"1") not in made.stream.headers
 
-    @pytest.mark.parametrize(
-        ("event", "close"),
-        [
-            ("returned", ("close", 1000, "")),
-            ("raised", ("close", 1011, "internal error")),
-            ("server_stopping", ("close", 1012, "service restart")),
-        ],
-    )
+    @pytest.mark.parametrize(("event", "close"), [
+        ("returned", ("close", 1000, "")),
+        ("raised", ("close", 1011, "internal error")),
+        ("server_stopping", ("close", 1012, "service restart")),
+    ])  # fmt: skip
     def test_close_frame_says_why(self, event: str, close: tuple[object, ...]) -> None:
-        """T181, T182, T196."""
         made = reached(State.OPEN)
         EVENTS[event](made)
         assert made.engine.sent == [close]
@@ -273,18 +385,13 @@ class TestStatesAndEvents:
 
 class TestAccepting:
     def test_answer_has_the_fields_of_the_handshake_and_of_the_application(self) -> None:
-        """T133, T137, T195."""
         made = Made()
         made.send(ACCEPT | {"headers": [(b"Set-Cookie", b"a"), (b"set-cookie", b"b")]})
         assert made.stream.headers == [
-            (b"upgrade", b"websocket"),
-            (b"chosen", b"None"),
-            (b"Set-Cookie", b"a"),
-            (b"set-cookie", b"b"),
-        ]
+            (b"upgrade", b"websocket"), (b"chosen", b"None"), (b"Set-Cookie", b"a"), (b"set-cookie", b"b"),
+        ]  # fmt: skip
 
     def test_offered_subprotocol_can_be_chosen(self) -> None:
-        """T134."""
         made = Made(subprotocols=("a", "b"))
         made.send(ACCEPT | {"subprotocol": "b"})
         assert (b"chosen", b"b") in made.stream.headers
@@ -293,7 +400,6 @@ class TestAccepting:
     def test_other_subprotocol_is_refused_and_the_next_try_may_succeed(
         self, offered: tuple[str, ...], shown: str
     ) -> None:
-        """T134."""
         made = Made(subprotocols=offered)
         with pytest.raises(MessageError) as caught:
             made.send(ACCEPT | {"subprotocol": "c"})
@@ -303,7 +409,6 @@ class TestAccepting:
         assert made.stream.calls == ["switch"]
 
     def test_bytes_that_came_with_the_handshake_find_the_engine_ready(self) -> None:
-        """T183."""
         made = Made()
         switch = made.stream.switch
 
@@ -316,186 +421,99 @@ class TestAccepting:
         assert made.engine.received == b"early"
 
     def test_close_before_accepting_is_403(self) -> None:
-        """T141."""
         made = reached(State.COMPLETE)
         assert made.stream.status == 403
         assert made.receive() == CONNECT
         assert made.receive() == disconnect(1006)
 
 
+DENIAL_9 = DENIAL_START | {"headers": [(b"content-length", b"9")]}
+DENIAL_1 = DENIAL_START | {"headers": [(b"content-length", b"1")]}
+
+
+def has_field(made: Made) -> None:
+    assert (b"X", b"1") in made.stream.headers
+
+
 class TestDenying:
-    def test_in_one_message(self) -> None:
-        """T142, T144."""
-        made = reached(State.STARTED)
-        made.send(DENIAL_LAST | {"body": b"\xff"})
-        assert (made.stream.status, made.stream.data) == (401, b"\xff")
-        assert (b"X", b"1") in made.stream.headers
-        assert made.logged() == ["connecting", "rejected"]
-        assert made.hub.actions[1][2]["status"] == 401
-
-    def test_in_several_messages(self) -> None:
-        """T143."""
-        made = reached(State.STREAMING)
-        made.send(DENIAL_MORE)
-        made.send(DENIAL_LAST)
-        assert made.stream.data == b"abcabcdef"
-        assert made.exchange.state is State.COMPLETE
-
-    def test_that_ends_short_of_its_length_is_aborted(self) -> None:
-        made = Made()
-        made.send(DENIAL_START | {"headers": [(b"content-length", b"9")]})
-        made.send(DENIAL_MORE)
-        with pytest.raises(MessageError, match="3 bytes short"):
-            made.send(DENIAL_LAST)
-        assert made.stream.calls == ["respond", "abort"]
-
-    def test_that_is_too_long_from_the_start_can_still_be_answered_500(self) -> None:
-        """T145."""
-        made = Made()
-        made.send(DENIAL_START | {"headers": [(b"content-length", b"1")]})
-        with pytest.raises(MessageError):
-            made.send(DENIAL_LAST)
-        EVENTS["raised"](made)
-        assert made.stream.status == 500
-
-    def test_that_takes_longer_than_an_accept_may_is_not_cut_off(self) -> None:
-        made = reached(State.STREAMING, websocket_connect_timeout=5)
-        made.clock.advance(6)
-        made.send(DENIAL_LAST)
-        assert made.stream.calls == ["data", "end"]
+    test_of_a_handshake = traces({
+        "in one message": (
+            {}, DENIAL_START, DENIAL_LAST | {"body": b"\xff"}, status(401), data(b"\xff"), has_field,
+            logged("connecting", "rejected"), logged_status(401),
+        ),
+        "in several messages": (
+            {}, DENIAL_START, DENIAL_MORE, DENIAL_MORE, DENIAL_LAST, data(b"abcabcdef"), state(State.COMPLETE),
+        ),
+        "that ends short of its length is aborted": (
+            {}, DENIAL_9, DENIAL_MORE, refused(MessageError, DENIAL_LAST, "3 bytes short"), calls("respond", "abort"),
+        ),
+        "that is too long from the start can still be answered 500": (
+            {}, DENIAL_1, refused(MessageError, DENIAL_LAST), done(failed=True), status(500),
+        ),
+        "that takes longer than an accept may is not cut off": (
+            {"websocket_connect_timeout": 5}, DENIAL_START, DENIAL_MORE, after(6), DENIAL_LAST,
+            calls("respond", "data", "end"),
+        ),
+    })  # fmt: skip
 
 
 class TestInbox:
-    def test_first_event_is_connect_even_when_the_peer_has_left(self) -> None:
-        """T132."""
-        made = reached(State.GONE)
-        assert [made.receive(), made.receive()] == [CONNECT, disconnect(1006)]
-
-    def test_messages_keep_type_order_and_emptiness(self) -> None:
-        """T151, T152."""
-        made = reached(State.OPEN)
-        made.receive()
-        for payload in ("a", b"a", "", b""):
-            made.exchange.message_received(payload)
-        assert [made.receive() for _ in range(4)] == [
-            {"type": "websocket.receive", "text": "a"},
-            {"type": "websocket.receive", "bytes": b"a"},
-            {"type": "websocket.receive", "text": ""},
-            {"type": "websocket.receive", "bytes": b""},
-        ]
-
-    def test_messages_before_the_end_can_still_be_read(self) -> None:
-        """T177, T184."""
-        made = reached(State.OPEN)
-        made.receive()
-        made.exchange.message_received("last")
-        made.exchange.close_received(1001, "leaving")
-        assert [made.receive()["text"], made.receive()] == ["last", disconnect(1001, "leaving")]
-
-    def test_message_after_the_applications_close_is_dropped(self) -> None:
-        """T176."""
-        made = reached(State.CLOSING)
-        made.receive()
-        made.exchange.message_received("late")
-        assert would_wait(made.exchange.receive)
-
-    def test_waiting_receive_is_woken_by_a_message_and_by_the_end(self) -> None:
-        async def main() -> None:
-            made = reached(State.OPEN)
-            await made.exchange.receive()
-            task = asyncio.ensure_future(made.exchange.receive())
-            await settle()
-            made.exchange.message_received("x")
-            assert (await task)["text"] == "x"
-            task = asyncio.ensure_future(made.exchange.receive())
-            await settle()
-            made.lose()
-            assert await task == disconnect(1006)
-
-        asyncio.run(main())
-
-    def test_it_listens_from_the_first_receive_after_it_accepted(self) -> None:
-        made = Made()
-        made.receive()
-        assert not made.exchange.listening
-        made.send(ACCEPT)
-        assert not made.exchange.listening
-        made.exchange.message_received("x")
-        made.receive()
-        assert made.exchange.listening
-
-    def test_receive_that_gave_connect_after_the_accept_does_not_count_as_listening(self) -> None:
-        made = reached(State.OPEN)
-        assert made.receive() == CONNECT
-        assert not made.exchange.listening
+    test_of_events = traces({
+        "the first event is connect even when the peer has left": ({}, lost, receives(CONNECT, disconnect(1006))),
+        "messages keep type, order and emptiness": (
+            {}, *OPENED, message("a"), message(b"a"), message(""), message(b""),
+            receives(event("a"), event(b"a"), event(""), event(b"")),
+        ),
+        "messages before the end can still be read": (
+            {}, *OPENED, message("last"), peer_closes(1001, "leaving"),
+            receives(event("last"), disconnect(1001, "leaving")),
+        ),
+        "a message after the application's close is dropped": ({}, *OPENED, CLOSE, message("late"), waits),
+        "a waiting receive is woken by a message and by the end": (
+            {}, *OPENED, listens, message("x"), is_told(event("x")), listens, lost, is_told(disconnect(1006)),
+        ),
+        "it listens from the first receive after it accepted": (
+            {}, receives(CONNECT), is_listening(False), ACCEPT, is_listening(False), message("x"),
+            receives(event("x")), is_listening(True),
+        ),
+        "a receive that gave connect after the accept does not count as listening": (
+            {}, ACCEPT, receives(CONNECT), is_listening(False),
+        ),
+    })  # fmt: skip
 
 
 class TestPressure:
     SIZE = 1024
     ROOM = SIZE // MESSAGE_OVERHEAD
 
-    def opened(self) -> Made:
-        made = reached(State.OPEN, request_buffer_size=self.SIZE)
-        made.receive()
-        return made
+    MADE = {"request_buffer_size": SIZE}
+    LARGE, OTHER = "*" * SIZE, "+" * SIZE
 
-    def test_full_inbox_stops_wire_and_engine_until_half_of_it_is_read(self) -> None:
-        """T185."""
-        made = self.opened()
-        for _ in range(self.ROOM):
-            assert not made.exchange.full
-            made.exchange.message_received("")
-        assert made.exchange.full
-        assert not made.stream.reading
-        for _ in range(self.ROOM // 2 - 1):
-            made.receive()
-        assert (made.exchange.full, made.engine.resumed) == (True, 0)
-        made.receive()
-        assert (made.exchange.full, made.engine.resumed, made.stream.reading) == (False, 1, True)
-
-    def test_wire_stays_stopped_while_what_the_engine_kept_fills_the_inbox_again(self) -> None:
-        made = self.opened()
-        made.exchange.message_received("*" * self.SIZE)
-        made.engine.resume = lambda: made.exchange.message_received("+" * self.SIZE)  # type: ignore[method-assign]
-        assert made.receive()["text"][0] == "*"
-        assert made.exchange.full
-        assert not made.stream.reading
-        made.engine.resume = lambda: None  # type: ignore[method-assign]
-        assert made.receive()["text"][0] == "+"
-        assert made.stream.reading
-
-    def test_closing_makes_room_so_that_the_peers_close_frame_is_found(self) -> None:
-        made = self.opened()
-        made.exchange.message_received("*" * self.SIZE)
-        made.send(CLOSE)
-        assert (made.exchange.full, made.engine.resumed, made.stream.reading) == (False, 1, True)
-        assert made.receive()["text"][0] == "*"
-
-    def test_lost_exchange_does_not_touch_its_stream_when_its_inbox_is_read(self) -> None:
-        made = self.opened()
-        made.exchange.message_received("*" * self.SIZE)
-        made.lose()
-        assert made.receive()["text"][0] == "*"
-        assert made.receive() == disconnect(1006)
-        assert not made.stream.reading
-
-    def test_engine_is_told_when_the_peer_takes_data_again(self) -> None:
-        """T186."""
-        made = self.opened()
-        made.stream.slow = True
-        assert made.exchange.slow
-        made.exchange.writable()
-        assert made.engine.resumed == 1
-
-    def test_nothing_is_resumed_before_there_is_an_engine(self) -> None:
-        made = Made()
-        made.exchange.writable()
-        assert made.engines == []
+    test_of_messages = traces({
+        "a full inbox stops wire and engine until half of it is read": (
+            MADE, *OPENED, *[inbox(full=False, resumed=0), message("")] * ROOM, inbox(full=True, resumed=0),
+            *[receives(event(""))] * (ROOM // 2 - 1), inbox(full=True, resumed=0),
+            receives(event("")), inbox(full=False, resumed=1),
+        ),
+        "the wire stays stopped while what the engine kept fills the inbox again": (
+            MADE, *OPENED, message(LARGE), keeps(OTHER), receives(event(LARGE)), inbox(full=True, resumed=0), keeps(),
+            receives(event(OTHER)), reading,
+        ),
+        "closing makes room so that the peer's close frame is found": (
+            MADE, *OPENED, message(LARGE), CLOSE, inbox(full=False, resumed=1), receives(event(LARGE)),
+        ),
+        "a lost exchange does not touch its stream when its inbox is read": (
+            MADE, *OPENED, message(LARGE), lost, receives(event(LARGE), disconnect(1006)), stopped,
+        ),
+        "the engine is told when the peer takes data again": (
+            MADE, *OPENED, slow(True), is_slow, writable, inbox(full=False, resumed=1),
+        ),
+        "nothing is resumed before there is an engine": ({}, writable, no_engine),
+    })  # fmt: skip
 
     @given(st.lists(st.one_of(st.text(max_size=800), st.binary(max_size=800), st.none()), max_size=40))
     def test_messages_come_as_they_were_sent_whatever_the_order(self, steps: list[str | bytes | None]) -> None:
-        """T155."""
-        made = self.opened()
+        made = play(Made(**self.MADE), *OPENED)
         sent = [step for step in steps if step is not None]
         read: list[str | bytes] = []
         waiting = 0
@@ -521,20 +539,43 @@ class TestPressure:
 class TestClosing:
     @pytest.mark.parametrize(("code", "reason"), [(1000, "bye"), (1001, ""), (1005, ""), (4005, "h\xe9")])
     def test_peers_close_ends_the_application_with_its_code(self, code: int, reason: str) -> None:
-        """T168, T169."""
-        made = reached(State.OPEN)
-        made.receive()
-        made.exchange.close_received(code, reason)
-        assert made.stream.calls == ["close"]
-        assert made.receive() == disconnect(code, reason)
-        assert made.hub.gone == [made.exchange]
+        steps = (peer_closes(code, reason), calls("switch", "close"), receives(disconnect(code, reason)), told_hub)
+        play(Made(), *OPENED, *steps)
 
-    def test_lost_connection_is_1006(self) -> None:
-        """T170."""
-        made = reached(State.OPEN)
-        made.receive()
-        made.lose()
-        assert made.receive() == disconnect(1006)
+    test_of_a_websocket = traces({
+        "a lost connection is 1006": ({}, *OPENED, lost, receives(disconnect(1006))),
+        "a broken protocol ends the application with the code that was sent": (
+            {}, *OPENED, breaks(1007, "not UTF-8"), calls("switch", "close"), receives(disconnect(1007, "not UTF-8")),
+        ),
+        "the peer's answer to the application's close gives the application's code": (
+            {}, *OPENED, CLOSE, peer_closes(1000), receives(disconnect(4001, "enough")),
+            calls("switch", "data", "close"),
+        ),
+        "a broken protocol after the application's close gives the application's code": (
+            {}, *OPENED, CLOSE, breaks(1002, "no such opcode"), receives(disconnect(4001, "enough")),
+            calls("switch", "data", "close"),
+        ),
+        # Not aborted: what was sent before may still be on its way to a slow peer, for which close_timeout is there.
+        "a close frame is awaited for a while, then the connection is dropped": (
+            {"websocket_close_timeout": 3}, *OPENED, CLOSE, after(2.9), calls("switch", "data"), after(0.1),
+            calls("switch", "data", "close"), receives(disconnect(4001, "enough")), no_timers,
+        ),
+        "so it is after the server's": (
+            {"websocket_close_timeout": 3}, *OPENED, server_stopping, after(2.9), calls("switch", "data"), after(0.1),
+            calls("switch", "data", "close"), receives(disconnect(1012, "service restart")), no_timers,
+        ),
+        "an answered close leaves no deadline": (
+            {}, *OPENED, CLOSE, peer_closes(1000), lost, no_timers, calls("switch", "data", "close"),
+        ),
+        "the application hears of the server's close at once": (
+            {}, *OPENED, server_stopping, receives(disconnect(1012, "service restart")),
+            peer_closes(1012), calls("switch", "data", "close"), told_hub,
+        ),
+        "a failure in the closing handshake only closes": (
+            {}, ACCEPT, server_stopping, breaks(1002), receives(CONNECT, disconnect(1012, "service restart")),
+            calls("switch", "data", "close"),
+        ),
+    })  # fmt: skip
 
     @pytest.mark.parametrize("state", [State.OPEN, State.CLOSING])
     def test_engine_is_abandoned_with_the_connection(self, state: State) -> None:
@@ -542,227 +583,77 @@ class TestClosing:
         made.lose()
         assert made.engine.abandoned
 
-    def test_broken_protocol_ends_the_application_with_the_code_that_was_sent(self) -> None:
-        """T156, T161, T162."""
-        made = reached(State.OPEN)
-        made.receive()
-        made.exchange.failed(1007, "not UTF-8")
-        assert made.stream.calls == ["close"]
-        assert made.receive() == disconnect(1007, "not UTF-8")
-
     @pytest.mark.parametrize("code", [1000, 1001, 1008, 1011, 1012, 3000, 4999])
     def test_applications_code_and_reason_are_sent(self, code: int) -> None:
-        """T171."""
         made = reached(State.OPEN)
         made.send({"type": "websocket.close", "code": code, "reason": "so"})
         assert made.engine.sent == [("close", code, "so")]
 
-    def test_peers_answer_to_the_applications_close_gives_the_applications_code(self) -> None:
-        made = reached(State.CLOSING)
-        made.receive()
-        made.exchange.close_received(1000, "")
-        assert made.receive() == disconnect(4001, "enough")
-        assert made.stream.calls == ["close"]
-
-    def test_broken_protocol_after_the_applications_close_gives_the_applications_code(self) -> None:
-        made = reached(State.CLOSING)
-        made.receive()
-        made.exchange.failed(1002, "no such opcode")
-        assert made.receive() == disconnect(4001, "enough")
-        assert made.stream.calls == ["close"]
-
-    @pytest.mark.parametrize("state", [State.OPEN, State.CLOSING])
-    def test_close_frame_is_awaited_for_a_while_then_the_connection_is_dropped(self, state: State) -> None:
-        """T174, T175."""
-        made = reached(state, websocket_close_timeout=3)
-        made.receive()
-        if state is State.OPEN:
-            EVENTS["server_stopping"](made)
-        made.stream.calls.clear()
-        made.clock.advance(2.9)
-        assert made.stream.calls == []
-        made.clock.advance(0.1)
-        # Not aborted: what was sent before may still be on its way to a slow peer, for which close_timeout is there.
-        assert made.stream.calls == ["close"]
-        assert made.receive()["code"] == (1012 if state is State.OPEN else 4001)
-        assert made.clock.getDelayedCalls() == []
-
-    def test_answered_close_leaves_no_deadline(self) -> None:
-        made = reached(State.CLOSING)
-        made.exchange.close_received(1000, "")
-        made.lose()
-        assert made.clock.getDelayedCalls() == []
-        assert made.stream.calls == ["close"]
-
-    def test_application_hears_of_the_servers_close_at_once(self) -> None:
-        """T196."""
-        made = reached(State.OPEN)
-        made.receive()
-        EVENTS["server_stopping"](made)
-        assert made.receive() == disconnect(1012, "service restart")
-        made.exchange.close_received(1012, "")
-        assert made.stream.calls == ["data", "close"]
-        assert len(made.hub.gone) == 1
-
-    def test_failure_in_the_closing_handshake_only_closes(self) -> None:
-        made = reached(State.OPEN)
-        EVENTS["server_stopping"](made)
-        made.exchange.failed(1002, "")
-        made.receive()
-        assert made.receive() == disconnect(1012, "service restart")
-        assert made.stream.calls == ["data", "close"]
-
 
 class TestDeadlines:
-    def test_handshake_that_is_not_answered_is_503(self) -> None:
-        """T149."""
-        made = Made(websocket_connect_timeout=5)
-        made.clock.advance(5)
-        assert (made.stream.status, made.exchange.state) == (503, State.GONE)
-        assert made.logged() == ["connecting", "rejected"]
+    PINGED = {"ping_interval": 20, "ping_timeout": 30}
+
+    test_of_a_peer = traces({
+        "a handshake that is not answered is 503": (
+            {"websocket_connect_timeout": 5}, after(5), status(503), state(State.GONE),
+            logged("connecting", "rejected"),
+        ),
+        "an accepted WebSocket has no deadline of the handshake": (
+            {"websocket_connect_timeout": 5, "ping_interval": None}, ACCEPT, after(5), calls("switch"),
+        ),
+        "its life time ends with 1001": (
+            {"websocket_timeout": 60, "ping_interval": None}, *OPENED, after(60), frames(("close", 1001, "time limit")),
+            receives(disconnect(1001, "time limit")),
+        ),
+        "its life may be infinite": ({"websocket_timeout": -1, "ping_interval": None}, ACCEPT, after(1e9), frames()),
+        "any byte is a sign of life": (
+            PINGED, ACCEPT, after(20, 10), piece(b"p"), after(10, 10), pings(2), after(10), no_call("abort"), after(20),
+            last_call("abort"),
+        ),
+        # A ping, then its pong; any byte is as good as a pong and moves the next ping, until one side closes.
+        "one thing at a time is awaited": (
+            {**PINGED, "websocket_timeout": 1000}, ACCEPT, awaits(Deadline.PING, Deadline.LIFETIME), after(20),
+            awaits(Deadline.PING, Deadline.LIFETIME), pings(1), piece(b"p"), awaits(Deadline.PING, Deadline.LIFETIME),
+            CLOSE, piece(b"p"), awaits(Deadline.LIFETIME, Deadline.CLOSE), peer_closes(1000), awaits(),
+        ),
+        "a peer that talks is not pinged": ({"ping_interval": 20}, ACCEPT, *[after(15), piece(b"x")] * 10, frames()),
+        "there is no ping without an interval": (
+            {"ping_interval": 0, "websocket_timeout": None}, ACCEPT, after(1e6), frames(),
+        ),
+        "without a ping timeout the peer is pinged on and on": (
+            {"ping_interval": 20, "ping_timeout": 0}, ACCEPT, after(*[20] * 5), pings(5), no_call("abort"),
+        ),
+        "the peer is not blamed while the application does not read": (
+            {**PINGED, "request_buffer_size": 1024}, ACCEPT, message("*" * 2000), after(20, 30, 30), no_call("abort"),
+        ),
+        "a peer that is slow to take a message is not pinged behind it": (
+            PINGED, ACCEPT, slow(True), after(*[20] * 10), frames(), slow(False), after(20), pings(1), slow(True),
+            after(10, 10, 10), no_call("abort"), slow(False), after(*[10] * 6), last_call("abort"),
+        ),
+        # The kernel may keep much of what was sent before the ping.
+        "a peer that reads on towards the ping is not blamed": (
+            PINGED, ACCEPT,
+            *[step for left in range(1_000_000, 500_000, -10_000) for step in (pending(left), after(5))],
+            no_call("abort"), after(*[5] * 12), last_call("abort"),
+        ),
+        "a peer that died while the application did not read is found later": (
+            {**PINGED, "request_buffer_size": 1024}, *OPENED, message("*" * 2000), after(20, 20, 20, 20),
+            receives(event("*" * 2000)), after(*[5] * 10), last_call("abort"),
+        ),
+    })  # fmt: skip
 
     @pytest.mark.parametrize("off", [-1, 0, None])
     def test_handshake_may_take_for_ever(self, off: int | None) -> None:
-        """T150."""
-        made = Made(websocket_connect_timeout=off)
-        made.clock.advance(1e9)
-        assert made.stream.calls == []
-
-    def test_accepted_websocket_has_no_handshake_deadline(self) -> None:
-        made = reached(State.OPEN, websocket_connect_timeout=5, ping_interval=None)
-        made.clock.advance(5)
-        assert made.stream.calls == []
-
-    def test_life_time_ends_with_1001(self) -> None:
-        """T194."""
-        made = reached(State.OPEN, websocket_timeout=60, ping_interval=None)
-        made.receive()
-        made.clock.advance(60)
-        assert made.engine.sent == [("close", 1001, "time limit")]
-        assert made.receive() == disconnect(1001, "time limit")
-
-    def test_life_may_be_infinite(self) -> None:
-        made = reached(State.OPEN, websocket_timeout=-1, ping_interval=None)
-        made.clock.advance(1e9)
-        assert made.engine.sent == []
+        play(Made(websocket_connect_timeout=off), after(1e9), calls())
 
     def test_silent_peer_is_pinged_and_dropped(self, caplog: pytest.LogCaptureFixture) -> None:
-        """T165, T166."""
         caplog.set_level(logging.INFO, "asgiserver.wire")
-        made = reached(State.OPEN, ping_interval=20, ping_timeout=30)
-        made.receive()
-        made.clock.advance(19.9)
-        assert made.engine.sent == []
-        made.clock.advance(0.1)
-        ((kind, payload),) = made.engine.sent
-        assert (kind, len(payload)) == ("ping", 8)
-        made.clock.advance(20)
-        assert len(made.engine.sent) == 1
+        made = play(Made(**self.PINGED), *OPENED, after(19.9), frames(), after(0.1), pings(1))
+        assert len(made.engine.sent[0][1]) == 8
+        play(made, after(20), pings(1))
         assert caplog.messages == []
-        made.clock.advance(10)
-        assert made.stream.calls[-1] == "abort"
-        assert made.receive() == disconnect(1006, "ping timeout")
+        play(made, after(10), last_call("abort"), receives(disconnect(1006, "ping timeout")))
         assert caplog.messages == ["Dropped WEBSOCKET '/ws', which answered no ping for 30 seconds"]
-
-    def test_any_byte_is_a_sign_of_life(self) -> None:
-        """T165."""
-        made = reached(State.OPEN, ping_interval=20, ping_timeout=30)
-        made.clock.advance(20)
-        made.clock.advance(10)
-        made.exchange.body_received(b"p")
-        made.clock.advance(10)
-        made.clock.advance(10)
-        assert [kind for kind, _ in made.engine.sent] == ["ping", "ping"]
-        made.clock.advance(10)
-        assert "abort" not in made.stream.calls
-        made.clock.advance(20)
-        assert made.stream.calls[-1] == "abort"
-
-    def test_what_is_awaited_of_a_peer(self) -> None:
-        """F8. A ping, then its pong; any byte is as good as a pong and moves the next ping, until one side closes."""
-        made = reached(State.OPEN, ping_interval=20, ping_timeout=30, websocket_timeout=1000)
-
-        def pending() -> set[Deadline]:
-            return {kind for kind in Deadline if made.exchange.deadlines.pending(kind)}
-
-        always = {Deadline.PING, Deadline.LIFETIME}
-        assert pending() == always
-        made.clock.advance(20)
-        assert (pending(), [kind for kind, _ in made.engine.sent]) == (always, ["ping"])
-        made.exchange.body_received(b"p")
-        assert pending() == always
-        made.send(CLOSE)
-        made.exchange.body_received(b"p")
-        assert pending() == {Deadline.LIFETIME, Deadline.CLOSE}
-        made.exchange.close_received(1000, "")
-        assert pending() == set()
-
-    def test_talking_peer_is_not_pinged(self) -> None:
-        made = reached(State.OPEN, ping_interval=20)
-        for _ in range(10):
-            made.clock.advance(15)
-            made.exchange.body_received(b"x")
-        assert made.engine.sent == []
-
-    def test_no_ping_without_an_interval(self) -> None:
-        """T167."""
-        made = reached(State.OPEN, ping_interval=0, websocket_timeout=None)
-        made.clock.advance(1e6)
-        assert made.engine.sent == []
-
-    def test_without_a_ping_timeout_the_peer_is_pinged_on_and_on(self) -> None:
-        made = reached(State.OPEN, ping_interval=20, ping_timeout=0)
-        for _ in range(5):
-            made.clock.advance(20)
-        assert [kind for kind, _ in made.engine.sent] == ["ping"] * 5
-        assert "abort" not in made.stream.calls
-
-    def test_peer_is_not_blamed_while_the_application_does_not_read(self) -> None:
-        made = reached(State.OPEN, ping_interval=20, ping_timeout=30, request_buffer_size=1024)
-        made.exchange.message_received("*" * 2000)
-        made.clock.advance(20)
-        made.clock.advance(30)
-        made.clock.advance(30)
-        assert "abort" not in made.stream.calls
-
-    def test_peer_that_is_slow_to_take_a_message_is_not_pinged_behind_it(self) -> None:
-        made = reached(State.OPEN, ping_interval=20, ping_timeout=30)
-        made.stream.slow = True
-        for _ in range(10):
-            made.clock.advance(20)
-        assert made.engine.sent == []
-        made.stream.slow = False
-        made.clock.advance(20)
-        assert [kind for kind, _ in made.engine.sent] == ["ping"]
-        made.stream.slow = True
-        for _ in range(3):
-            made.clock.advance(10)
-        assert "abort" not in made.stream.calls
-        made.stream.slow = False
-        for _ in range(6):
-            made.clock.advance(10)
-        assert made.stream.calls[-1] == "abort"
-
-    def test_peer_that_reads_on_towards_the_ping_is_not_blamed(self) -> None:
-        """C10: the kernel may keep much of what was sent before the ping."""
-        made = reached(State.OPEN, ping_interval=20, ping_timeout=30)
-        for made.stream.pending in range(1_000_000, 500_000, -10_000):
-            made.clock.advance(5)
-        assert "abort" not in made.stream.calls
-        for _ in range(12):
-            made.clock.advance(5)
-        assert made.stream.calls[-1] == "abort"
-
-    def test_peer_that_died_while_the_application_did_not_read_is_found_later(self) -> None:
-        made = reached(State.OPEN, ping_interval=20, ping_timeout=30, request_buffer_size=1024)
-        made.receive()
-        made.exchange.message_received("*" * 2000)
-        for _ in range(4):
-            made.clock.advance(20)
-        made.receive()
-        for _ in range(10):
-            made.clock.advance(5)
-        assert made.stream.calls[-1] == "abort"
 
     @pytest.mark.parametrize("end", [CLOSE, None])
     def test_no_ping_after_the_end(self, end: dict[str, Any] | None) -> None:

@@ -27,8 +27,6 @@ def owned_by(monkeypatch: pytest.MonkeyPatch, owner: str | BaseCommand, command:
 
 
 class TestOrder:
-    """T302."""
-
     def test_ours_is_right(self, monkeypatch: pytest.MonkeyPatch) -> None:
         owned_by(monkeypatch, "asgiserver")
         assert checks.check_order(None) == []

@@ -87,18 +87,15 @@ class TestApplication:
         given.ASGI_APPLICATION = "asgi_of_project.application"
         assert project.get_default_application() is len
 
-    @pytest.mark.parametrize(
-        ("value", "said"),
-        [
-            (None, "expected a name like 'mysite.asgi.application', got None"),
-            ("", "got ''"),
-            ("application", "got 'application'"),
-            ("asgi_of_project.", "got 'asgi_of_project.'"),
-            (len, "got <built-in"),
-            ("asgi_of_nobody.application", "but there is no module 'asgi_of_nobody'"),
-            ("asgi_of_project.app", "but 'asgi_of_project' has no 'app'"),
-        ],
-    )
+    @pytest.mark.parametrize(("value", "said"), [
+        (None, "expected a name like 'mysite.asgi.application', got None"),
+        ("", "got ''"),
+        ("application", "got 'application'"),
+        ("asgi_of_project.", "got 'asgi_of_project.'"),
+        (len, "got <built-in"),
+        ("asgi_of_nobody.application", "but there is no module 'asgi_of_nobody'"),
+        ("asgi_of_project.app", "but 'asgi_of_project' has no 'app'"),
+    ])  # fmt: skip
     def test_a_name_of_nothing(self, given: SimpleNamespace, value: Any, said: str) -> None:
         given.ASGI_APPLICATION = value
         with pytest.raises(SettingsError, match=r"^ASGI_APPLICATION") as caught:
@@ -110,15 +107,12 @@ class TestApplication:
         with pytest.raises(ModuleNotFoundError, match="is_not_there"):
             project.get_default_application()
 
-    @pytest.mark.parametrize(
-        ("module", "usual"),
-        [
-            ("mysite.settings", "mysite.asgi.application"),
-            ("config.settings.local", "config.asgi.application"),
-            ("settings", "mysite.asgi.application"),
-            (None, "mysite.asgi.application"),
-        ],
-    )
+    @pytest.mark.parametrize(("module", "usual"), [
+        ("mysite.settings", "mysite.asgi.application"),
+        ("config.settings.local", "config.asgi.application"),
+        ("settings", "mysite.asgi.application"),
+        (None, "mysite.asgi.application"),
+    ])  # fmt: skip
     def test_what_it_is_usually_called(self, given: SimpleNamespace, module: str | None, usual: str) -> None:
         given.SETTINGS_MODULE = module
         assert project.usual_application() == usual

@@ -11,21 +11,18 @@ from asgiserver.django.request_line import request_line
 DETAILS = {"method": "GET", "path": "/a?b", "status": 200, "time_taken": 0.123, "client": "127.0.0.1:5000"}
 
 
-@pytest.mark.parametrize(
-    ("status", "level", "style"),
-    [
-        (101, logging.INFO, "HTTP_INFO"),
-        (200, logging.INFO, "HTTP_SUCCESS"),
-        (204, logging.INFO, "HTTP_SUCCESS"),
-        (302, logging.INFO, "HTTP_REDIRECT"),
-        (304, logging.INFO, "HTTP_NOT_MODIFIED"),
-        (400, logging.WARNING, "HTTP_BAD_REQUEST"),
-        (404, logging.WARNING, "HTTP_NOT_FOUND"),
-        (499, logging.WARNING, "HTTP_BAD_REQUEST"),
-        (500, logging.ERROR, "HTTP_SERVER_ERROR"),
-        (999, logging.ERROR, "HTTP_SERVER_ERROR"),
-    ],
-)
+@pytest.mark.parametrize(("status", "level", "style"), [
+    (101, logging.INFO, "HTTP_INFO"),
+    (200, logging.INFO, "HTTP_SUCCESS"),
+    (204, logging.INFO, "HTTP_SUCCESS"),
+    (302, logging.INFO, "HTTP_REDIRECT"),
+    (304, logging.INFO, "HTTP_NOT_MODIFIED"),
+    (400, logging.WARNING, "HTTP_BAD_REQUEST"),
+    (404, logging.WARNING, "HTTP_NOT_FOUND"),
+    (499, logging.WARNING, "HTTP_BAD_REQUEST"),
+    (500, logging.ERROR, "HTTP_SERVER_ERROR"),
+    (999, logging.ERROR, "HTTP_SERVER_ERROR"),
+])  # fmt: skip
 def test_a_response(status: int, level: int, style: str) -> None:
     line = request_line("http", "complete", status)
     assert line is not None
@@ -33,15 +30,9 @@ def test_a_response(status: int, level: int, style: str) -> None:
     assert line.text % {**DETAILS, "status": status} == f"HTTP GET /a?b {status} [0.12, 127.0.0.1:5000]"
 
 
-@pytest.mark.parametrize(
-    ("action", "word"),
-    [
-        ("connecting", "HANDSHAKING"),
-        ("connected", "CONNECT"),
-        ("disconnected", "DISCONNECT"),
-        ("rejected", "REJECT"),
-    ],
-)
+@pytest.mark.parametrize(("action", "word"), [
+    ("connecting", "HANDSHAKING"), ("connected", "CONNECT"), ("disconnected", "DISCONNECT"), ("rejected", "REJECT"),
+])  # fmt: skip
 def test_a_websocket(action: str, word: str) -> None:
     line = request_line("websocket", action, None)
     assert line is not None

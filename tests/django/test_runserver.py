@@ -141,14 +141,11 @@ class TestOptions:
         settings.ASGISERVER_GRACEFUL_TIMEOUT = 9
         assert serve(command).keywords["graceful_timeout"] == 9
 
-    @pytest.mark.parametrize(
-        ("args", "said", "status"),
-        [
-            (["--tls", "--noasgi"], "--tls needs ASGI", 1),
-            (["--websocket-max-frame-size=-1"], "websocket_max_frame_size: expected at least 0, got -1", 2),
-            (["nonsense:"], "is not a valid port number", 1),
-        ],
-    )
+    @pytest.mark.parametrize(("args", "said", "status"), [
+        (["--tls", "--noasgi"], "--tls needs ASGI", 1),
+        (["--websocket-max-frame-size=-1"], "websocket_max_frame_size: expected at least 0, got -1", 2),
+        (["nonsense:"], "is not a valid port number", 1),
+    ])  # fmt: skip
     def test_that_cannot_be(self, command: Command, args: list[str], said: str, status: int) -> None:
         with pytest.raises(CommandError) as caught:
             serve(command, *args)
@@ -162,17 +159,14 @@ class TestOptions:
 
 
 class TestAddress:
-    @pytest.mark.parametrize(
-        ("args", "host", "shown"),
-        [
-            ([], "127.0.0.1", "127.0.0.1"),
-            (["0"], "127.0.0.1", "127.0.0.1"),
-            (["-6"], "::1", "[::1]"),
-            (["[::]:0"], "::", "[::]"),
-            (["0:0"], "0", "0.0.0.0"),
-            (["localhost:0"], "localhost", "localhost"),
-        ],
-    )
+    @pytest.mark.parametrize(("args", "host", "shown"), [
+        ([], "127.0.0.1", "127.0.0.1"),
+        (["0"], "127.0.0.1", "127.0.0.1"),
+        (["-6"], "::1", "[::1]"),
+        (["[::]:0"], "::", "[::]"),
+        (["0:0"], "0", "0.0.0.0"),
+        (["localhost:0"], "localhost", "localhost"),
+    ])  # fmt: skip
     def test_of_the_command_line(self, command: Command, args: list[str], host: str, shown: str) -> None:
         assert serve(command, *args).keywords["host"] == host
         assert f"server at http://{shown}:4000/" in text_of(command.stdout)
@@ -235,18 +229,13 @@ class TestBanner:
 
 
 class TestStaticFiles:
-    """T300."""
-
-    @pytest.mark.parametrize(
-        ("debug", "args", "served"),
-        [
-            (True, [], True),
-            (True, ["--nostatic"], False),
-            (False, [], False),
-            (False, ["--insecure"], True),
-            (False, ["--insecure", "--nostatic"], False),
-        ],
-    )
+    @pytest.mark.parametrize(("debug", "args", "served"), [
+        (True, [], True),
+        (True, ["--nostatic"], False),
+        (False, [], False),
+        (False, ["--insecure"], True),
+        (False, ["--insecure", "--nostatic"], False),
+    ])  # fmt: skip
     def test_when_they_are_served(
         self, command: Command, settings: SimpleNamespace, installed: set[str], debug: bool, args: list[str],
         served: bool,
@@ -272,8 +261,6 @@ def test_exit_handlers_have_the_projects_time(
 
 
 class TestFailing:
-    """T220, T239."""
-
     def failing(self, command: Command, error: BaseException, *, reloader: bool) -> None:
         command.server_cls.error = error
         given = options(command, "0", *([] if reloader else ["--noreload"]))
@@ -281,15 +268,12 @@ class TestFailing:
         command.addr, command.port, command.use_ipv6, command._raw_ipv6 = "127.0.0.1", "0", False, False
         command.inner_run(**given)
 
-    @pytest.mark.parametrize(
-        ("error", "status"),
-        [
-            (ListenError("cannot listen on 127.0.0.1:0"), 1),
-            (ReactorError("another reactor"), 1),
-            (LifespanError("no start"), 3),
-            (SettingsError("no application"), 2),
-        ],
-    )
+    @pytest.mark.parametrize(("error", "status"), [
+        (ListenError("cannot listen on 127.0.0.1:0"), 1),
+        (ReactorError("another reactor"), 1),
+        (LifespanError("no start"), 3),
+        (SettingsError("no application"), 2),
+    ])  # fmt: skip
     def test_without_the_reloader_is_a_command_error(self, command: Command, error: Exception, status: int) -> None:
         with pytest.raises(CommandError) as caught:
             self.failing(command, error, reloader=False)

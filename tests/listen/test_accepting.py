@@ -66,7 +66,7 @@ def accept(port: Port, monkeypatch: pytest.MonkeyPatch, number: int) -> type[OSE
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
 def test_it_is_left_alone_for_a_second(port: Port, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """D4: nobody is accepted, nothing spins, and it goes on."""
+    """Nobody is accepted, nothing spins, and it goes on."""
     assert accept(port, monkeypatch, number) is BlockingIOError
     assert not port.reading
     port.reactor.advance(0.9)
@@ -87,7 +87,6 @@ def test_what_only_one_connection_is_about_is_for_twisted(
 def test_one_warning_a_minute_is_given_whatever_the_port(
     port: Port, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """D4."""
     other = Port(Socket())
     watch(other)
     other.reactor = port.reactor

@@ -72,16 +72,13 @@ class Port:
 
 
 class TestListener:
-    @pytest.mark.parametrize(
-        ("host", "description", "address"),
-        [
-            (IPv4Address("TCP", "127.0.0.1", 8000), "http://127.0.0.1:8000", ("127.0.0.1", 8000)),
-            (IPv6Address("TCP", "::1", 8000), "http://[::1]:8000", ("::1", 8000)),
-            (UNIXAddress("/run/x.sock"), "unix:/run/x.sock", None),
-            (UNIXAddress(b"\0hidden"), "unix:@hidden", None),
-            (UNIXAddress(None), "unix:", None),
-        ],
-    )
+    @pytest.mark.parametrize(("host", "description", "address"), [
+        (IPv4Address("TCP", "127.0.0.1", 8000), "http://127.0.0.1:8000", ("127.0.0.1", 8000)),
+        (IPv6Address("TCP", "::1", 8000), "http://[::1]:8000", ("::1", 8000)),
+        (UNIXAddress("/run/x.sock"), "unix:/run/x.sock", None),
+        (UNIXAddress(b"\0hidden"), "unix:@hidden", None),
+        (UNIXAddress(None), "unix:", None),
+    ])  # fmt: skip
     def test_describes_itself_for_the_log(self, host: object, description: str, address: object) -> None:
         listener = Listener(Port(host))
         assert (listener.description, listener.address) == (description, address)
@@ -173,8 +170,6 @@ class TestTwistedDescriptions:
 
 
 class TestBehindAProxy:
-    """C3."""
-
     @pytest.fixture(autouse=True)
     def ports(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         """The ports that are asked to listen, without sockets."""
@@ -233,23 +228,20 @@ class TestBehindAProxy:
 
 
 class TestMalformedDescriptions:
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
-            ("nonsense:1", "Unknown endpoint type: 'nonsense'"),
-            ("8000", "Unknown endpoint type: '8000'"),
-            ("", "Unknown endpoint type: ''"),
-            ("haproxy", "expected haproxy: once, before tcp, tcp6, ssl, tls, unix, fd or systemd"),
-            ("haproxy:nonsense:1", "expected haproxy: once, before tcp,"),
-            ("tcp:http-alt", "invalid literal for int"),
-            ("tcp", "missing 1 required positional argument"),
-            ("tcp:8000:colour=red", "unexpected keyword argument 'colour'"),
-            ("ssl:8443:privateKey=/nonexistent/key.pem", "No such file or directory"),
-            ("stdio:", "does not listen for connections"),
-            ("haproxy:stdio:", "does not listen for connections"),
-            ("haproxy:haproxy:tcp:8000", "expected haproxy: once"),
-        ],
-    )
+    @pytest.mark.parametrize(("text", "message"), [
+        ("nonsense:1", "Unknown endpoint type: 'nonsense'"),
+        ("8000", "Unknown endpoint type: '8000'"),
+        ("", "Unknown endpoint type: ''"),
+        ("haproxy", "expected haproxy: once, before tcp, tcp6, ssl, tls, unix, fd or systemd"),
+        ("haproxy:nonsense:1", "expected haproxy: once, before tcp,"),
+        ("tcp:http-alt", "invalid literal for int"),
+        ("tcp", "missing 1 required positional argument"),
+        ("tcp:8000:colour=red", "unexpected keyword argument 'colour'"),
+        ("ssl:8443:privateKey=/nonexistent/key.pem", "No such file or directory"),
+        ("stdio:", "does not listen for connections"),
+        ("haproxy:stdio:", "does not listen for connections"),
+        ("haproxy:haproxy:tcp:8000", "expected haproxy: once"),
+    ])  # fmt: skip
     def test_are_settings_errors_that_quote_them(self, text: str, message: str) -> None:
         line = refusal(text)
         assert line.startswith(f"endpoint {text!r}")
@@ -292,12 +284,10 @@ class TestWithoutPyOpenSSL:
 class TestErrors:
     @pytest.mark.parametrize("text", ["haproxy:tcp:8001", "haproxy:ssl:8443:privateKey=x.pem"])
     def test_of_the_proxies_that_may_connect_names_the_setting(self, text: str) -> None:
-        """C3."""
         assert refusal(text, proxy_allow_ips=("10.0.0.1/8",)).startswith("proxy_allow_ips: expected an address")
 
     @pytest.mark.parametrize("text", ["tcp:1", "haproxy:unix:/x", "haproxy:ssl:8443", "haproxy:fd:fileno=3", "unix:/x"])
     def test_a_certificate_needs_a_port_that_it_is_for(self, text: str) -> None:
-        """C3."""
         message = refusal(text, ssl_certfile="x.pem")
         assert message.startswith("ssl_certfile is for a host and port and for haproxy:tcp: endpoints, and none of")
 

@@ -151,30 +151,16 @@ class TestTheAddress:
 
 
 class TestTheConnectionCloses:
-    @pytest.mark.parametrize(
-        "data",
-        [
-            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-            b"\x16\x03\x01\x02\x00",
-            b"PROXY\r\nGET",
-            b"PROXY TCP4\r\n",
-            b"PROXY TCP5 203.0.113.7 198.51.100.1 5000 443\r\n",
-            b"PROXY TCP4 203.0.113.7 198.51.100.1 x 443\r\n",
-            b"PROXY TCP4 203.0.113.7 198.51.100.1 5000 x\r\n",
-            b"PROXY TCP4 203.0.113.7 198.51.100.1 70000 443\r\n",
-            b"PROXY TCP4 203.0.113.7 198.51.100.1 -1 443\r\n",
-            b"PROXY TCP4 localhost 198.51.100.1 5000 443\r\n",
-            b"PROXY TCP4 2001:db8::7 198.51.100.1 5000 443\r\n",
-            b"PROXY TCP6 203.0.113.7 2001:db8::1 5000 443\r\n",
-            b"PROXY TCP4 203.0.113.7 nowhere 5000 443\r\n",
-            b"PROXY TCP4 \xff 198.51.100.1 5000 443\r\n",
-            b"PROXY TCP4 203.0.113.7 198.51.100.1 5000 443" + b" " * 80,
-            V2 + b"\x31\x11\0\x0c" + bytes(12),
-            V2 + b"\x22\x11\0\x0c" + bytes(12),
-            V2 + b"\x21\x13\0\x0c" + bytes(12),
-            V2 + b"\x21\x11\0\x04" + bytes(4),
-        ],
-    )
+    @pytest.mark.parametrize("data", [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00", b"PROXY\r\nGET", b"PROXY TCP4\r\n",
+        b"PROXY TCP5 203.0.113.7 198.51.100.1 5000 443\r\n", b"PROXY TCP4 203.0.113.7 198.51.100.1 x 443\r\n",
+        b"PROXY TCP4 203.0.113.7 198.51.100.1 5000 x\r\n", b"PROXY TCP4 203.0.113.7 198.51.100.1 70000 443\r\n",
+        b"PROXY TCP4 203.0.113.7 198.51.100.1 -1 443\r\n", b"PROXY TCP4 localhost 198.51.100.1 5000 443\r\n",
+        b"PROXY TCP4 2001:db8::7 198.51.100.1 5000 443\r\n", b"PROXY TCP6 203.0.113.7 2001:db8::1 5000 443\r\n",
+        b"PROXY TCP4 203.0.113.7 nowhere 5000 443\r\n", b"PROXY TCP4 \xff 198.51.100.1 5000 443\r\n",
+        b"PROXY TCP4 203.0.113.7 198.51.100.1 5000 443" + b" " * 80, V2 + b"\x31\x11\0\x0c" + bytes(12),
+        V2 + b"\x22\x11\0\x0c" + bytes(12), V2 + b"\x21\x13\0\x0c" + bytes(12), V2 + b"\x21\x11\0\x04" + bytes(4),
+    ])  # fmt: skip
     def test_on_a_header_that_is_missing_or_malformed(self, data: bytes) -> None:
         assert Proxied().receive(data + b"GET").refused()
 
@@ -208,8 +194,6 @@ def test_an_error_of_the_application_is_not_taken_for_a_bad_header() -> None:
 
 
 class TestTheSocket:
-    """C3."""
-
     def test_keeps_what_follows_the_header(self) -> None:
         """So that it is read as on any other port; one read takes the header, and what is there behind it."""
         for header in (V1_TCP4, V2_TCP4):
@@ -266,7 +250,7 @@ class TestTheSocket:
 
 
 class TestOurTLS:
-    """C3: the header comes before our own TLS too."""
+    """The header comes before our own TLS too."""
 
     def connect(self, *protocols: str) -> Connection:
         port = make_port()
@@ -322,7 +306,6 @@ class TestOurTLS:
         assert [message.partition(":")[0] for message in caplog.messages] == ["Refused a connection from 192.0.2.7"]
 
     def test_plain_http_behind_it_is_told_so(self) -> None:
-        """C12."""
         connection, told = self.connect(), []
         connection.protocol.plain_received = lambda: told.append(True)  # type: ignore[attr-defined]
         connection.socket.arrived += V2_TCP4 + b"GET / HTTP/1.1\r\n"
@@ -359,8 +342,6 @@ def announced(data: bytes) -> Any:
 
 
 class TestParse:
-    """C3."""
-
     @pytest.mark.parametrize("header", [V1_TCP4, V1_TCP6, V2_TCP4, V2_TCP6, V2_LOCAL, v2(0x11, INET, TLS)])
     def test_counts_the_header_and_not_what_follows(self, header: bytes) -> None:
         assert parse(header) == parse(header + b"more\r\n")
@@ -372,48 +353,30 @@ class TestParse:
         assert parse(longest) == Header(107)
         assert refusal(b"PROXY UNKNOWN ".ljust(106) + b"\r\n") == "the line of its PROXY header is too long"
 
-    @pytest.mark.parametrize(
-        "line",
-        [
-            b'PROXY TCP6 fe80::1%x"y 2001:db8::1 5000 443',
-            b"PROXY TCP6 fe80::1%eth0 2001:db8::1 5000 443",
-            b"PROXY TCP4 203.0.113.7 198.51.100.1 +1 443",
-            b"PROXY TCP4 203.0.113.7 198.51.100.1 1_1 443",
-            b"PROXY TCP4 203.0.113.7 198.51.100.1 1 4_43",
-            b"PROXY TCP4 203.0.113.7 198.51.100.1 01 443",
-            b"PROXY TCP4 203.0.113.7 198.51.100.1 1 65536",
-            b"PROXY TCP4 203.0.113.7 198.51.100.1  1 443",
-            b"PROXY TCP4 203.0.113.7 198.51.100.1 1 443 ",
-            b"PROXY TCP4 203.0.113.7 198.51.100.1 1 443\n",
-            b"PROXY TCP4 203.0.113.7\t198.51.100.1 1 443",
-            b"PROXY  TCP4 203.0.113.7 198.51.100.1 1 443",
-            b"PROXY tcp4 203.0.113.7 198.51.100.1 1 443",
-            b"PROXY TCP4 203.0.113.7 198.51.100.1 1",
-            b"PROXY TCP4 203.0.113 198.51.100.1 1 443",
-            b"PROXY TCP4 203.0.113.07 198.51.100.1 1 443",
-            b"PROXY TCP4 3405803783 198.51.100.1 1 443",
-            b"PROXY TCP4 ::ffff:1.2.3.4 198.51.100.1 1 443",
-            b"PROXY TCP6 [2001:db8::7] 2001:db8::1 1 443",
-            b"PROXY TCP6 2001:db8:::7 2001:db8::1 1 443",
-            b"PROXY TCP6 2001:db8::12345 2001:db8::1 1 443",
-            b"PROXY UNKNOWNS",
-            b"PROXY ",
-        ],
-    )
+    @pytest.mark.parametrize("line", [
+        b'PROXY TCP6 fe80::1%x"y 2001:db8::1 5000 443', b"PROXY TCP6 fe80::1%eth0 2001:db8::1 5000 443",
+        b"PROXY TCP4 203.0.113.7 198.51.100.1 +1 443", b"PROXY TCP4 203.0.113.7 198.51.100.1 1_1 443",
+        b"PROXY TCP4 203.0.113.7 198.51.100.1 1 4_43", b"PROXY TCP4 203.0.113.7 198.51.100.1 01 443",
+        b"PROXY TCP4 203.0.113.7 198.51.100.1 1 65536", b"PROXY TCP4 203.0.113.7 198.51.100.1  1 443",
+        b"PROXY TCP4 203.0.113.7 198.51.100.1 1 443 ", b"PROXY TCP4 203.0.113.7 198.51.100.1 1 443\n",
+        b"PROXY TCP4 203.0.113.7\t198.51.100.1 1 443", b"PROXY  TCP4 203.0.113.7 198.51.100.1 1 443",
+        b"PROXY tcp4 203.0.113.7 198.51.100.1 1 443", b"PROXY TCP4 203.0.113.7 198.51.100.1 1",
+        b"PROXY TCP4 203.0.113 198.51.100.1 1 443", b"PROXY TCP4 203.0.113.07 198.51.100.1 1 443",
+        b"PROXY TCP4 3405803783 198.51.100.1 1 443", b"PROXY TCP4 ::ffff:1.2.3.4 198.51.100.1 1 443",
+        b"PROXY TCP6 [2001:db8::7] 2001:db8::1 1 443", b"PROXY TCP6 2001:db8:::7 2001:db8::1 1 443",
+        b"PROXY TCP6 2001:db8::12345 2001:db8::1 1 443", b"PROXY UNKNOWNS", b"PROXY ",
+    ])  # fmt: skip
     def test_a_line_is_followed_to_the_letter(self, line: bytes) -> None:
         assert refusal(line + b"\r\n")
 
-    @pytest.mark.parametrize(
-        ("written", "usual"),
-        [
-            (b"2001:0DB8:0000::0007", "2001:db8::7"),
-            (b"2001:db8:0:0:1:0:0:1", "2001:db8::1:0:0:1"),
-            (b"::FFFF:203.0.113.7", "203.0.113.7"),
-            (b"::ffff:cb00:7107", "203.0.113.7"),
-        ],
-    )
+    @pytest.mark.parametrize(("written", "usual"), [
+        (b"2001:0DB8:0000::0007", "2001:db8::7"),
+        (b"2001:db8:0:0:1:0:0:1", "2001:db8::1:0:0:1"),
+        (b"::FFFF:203.0.113.7", "203.0.113.7"),
+        (b"::ffff:cb00:7107", "203.0.113.7"),
+    ])  # fmt: skip
     def test_an_ipv6_address_is_written_in_its_usual_form(self, written: bytes, usual: str) -> None:
-        """C4, too: one that maps IPv4 is an IPv4 address."""
+        """One that maps IPv4 is an IPv4 address."""
         client = announced(b"PROXY TCP6 %s ::ffff:198.51.100.1 5000 443\r\n" % written)
         assert (type(client), client.host) == (IPv6Address if ":" in usual else IPv4Address, usual)
         packed = socket.inet_pton(socket.AF_INET6, written.decode())
@@ -449,18 +412,15 @@ class TestParse:
         assert header is not None
         assert (header.client, header.server) == (UNIXAddress("/run/client"), UNIXAddress("/run/web"))
 
-    @pytest.mark.parametrize(
-        ("fields", "secure"),
-        [
-            (b"", False),
-            (TLS, True),
-            (field(0x20, b"\x07\0\0\0\1"), True),
-            (field(0x20, b"\0\0\0\0\0"), False),
-            (field(0x20, b"\x06\0\0\0\0"), False),
-            (field(0x04, b"") + field(0x05, b"\x20\0\5\x01") + TLS + field(0xEA, bytes(300)), True),
-            (field(0x05, TLS), False),
-        ],
-    )
+    @pytest.mark.parametrize(("fields", "secure"), [
+        (b"", False),
+        (TLS, True),
+        (field(0x20, b"\x07\0\0\0\1"), True),
+        (field(0x20, b"\0\0\0\0\0"), False),
+        (field(0x20, b"\x06\0\0\0\0"), False),
+        (field(0x04, b"") + field(0x05, b"\x20\0\5\x01") + TLS + field(0xEA, bytes(300)), True),
+        (field(0x05, TLS), False),
+    ])  # fmt: skip
     def test_the_field_of_tls_says_that_the_client_used_it(self, fields: bytes, secure: bool) -> None:
         header = parse(v2(0x11, INET, fields))
         assert header is not None
@@ -487,19 +447,16 @@ class TestParse:
 
 
 class TestWhoMaySendOne:
-    """C3: proxy_allow_ips."""
+    """``proxy_allow_ips``."""
 
-    @pytest.mark.parametrize(
-        ("address", "allowed"),
-        [
-            (IPv4Address("TCP", "127.0.0.1", 1), True),
-            (IPv6Address("TCP", "::ffff:127.0.0.1", 1), True),
-            (IPv6Address("TCP", "::1", 1), True),
-            (UNIXAddress(None), True),
-            (IPv4Address("TCP", "203.0.113.7", 1), False),
-            (IPv6Address("TCP", "::ffff:203.0.113.7", 1), False),
-        ],
-    )
+    @pytest.mark.parametrize(("address", "allowed"), [
+        (IPv4Address("TCP", "127.0.0.1", 1), True),
+        (IPv6Address("TCP", "::ffff:127.0.0.1", 1), True),
+        (IPv6Address("TCP", "::1", 1), True),
+        (UNIXAddress(None), True),
+        (IPv4Address("TCP", "203.0.113.7", 1), False),
+        (IPv6Address("TCP", "::ffff:203.0.113.7", 1), False),
+    ])  # fmt: skip
     def test_others_are_closed_with_one_line_in_the_log(
         self, address: Any, allowed: bool, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -511,8 +468,6 @@ class TestWhoMaySendOne:
 
 
 class TestTheLog:
-    """C3."""
-
     @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"PROXY TCP4 x\r\n", V2 + b"\x31\x11\0\0"])
     def test_has_one_line_for_a_header_that_is_malformed(self, data: bytes, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "asgiserver.wire")
@@ -534,7 +489,6 @@ class TestTheLog:
 
 @pytest.mark.parametrize("secure", [False, True])
 def test_twisteds_endpoints_get_ports_that_take_the_header_first(secure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C3."""
     started: list[Any] = []
     monkeypatch.setattr(TCPPort, "startListening", lambda port: started.append(port))
     reactor: Any = MemoryReactorClock()

@@ -29,10 +29,7 @@ DETAILS = {
     "request_size": 56,
     "scheme": "https",
     "headers": [
-        (b"host", b"a.example"),
-        (b"user-agent", b"curl/8"),
-        (b"referer", b"https://b.example/"),
-        (b"referer", b"2"),
+        (b"host", b"a.example"), (b"user-agent", b"curl/8"), (b"referer", b"https://b.example/"), (b"referer", b"2"),
     ],
 }
 DISCONNECTED = {
@@ -91,15 +88,10 @@ class TestDaphnesFormat:
         AccessLog("%(time)s", recorder.logger, lambda: NOON + 180 * 86400)("http", "complete", DETAILS)
         assert recorder.lines == ["28/Dec/2025:13:00:00 +0100"]
 
-    @pytest.mark.parametrize(
-        ("action", "word"),
-        [
-            ("connecting", "WSCONNECTING"),
-            ("connected", "WSCONNECT"),
-            ("disconnected", "WSDISCONNECT"),
-            ("rejected", "WSREJECT"),
-        ],
-    )
+    @pytest.mark.parametrize(("action", "word"), [
+        ("connecting", "WSCONNECTING"), ("connected", "WSCONNECT"), ("disconnected", "WSDISCONNECT"),
+        ("rejected", "WSREJECT"),
+    ])  # fmt: skip
     def test_a_websocket_has_daphnes_words(self, action: str, word: str) -> None:
         expected = f'192.0.2.1:4711 - - [01/Jul/2025:14:00:00 +0200] "{word} /ws" - -'
         assert line("daphne", "websocket", action, path="/ws", status=403) == expected
@@ -130,16 +122,10 @@ class TestCommonFormats:
             '"WSREJECT /a?b=c HTTP/1.1" 403 -'
         )
 
-    @pytest.mark.parametrize(
-        ("client", "host"),
-        [
-            ("2001:db8::1:80", "2001:db8::1"),
-            ("[2001:db8::1]:80", "2001:db8::1"),
-            ("1.2.3.4:0", "1.2.3.4"),
-            ("name", "name"),
-            (None, "-"),
-        ],
-    )
+    @pytest.mark.parametrize(("client", "host"), [
+        ("2001:db8::1:80", "2001:db8::1"), ("[2001:db8::1]:80", "2001:db8::1"), ("1.2.3.4:0", "1.2.3.4"),
+        ("name", "name"), (None, "-"),
+    ])  # fmt: skip
     def test_the_client_has_no_port(self, client: str | None, host: str) -> None:
         assert line("common", client=client).startswith(f"{host} - - [")
 
@@ -168,11 +154,8 @@ class TestJSON:
         AccessLog("json", recorder.logger)("websocket", "disconnected", DISCONNECTED)
         found = json.loads(recorder.lines[0])
         assert (found["event"], found["method"], found["code"], found["duration"]) == (
-            "disconnected",
-            "WSDISCONNECT",
-            1001,
-            2.5,
-        )
+            "disconnected", "WSDISCONNECT", 1001, 2.5,
+        )  # fmt: skip
         assert (found["status"], found["referer"]) == (None, None)
 
     def test_fields_are_read_as_utf_8_and_bad_bytes_are_shown(self) -> None:
@@ -183,24 +166,9 @@ class TestJSON:
 class TestAFormatOfOnesOwn:
     def test_it_may_use_all_names(self) -> None:
         names = [
-            "client",
-            "client_host",
-            "time",
-            "iso_time",
-            "method",
-            "path",
-            "protocol",
-            "status",
-            "size",
-            "request_size",
-            "duration",
-            "duration_ms",
-            "user_agent",
-            "referer",
-            "scheme",
-            "event",
-            "code",
-        ]
+            "client", "client_host", "time", "iso_time", "method", "path", "protocol", "status", "size", "request_size",
+            "duration", "duration_ms", "user_agent", "referer", "scheme", "event", "code",
+        ]  # fmt: skip
         found = line("|".join(f"%({name})s" for name in names)).split("|")
         assert dict(zip(names, found, strict=True)) == {
             "client": "192.0.2.1:4711",
@@ -231,20 +199,11 @@ class TestAFormatOfOnesOwn:
     def test_durations_have_no_exponent(self, seconds: float, text: str) -> None:
         assert line("%(duration)s", time_taken=seconds) == text
 
-    @pytest.mark.parametrize(
-        ("format", "wrong"),
-        [
-            ("%(clinet)s", "'clinet'"),
-            ("%(status)d", "'%(status)d'"),
-            ("%(status)s %(path", "'%(path'"),
-            ("%(status)s 100%", "'%'"),
-            ("%s", "'%s'"),
-            ("%h %l %u", "'%h %l %u'"),
-            ("comon", "'comon'"),
-            ("%%", "'%%'"),
-            ("", "''"),
-        ],
-    )
+    @pytest.mark.parametrize(("format", "wrong"), [
+        ("%(clinet)s", "'clinet'"), ("%(status)d", "'%(status)d'"), ("%(status)s %(path", "'%(path'"),
+        ("%(status)s 100%", "'%'"), ("%s", "'%s'"), ("%h %l %u", "'%h %l %u'"), ("comon", "'comon'"), ("%%", "'%%'"),
+        ("", "''"),
+    ])  # fmt: skip
     def test_a_wrong_one_is_an_error_at_once(self, format: str, wrong: str) -> None:
         with pytest.raises(SettingsError, match=r"^access_log_format: ") as caught:
             AccessLog(format)
@@ -253,21 +212,11 @@ class TestAFormatOfOnesOwn:
 
 
 class TestWhatThePeerSends:
-    @pytest.mark.parametrize(
-        ("path", "shown"),
-        [
-            ('/"', '/\\"'),
-            ("/\\", "/\\\\"),
-            ("/\x1b[31m", "/\\x1b[31m"),
-            ("/\r\nforged", "/\\x0d\\x0aforged"),
-            ("/\x7f\x9b", "/\\x7f\\x9b"),
-            ("/é", "/\\xe9"),
-            ("/\u2028\u202e", "/\\u2028\\u202e"),
-            ("/😀", "/\\U0001f600"),
-            ("/\udc80", "/\\udc80"),
-            ("/%s%(path)s", "/%s%(path)s"),
-        ],
-    )
+    @pytest.mark.parametrize(("path", "shown"), [
+        ('/"', '/\\"'), ("/\\", "/\\\\"), ("/\x1b[31m", "/\\x1b[31m"), ("/\r\nforged", "/\\x0d\\x0aforged"),
+        ("/\x7f\x9b", "/\\x7f\\x9b"), ("/é", "/\\xe9"), ("/\u2028\u202e", "/\\u2028\\u202e"), ("/😀", "/\\U0001f600"),
+        ("/\udc80", "/\\udc80"), ("/%s%(path)s", "/%s%(path)s"),
+    ])  # fmt: skip
     def test_what_could_forge_or_hide_a_line_is_escaped(self, path: str, shown: str) -> None:
         assert line("%(path)s", path=path) == shown
 

@@ -248,16 +248,10 @@ handlers = ["file"]
 
 
 class TestALogConfig:
-    @pytest.mark.parametrize(
-        ("name", "text"),
-        [
-            ("log.json", json.dumps(CONFIG)),
-            ("log.toml", TOML),
-            ("log.TOML", "version = 1\n" + TOML),
-            ("json.conf", json.dumps(CONFIG)),
-            ("toml.conf", TOML),
-        ],
-    )
+    @pytest.mark.parametrize(("name", "text"), [
+        ("log.json", json.dumps(CONFIG)), ("log.toml", TOML), ("log.TOML", "version = 1\n" + TOML),
+        ("json.conf", json.dumps(CONFIG)), ("toml.conf", TOML),
+    ])  # fmt: skip
     def test_it_is_read_as_json_or_toml(self, tmp_path: Path, process: Process, name: str, text: str) -> None:
         target = tmp_path / "server.log"
         (tmp_path / name).write_text(text.replace("PATH", str(target)))
@@ -280,20 +274,17 @@ class TestALogConfig:
         process.configure(log_config=str(tmp_path / "log.json"))
         assert not logger.disabled
 
-    @pytest.mark.parametrize(
-        ("name", "text", "reason"),
-        [
-            ("log.json", "{", "line 1 column 2"),
-            ("log.toml", "{}", "Invalid"),
-            ("log.conf", "{", "Invalid"),
-            ("log.json", "[]", "expected an object"),
-            ("log.json", '{"version": 2}', "version"),
-            ("log.json", '{"handlers": {"x": {"class": "no.such.Handler"}}}', "No module named 'no'"),
-            ("log.json", '{"handlers": {"x": {}}}', "'x'"),
-            ("log.json", '{"root": {"level": "LOUD"}}', "LOUD"),
-            ("log.json", '{"root": 5}', "root"),
-        ],
-    )
+    @pytest.mark.parametrize(("name", "text", "reason"), [
+        ("log.json", "{", "line 1 column 2"),
+        ("log.toml", "{}", "Invalid"),
+        ("log.conf", "{", "Invalid"),
+        ("log.json", "[]", "expected an object"),
+        ("log.json", '{"version": 2}', "version"),
+        ("log.json", '{"handlers": {"x": {"class": "no.such.Handler"}}}', "No module named 'no'"),
+        ("log.json", '{"handlers": {"x": {}}}', "'x'"),
+        ("log.json", '{"root": {"level": "LOUD"}}', "LOUD"),
+        ("log.json", '{"root": 5}', "root"),
+    ])  # fmt: skip
     def test_a_wrong_one_is_an_error_on_one_line(
         self, process: Process, tmp_path: Path, name: str, text: str, reason: str
     ) -> None:

@@ -230,7 +230,7 @@ class TestSlots:
     def test_no_deadline_is_early_nor_later_than_by_a_32nd(
         self, began: float, steps: list[tuple[Deadline, float, float]], lag: float
     ) -> None:
-        """F8. Among others of the same owner too, that are set and moved before and after it."""
+        """Among others of the same owner too, that are set and moved before and after it."""
         clock = TimedClock(lag)
         clock.loop.now = began
         deadlines = Deadlines(clock)

@@ -1,4 +1,4 @@
-"""F7. The one way by which a child process hands exceptions to its parent."""
+"""The one way by which a child process hands exceptions to its parent."""
 
 from __future__ import annotations
 
@@ -79,17 +79,14 @@ class TestTravelling:
         assert text.startswith("Traceback (most recent call last):\n")
         assert text.endswith("ValueError: ('ä', 2)\n")
 
-    @pytest.mark.parametrize(
-        ("error", "words"),
-        [
-            (UnpicklableError("this", "that"), "tests.testing.test_failures.UnpicklableError: this and that"),
-            (ValueError(lambda: None), "ValueError: <function"),
-            (ValueError("ä" * 100_000), "ValueError: ää"),
-            (PretendingError("x"), "tests.testing.test_failures.PretendingError: x"),
-            (StayingError("x"), "tests.testing.test_failures.StayingError: x"),
-            (WordlessError(lambda: None), "tests.testing.test_failures.WordlessError: <exception str() failed>"),
-        ],
-    )
+    @pytest.mark.parametrize(("error", "words"), [
+        (UnpicklableError("this", "that"), "tests.testing.test_failures.UnpicklableError: this and that"),
+        (ValueError(lambda: None), "ValueError: <function"),
+        (ValueError("ä" * 100_000), "ValueError: ää"),
+        (PretendingError("x"), "tests.testing.test_failures.PretendingError: x"),
+        (StayingError("x"), "tests.testing.test_failures.StayingError: x"),
+        (WordlessError(lambda: None), "tests.testing.test_failures.WordlessError: <exception str() failed>"),
+    ])  # fmt: skip
     def test_what_cannot_travel_is_said_in_words(self, file: Path, error: Exception, words: str) -> None:
         append(file, error)
         ((said, text),) = read(file)

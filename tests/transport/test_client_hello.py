@@ -59,17 +59,14 @@ class TestIncomplete:
 
 
 class TestWhatIsLeftForOpenSSL:
-    @pytest.mark.parametrize(
-        "data",
-        [
-            b"GET / HTTP/1.1\r\n",
-            b"G",
-            b"\x80\x2e\x01\x00\x02",  # SSL 2
-            b"\x16\x03\x01\x00\x04\x02",  # a handshake that begins with another message
-            b"\x16\x03\x01\x40\x00\x01\x00\x40\x00",  # 16,384 bytes, and a header
-            b"\x16\x03\x01\x00\x00" * 4,  # empty records
-        ],
-    )
+    @pytest.mark.parametrize("data", [
+        b"GET / HTTP/1.1\r\n",
+        b"G",
+        b"\x80\x2e\x01\x00\x02",  # SSL 2
+        b"\x16\x03\x01\x00\x04\x02",  # a handshake that begins with another message
+        b"\x16\x03\x01\x40\x00\x01\x00\x40\x00",  # 16,384 bytes, and a header
+        b"\x16\x03\x01\x00\x00" * 4,  # empty records
+    ])  # fmt: skip
     def test_it_is_nothing_that_could_be_understood(self, data: bytes) -> None:
         assert offered_protocols(data) is None
 
@@ -102,7 +99,7 @@ def test_the_alert_is_one_that_openssl_understands() -> None:
 
 
 class TestRequests:
-    """C12: what is no TLS, but HTTP."""
+    """What is no TLS, but HTTP."""
 
     @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n", b"OPTIONS * HTTP/1.1", b"PRI * HTTP/2.0\r\n", b"PUT "])
     def test_a_method_and_a_space_are_one(self, data: bytes) -> None:

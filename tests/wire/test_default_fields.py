@@ -16,21 +16,18 @@ def complete(made: DefaultFields, headers: list[tuple[bytes, bytes]]) -> list[tu
 
 
 def test_date_and_server_follow_the_applications_fields() -> None:
-    """T062."""
     made = complete(fields("asgiserver"), [(b"content-type", b"text/plain")])
     assert made == [(b"content-type", b"text/plain"), (b"date", DATE), (b"server", b"asgiserver")]
 
 
 @pytest.mark.parametrize("given", [(b"date", b"today"), (b"server", b"mine"), (b"x-frame-options", b"DENY")])
 def test_field_of_the_application_replaces_the_default_one(given: tuple[bytes, bytes]) -> None:
-    """T062."""
     made = complete(fields("asgiserver", "X-Frame-Options: SAMEORIGIN"), [given])
     assert [value for name, value in made if name == given[0]] == [given[1]]
     assert sorted(name for name, _ in made) == [b"date", b"server", b"x-frame-options"]
 
 
 def test_empty_server_name_leaves_the_field_out() -> None:
-    """T063."""
     assert [name for name, _ in complete(fields(""), [])] == [b"date"]
 
 
@@ -78,13 +75,10 @@ def test_what_is_no_field_name_is_refused(line: str) -> None:
         fields("", line)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "content-length", "Transfer-Encoding", "connection", "UPGRADE", "keep-alive", "Proxy-Connection", " upgrade ",
-        "TE", "Sec-WebSocket-Protocol", "sec-websocket-extensions",
-    ],
-)
+@pytest.mark.parametrize("name", [
+    "content-length", "Transfer-Encoding", "connection", "UPGRADE", "keep-alive", "Proxy-Connection", " upgrade ", "TE",
+    "Sec-WebSocket-Protocol", "sec-websocket-extensions",
+])  # fmt: skip
 def test_what_only_the_server_can_know_is_refused(name: str) -> None:
     with pytest.raises(SettingsError, match=f"headers: '{name.strip()}' is set by the server"):
         fields("", f"{name}: value")
@@ -112,6 +106,6 @@ def test_what_is_lacking_is_what_the_application_has_no_name_of() -> None:
 
 
 def test_name_whose_lower_case_is_ascii_though_it_is_not_is_refused() -> None:
-    """C7: the Kelvin sign's lower case is a plain k."""
+    """The Kelvin sign's lower case is a plain k."""
     with pytest.raises(SettingsError, match="headers: "):
         fields("", "\u212aeep: x")

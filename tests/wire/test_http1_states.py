@@ -11,7 +11,7 @@ from asgiserver.asgi.exchange import State as ExchangeState
 from asgiserver.asgi.messages import Accept, ResponseBody, ResponseStart
 from asgiserver.wire.connection import Phase
 from asgiserver.wire.http1 import State
-from tests.wire.test_http1 import Wire
+from tests.wire.traces import Wire
 
 IDLE, BODY, ANSWERING, DRAINING = State.IDLE, State.BODY, State.ANSWERING, State.DRAINING
 SWITCHED, CLOSED = State.SWITCHED, State.CLOSED

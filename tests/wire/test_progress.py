@@ -22,32 +22,27 @@ def faults(
     return said
 
 
-@pytest.mark.parametrize(
-    ("taken", "last"),
-    [
-        ((2400,), None),
-        ((2399,), TOO_LITTLE),
-        ((64,), TOO_LITTLE),
-        ((10_000, 10_000), None),
-        # On the average: what was taken before counts.
-        ((100_000, 1, 1, 1), None),
-        # A peer with large buffers tells of room in steps that are longer than a window.
-        ((0, 0, 0, 0, 375_000), None),
-        ((0, 0, 0, 0, 11_999), TOO_LITTLE),
-        ((0, 0, 0, 0, 0), None),
-        ((0, 0, 0, 0, 0, 0), NOTHING),
-        ((100_000, 0, 0, 0, 0, 0, 0), NOTHING),
-        # What was added meanwhile is no fault of the peer's.
-        ((5000, -60_000, 5000), None),
-    ],
-)
+@pytest.mark.parametrize(("taken", "last"), [
+    ((2400,), None),
+    ((2399,), TOO_LITTLE),
+    ((64,), TOO_LITTLE),
+    ((10_000, 10_000), None),
+    # On the average: what was taken before counts.
+    ((100_000, 1, 1, 1), None),
+    # A peer with large buffers tells of room in steps that are longer than a window.
+    ((0, 0, 0, 0, 375_000), None),
+    ((0, 0, 0, 0, 11_999), TOO_LITTLE),
+    ((0, 0, 0, 0, 0), None),
+    ((0, 0, 0, 0, 0, 0), NOTHING),
+    ((100_000, 0, 0, 0, 0, 0, 0), NOTHING),
+    # What was added meanwhile is no fault of the peer's.
+    ((5000, -60_000, 5000), None),
+])  # fmt: skip
 def test_a_peer_has_to_take_something_and_enough(taken: tuple[int, ...], last: str | None) -> None:
-    """C10, D6."""
     assert faults(*taken) == [None] * (len(taken) - 1) + [last]
 
 
 def test_a_rate_is_not_judged_before_its_window_is_over() -> None:
-    """D6."""
     assert faults(1, 1, every=4.9) == [None, None]
     assert faults(1, 1, every=5) == [None, TOO_LITTLE]
 

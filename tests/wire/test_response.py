@@ -16,7 +16,6 @@ from tests.fakes import DATE, fields
 
 
 def test_status_line_fields_and_empty_line() -> None:
-    """T050."""
     made = head(404, [(b"a", b"1"), (b"set-cookie", b"x"), (b"set-cookie", b"y")])
     assert made == b"HTTP/1.1 404 Not Found\r\na: 1\r\nset-cookie: x\r\nset-cookie: y\r\n\r\n"
 
@@ -30,25 +29,22 @@ PLAIN, CHUNKED, NONE = Framing.PLAIN, Framing.CHUNKED, Framing.NONE
 CODING, CLOSE, KEEP = b"transfer-encoding: chunked", b"connection: close", b"connection: keep-alive"
 
 
-@pytest.mark.parametrize(
-    ("version", "status", "length", "has_body", "close", "expected"),
-    [
-        ("1.1", 200, 5, True, False, (PLAIN, False, ())),
-        ("1.1", 200, 5, True, True, (PLAIN, True, (CLOSE,))),
-        ("1.1", 200, 5, False, False, (NONE, False, ())),
-        ("1.1", 200, None, True, False, (CHUNKED, False, (CODING,))),
-        ("1.1", 200, None, True, True, (CHUNKED, True, (CODING, CLOSE))),
-        # HEAD has the fields that GET would have; 204 and 304 have no body that a coding could be of.
-        ("1.1", 200, None, False, False, (NONE, False, (CODING,))),
-        ("1.1", 204, None, False, False, (NONE, False, ())),
-        ("1.1", 304, None, False, True, (NONE, True, (CLOSE,))),
-        ("1.0", 200, 5, True, False, (PLAIN, False, (KEEP,))),
-        ("1.0", 200, 5, True, True, (PLAIN, True, (CLOSE,))),
-        ("1.0", 200, None, True, False, (Framing.UNTIL_CLOSE, True, (CLOSE,))),
-        ("1.0", 200, None, False, False, (NONE, False, (KEEP,))),
-        ("1.0", 304, None, False, False, (NONE, False, (KEEP,))),
-    ],
-)
+@pytest.mark.parametrize(("version", "status", "length", "has_body", "close", "expected"), [
+    ("1.1", 200, 5, True, False, (PLAIN, False, ())),
+    ("1.1", 200, 5, True, True, (PLAIN, True, (CLOSE,))),
+    ("1.1", 200, 5, False, False, (NONE, False, ())),
+    ("1.1", 200, None, True, False, (CHUNKED, False, (CODING,))),
+    ("1.1", 200, None, True, True, (CHUNKED, True, (CODING, CLOSE))),
+    # HEAD has the fields that GET would have; 204 and 304 have no body that a coding could be of.
+    ("1.1", 200, None, False, False, (NONE, False, (CODING,))),
+    ("1.1", 204, None, False, False, (NONE, False, ())),
+    ("1.1", 304, None, False, True, (NONE, True, (CLOSE,))),
+    ("1.0", 200, 5, True, False, (PLAIN, False, (KEEP,))),
+    ("1.0", 200, 5, True, True, (PLAIN, True, (CLOSE,))),
+    ("1.0", 200, None, True, False, (Framing.UNTIL_CLOSE, True, (CLOSE,))),
+    ("1.0", 200, None, False, False, (NONE, False, (KEEP,))),
+    ("1.0", 304, None, False, False, (NONE, False, (KEEP,))),
+])  # fmt: skip
 def test_how_a_body_is_delimited(
     version: str, status: int, length: int | None, has_body: bool, close: bool, expected: object
 ) -> None:
@@ -58,13 +54,11 @@ def test_how_a_body_is_delimited(
 
 @pytest.mark.parametrize("status", [101, 200, 204, 304, 418, 431, 503])
 def test_known_status_has_its_phrase(status: int) -> None:
-    """T051."""
     assert head(status, []) == f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n\r\n".encode()
 
 
 @pytest.mark.parametrize("status", [299, 799, 999])
 def test_unknown_status_has_a_phrase_too(status: int) -> None:
-    """T051."""
     assert head(status, []) == b"HTTP/1.1 %d Unknown\r\n\r\n" % status
 
 
@@ -97,7 +91,6 @@ def test_continue_is_a_whole_informational_response() -> None:
 
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=5))
 def test_client_reads_back_what_was_written(pieces: list[bytes]) -> None:
-    """T052, T054."""
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
     client.send(h11.EndOfMessage())
@@ -137,6 +130,5 @@ def test_default_fields_and_a_body_follow_the_applications(status: int, defaults
 
 
 def test_names_are_written_as_they_were_given() -> None:
-    """C8."""
     made = head(200, [(b"ETag", b"1"), (b"X-REQUEST-ID", b"2"), (b"vary", b"*")])
     assert made == b"HTTP/1.1 200 OK\r\nETag: 1\r\nX-REQUEST-ID: 2\r\nvary: *\r\n\r\n"

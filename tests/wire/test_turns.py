@@ -1,4 +1,4 @@
-"""D1. A connection works on what it has read for a bounded number of steps, then the others have their turn."""
+"""A connection works on what it has read for a bounded number of steps, then the others have their turn."""
 
 from __future__ import annotations
 
@@ -67,7 +67,6 @@ class TestFrames:
     @pytest.mark.parametrize("sent", SMALL.values(), ids=SMALL)
     @pytest.mark.parametrize("short_cuts", [True, False])
     def test_so_many_steps_a_turn_and_nothing_is_lost(self, sent: bytes, short_cuts: bool) -> None:
-        """D1."""
         expected, channel = RecordingChannel(), RecordingChannel()
         connect(expected, offer=DEFLATE, short_cuts=short_cuts).receive(sent)
         engine = connect(channel, offer=DEFLATE, short_cuts=short_cuts, turn=(turn := Turns(20)))
@@ -87,11 +86,10 @@ class TestFrames:
     @pytest.mark.parametrize("case", list(cases()), ids=lambda case: case.name)
     @pytest.mark.parametrize("length", [1, 2, 7])
     def test_every_case_has_the_same_outcome(self, case: Case, length: int) -> None:
-        """D1."""
         assert outcome(case, length) == outcome(case, 1 << 60)
 
     def test_what_comes_meanwhile_stands_behind_what_is_kept(self) -> None:
-        """D1. A transport that wraps another may hand on more than one piece of a read."""
+        """A transport that wraps another may hand on more than one piece of a read."""
         channel, turn = RecordingChannel(), Turns(3)
         engine = connect(channel, turn=turn)
         for number in range(20):
@@ -101,7 +99,7 @@ class TestFrames:
         assert [event[1] for event in channel.events] == [str(number // 2) for number in range(40)]
 
     def test_messages_that_become_large_are_many_steps(self) -> None:
-        """D1. Two kilobytes that become two megabytes."""
+        """Two kilobytes that become two megabytes."""
         deflate = zlib.compressobj(wbits=-15)
         bomb = (deflate.compress(bytes(1 << 20)) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
         channel, turn = RecordingChannel(), Turns(128)
@@ -114,7 +112,7 @@ class TestFrames:
         assert counts == [1, 2, 3, 4, 5]
 
     def test_an_application_that_makes_room_gets_no_further_turn_by_that(self) -> None:
-        """D1. It could read without ever waiting, and the others would wait for it."""
+        """It could read without ever waiting, and the others would wait for it."""
         channel, turn = Room(), Turns(10)
         engine = connect(channel, turn=turn)
         engine.receive(frame(TEXT, b"*") * 100)
@@ -130,7 +128,6 @@ class TestFrames:
         assert not turn.waiting
 
     def test_of_a_lost_connection_nothing_more_is_told(self) -> None:
-        """D1."""
         channel, turn = RecordingChannel(), Turns(10)
         engine = connect(channel, turn=turn)
         engine.receive(frame(TEXT) * 100)
@@ -139,7 +136,6 @@ class TestFrames:
         assert (len(channel.events), turn.waiting) == (10, [])
 
     def test_the_peers_close_frame_is_found_behind_what_is_kept(self) -> None:
-        """D1."""
         channel, turn = RecordingChannel(), Turns(10)
         engine = connect(channel, turn=turn)
         engine.receive(frame(TEXT, b"*") * 100 + close(1000))
@@ -210,7 +206,6 @@ class Wire:
 class TestBodies:
     @pytest.mark.parametrize("chunk", CHUNKS.values(), ids=CHUNKS)
     def test_tiny_chunks_take_many_turns(self, chunk: bytes) -> None:
-        """D1."""
         wire = Wire(request_buffer_size=1 << 20)
         wire.connection.dataReceived(HEAD + chunk * 5000 + b"0\r\n\r\n" + NEXT)
         sizes = [len(wire.body)]
@@ -225,7 +220,6 @@ class TestBodies:
         assert [request.target for request in wire.hub.requests] == [b"/", b"/next"]
 
     def test_one_that_is_thrown_away_takes_many_turns(self) -> None:
-        """D1."""
         wire = Wire()
         wire.connection.dataReceived(HEAD)
         wire.answer()
@@ -238,7 +232,6 @@ class TestBodies:
         assert wire.hub.requests[-1].target == b"/next"
 
     def test_pressure_outlasts_the_turn(self) -> None:
-        """D1."""
         wire = Wire(request_buffer_size=100)
         wire.connection.dataReceived(HEAD + CHUNKS["plain"] * 1000)
         for _ in range(5):
@@ -256,7 +249,7 @@ class TestBodies:
         assert wire.transport.calls == ["pause", "resume"] * (len(wire.transport.calls) // 2)
 
     def test_nothing_is_read_again_before_the_end_of_what_is_kept(self) -> None:
-        """D1. Neither by an application that makes room, nor by a piece that a transport still hands on."""
+        """Neither by an application that makes room, nor by a piece that a transport still hands on."""
         wire = Wire(request_buffer_size=100)
         wire.connection.dataReceived(HEAD + CHUNKS["plain"] * 3000)
         got = len(wire.body)
@@ -273,7 +266,6 @@ class TestBodies:
 
 class TestPipelining:
     def test_empty_lines_and_requests_go_on_in_order(self) -> None:
-        """D1."""
         wire = Wire(pipeline_buffer_size=1 << 20)
         wire.connection.dataReceived(b"".join(b"\r\n" + NEXT.replace(b"next", b"%d" % at) for at in range(200)))
         for _ in range(200):
@@ -283,7 +275,6 @@ class TestPipelining:
         assert wire.transport.reading
 
     def test_what_is_wrong_in_a_later_turn_is_refused(self) -> None:
-        """D1."""
         wire = Wire(request_buffer_size=1 << 20)
         wire.connection.dataReceived(HEAD + CHUNKS["plain"] * 2000 + b"nonsense\r\n")
         assert wire.transport.take() == b""
@@ -304,7 +295,6 @@ class TestEnds:
         return wire
 
     def test_lost(self, wire: Wire) -> None:
-        """D1."""
         wire.connection.connectionLost()
         calls, size = list(wire.transport.calls), wire.hub.exchange._received
         wire.turn()
@@ -312,7 +302,7 @@ class TestEnds:
 
     @pytest.mark.parametrize("end", ["abort", "close"])
     def test_ended_by_us(self, wire: Wire, end: str) -> None:
-        """D1. Whoever closes has to read on, to see that the peer closes too."""
+        """Whoever closes has to read on, to see that the peer closes too."""
         getattr(wire.hub.exchange.stream, end)()
         size = wire.hub.exchange._received
         wire.turn()
@@ -320,14 +310,13 @@ class TestEnds:
         assert wire.transport.calls == ["pause", "resume"]
 
     def test_the_peer_has_ended_its_direction(self, wire: Wire) -> None:
-        """D1."""
         wire.connection.readConnectionLost()
         size = wire.hub.exchange._received
         wire.turn()
         assert wire.hub.exchange._received == size
 
     def test_the_server_stops(self) -> None:
-        """D1. A request that has been read in part is none that is under way."""
+        """A request that has been read in part is none that is under way."""
         wire = Wire(request_buffer_size=1 << 20)
         wire.connection.dataReceived(HEAD + CHUNKS["plain"] * 2000 + b"0\r\n\r\n")
         wire.hub.stopping = True
@@ -340,7 +329,7 @@ class TestEnds:
 
 
 def test_a_read_begins_a_turn_and_its_end_is_not_waited_for_in_vain() -> None:
-    """D1. Requests that come one by one stop nobody."""
+    """Requests that come one by one stop nobody."""
     wire = Wire()
     for _ in range(50):
         wire.connection.dataReceived(NEXT)
@@ -354,7 +343,6 @@ def test_a_read_begins_a_turn_and_its_end_is_not_waited_for_in_vain() -> None:
 
 @pytest.mark.parametrize("transport", [FakeTransport, FakeSocket])
 def test_a_websocket_shares_the_connections_turn(transport: Callable[[], Any]) -> None:
-    """D1."""
     hub = WireHub()
     made, _ = hub.connect(transport())
     made.dataReceived(UPGRADE)

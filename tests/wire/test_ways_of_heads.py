@@ -177,7 +177,7 @@ VALUES = [
     ("name", "value", "expected"), [(name, *case) for name, cases in VALUES for case in cases]
 )
 def test_white_space_and_lists_in_values(name: bytes, value: bytes, expected: object) -> None:
-    """C16. Both ways refuse a tab in a Transfer-Encoding, and agree about all others."""
+    """Both ways refuse a tab in a Transfer-Encoding, and agree about all others."""
     host = b"" if name == b"host" else HOST
     length = b"content-length: 1\r\n" if name == b"expect" else b""
     first, *_ = same(b"POST / HTTP/1.1\r\n" + host + length + name + b":" + value + b"\r\n\r\n")

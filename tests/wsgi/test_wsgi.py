@@ -1,4 +1,4 @@
-"""WSGI applications as ASGI applications (PEP 3333): ``environ``, the body, the rules of a response. C5."""
+"""WSGI applications as ASGI applications (PEP 3333): ``environ``, the body, the rules of a response."""
 
 from __future__ import annotations
 
@@ -128,8 +128,6 @@ class Closing:
 
 
 class TestEnviron:
-    """C5."""
-
     def test_has_what_pep_3333_asks_for(self) -> None:
         headers = [(b"host", b"h"), (b"content-type", b"text/plain"), (b"content-length", b"3"), (b"x-one-two", b"1")]
         environ = make_environ(scope_of("POST", b"/a/b?c=d&e=%20", headers, scheme="https"))
@@ -151,20 +149,17 @@ class TestEnviron:
     def test_path_info_is_the_bytes_of_the_path_as_latin_1(self, target: bytes, path: str) -> None:
         assert environ_of(target)["PATH_INFO"] == path
 
-    @pytest.mark.parametrize(
-        ("root_path", "target", "script_name", "path_info"),
-        [
-            ("/pre", b"/pre/a", "/pre", "/a"),
-            ("/pre", b"/pre/", "/pre", "/"),
-            ("/pre", b"/pre", "/pre", ""),
-            ("/pre", b"/preface", "/pre", "/preface"),
-            ("/pre", b"/pre/preface", "/pre", "/preface"),
-            ("/pre", b"/other", "/pre", "/other"),
-            ("/pre/", b"/pre/a", "/pre", "/a"),
-            ("/pr\u00e9", b"/pr%C3%A9/a", "/pr\xc3\xa9", "/a"),
-            ("/", b"/a", "", "/a"),
-        ],
-    )
+    @pytest.mark.parametrize(("root_path", "target", "script_name", "path_info"), [
+        ("/pre", b"/pre/a", "/pre", "/a"),
+        ("/pre", b"/pre/", "/pre", "/"),
+        ("/pre", b"/pre", "/pre", ""),
+        ("/pre", b"/preface", "/pre", "/preface"),
+        ("/pre", b"/pre/preface", "/pre", "/preface"),
+        ("/pre", b"/other", "/pre", "/other"),
+        ("/pre/", b"/pre/a", "/pre", "/a"),
+        ("/pr\u00e9", b"/pr%C3%A9/a", "/pr\xc3\xa9", "/a"),
+        ("/", b"/a", "", "/a"),
+    ])  # fmt: skip
     def test_script_name_ends_at_a_slash(self, root_path: str, target: bytes, script_name: str, path_info: str) -> None:
         environ = environ_of(target, root_path=root_path)
         assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == (script_name, path_info)
@@ -185,8 +180,6 @@ class TestEnviron:
 
 
 class TestBody:
-    """C5."""
-
     def test_that_is_missing_has_no_length(self) -> None:
         client = call(echo)
         assert (client.fields[b"X-Length"], client.body) == (b"none", b"")
@@ -253,24 +246,30 @@ class TestBody:
 
 
 class TestResponse:
-    """C5."""
+    @pytest.mark.parametrize(("method", "answer", "fields", "body"), [
+        pytest.param("GET", answering([b"hello"], headers=[("X-Name", "\xe9")]),
+                     {b"X-Name": b"\xe9", b"Content-Length": b"5"}, b"hello", id="one block"),
+        pytest.param("GET", answering([b"a", b"", b"b"]), {}, b"ab", id="several blocks"),
+        pytest.param("GET", answering(iter([b""])), {b"Content-Length": b"0"}, b"", id="no block"),
+        # It ends where the application says.
+        pytest.param("GET", answering(iter([b"abc", b"def", b"ghi"]), headers=[("content-length", "4")]),
+                     {b"content-length": b"4"}, b"abcd", id="a length of its own"),
+        pytest.param("HEAD", answering([b"body"]), {b"Content-Length": b"4"}, b"", id="head"),
+        pytest.param("HEAD", answering([]), {}, b"", id="head without a block"),
+        pytest.param("HEAD", answering([], headers=[("Content-Length", "13")]), {b"Content-Length": b"13"}, b"",
+                     id="head with the length of get"),
+        *[
+            pytest.param(method, answering(blocks, status), {}, b"", id=f"{method} {status} {blocks}")
+            for method, status in (("GET", "204 No Content"), ("GET", "304 Not Modified"), ("HEAD", "304 Not Modified"))
+            for blocks in ([b"body"], [])
+        ],
+    ])  # fmt: skip
+    def test_has_fields_and_body(self, method: str, answer: Any, fields: dict[bytes, bytes], body: bytes) -> None:
+        client = call(answer, method)
+        assert (client.fields, client.body) == (fields, body)
 
-    def test_of_one_block_has_its_length(self) -> None:
-        client = call(answering([b"hello"], "201 Created", [("X-Name", "\xe9")]))
-        assert (client.status, client.body) == (201, b"hello")
-        assert client.fields == {b"X-Name": b"\xe9", b"Content-Length": b"5"}
-
-    def test_of_several_blocks_has_none(self) -> None:
-        client = call(answering([b"a", b"", b"b"]))
-        assert (client.fields, client.body) == ({}, b"ab")
-
-    def test_of_no_block_has_a_length_of_0(self) -> None:
-        client = call(answering(iter([b""])))
-        assert (client.fields, client.body) == ({b"Content-Length": b"0"}, b"")
-
-    def test_keeps_the_length_that_it_was_given_and_ends_there(self) -> None:
-        client = call(answering(iter([b"abc", b"def", b"ghi"]), headers=[("content-length", "4")]))
-        assert (client.fields, client.body) == ({b"content-length": b"4"}, b"abcd")
+    def test_has_the_status_of_the_application(self) -> None:
+        assert call(answering([b"hello"], "201 Created")).status == 201
 
     def test_runs_what_follows_the_last_byte(self) -> None:
         ran: list[str] = []
@@ -292,24 +291,6 @@ class TestResponse:
         client = call(answering(endless(), headers=[("Content-Length", "2")]))
         assert client.body == b"xx"
         assert call(answering(endless()), "HEAD").body == b""
-
-    @pytest.mark.parametrize(
-        ("method", "status", "fields"),
-        [
-            ("HEAD", "200 OK", {b"Content-Length": b"4"}),
-            ("GET", "204 No Content", {}),
-            ("GET", "304 Not Modified", {}),
-            ("HEAD", "304 Not Modified", {}),
-        ],
-    )
-    def test_without_a_body_has_none(self, method: str, status: str, fields: dict[bytes, bytes]) -> None:
-        client = call(answering([b"body"], status), method)
-        assert (client.fields, client.body) == (fields, b"")
-        assert call(answering([], status), method).fields == {}
-
-    def test_of_head_keeps_the_length_of_get(self) -> None:
-        client = call(answering([], headers=[("Content-Length", "13")]), "HEAD")
-        assert (client.fields, client.body) == ({b"Content-Length": b"13"}, b"")
 
     def test_can_be_written(self) -> None:
         def application(environ: Environ, start_response: Any) -> list[bytes]:
@@ -375,47 +356,33 @@ class TestResponse:
         assert [message["type"] for message in client.sent] == ["http.response.start", "http.response.body"]
         assert client.sent[1]["more_body"]
 
-    def test_cannot_be_started_twice(self) -> None:
-        def application(environ: Environ, start_response: Any) -> list[bytes]:
-            start_response("200 OK", [])
-            start_response("200 OK", [])
-            return []
-
-        with pytest.raises(AssertionError, match="a second time without exc_info"):
+    @pytest.mark.parametrize(("application", "error", "match"), [
+        *[
+            (lambda environ, start_response, result=result: result, AssertionError, "has not called start_response")
+            for result in ([], [b"block"], iter([b"block"]))
+        ],
+        (lambda environ, start_response: [start_response("200 OK", []) for _ in range(2)],
+         AssertionError, "a second time without exc_info"),
+        *[
+            (answering([], status), ValueError, "three digits")
+            for status in ("", "OK", "20", "2000", "200OK", "\u0662\u0660\u0660 OK", "-20 OK")
+        ],
+        (answering(["text"]), TypeError, "blocks of bytes, got str"),
+        (answering(b"not a list"), TypeError, "blocks of bytes, got int"),
+        (answering([], headers=[("X-Price", "\u20ac")]), UnicodeEncodeError, "latin-1"),
+    ])  # fmt: skip
+    def test_that_is_wrong(self, application: Any, error: type[Exception], match: str) -> None:
+        with pytest.raises(error, match=match):
             call(application)
-
-    @pytest.mark.parametrize("result", [[], [b"block"], iter([b"block"])])
-    def test_must_be_started(self, result: Any) -> None:
-        with pytest.raises(AssertionError, match="has not called start_response"):
-            call(lambda environ, start_response: result)
-
-    @pytest.mark.parametrize("status", ["", "OK", "20", "2000", "200OK", "\u0662\u0660\u0660 OK", "-20 OK"])
-    def test_must_have_a_status(self, status: str) -> None:
-        with pytest.raises(ValueError, match="three digits"):
-            call(answering([], status))
-
-    def test_cannot_have_text_for_a_body(self) -> None:
-        with pytest.raises(TypeError, match="blocks of bytes, got str"):
-            call(answering(["text"]))
-        with pytest.raises(TypeError, match="blocks of bytes, got int"):
-            call(answering(b"not a list"))
-
-    def test_cannot_have_a_value_beyond_latin_1(self) -> None:
-        with pytest.raises(UnicodeEncodeError):
-            call(answering([], headers=[("X-Price", "\u20ac")]))
 
 
 class TestClose:
-    """C5. PEP 3333: ``close()`` is called however the request ends."""
+    """PEP 3333: ``close()`` is called however the request ends."""
 
-    def test_is_called_once_behind_the_last_block(self) -> None:
+    @pytest.mark.parametrize(("method", "body"), [("GET", b"ab"), ("HEAD", b"")])
+    def test_is_called_once_behind_the_last_block(self, method: str, body: bytes) -> None:
         result = Closing([b"a", b"b"])
-        assert call(answering(result)).body == b"ab"
-        assert result.closed == 1
-
-    def test_is_called_for_head(self) -> None:
-        result = Closing([b"a", b"b"])
-        assert call(answering(result), "HEAD").body == b""
+        assert call(answering(result), method).body == body
         assert result.closed == 1
 
     def test_is_called_when_the_iterable_raises(self) -> None:
@@ -459,8 +426,6 @@ class TestClose:
 
 
 class TestThreads:
-    """C5."""
-
     def test_as_many_run_at_a_time_as_the_executor_has(self) -> None:
         meeting = threading.Barrier(4, timeout=20)
 
@@ -613,7 +578,7 @@ class TestThreads:
 
 
 class TestFiles:
-    """C5. ``wsgi.file_wrapper``."""
+    """``wsgi.file_wrapper``."""
 
     def test_a_file_is_left_to_the_kernel_from_where_it_stands(self, tmp_path: Path) -> None:
         path = tmp_path / "file"
@@ -699,8 +664,6 @@ class TestFiles:
 
 
 class TestOtherScopes:
-    """C5."""
-
     def test_a_lifespan_is_not_there(self) -> None:
         client = Client({"type": "lifespan", "asgi": {}})
         assert client.call(answering([])).sent == []
@@ -711,7 +674,7 @@ class TestOtherScopes:
 
 
 class TestValidator:
-    """C5. ``wsgiref.validate`` raises or warns at whatever breaks PEP 3333."""
+    """``wsgiref.validate`` raises or warns at whatever breaks PEP 3333."""
 
     @pytest.mark.parametrize("size", [0, 3, 200_000])
     @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])

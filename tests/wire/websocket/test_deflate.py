@@ -19,41 +19,35 @@ def negotiate(value: bytes, max_message_size: int) -> Any:
     return negotiate_deflate(parse_extensions(value), max_message_size)
 
 
-@pytest.mark.parametrize(
-    ("offered", "answer"),
-    [
-        ("", ""),
-        ("; server_no_context_takeover", "; server_no_context_takeover"),
-        ("; client_no_context_takeover", "; client_no_context_takeover"),
-        ("; client_max_window_bits", "; client_max_window_bits=12"),
-        ("; client_max_window_bits=15", "; client_max_window_bits=12"),
-        ("; client_max_window_bits=10", "; client_max_window_bits=10"),
-        ('; client_max_window_bits="9"', "; client_max_window_bits=9"),
-        ("; client_max_window_bits=8", ""),
-        ("; server_max_window_bits=15", "; server_max_window_bits=15"),
-        ("; server_max_window_bits=9", "; server_max_window_bits=9"),
-        (
-            ";server_max_window_bits=10 ; SERVER_no_context_takeover;client_max_window_bits",
-            "; server_no_context_takeover; server_max_window_bits=10; client_max_window_bits=12",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("offered", "answer"), [
+    ("", ""),
+    ("; server_no_context_takeover", "; server_no_context_takeover"),
+    ("; client_no_context_takeover", "; client_no_context_takeover"),
+    ("; client_max_window_bits", "; client_max_window_bits=12"),
+    ("; client_max_window_bits=15", "; client_max_window_bits=12"),
+    ("; client_max_window_bits=10", "; client_max_window_bits=10"),
+    ('; client_max_window_bits="9"', "; client_max_window_bits=9"),
+    ("; client_max_window_bits=8", ""),
+    ("; server_max_window_bits=15", "; server_max_window_bits=15"),
+    ("; server_max_window_bits=9", "; server_max_window_bits=9"),
+    (
+        ";server_max_window_bits=10 ; SERVER_no_context_takeover;client_max_window_bits",
+        "; server_no_context_takeover; server_max_window_bits=10; client_max_window_bits=12",
+    ),
+])  # fmt: skip
 def test_offer_is_accepted_as_the_client_allows(offered: str, answer: str) -> None:
     negotiated = negotiate((NAME + offered).encode(), 0)
     assert negotiated is not None
     assert negotiated[0] == NAME + answer
 
 
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        "server_max_window_bits", "server_max_window_bits=8", "server_max_window_bits=7", "server_max_window_bits=16",
-        "server_max_window_bits=09", "server_max_window_bits=+9", "server_max_window_bits=1_0", "unknown", "unknown=1",
-        "client_max_window_bits=0", "client_max_window_bits=016", "client_max_window_bits; client_max_window_bits",
-        "server_no_context_takeover=1", "client_no_context_takeover=true",
-        "server_no_context_takeover; SERVER_NO_CONTEXT_TAKEOVER",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("parameters", [
+    "server_max_window_bits", "server_max_window_bits=8", "server_max_window_bits=7", "server_max_window_bits=16",
+    "server_max_window_bits=09", "server_max_window_bits=+9", "server_max_window_bits=1_0", "unknown", "unknown=1",
+    "client_max_window_bits=0", "client_max_window_bits=016", "client_max_window_bits; client_max_window_bits",
+    "server_no_context_takeover=1", "client_no_context_takeover=true",
+    "server_no_context_takeover; SERVER_NO_CONTEXT_TAKEOVER",
+])  # fmt: skip
 def test_offer_that_cannot_be_met_is_passed_over_for_the_next(parameters: str) -> None:
     offer = f"{NAME}; {parameters}"
     assert negotiate(offer.encode(), 0) is None

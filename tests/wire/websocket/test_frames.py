@@ -337,16 +337,12 @@ class TestTurns:
         assert self.channel.events == case.events
         assert len(self.turns) == ends
 
-    @pytest.mark.parametrize(
-        ("each", "offer", "pongs"),
-        [
-            (frame(TEXT) + frame(PING), b"", True),
-            (frame(TEXT, b"a") + frame(PONG), b"", False),
-            (frame(TEXT, deflated(b"Hello"), rsv=4), DEFLATE, False),
-            (frame(TEXT, b"a", fin=False) + frame(PING) + frame(CONTINUATION, b"b"), b"", True),
-        ],
-        ids=["message and ping", "message and pong", "compressed", "fragments and ping"],
-    )
+    @pytest.mark.parametrize(("each", "offer", "pongs"), [
+        (frame(TEXT) + frame(PING), b"", True),
+        (frame(TEXT, b"a") + frame(PONG), b"", False),
+        (frame(TEXT, deflated(b"Hello"), rsv=4), DEFLATE, False),
+        (frame(TEXT, b"a", fin=False) + frame(PING) + frame(CONTINUATION, b"b"), b"", True),
+    ], ids=["message and ping", "message and pong", "compressed", "fragments and ping"])  # fmt: skip
     def test_one_read_of_many_frames_is_parsed_in_one_run_that_copies_it_once(
         self, each: bytes, offer: bytes, pongs: bool
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -171,6 +172,19 @@ ALONE = {
 }
 
 
+#: What is done before a frame that could be taken at once comes, and what is told of all.
+IN_ITS_WAY: dict[str, tuple[Callable[[WebSocketProtocol], object], list[tuple[object, ...]]]] = {
+    "we have closed": (
+        lambda engine: (engine.receive(frame(TEXT, b"a")), engine.send_close(1000, "")), messages("a"),
+    ),
+    "the connection is lost": (lambda engine: engine.abandon(), []),
+    "the peer has failed": (lambda engine: engine.receive(frame(TEXT, b"\xff")), [("failed", 1007)]),
+    "another message is under way": (
+        lambda engine: engine.receive(frame(TEXT, b"a", fin=False)), [("failed", 1002)],
+    ),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("short_cuts", [True, False])
 @pytest.mark.parametrize("sent", ALONE.values(), ids=ALONE)
 class TestAWholeFrameInOneRead:
@@ -186,30 +200,12 @@ class TestAWholeFrameInOneRead:
         self.protocol.receive(sent)
         assert [name for name, _ in self.channel.events] == ["message"] * 2
 
-    def test_we_have_closed(self, sent: bytes, short_cuts: bool) -> None:
+    @pytest.mark.parametrize(("before", "events"), IN_ITS_WAY.values(), ids=list(IN_ITS_WAY))
+    def test_something_is(self, sent: bytes, short_cuts: bool, before: Any, events: list[Any]) -> None:
         self.make(short_cuts)
-        self.protocol.receive(frame(TEXT, b"a"))
-        self.protocol.send_close(1000, "")
+        before(self.protocol)
         self.protocol.receive(sent)
-        assert self.channel.events == messages("a")
-
-    def test_the_connection_is_lost(self, sent: bytes, short_cuts: bool) -> None:
-        self.make(short_cuts)
-        self.protocol.abandon()
-        self.protocol.receive(sent)
-        assert self.channel.events == []
-
-    def test_the_peer_has_failed(self, sent: bytes, short_cuts: bool) -> None:
-        self.make(short_cuts)
-        self.protocol.receive(frame(TEXT, b"\xff"))
-        self.protocol.receive(sent)
-        assert self.channel.events == [("failed", 1007)]
-
-    def test_another_message_is_under_way(self, sent: bytes, short_cuts: bool) -> None:
-        self.make(short_cuts)
-        self.protocol.receive(frame(TEXT, b"a", fin=False))
-        self.protocol.receive(sent)
-        assert self.channel.events == [("failed", 1002)]
+        assert self.channel.events == events
 
     def test_another_frame_is_under_way(self, sent: bytes, short_cuts: bool) -> None:
         self.make(short_cuts)
