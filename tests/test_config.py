@@ -37,6 +37,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "factory": ("true", True),
     "app_dir": ('"/site"', "/site"),
     "lifespan": ('"off"', "off"),
+    "django": ('"off"', "off"),
     "root_path": ('"mount/"', "/mount"),
     "loop": ('"asyncio"', "asyncio"),
     "server_name": ('""', ""),
