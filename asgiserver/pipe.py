@@ -34,18 +34,17 @@ class Pipe:
     """Carries the messages of one response; made on the loop.
 
     :param send: ASGI's ``send`` of the request.
-    :param wake: called on the loop when a message waits; by default it wakes :meth:`changed`.
+    :param noticed: called on the loop after the thread has called :meth:`notify` or has put something.
     :ivar failure: what ends the response early: an exception of ``send``, or ClientDisconnected.
-    :ivar complete: True once the response's last message was sent.
     """
 
-    def __init__(self, send: Send, wake: Callable[[], None] | None = None) -> None:
+    def __init__(self, send: Send, noticed: Callable[[], None] | None = None) -> None:
         self.failure: Exception | None = None
-        self.complete = False
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        self._wake = wake or self._changed.set
+        self._noticed = noticed
+        self._notified = False
         #: Guards the attributes below; notifies a thread that waits.
         self._room = threading.Condition(threading.Lock())
         self._head: Message | None = None
@@ -56,8 +55,13 @@ class Pipe:
 
     # On the loop.
 
+    @property
+    def waiting(self) -> bool:
+        """Something waits to be sent."""
+        return bool(self._blocks or self._file)
+
     async def changed(self) -> None:
-        """Wait for :meth:`wake`."""
+        """Wait for :meth:`wake`, or for something new of the thread's."""
         await self._changed.wait()
         self._changed.clear()
 
@@ -65,9 +69,16 @@ class Pipe:
         """Let :meth:`changed` return."""
         self._changed.set()
 
+    def _notice(self) -> None:
+        # First of all: what the thread does after this tells the loop anew.
+        self._notified = False
+        if self._noticed is not None:
+            self._noticed()
+        self._changed.set()
+
     async def forward(self) -> None:
         """Send all that waits, and what comes meanwhile; an exception of ``send`` becomes :attr:`failure`."""
-        while self._blocks or self._file:
+        while self.waiting:
             await self._forward()
             if self._blocks:
                 # A client that takes all at once never makes send() wait, and other tasks want their turn.
@@ -88,7 +99,6 @@ class Pipe:
                 await self._pass_on({"type": "http.response.body", "body": block, "more_body": not last})
             if file is not None:
                 await self._pass_on(file)
-        self.complete = self.failure is None and (file is not None or not more)
         with self._room:
             self._waiting -= taken
             self._room.notify_all()
@@ -101,9 +111,9 @@ class Pipe:
                 self.fail(error)
 
     def close(self) -> None:
-        """Drop what waits; nothing is forwarded any more."""
-        # Not the owner's, so that the two are no cycle, which only the garbage collector would find.
-        self._wake = self._changed.set
+        """Drop what waits; nothing is forwarded any more, and nobody is told."""
+        # Else the pipe and its owner would be a cycle, which only the garbage collector finds.
+        self._noticed = None
         if self._file is not None:
             self._file["file"].close()
 
@@ -125,13 +135,11 @@ class Pipe:
         """
         with self._room:
             self._wait_for_room(wait)
-            idle = not self._blocks
             self._head = head or self._head
             self._blocks.append(block)
             self._more = more
             self._waiting += len(block) + _OVERHEAD
-        if idle:
-            self._notify()
+        self.notify()
 
     def put_file(self, head: Message | None, file: io.FileIO, offset: int, count: int) -> None:
         """Have a part of a regular file sent, which ends the response; else as :meth:`put`.
@@ -143,7 +151,7 @@ class Pipe:
             copy = io.FileIO(os.dup(file.fileno()))
             self._head = head or self._head
             self._file = {"type": "http.response.zerocopysend", "file": copy, "offset": offset, "count": count}
-        self._notify()
+        self.notify()
 
     def _wait_for_room(self, wait: bool) -> None:
         while wait and self.failure is None and self._waiting > _AHEAD:
@@ -151,9 +159,13 @@ class Pipe:
         if self.failure is not None:
             raise self.failure
 
-    def _notify(self) -> None:
+    def notify(self) -> None:
+        """Tell the loop that there is something new; what it has not noticed yet it notices together with this."""
+        if self._notified:
+            return
+        self._notified = True
         try:
-            self._loop.call_soon_threadsafe(self._wake)
+            self._loop.call_soon_threadsafe(self._notice)
         except RuntimeError:
             # The loop is closed, and with it the connection.
             self.fail(ClientDisconnected("the server has stopped"))

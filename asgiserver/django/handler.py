@@ -38,7 +38,7 @@ from django.urls import URLPattern, get_resolver, set_script_prefix
 from ..asgi.interfaces import Message, Receive, Scope, Send
 from ..errors import ClientDisconnected
 from ..pipe import Pipe, regular_part
-from .lanes import Lane, Lanes, Lease, Slot
+from .lanes import Call, Lane, Lanes, Lease, Slot
 
 __all__ = ["Handler", "serving", "walk_urls"]
 
@@ -162,11 +162,10 @@ class _SyncRequest:
         self._lanes = lanes
         self._lane = lane
         self._loop = asyncio.get_running_loop()
-        self._pipe = Pipe(send, self._piece_waits)
+        self._pipe = Pipe(send, self._noticed)
         self._state = _State.WAITING
         self._slot: Slot | None = None
-        self._sender: asyncio.Task[None] | None = None
-        self._last_put = False
+        self._call: Call | None = None
         self._lane_done: asyncio.Future[None] | None = None
         self._body: Any = None
         self._request: Any = None
@@ -198,7 +197,7 @@ class _SyncRequest:
         finally:
             listener.cancel()
             self._pipe.close()
-            if self._lane is None:
+            if self._call is None:
                 self._body.close()
         if listener.done() and not listener.cancelled() and isinstance(error := listener.exception(), AssertionError):
             raise error
@@ -236,63 +235,44 @@ class _SyncRequest:
             self._slot = await self._lanes.enter()
             self._lane = self._slot.lane = self._lanes.take(_name(self._scope))
         self._state = _State.RUNNING
-        idle = False
+        call = self._call = self._lane.start(self._run, self._pipe.notify)
         try:
-            await self._lane.call(self._run)
-            idle = self._closed
-            if not idle:
+            ended = False
+            while not ended:
+                await self._pipe.changed()
+                # Asked before pieces are taken: the thread puts its last piece before it ends.
+                ended = call.done
+                await self._pipe.forward()
+            call.finish()
+            if not self._closed:
                 # The response has an async iterator, which belongs to the loop.
                 await self._handler.send_response(self._response, self._send)
                 self._state = _State.ANSWERING
         except asyncio.CancelledError:
             self._pipe.fail(ClientDisconnected("the request was cancelled"))
-            if self._sender is not None:
-                self._sender.cancel()
-            raise
-        except BaseException:
-            # What the view gave before it failed goes out first.
-            await self._sent()
+            call.cancel()
             raise
         finally:
-            self._end_lane(self._lane, idle)
-        await self._sent()
+            if self._lane is not None:
+                # Behind what the thread has still to do for this request.
+                self._lane_done = self._loop.create_future()
+                self._lane.end(self._close, self._give_lane)
         if self._lane_done is not None:
             await self._lane_done
         if self._pipe.failure is not None and not isinstance(self._pipe.failure, ClientDisconnected):
             raise self._pipe.failure
 
-    def _piece_waits(self) -> None:
-        """The pipe has a piece of the response."""
-        if self._state is _State.RUNNING:
+    def _noticed(self) -> None:
+        """The thread has put a piece, or has ended; the request need not wait for its client to give the lane back."""
+        assert self._call is not None
+        if self._pipe.waiting and self._state is _State.RUNNING:
             self._state = _State.ANSWERING
-            self._sender = self._loop.create_task(self._send_pieces())
-        else:
-            self._pipe.wake()
+        if self._call.done and self._closed and self._lane_done is None:
+            self._give_lane()
 
-    async def _send_pieces(self) -> None:
-        pipe = self._pipe
-        await pipe.forward()
-        while not (pipe.complete or pipe.failure or self._last_put):
-            await pipe.changed()
-            await pipe.forward()
-
-    async def _sent(self) -> None:
-        """Wait until all that the thread has put is sent."""
-        self._last_put = True
-        if self._sender is not None:
-            self._pipe.wake()
-            await self._sender
-
-    def _end_lane(self, lane: Lane, idle: bool) -> None:
-        """Give the lane back; if it is not idle, behind what its thread has still to do for this request."""
-        if idle:
-            self._give_lane(lane)
-        else:
-            self._lane_done = self._loop.create_future()
-            lane.end(self._close, partial(self._give_lane, lane))
-
-    def _give_lane(self, lane: Lane) -> None:
-        if self._slot is not None:
+    def _give_lane(self) -> None:
+        lane, self._lane = self._lane, None
+        if self._slot is not None and lane is not None:
             self._lanes.give(lane)
             self._slot.leave()
         if self._lane_done is not None and not self._lane_done.done():

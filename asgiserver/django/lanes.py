@@ -21,7 +21,7 @@ from typing import Any, Self
 from asgiref.sync import SyncToAsync, _restore_context
 from django.db import connections
 
-__all__ = ["Lane", "Lanes", "Lease"]
+__all__ = ["Call", "Lane", "Lanes", "Lease", "Slot"]
 
 logger = logging.getLogger("asgiserver")
 
@@ -34,6 +34,54 @@ _LOOK, _LONG, _WARNING = 0.1, 1.0, 60.0
 
 #: How long the end of the lanes waits for their database connections to close; seconds.
 _LAST_WAIT = 1.0
+
+
+class Call:
+    """A call of a function in a thread, as ``sync_to_async`` makes it; made on the loop.
+
+    :ivar done: the function has ended.
+    :ivar failure: what it has raised.
+    """
+
+    __slots__ = ("_context", "_coroutines", "_ended", "_function", "_loop", "done", "failure")
+
+    def __init__(self, function: Callable[[], None], ended: Callable[[], None]) -> None:
+        self.done = False
+        self.failure: BaseException | None = None
+        self._function = function
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+        self._coroutines: list[asyncio.Task[Any]] = []
+
+    def run(self) -> None:
+        """In the thread: call the function."""
+        bridge = SyncToAsync.threadlocal
+        # Where async_to_sync finds the loop, and where it notes what it waits for.
+        bridge.main_event_loop, bridge.main_event_loop_pid = self._loop, os.getpid()
+        bridge.task_context = self._coroutines
+        try:
+            self._context.run(self._within)
+        except BaseException as error:  # noqa: BLE001 - raised on the loop
+            self.failure = error
+        self.done = True
+        self._ended()
+
+    def _within(self) -> None:
+        # asgiref's Locals belong to a thread; this moves them to the thread that the context has come to.
+        _restore_context(self._context)
+        self._function()
+
+    def finish(self) -> None:
+        """On the loop, once it is done: take the context variables over, and raise what the function has raised."""
+        _restore_context(self._context)
+        if self.failure is not None:
+            raise self.failure
+
+    def cancel(self) -> None:
+        """On the loop: cancel the coroutines that the function waits for in ``async_to_sync``; it runs on itself."""
+        for coroutine in self._coroutines:
+            coroutine.cancel()
 
 
 class Lane:
@@ -66,64 +114,17 @@ class Lane:
         coroutines = self._bridge.get("task_context")
         return coroutines[-1] if coroutines else None
 
-    async def call(self, function: Callable[[], None]) -> None:
-        """Run ``function`` in the thread, as ``sync_to_async`` does, and raise what it raises, but no StopIteration.
-
-        Context variables go there and come back. When this is cancelled, ``function`` runs on; a coroutine that it
-        waits for in ``async_to_sync`` is cancelled.
-        """
-        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
-        done: asyncio.Future[None] = loop.create_future()
-        coroutines: list[asyncio.Task[Any]] = []
+    def start(self, function: Callable[[], None], ended: Callable[[], None]) -> Call:
+        """Run ``function`` in the thread; ``ended`` is called there behind it."""
+        call = Call(function, ended)
         # Not run_in_executor, whose futures and callbacks cost as much as a small view.
-        self.executor.submit(_work, loop, context, coroutines, function, done)
-        try:
-            await done
-        except asyncio.CancelledError:
-            for coroutine in coroutines:
-                coroutine.cancel()
-            raise
-        finally:
-            _restore_context(context)
+        self.executor.submit(call.run)
+        return call
 
     def end(self, function: Callable[[], None], ended: Callable[[], None]) -> None:
         """Run ``function`` behind all that the thread has still to do, then call ``ended`` on the loop."""
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()
         self.executor.submit(context.run, function).add_done_callback(lambda _: _tell(loop, ended))
-
-
-def _work(
-    loop: asyncio.AbstractEventLoop,
-    context: contextvars.Context,
-    coroutines: list[asyncio.Task[Any]],
-    function: Callable[[], None],
-    done: asyncio.Future[None],
-) -> None:
-    """What :meth:`Lane.call` does in the thread."""
-    bridge = SyncToAsync.threadlocal
-    # Where ``async_to_sync`` finds the loop, and where it notes what it waits for.
-    bridge.main_event_loop, bridge.main_event_loop_pid, bridge.task_context = loop, os.getpid(), coroutines
-    failure: BaseException | None = None
-    try:
-        context.run(_within, context, function)
-    except BaseException as error:  # noqa: BLE001 - raised on the loop
-        failure = error
-    _tell(loop, _settle, done, failure)
-
-
-def _within(context: contextvars.Context, function: Callable[[], None]) -> None:
-    # asgiref's Locals belong to a thread; this moves them to the thread that the context has come to.
-    _restore_context(context)
-    function()
-
-
-def _settle(done: asyncio.Future[None], failure: BaseException | None) -> None:
-    if done.cancelled():
-        return
-    if failure is None:
-        done.set_result(None)
-    else:
-        done.set_exception(failure)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> None:

@@ -42,9 +42,21 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
+async def called(lane: Lane, function: Callable[[], object]) -> None:
+    """Run a function in a lane's thread, and wait for its end."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    call = lane.start(lambda: function() and None, lambda: loop.call_soon_threadsafe(ended.set))
+    try:
+        await ended.wait()
+    except asyncio.CancelledError:
+        call.cancel()
+        raise
+    call.finish()
+
+
 async def thread_of(lane: Lane) -> threading.Thread:
     threads: list[threading.Thread] = []
-    await lane.call(lambda: threads.append(threading.current_thread()))
+    await called(lane, lambda: threads.append(threading.current_thread()))
     return threads[0]
 
 
@@ -113,7 +125,7 @@ class TestSlots:
             async def first() -> None:
                 slot = await lanes.enter()
                 lane = slot.lane = lanes.take("GET '/first'")
-                await lane.call(lambda: async_to_sync(second_runs.wait)())
+                await called(lane, lambda: async_to_sync(second_runs.wait)())
 
             async def second() -> None:
                 await lanes.enter()
@@ -138,7 +150,7 @@ class TestSlots:
                     async_to_sync(asyncio.sleep)(0.001)
 
             second = asyncio.ensure_future(lanes.enter())
-            await lane.call(many_short_waits)
+            await called(lane, many_short_waits)
             assert not second.done()
             slot.leave()
             (await second).leave()
@@ -208,7 +220,7 @@ class TestLanes:
             lanes = lanes_of(2)
             lane = lanes.take("GET '/slow'")
             begun = threading.Event()
-            running = asyncio.ensure_future(lane.call(lambda: begun.set() or release.wait(10)))  # type: ignore[func-returns-value]
+            running = asyncio.ensure_future(called(lane, lambda: begun.set() or release.wait(10)))  # type: ignore[func-returns-value]
             await until(begun.is_set)
             await lanes.close()
             made.clear()
