@@ -18,7 +18,7 @@ import pytest
 
 from asgiserver import Server
 
-from .live import DEADLINE, Receive, Send, answer, connect, in_loop, receive_body, serve, until
+from .live import DEADLINE, Receive, Send, answer, connect, receive_body, serve, until
 from .server import ROOT, ServerProcess, environment, wait_for
 
 HELLO = "examples.hello:application"
@@ -45,7 +45,6 @@ async def is_well(server: Server, caplog: pytest.LogCaptureFixture) -> None:
 
 
 class TestAnApplication:
-    @in_loop
     async def test_that_receives_for_ever_after_its_response_does_not_stop_the_others(self) -> None:
         async def restless(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             await answer(send, b"done")
@@ -57,7 +56,6 @@ class TestAnApplication:
             assert (await other.request("GET", "/")).body == b"done"
 
     @pytest.mark.parametrize("request_head", [GET, UPGRADE])
-    @in_loop
     async def test_that_receives_for_ever_after_its_client_has_left_is_cancelled(self, request_head: bytes) -> None:
         ended: list[str] = []
 
@@ -79,7 +77,6 @@ class TestAnApplication:
 
 
 class TestAPeer:
-    @in_loop
     async def test_with_a_method_as_long_as_a_head_may_be_is_refused(self) -> None:
         async with serve(hello) as server:
             async with connect(server) as peer:
@@ -89,7 +86,6 @@ class TestAPeer:
                 assert (await peer.request("A" * 64, "/")).status == 200
 
     @pytest.mark.parametrize("size", [1, 2, 100])
-    @in_loop
     async def test_that_sends_its_body_in_tiny_chunks_has_it_read_whole(self, size: int) -> None:
         async def length(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             await answer(send, b"%d" % len(await receive_body(receive)))
@@ -99,7 +95,6 @@ class TestAPeer:
             assert (await peer.response()).body == b"%d" % (20000 * size)
             assert (await peer.response()).status == 200
 
-    @in_loop
     async def test_that_drips_line_ends_is_let_go_in_time(
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -117,7 +112,6 @@ class TestAPeer:
                 assert time.monotonic() - began < DEADLINE
             await is_well(server, caplog)
 
-    @in_loop
     async def test_that_resets_at_any_moment_leaves_nothing_behind(self, caplog: pytest.LogCaptureFixture) -> None:
         async def large(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             if scope["type"] == "websocket":

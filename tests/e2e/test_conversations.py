@@ -29,7 +29,7 @@ import uvloop
 from asgiserver import Server
 from asgiserver.errors import ApplicationError
 
-from .live import answer, connect, in_loop, serve, until
+from .live import answer, connect, serve, until
 
 CONVERSATIONS = int(os.environ.get("ASGISERVER_CONVERSATIONS", "6000"))
 #: Conversations at a time.
@@ -329,7 +329,6 @@ def test_end_with_nothing_left(tmp_path: Path, new_loop: Callable[[], asyncio.Ab
 
 
 @pytest.mark.parametrize("more", [1, 3])
-@in_loop
 async def test_late_message_to_a_peer_that_has_ended_its_direction(more: int) -> None:
     """A1: a message behind a response that the peer does not take, from one task and from several."""
     done = asyncio.Event()
@@ -374,7 +373,6 @@ async def mistaken(send: Any) -> None:
             await send({"type": "nonsense"})
 
 
-@in_loop
 async def test_endless_mistakes_beside_a_task_that_waits_for_the_peer() -> None:
     """A1: others have their turns too while one task waits for room, and another one makes mistakes for ever."""
 
@@ -398,7 +396,6 @@ async def test_endless_mistakes_beside_a_task_that_waits_for_the_peer() -> None:
 
 
 @pytest.mark.parametrize("sends", [head, empty, tiny, mistaken])
-@in_loop
 async def test_endless_messages_that_no_peer_can_slow_down(sends: Callable[[Any], Any]) -> None:
     """A1: those of which nothing is written, or next to nothing, give others their turns too."""
 

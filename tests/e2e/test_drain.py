@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from asgiserver import Server
-from tests.e2e.live import DEADLINE, Peer, answer, connect, in_loop, receive_body, serve, until
+from tests.e2e.live import DEADLINE, Peer, answer, connect, receive_body, serve, until
 from tests.e2e.server import wait_for
 from tests.e2e.test_life_cycle import folder, open_connection, read_until, refuses, serving
 from tests.e2e.test_resets import COMMANDS
@@ -82,7 +82,6 @@ class TestIdleConnections:
             assert server.wait(QUICK) == 0
         assert server.output().count("done /") == 4
 
-    @in_loop
     async def test_they_are_closed_when_their_time_is_over(self) -> None:
         async with serve(application, graceful_idle=0.2, graceful_timeout=LONG) as server, connect(server) as peer:
             await peer.request("GET", "/")
@@ -91,14 +90,12 @@ class TestIdleConnections:
                 assert await peer.read_rest() == b""
                 assert time.monotonic() - began >= 0.2
 
-    @in_loop
     async def test_their_time_ends_with_the_graceful_timeout(self) -> None:
         async with patient(graceful_timeout=0.2) as server, connect(server) as peer:
             await peer.request("GET", "/")
             async with stopping(server):
                 assert await peer.read_rest() == b""
 
-    @in_loop
     async def test_a_request_that_comes_late_has_all_of_the_graceful_timeout(self) -> None:
         async with serve(application, graceful_idle=0.5, graceful_timeout=LONG) as server, connect(server) as peer:
             await peer.request("GET", "/")
@@ -109,7 +106,6 @@ class TestIdleConnections:
                 response = await peer.response()
                 assert (response.body, response.value("connection")) == (b"12", "close")
 
-    @in_loop
     async def test_a_response_that_has_said_nothing_of_the_end_lets_one_request_follow(self) -> None:
         """It began before the stop."""
         go_on = asyncio.Event()
@@ -133,7 +129,6 @@ class TestIdleConnections:
                 assert (response.body, response.value("connection")) == (b"onetwo", "close")
                 await peer.close()
 
-    @in_loop
     async def test_a_websocket_is_refused_in_their_time(self) -> None:
         async with patient() as server, connect(server) as peer:
             await peer.request("GET", "/")
@@ -143,7 +138,6 @@ class TestIdleConnections:
                 assert (response.status, response.value("connection")) == (503, "close")
                 await peer.close()
 
-    @in_loop
     async def test_nobody_is_waited_for_who_is_not_there(self) -> None:
         async with patient() as server:
             async with connect(server) as peer:
@@ -152,7 +146,6 @@ class TestIdleConnections:
             await server.__aexit__(None, None, None)
             assert time.monotonic() - began < QUICK
 
-    @in_loop
     async def test_the_last_one_to_leave_ends_the_stop(self) -> None:
         async with patient() as server:
             async with connect(server):
@@ -163,7 +156,6 @@ class TestIdleConnections:
                 await ending
 
 
-@in_loop
 async def test_a_tls_handshake_that_has_begun_is_completed_and_its_request_answered(certificate: Certificate) -> None:
     async with patient(**certificate.settings()) as server:
         with socket.create_connection(server.listening_addresses[0], timeout=DEADLINE) as sock:
@@ -194,7 +186,6 @@ class TestBacklog:
         return made
 
     @pytest.mark.parametrize("kind", ["tcp", "endpoint", "unix", "tls"])
-    @in_loop
     async def test_they_are_accepted_first(self, kind: str, certificate: Certificate, tmp_path: Path) -> None:
         path = str(tmp_path / "socket")
         settings: dict[str, dict[str, Any]] = {
@@ -227,7 +218,6 @@ class TestBacklog:
         assert data.startswith(b"HTTP/1.1 200 ")
 
     @pytest.mark.parametrize("family", ["tcp", "unix"])
-    @in_loop
     async def test_they_are_left_to_the_others_that_share_the_socket(self, family: str, tmp_path: Path) -> None:
         with ExitStack() as stack:
             listening = stack.enter_context(socket.socket(socket.AF_INET if family == "tcp" else socket.AF_UNIX))

@@ -23,7 +23,7 @@ import pytest
 
 from asgiserver import hub
 from asgiserver.wire import closing, http1, progress
-from tests.e2e.live import DEADLINE, Receive, Send, answer, connect, in_loop, receive_body, serve, until
+from tests.e2e.live import DEADLINE, Receive, Send, answer, connect, receive_body, serve, until
 from tests.e2e.server import ServerProcess, wait_for
 from tests.e2e.test_resets import COMMANDS
 from tests.e2e.test_tls import Certificate
@@ -181,7 +181,6 @@ class TestLingering:
 
     @pytest.mark.parametrize("tls", [False, True])
     @pytest.mark.parametrize("early", ["limit", "application"])
-    @in_loop
     async def test_an_upload_that_was_answered_early_is_not_cut(
         self, certificate: Certificate, tls: bool, early: str
     ) -> None:
@@ -196,7 +195,6 @@ class TestLingering:
             assert body
             await until(lambda: not server.connections)
 
-    @in_loop
     async def test_one_without_end_is_cut_in_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(closing, "_LINGERING", 0.6)
         async with serve(refusing, limit_body_size=1000, close_timeout=0.2) as server, connect(server) as peer:
@@ -220,7 +218,6 @@ async def large(scope: dict[str, Any], receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize("where", ["tcp", "unix"])
-@in_loop
 async def test_a_client_that_reads_slowly_but_steadily_is_kept(
     where: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -248,7 +245,6 @@ class TestPlainOnTLS:
     """C12."""
 
     @pytest.mark.parametrize("size", [0, 10, 300_000])
-    @in_loop
     async def test_a_request_without_tls_is_told(
         self, certificate: Certificate, size: int, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -269,7 +265,6 @@ class TestPlainOnTLS:
             await until(lambda: not server.connections)
         assert len([each for each in caplog.messages if "speaks plain HTTP to a port of TLS" in each]) == 1
 
-    @in_loop
     async def test_its_method_may_come_in_pieces_or_never(self, certificate: Certificate) -> None:
         async with serve(refusing, first_byte_timeout=0.5, **certificate.settings()) as server:
             async with connect(server) as peer:
@@ -281,7 +276,6 @@ class TestPlainOnTLS:
                 await peer.send(b"GE")
                 assert await peer.closed()
 
-    @in_loop
     async def test_tls_to_a_plain_port_has_a_line_in_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "asgiserver")
 
@@ -294,7 +288,6 @@ class TestPlainOnTLS:
         assert [each for each in caplog.messages if each.endswith("speaks TLS, and this port speaks plain HTTP.")]
 
 
-@in_loop
 async def test_of_too_many_connections_few_are_kept_for_their_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """D3."""
     monkeypatch.setattr(hub, "_MOST_TURNED_AWAY", 2)
@@ -368,7 +361,6 @@ class TestRates:
         monkeypatch.setattr(progress, "WINDOW", 0.5)
 
     @pytest.mark.parametrize("tls", [False, True])
-    @in_loop
     async def test_an_upload_that_drips_is_answered_408(
         self, certificate: Certificate, tls: bool, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -393,7 +385,6 @@ class TestRates:
             writer.close()
         assert [each for each in caplog.messages if "less than 240 bytes a second" in each]
 
-    @in_loop
     async def test_a_reader_that_drips_is_dropped(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "asgiserver.wire")
         settings = {"min_response_rate": 5_000_000}
@@ -409,7 +400,6 @@ class TestRates:
                 await drip()
         assert [each for each in caplog.messages if "took less than 5000000 bytes a second" in each]
 
-    @in_loop
     async def test_who_waits_for_the_application_is_not(self) -> None:
         async def slow(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             await asyncio.sleep(0.7)

@@ -16,7 +16,7 @@ from websockets.exceptions import InvalidStatus
 
 from asgiserver.errors import MessageError
 
-from .live import Receive, Send, connect, in_loop, serve, until, url
+from .live import Receive, Send, connect, serve, until, url
 from .websocket import Attempts, handshake, refused
 
 #: HTAB aside, all that RFC 9110 §5.5 keeps out of a value.
@@ -29,7 +29,6 @@ def levels(caplog: pytest.LogCaptureFixture) -> set[str]:
     return {record.levelname for record in caplog.records if record.levelno >= logging.WARNING}
 
 
-@in_loop
 async def test_control_byte_in_a_value_is_an_error_in_send_and_never_reaches_a_client() -> None:
     """C7."""
     raised = 0
@@ -54,7 +53,6 @@ async def test_control_byte_in_a_value_is_an_error_in_send_and_never_reaches_a_c
 
 
 @pytest.mark.parametrize("kind", ["websocket.accept", "websocket.http.response.start"])
-@in_loop
 async def test_control_byte_in_the_answer_to_a_handshake_is_an_error_in_send(kind: str) -> None:
     """C7."""
     wrong = [{"type": kind, "status": 401, "headers": [(b"x-a", b"a" + control)]} for control in CONTROLS]
@@ -66,7 +64,6 @@ async def test_control_byte_in_the_answer_to_a_handshake_is_an_error_in_send(kin
 
 
 @pytest.mark.parametrize("how", ["whole", "pieces", "file", "HEAD", "304"])
-@in_loop
 async def test_names_reach_the_client_as_the_application_spells_them(how: str, tmp_path: Path) -> None:
     """C8."""
     (tmp_path / "file").write_bytes(b"ok")
@@ -94,7 +91,6 @@ async def test_names_reach_the_client_as_the_application_spells_them(how: str, t
     assert [line for line in lines if line.lower().startswith(b"content-length")] == lengths.get(how, [])
 
 
-@in_loop
 async def test_default_fields_give_way_however_the_application_spells_its_own() -> None:
     """C8."""
     own = [(b"SERVER", b"mine"), (b"Date", b"Tue, 15 Nov 1994 08:12:31 GMT"), (b"Connection", b"close")]
@@ -118,7 +114,6 @@ async def test_default_fields_give_way_however_the_application_spells_its_own() 
     assert [answer.lower().count(name) for name in (b"\r\nserver:", b"\r\ndate:", b"\r\nconnection:")] == [1, 1, 1]
 
 
-@in_loop
 async def test_answers_to_a_handshake_keep_their_spelling_too() -> None:
     """C8."""
 
@@ -138,7 +133,6 @@ async def test_answers_to_a_handshake_keep_their_spelling_too() -> None:
 
 
 @pytest.mark.parametrize("name", ["Te", "Upgrade", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding"])
-@in_loop
 async def test_fields_of_one_connection_are_the_servers(name: str) -> None:
     """C8: whatever their spelling; RFC 9110 §7.6.1."""
 
@@ -170,7 +164,6 @@ def project() -> FastAPI:
 
 
 @pytest.mark.parametrize("path", ["/items/seven", "/forbidden"])
-@in_loop
 async def test_refusal_of_fastapi_is_a_403_without_a_traceback(path: str, caplog: pytest.LogCaptureFixture) -> None:
     """C17: validation closes with a reason that is a list of errors."""
     async with serve(project()) as server:
@@ -182,7 +175,6 @@ async def test_refusal_of_fastapi_is_a_403_without_a_traceback(path: str, caplog
     assert levels(caplog) == set()
 
 
-@in_loop
 async def test_close_that_cannot_be_sent_is_an_error_once_accepted() -> None:
     """C17."""
     wrong = [{"type": "websocket.close", "code": 403}, {"type": "websocket.close", "reason": ["no text"]}]
@@ -205,7 +197,6 @@ REFUSALS: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("how", REFUSALS)
-@in_loop
 async def test_what_follows_a_refusal_is_ignored(how: str, caplog: pytest.LogCaptureFixture) -> None:
     """C18: each with a line for developers, and whatever it says."""
     late = [
@@ -226,7 +217,6 @@ async def test_what_follows_a_refusal_is_ignored(how: str, caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize(("asked", "made"), [("HEAD", "GET"), ("GET", "HEAD")])
-@in_loop
 async def test_method_that_an_application_writes_into_its_scope_changes_no_framing(asked: str, made: str) -> None:
     """A1: middleware that lets GET answer HEAD, or overrides methods, misleads no client (RFC 9110 §9.3.2)."""
 
@@ -242,7 +232,6 @@ async def test_method_that_an_application_writes_into_its_scope_changes_no_frami
 
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", handshake()])
-@in_loop
 async def test_scope_that_an_application_empties_is_its_own(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """A1: the peer's leave is met, the request is logged, and its connection does not stay."""
     begun = asyncio.Event()

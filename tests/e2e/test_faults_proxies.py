@@ -21,7 +21,7 @@ from websockets.asyncio.client import connect as open_websocket
 from websockets.sync.client import connect as websocket
 
 from asgiserver import Server
-from tests.e2e.live import Peer, answer, connect, in_loop, serve, until
+from tests.e2e.live import Peer, answer, connect, serve, until
 from tests.e2e.server import DEADLINE, ServerProcess, connects, free_port, run_command, wait_for
 from tests.programs import require
 
@@ -225,7 +225,6 @@ class Recorder:
 
 
 class TestOptions:
-    @in_loop
     async def test_of_the_whole_server_have_no_path_that_a_prefix_belongs_to(self) -> None:
         """C2: ``OPTIONS *``."""
         application = Recorder()
@@ -239,7 +238,6 @@ class TestOptions:
 
 class TestExtensions:
     @pytest.mark.parametrize("kind", ["http", "websocket"])
-    @in_loop
     async def test_what_one_request_writes_into_them_no_other_sees(self, kind: str) -> None:
         """C11."""
         seen: list[Any] = []
@@ -338,7 +336,6 @@ class TestHAProxy:
     """C3: the program itself."""
 
     @twisteds_tls
-    @in_loop
     async def test_its_headers_are_understood(self, certificate: Certificate, tmp_path: Path) -> None:
         application = Recorder()
         async with behind_haproxy(application, certificate, tmp_path) as ports:
@@ -377,7 +374,6 @@ class TestPROXYHeader:
 
     ENDPOINT = {"port": None, "endpoints": ("haproxy:tcp:0:interface=127.0.0.1",)}
 
-    @in_loop
     async def test_fields_of_the_machine_that_has_connected_are_read(self) -> None:
         application = Recorder()
         async with serve(application, proxy_headers=True, **self.ENDPOINT) as server:
@@ -393,7 +389,6 @@ class TestPROXYHeader:
                     assert (await peer.request("GET", "/", field)).status == 200
                 assert application.seen == seen
 
-    @in_loop
     async def test_of_another_machine_they_are_not(self) -> None:
         application = Recorder()
         settings = {"proxy_headers": True, "forwarded_allow_ips": ("203.0.113.7",), **self.ENDPOINT}
@@ -402,7 +397,6 @@ class TestPROXYHeader:
             await peer.request("GET", "/", "X-Forwarded-Proto: https", "X-Forwarded-For: 192.0.2.1")
         assert application.seen == (CLIENT, SERVER, "http")
 
-    @in_loop
     async def test_of_a_unix_socket_makes_no_client_a_unix_peer(self) -> None:
         application = Recorder()
         settings = {"proxy_headers": True, "forwarded_allow_ips": ("127.0.0.1", "unix"), **self.ENDPOINT}
@@ -423,7 +417,6 @@ class TestPROXYHeader:
             (("*",), V2 + b"\x21\x11\0\x04" + bytes(4), "the addresses in its PROXY header are cut off"),
         ],
     )
-    @in_loop
     async def test_that_is_refused_is_one_line_in_the_log(
         self, allowed: Any, data: bytes, reason: str, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -440,7 +433,6 @@ class TestPROXYHeader:
         assert not application.scopes
 
     @pytest.mark.parametrize(("allowed", "closed"), [(("unix",), False), (("127.0.0.1",), True)])
-    @in_loop
     async def test_of_a_proxy_on_a_unix_socket(self, allowed: Any, closed: bool, tmp_path: Path) -> None:
         path, application = str(tmp_path / "s"), Recorder()
         settings = {"port": None, "endpoints": (f"haproxy:unix:{path}",), "proxy_allow_ips": allowed}
@@ -453,7 +445,6 @@ class TestPROXYHeader:
         assert application.seen == (CLIENT, SERVER, "http")
 
     @twisteds_tls
-    @in_loop
     async def test_comes_before_tls(self, certificate: Certificate) -> None:
         application = Recorder()
         endpoint = f"haproxy:ssl:0:interface=127.0.0.1:privateKey={certificate.pem}:certKey={certificate.pem}"
@@ -469,7 +460,6 @@ class TestPROXYHeader:
                 assert application.seen == (CLIENT, SERVER, "https")
 
     @twisteds_tls
-    @in_loop
     async def test_within_tls_is_none(self, certificate: Certificate, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
         endpoint = f"haproxy:ssl:0:interface=127.0.0.1:privateKey={certificate.pem}:certKey={certificate.pem}"
@@ -480,7 +470,6 @@ class TestPROXYHeader:
 
     @pytest.mark.parametrize("kind", ["ssl", "haproxy:ssl"])
     @twisteds_tls
-    @in_loop
     async def test_without_tls_behind_it_has_a_line_in_the_log(
         self, kind: str, certificate: Certificate, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -526,7 +515,6 @@ class TestDualStack:
 
     @pytest.mark.parametrize("kind", ["fd", "tcp6", "ssl", "haproxy"])
     @twisteds_tls
-    @in_loop
     async def test_in_scope_and_log_and_for_trust(
         self, kind: str, certificate: Certificate, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -549,7 +537,6 @@ class TestDualStack:
                 assert application.seen[0] == ("192.0.2.1", 0)
         assert any(message.startswith(f"127.0.0.1:{own[1]} - - ") for message in caplog.messages)
 
-    @in_loop
     async def test_in_a_proxys_header_too(self) -> None:
         application = Recorder()
         head = b"PROXY TCP6 ::ffff:203.0.113.7 ::FFFF:C633:6401 4711 443\r\n"

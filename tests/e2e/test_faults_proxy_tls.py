@@ -21,7 +21,7 @@ import trustme
 from websockets.sync.client import connect as open_websocket
 
 from asgiserver import Server
-from tests.e2e.live import Peer, answer, connect, in_loop, serve, until
+from tests.e2e.live import Peer, answer, connect, serve, until
 from tests.e2e.server import ROOT, ServerProcess, connects, free_port, wait_for
 from tests.programs import require
 
@@ -172,7 +172,6 @@ async def encrypted(peer: Peer, certificate: Certificate) -> None:
 class TestOurTLSBehindAHeader:
     """C3."""
 
-    @in_loop
     async def test_the_announced_addresses_are_the_scopes(self, certificate: Certificate) -> None:
         application = Teller()
         async with serve(application, **certificate.settings) as server:
@@ -193,7 +192,6 @@ class TestOurTLSBehindAHeader:
                     await until(lambda: not server.connections)
 
     @pytest.mark.parametrize("head", [V1, V2_NO_TLS])
-    @in_loop
     async def test_plain_http_behind_the_header_is_answered_400(self, certificate: Certificate, head: bytes) -> None:
         """C12: in plain text, as the client would read it."""
         application = Teller()
@@ -215,7 +213,6 @@ class TestOurTLSBehindAHeader:
             (("*",), V2 + b"\x21\x11\xff\xff", "its PROXY header is too long"),
         ],
     )
-    @in_loop
     async def test_a_refused_header_is_one_line_in_the_log(
         self, certificate: Certificate, allowed: Any, data: bytes, reason: str, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -233,7 +230,6 @@ class TestOurTLSBehindAHeader:
         assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
     @pytest.mark.parametrize("sent", [b"", V2_NO_TLS[:20], V1, V1 + b"\x16\x03\x01\x02\x00\x01"])
-    @in_loop
     async def test_header_and_handshake_have_the_time_of_a_first_byte(
         self, certificate: Certificate, sent: bytes
     ) -> None:
@@ -245,7 +241,6 @@ class TestOurTLSBehindAHeader:
                 assert 0.15 < time.monotonic() - began < 10
             await until(lambda: not server.connections)
 
-    @in_loop
     async def test_one_connection_too_many_is_told_so_within_tls(self, certificate: Certificate) -> None:
         settings = certificate.settings
         async with serve(Teller(), limit_connections=1, **settings) as server, connect(server), connect(server) as peer:
@@ -254,7 +249,6 @@ class TestOurTLSBehindAHeader:
             assert (await peer.response()).status == 503
             assert await peer.closed()
 
-    @in_loop
     async def test_a_peer_that_leaves_within_the_header_is_forgotten(self, certificate: Certificate) -> None:
         async with serve(Teller(), **certificate.settings) as server:
             for sent in (b"", V1[:9], V1, V1 + b"\x16\x03\x01"):
@@ -263,7 +257,6 @@ class TestOurTLSBehindAHeader:
                     await until(lambda: len(server.connections) == 1)
                 await until(lambda: not server.connections)
 
-    @in_loop
     async def test_the_certificate_is_for_host_and_port_and_for_tcp_behind_a_proxy(
         self, certificate: Certificate, tmp_path: Path
     ) -> None:
@@ -293,7 +286,6 @@ class TestEveryKindOfPort:
     """C3: what stands behind the header is the connection that any other port has, with nothing in between."""
 
     @pytest.mark.parametrize("kind", ["tcp", "unix"])
-    @in_loop
     async def test_a_file_is_sent_as_elsewhere(self, kind: str, tmp_path: Path) -> None:
         file, path = tmp_path / "file", str(tmp_path / "s")
         file.write_bytes(os.urandom(3 << 20))
@@ -316,7 +308,6 @@ class TestEveryKindOfPort:
             return await asyncio.open_unix_connection(path)
         return await asyncio.open_connection(*server.listening_addresses[0])
 
-    @in_loop
     async def test_a_connection_that_writes_has_its_socket(self) -> None:
         async def application(scope: Any, receive: Any, send: Any) -> None:
             [connection] = server.connections

@@ -15,7 +15,7 @@ import pytest
 import websockets
 
 from .flood import application
-from .live import answer, connect, in_loop, receive_body, serve, until, url
+from .live import answer, connect, receive_body, serve, until, url
 from .server import ROOT, ServerProcess, environment
 
 APPLICATION = "tests.e2e.flood:application"
@@ -74,7 +74,6 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-@in_loop
 async def test_empty_lines_without_end() -> None:
     """D7. Before the first request, and between two."""
     async with serve(application) as server:
@@ -89,7 +88,6 @@ async def test_empty_lines_without_end() -> None:
                 assert await peer.read_rest() == b""
 
 
-@in_loop
 async def test_a_tab_beside_the_coding() -> None:
     """C16."""
     async with serve(application) as server:
@@ -100,7 +98,6 @@ async def test_a_tab_beside_the_coding() -> None:
                 assert await peer.read_rest() == b""
 
 
-@in_loop
 async def test_chunk_extensions() -> None:
     """C19."""
     async with serve(application) as server:
@@ -111,7 +108,6 @@ async def test_chunk_extensions() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-@in_loop
 async def test_a_buffer_of_one_byte(size: int) -> None:
     """C20. Daphne takes it. Every byte of a body and every message arrives, in order."""
     got: list[Any] = []

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
-from .live import connect, in_loop, serve, until, url
+from .live import connect, serve, until, url
 
 SIZE = 20_000_000
 
@@ -68,7 +68,6 @@ def descriptors() -> int:
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("path", ["/path", "/length", "/parts"])
-@in_loop
 async def test_the_whole_file_arrives(large: Path, tmp_path: Path, secure: bool, path: str) -> None:
     """T078."""
     settings: dict[str, Any] = {}
@@ -92,7 +91,6 @@ async def test_the_whole_file_arrives(large: Path, tmp_path: Path, secure: bool,
         assert application.ended == [None, None]
 
 
-@in_loop
 async def test_others_are_served_and_memory_stays_while_one_reads_slowly(large: Path) -> None:
     async with (
         serve(Application(large)) as server,
@@ -110,7 +108,6 @@ async def test_others_are_served_and_memory_stays_while_one_reads_slowly(large: 
         assert await slow.read(SIZE) == whole(large)
 
 
-@in_loop
 async def test_pipelined_files_come_in_order(large: Path) -> None:
     async with serve(Application(large)) as server, connect(server) as peer:
         await peer.send(b"GET /path HTTP/1.1\r\nHost: x\r\n\r\n" + b"GET /parts HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -119,7 +116,6 @@ async def test_pipelined_files_come_in_order(large: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/path", "/parts"])
-@in_loop
 async def test_a_client_that_leaves_takes_the_file_with_it(large: Path, path: str) -> None:
     """T072."""
     application = Application(large)
@@ -135,7 +131,6 @@ async def test_a_client_that_leaves_takes_the_file_with_it(large: Path, path: st
         await until(lambda: descriptors() == before)
 
 
-@in_loop
 async def test_a_send_that_is_given_up_ends_in_a_cut(large: Path) -> None:
     """No end may be seen where the application has given up."""
 
@@ -154,7 +149,6 @@ async def test_a_send_that_is_given_up_ends_in_a_cut(large: Path) -> None:
             await peer.response()
 
 
-@in_loop
 async def test_starlettes_files_go_by_path(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They ask for the extension; without it Starlette would open the file itself."""
     sent: list[str] = []

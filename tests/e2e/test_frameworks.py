@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from .live import DEADLINE, connect, in_loop, serve, until, url
+from .live import DEADLINE, connect, serve, until, url
 from .server import ServerProcess, wait_for
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -37,7 +37,6 @@ def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 class TestStarlette:
-    @in_loop
     async def test_streams_both_ways(self) -> None:
         async def upper(request: Request) -> Response:
             async def pieces() -> AsyncIterator[bytes]:
@@ -50,7 +49,6 @@ class TestStarlette:
             response = await client.post(url(server), content=b"abc" * 200_000)
         assert response.content == b"ABC" * 200_000
 
-    @in_loop
     async def test_runs_a_background_task_while_the_connection_goes_on(self) -> None:
         go, done = asyncio.Event(), asyncio.Event()
 
@@ -69,7 +67,6 @@ class TestStarlette:
             async with asyncio.timeout(DEADLINE):
                 await done.wait()
 
-    @in_loop
     async def test_each_request_object_learns_that_the_client_has_left(self) -> None:
         """C1: it asks within a scope that is cancelled already."""
         told: list[bool] = []
@@ -88,7 +85,6 @@ class TestStarlette:
         assert told == [True, True, True]
 
     @pytest.mark.parametrize("way", ["plain", "middleware", "group"])
-    @in_loop
     async def test_an_upload_that_the_client_gives_up_is_one_line(
         self, way: str, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -125,7 +121,6 @@ class TestStarlette:
         assert [(record.levelno, record.exc_info) for record in lines] == [(logging.INFO, None)]
         assert failures(caplog) == []
 
-    @in_loop
     async def test_stops_streaming_when_the_client_leaves(self, caplog: pytest.LogCaptureFixture) -> None:
         closed = asyncio.Event()
 
@@ -148,7 +143,6 @@ class TestStarlette:
                 await closed.wait()
         assert not failures(caplog)
 
-    @in_loop
     async def test_learns_that_the_client_has_left_by_asking(self, caplog: pytest.LogCaptureFixture) -> None:
         left = asyncio.Event()
 
@@ -167,7 +161,6 @@ class TestStarlette:
             await until(lambda: not server.connections)
         assert not failures(caplog)
 
-    @in_loop
     async def test_runs_its_lifespan_and_sees_the_state(self) -> None:
         """T309."""
         seen: list[str] = []

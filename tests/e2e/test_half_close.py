@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
-from .live import DEADLINE, in_loop, serve
+from .live import DEADLINE, serve
 
 #: More than two kernels keep for a connection.
 SIZE = 16_000_000
@@ -77,7 +77,6 @@ def opened(family: int, address: Any) -> socket.socket:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@in_loop
 async def test_tcp(application: Application, way: str) -> None:
     async with serve(application) as server:
         with opened(socket.AF_INET, server.listening_addresses[0]) as sock:
@@ -87,7 +86,6 @@ async def test_tcp(application: Application, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@in_loop
 async def test_behind_a_proxy_that_tells_its_client(application: Application, way: str) -> None:
     async with serve(application, port=None, endpoints=["haproxy:tcp:0:interface=127.0.0.1"]) as server:
         with opened(socket.AF_INET, server.listening_addresses[0]) as sock:
@@ -98,7 +96,6 @@ async def test_behind_a_proxy_that_tells_its_client(application: Application, wa
 
 
 @pytest.mark.parametrize("way", WAYS)
-@in_loop
 async def test_unix(application: Application, tmp_path: Path, way: str) -> None:
     path = str(tmp_path / "s")
     async with serve(application, port=None, unix_socket=path):
@@ -109,7 +106,6 @@ async def test_unix(application: Application, tmp_path: Path, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@in_loop
 async def test_tls(application: Application, tmp_path: Path, way: str) -> None:
     authority = trustme.CA()
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "pem"))

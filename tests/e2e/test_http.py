@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from asgiserver.errors import ClientDisconnected
 
 from ..programs import require
-from .live import DEADLINE, Peer, Receive, Send, answer, connect, in_loop, receive_body, serve, until, url
+from .live import DEADLINE, Peer, Receive, Send, answer, connect, receive_body, serve, until, url
 
 
 class Recorder:
@@ -56,7 +56,6 @@ def get(target: str, *fields: str) -> bytes:
 
 
 class TestScope:
-    @in_loop
     async def test_has_every_key_with_its_type(self) -> None:
         # T001, T002, T048
         recorder = Recorder()
@@ -97,23 +96,19 @@ class TestScope:
             ("http://example.org", "/", b"/", b""),
         ],
     )
-    @in_loop
     async def test_splits_and_decodes_the_target(self, target: str, path: str, raw_path: bytes, query: bytes) -> None:
         scope = await scope_of(get(target))
         assert (scope["path"], scope["raw_path"], scope["query_string"]) == (path, raw_path, query)
 
-    @in_loop
     async def test_takes_the_host_of_an_absolute_target(self) -> None:
         scope = await scope_of(get("http://other.example:81/a"))
         assert scope["headers"] == [(b"host", b"other.example:81")]
 
-    @in_loop
     async def test_of_options_star_is_answered(self) -> None:
         # T033
         scope = await scope_of(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")
         assert (scope["method"], scope["path"], scope["raw_path"]) == ("OPTIONS", "*", b"*")
 
-    @in_loop
     async def test_has_header_names_in_lower_case_and_stripped_values_in_order(self) -> None:
         # T010, T011, T017
         scope = await scope_of(get("/", "X-A: 1", "x-B:\t two  ", "X-a:3", "X-C:", "X-D: caf\xe9"))
@@ -121,29 +116,24 @@ class TestScope:
             (b"x-a", b"1"), (b"x-b", b"two"), (b"x-a", b"3"), (b"x-c", b""), (b"x-d", b"caf\xe9"),
         ]  # fmt: skip
 
-    @in_loop
     async def test_drops_a_header_name_with_an_underscore_but_not_its_twin(self) -> None:
         # T013
         scope = await scope_of(get("/", "X_Real_Ip: 6.6.6.6", "X-Real-Ip: 192.0.2.1"))
         assert scope["headers"][1:] == [(b"x-real-ip", b"192.0.2.1")]
 
-    @in_loop
     async def test_has_the_root_path_of_the_setting_and_of_nobody_else(self) -> None:
         # T018, T019
         scope = await scope_of(get("/app/x", "Daphne-Root-Path: /evil"), root_path="/app")
         assert (scope["root_path"], scope["path"], scope["raw_path"]) == ("/app", "/app/x", b"/app/x")
 
-    @in_loop
     async def test_of_http_1_0(self) -> None:
         # T030
         assert (await scope_of(b"GET / HTTP/1.0\r\n\r\n"))["http_version"] == "1.0"
 
-    @in_loop
     async def test_tolerates_empty_lines_before_the_request_line(self) -> None:
         # T044
         assert (await scope_of(b"\r\n\r\n" + get("/late")))["path"] == "/late"
 
-    @in_loop
     async def test_of_ipv6_has_ipv6_addresses(self) -> None:
         # T045
         recorder = Recorder()
@@ -151,7 +141,6 @@ class TestScope:
             await peer.request("GET", "/")
         assert recorder.scope["client"][0] == recorder.scope["server"][0] == "::1"
 
-    @in_loop
     async def test_of_a_unix_socket_has_no_client(self, tmp_path: Path) -> None:
         # T046
         recorder, path = Recorder(), str(tmp_path / "s")
@@ -161,7 +150,6 @@ class TestScope:
             await peer.close()
         assert (recorder.scope["client"], recorder.scope["server"]) == (None, [path, None])
 
-    @in_loop
     async def test_has_a_copy_of_the_lifespan_state(self) -> None:
         # T047
         shared: list[int] = []
@@ -184,7 +172,6 @@ class TestScope:
         assert [set(state) for state in states] == [{"shared"}, {"shared"}]
         assert all(state["shared"] is shared for state in states)
 
-    @in_loop
     async def test_comes_with_a_fresh_context(self) -> None:
         # T049
         variable = contextvars.ContextVar("variable", default="unset")
@@ -202,7 +189,6 @@ class TestScope:
             await peer.request("GET", "/3")
         assert seen == ["unset"] * 3
 
-    @in_loop
     async def test_is_the_same_wherever_the_request_is_split(self) -> None:
         # T043
         recorder = Recorder()
@@ -256,13 +242,11 @@ class TestScope:
 
 
 class TestRequestBody:
-    @in_loop
     async def test_with_a_length_arrives_whole(self) -> None:
         # T020
         async with serve(Recorder()) as server, connect(server) as peer:
             assert (await peer.request("POST", "/", body=b"a" * 1000)).body == b"a" * 1000
 
-    @in_loop
     async def test_in_chunks_arrives_whole_with_extensions_and_trailers_ignored(self) -> None:
         # T021
         chunks = b"3;name=value\r\nabc\r\n00A\r\n0123456789\r\n1 ; x\r\nz\r\n0\r\nX-Sum: 1\r\n\r\n"
@@ -274,7 +258,6 @@ class TestRequestBody:
         assert recorder.scope["path"] == "/next"
         assert all(name != b"x-sum" for name, _ in recorder.scopes[0]["headers"])
 
-    @in_loop
     async def test_that_is_missing_is_one_empty_event(self) -> None:
         # T022, T026, T076
         events: list[Any] = []
@@ -297,7 +280,6 @@ class TestRequestBody:
             {"type": "http.disconnect"},
         ]
 
-    @in_loop
     async def test_is_seen_before_the_client_has_sent_all_of_it(self) -> None:
         # T023
         first = asyncio.Event()
@@ -315,7 +297,6 @@ class TestRequestBody:
             await peer.send(b"two")
             assert (await peer.response()).body == b"two"
 
-    @in_loop
     async def test_of_ten_megabytes_comes_in_bounded_pieces_and_complete(self) -> None:
         # T024, T025
         body = b"".join(hashlib.sha256(str(n).encode()).digest() for n in range(327680))
@@ -345,7 +326,6 @@ class TestRequestBody:
         assert max(sizes) <= 262144
         assert len(sizes) > 2 * len(body) // 262144
 
-    @in_loop
     async def test_stays_with_the_client_while_the_application_does_not_read(self) -> None:
         # T028, T029
         go = asyncio.Event()
@@ -364,7 +344,6 @@ class TestRequestBody:
             go.set()
             assert (await peer.response()).body == str(size).encode()
 
-    @in_loop
     async def test_loses_nothing_when_receive_is_cancelled(self) -> None:
         # T027
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -385,7 +364,6 @@ class TestRequestBody:
 class TestExpectContinue:
     REQUEST = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nExpect: 100-Continue\r\n\r\n"
 
-    @in_loop
     async def test_is_answered_when_the_application_reads(self) -> None:
         # T068
         async with serve(Recorder()) as server, connect(server) as peer:
@@ -397,7 +375,6 @@ class TestExpectContinue:
             assert (final.status, final.body) == (200, b"body")
             assert (await peer.request("GET", "/again")).status == 200
 
-    @in_loop
     async def test_is_not_answered_when_the_application_answers_at_once(self) -> None:
         # T068
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -409,7 +386,6 @@ class TestExpectContinue:
             assert (final.status, final.value("connection")) == (403, "close")
             assert await peer.closed()
 
-    @in_loop
     async def test_is_not_answered_in_the_middle_of_the_response(self) -> None:
         # T068
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -425,7 +401,6 @@ class TestExpectContinue:
             await peer.send(b"body")
             assert await peer.read_rest() == b"4\r\nbody\r\n0\r\n\r\n"
 
-    @in_loop
     async def test_is_not_answered_when_the_body_is_there_already(self) -> None:
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             await asyncio.sleep(0.05)
@@ -435,7 +410,6 @@ class TestExpectContinue:
             await peer.send(self.REQUEST + b"body")
             assert (await peer.response()).body == b"body"
 
-    @in_loop
     async def test_of_http_1_0_is_ignored(self) -> None:
         async with serve(Recorder()) as server, connect(server) as peer:
             await peer.send(self.REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0"))
@@ -443,7 +417,6 @@ class TestExpectContinue:
             await peer.send(b"body")
             assert (await peer.response()).body == b"body"
 
-    @in_loop
     async def test_of_another_kind_is_refused(self) -> None:
         async with serve(Recorder()) as server, connect(server) as peer:
             await peer.send(self.REQUEST.replace(b"100-Continue", b"200-ok"))
@@ -466,7 +439,6 @@ class TestExpectContinue:
 
 
 class TestPersistence:
-    @in_loop
     async def test_two_requests_share_a_connection(self) -> None:
         # T067
         recorder = Recorder()
@@ -477,7 +449,6 @@ class TestPersistence:
         assert recorder.scopes[0]["client"] == recorder.scopes[1]["client"]
 
     @pytest.mark.parametrize("field", ["Connection: close", "connection: Keep-Alive, CLOSE", "Connection: x ,close"])
-    @in_loop
     async def test_a_client_can_ask_for_the_end(self, field: str) -> None:
         # T066
         async with serve(Recorder()) as server, connect(server) as peer:
@@ -485,7 +456,6 @@ class TestPersistence:
             assert response.value("connection") == "close"
             assert await peer.closed()
 
-    @in_loop
     async def test_the_application_can_ask_for_the_end(self) -> None:
         # T065
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -496,7 +466,6 @@ class TestPersistence:
             assert response.values("connection") == ["close"]
             assert await peer.closed()
 
-    @in_loop
     async def test_http_1_0_is_kept_when_asked_for_and_the_length_is_known(self) -> None:
         # T031
         async with serve(Recorder()) as server, connect(server) as peer:
@@ -509,7 +478,6 @@ class TestPersistence:
             assert (await peer.response()).value("connection") == "close"
             assert await peer.closed()
 
-    @in_loop
     async def test_http_1_0_gets_no_chunks_and_the_end_when_the_length_is_not_known(self) -> None:
         # T030, T031
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -523,7 +491,6 @@ class TestPersistence:
             assert (response.body, response.value("connection")) == (b"onetwo", "close")
             assert response.value("transfer-encoding") is None
 
-    @in_loop
     async def test_pipelined_requests_are_answered_in_order_one_at_a_time(self) -> None:
         # T041, T042
         running: list[str] = []
@@ -541,7 +508,6 @@ class TestPersistence:
             await peer.send(b"".join(posted % n for n in range(20)))
             assert [(await peer.response()).body for _ in range(20)] == [b"/%dxy" % n for n in range(20)]
 
-    @in_loop
     async def test_a_request_that_comes_after_the_server_has_closed_its_half_is_not_run(self) -> None:
         # Nobody would see its answer.
         begun: list[str] = []
@@ -570,7 +536,6 @@ class TestPersistence:
                 await stopping
         assert begun == ["/busy"]
 
-    @in_loop
     async def test_a_flood_of_pipelined_requests_is_answered_to_the_last(self) -> None:
         count = 5000
         async with serve(Recorder(), pipeline_buffer_size=1024) as server, connect(server) as peer:
@@ -579,7 +544,6 @@ class TestPersistence:
                 assert (await peer.response()).status == 200
             await peer.writer.drain()
 
-    @in_loop
     async def test_a_pipelining_client_that_does_not_read_gets_no_further_requests_run(self) -> None:
         served: list[str] = []
 
@@ -608,7 +572,6 @@ class TestUnreadBody:
     async def early(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await answer(send, b"early")
 
-    @in_loop
     async def test_that_is_small_is_drained_and_the_connection_goes_on(self) -> None:
         # T069
         async with serve(self.early) as server, connect(server) as peer:
@@ -617,7 +580,6 @@ class TestUnreadBody:
             assert (await peer.request("POST", "/", body=body)).value("connection") is None
             assert (await peer.request("GET", "/")).body == b"early"
 
-    @in_loop
     async def test_in_chunks_that_is_small_is_drained_and_the_connection_goes_on(self) -> None:
         async with serve(self.early) as server, connect(server) as peer:
             await peer.send(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nab")
@@ -626,7 +588,6 @@ class TestUnreadBody:
             assert (await peer.response()).body == b"early"
 
     @pytest.mark.parametrize("coding", ["length", "chunked"])
-    @in_loop
     async def test_that_is_large_does_not_cost_the_client_its_answer(self, coding: str) -> None:
         # T069
         body = bytes(20 * 1024 * 1024)
@@ -640,7 +601,6 @@ class TestUnreadBody:
                 assert response.value("connection") == "close"
             assert await peer.closed()
 
-    @in_loop
     async def test_that_is_large_does_not_cost_httpx_and_aiohttp_their_answer(self) -> None:
         body = bytes(20 * 1024 * 1024)
         async with serve(self.early) as server:
@@ -649,7 +609,6 @@ class TestUnreadBody:
             async with aiohttp.ClientSession() as session, session.post(url(server), data=io.BytesIO(body)) as response:
                 assert await response.text() == "early"
 
-    @in_loop
     async def test_of_an_application_that_reads_only_the_first_piece(self) -> None:
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             await receive()
@@ -662,7 +621,6 @@ class TestUnreadBody:
 
 class TestResponse:
     @pytest.mark.parametrize(("status", "reason"), [(200, "OK"), (418, "I'm a Teapot"), (404, "Not Found")])
-    @in_loop
     async def test_has_status_reason_headers_and_body(self, status: int, reason: str) -> None:
         # T050, T051, T053
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -676,7 +634,6 @@ class TestResponse:
         assert response.value("transfer-encoding") is None
 
     @pytest.mark.parametrize("status", [299, 799])
-    @in_loop
     async def test_may_have_a_status_that_nobody_knows(self, status: int) -> None:
         # T051
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -686,7 +643,6 @@ class TestResponse:
             assert (await peer.request("GET", "/")).status == status
 
     @pytest.mark.parametrize("pieces", [[b""], [b"one"], [b"one", b"", b"two", b""], [b"x" * 100_000, b"y"]])
-    @in_loop
     async def test_without_a_length_is_chunked(self, pieces: list[bytes]) -> None:
         # T052, T054, T056
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -700,7 +656,6 @@ class TestResponse:
                 response = await peer.request("GET", "/")
                 assert (response.body, response.values("transfer-encoding")) == (b"".join(pieces), ["chunked"])
 
-    @in_loop
     async def test_is_on_the_wire_piece_by_piece(self) -> None:
         # T055, T073
         go = asyncio.Queue[bytes]()
@@ -719,7 +674,6 @@ class TestResponse:
             go.put_nowait(b"")
             assert await peer.read(5) == b"0\r\n\r\n"
 
-    @in_loop
     async def test_takes_its_headers_from_any_iterable_and_in_any_case(self) -> None:
         # T057, T058, T059
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -732,7 +686,6 @@ class TestResponse:
         assert response.value("x-mixed") == "v"
 
     @pytest.mark.parametrize("length", [[(b"content-length", b"4")], []])
-    @in_loop
     async def test_to_head_has_the_headers_of_get_and_no_body(self, length: list[tuple[bytes, bytes]]) -> None:
         # T060
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -746,7 +699,6 @@ class TestResponse:
         assert (head.body, other.body) == (b"", b"body")
 
     @pytest.mark.parametrize("status", [204, 304])
-    @in_loop
     async def test_of_a_status_without_body_has_neither_body_nor_chunks(self, status: int) -> None:
         # T061
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -758,7 +710,6 @@ class TestResponse:
                 assert response.status == status
                 assert response.value("transfer-encoding") is response.value("content-length") is None
 
-    @in_loop
     async def test_has_date_and_server_once(self) -> None:
         # T062, T063
         given: list[tuple[bytes, bytes]] = []
@@ -775,13 +726,11 @@ class TestResponse:
             assert [response.values(name) for name in ("date", "server", "x-more")] == [["then"], ["mine"], ["own"]]
 
     @pytest.mark.parametrize(("name", "values"), [("", []), ("other", ["other"])])
-    @in_loop
     async def test_has_the_server_name_of_the_setting(self, name: str, values: list[str]) -> None:
         # T063
         async with serve(Recorder(), server_name=name) as server, connect(server) as peer:
             assert (await peer.request("GET", "/")).values("server") == values
 
-    @in_loop
     async def test_is_not_coded_twice_when_the_application_says_chunked(self) -> None:
         # T064
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -791,7 +740,6 @@ class TestResponse:
             response = await peer.request("GET", "/")
         assert (response.body, response.values("transfer-encoding")) == (b"body", ["chunked"])
 
-    @in_loop
     async def test_of_fifty_megabytes_in_one_message_is_complete(self) -> None:
         # T077
         body = bytes(range(256)) * (50 * 4096)
@@ -805,7 +753,6 @@ class TestResponse:
             async with aiohttp.ClientSession() as session, session.get(url(server)) as response:
                 assert await response.read() == body
 
-    @in_loop
     async def test_waits_in_send_for_a_client_that_does_not_read_and_is_complete_in_the_end(self) -> None:
         # T070, T071
         sent: list[int] = []
@@ -829,7 +776,6 @@ class TestResponse:
 
 
 class TestDisconnect:
-    @in_loop
     async def test_wakes_a_waiting_receive_at_once(self) -> None:
         # T075, T108
         events: list[Any] = []
@@ -851,7 +797,6 @@ class TestDisconnect:
         assert [event["type"] for event in events] == ["http.request", "http.disconnect"]
 
     @pytest.mark.parametrize("reset", [True, False])
-    @in_loop
     async def test_ends_a_send_that_waits_and_fails_the_next_one(self, reset: bool) -> None:
         # T072
         outcome: list[BaseException] = []
@@ -879,7 +824,6 @@ class TestDisconnect:
             await until(lambda: outcome)
         assert isinstance(outcome[0], ClientDisconnected)
 
-    @in_loop
     async def test_makes_send_silent_for_an_application_that_listens(self) -> None:
         # T074
         done = asyncio.Event()
@@ -900,7 +844,6 @@ class TestDisconnect:
             async with asyncio.timeout(DEADLINE):
                 await done.wait()
 
-    @in_loop
     async def test_does_not_let_a_deaf_application_starve_the_others(self) -> None:
         # An application that ignores every error of its send() is cancelled after the close timeout.
         ended: list[BaseException] = []
@@ -928,7 +871,6 @@ class TestDisconnect:
                 assert (await peer.request("GET", "/other")).body == b"served"
             await until(lambda: ended)
 
-    @in_loop
     async def test_in_the_middle_of_a_body_is_no_end_of_it(self) -> None:
         # T108
         events: list[Any] = []
@@ -948,7 +890,6 @@ class TestDisconnect:
 class TestClients:
     """The same few exchanges with clients that people use."""
 
-    @in_loop
     async def test_httpx_posts_and_gets_over_one_connection(self) -> None:
         recorder = Recorder()
         async with serve(recorder) as server, httpx.AsyncClient() as client:
@@ -958,7 +899,6 @@ class TestClients:
         assert len({scope["client"][1] for scope in recorder.scopes}) == 1
         assert recorder.scope["path"] == "/a b"
 
-    @in_loop
     async def test_aiohttp_posts_a_form_and_a_stream(self) -> None:
         recorder = Recorder()
         async with serve(recorder) as server, aiohttp.ClientSession() as session:

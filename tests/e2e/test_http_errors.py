@@ -14,7 +14,7 @@ import pytest
 
 from asgiserver.errors import MessageError, UnexpectedMessage
 
-from .live import DEADLINE, Receive, Send, answer, connect, in_loop, receive_body, serve, until, url
+from .live import DEADLINE, Receive, Send, answer, connect, receive_body, serve, until, url
 from .server import ServerProcess
 from .test_resets import COMMANDS
 from .websocket import handshake, refused
@@ -36,7 +36,6 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
 
 
 class TestAnApplicationThatFails:
-    @in_loop
     async def test_before_the_response_is_answered_500_at_once_and_logged_once(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -53,7 +52,6 @@ class TestAnApplicationThatFails:
         assert "GET '/secret'" in errors(caplog)[0].getMessage()
 
     @pytest.mark.parametrize("begin", [[], [START]])
-    @in_loop
     async def test_by_returning_without_a_response_is_answered_500(
         self, begin: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -67,7 +65,6 @@ class TestAnApplicationThatFails:
         assert len(errors(caplog)) == 1
 
     @pytest.mark.parametrize("how", ["raises", "returns", "is cancelled"])
-    @in_loop
     async def test_in_the_middle_of_the_response_cuts_it_off(self, how: str, caplog: pytest.LogCaptureFixture) -> None:
         # T083, T084, T085, T110
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -89,7 +86,6 @@ class TestAnApplicationThatFails:
                 assert (await peer.request("GET", "/before")).status == 500
         assert len(errors(caplog)) == 2
 
-    @in_loop
     async def test_with_a_known_length_is_cut_off_too(self) -> None:
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             await send({**START, "headers": [(b"content-length", b"100")]})
@@ -99,7 +95,6 @@ class TestAnApplicationThatFails:
             with pytest.raises(httpx.TransportError):
                 await client.get(url(server))
 
-    @in_loop
     async def test_after_the_response_harms_nobody_but_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             await answer(send, b"fine")
@@ -110,7 +105,6 @@ class TestAnApplicationThatFails:
                 assert (await peer.request("GET", "/")).body == b"fine"
         assert len(errors(caplog)) == 2
 
-    @in_loop
     async def test_by_returning_a_value_has_not_failed(self, caplog: pytest.LogCaptureFixture) -> None:
         # T086
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> Any:
@@ -121,7 +115,6 @@ class TestAnApplicationThatFails:
             assert (await peer.request("GET", "/")).body == b"fine"
         assert not errors(caplog)
 
-    @in_loop
     async def test_by_cancelling_itself_before_the_response_is_answered_500(self) -> None:
         # T110
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -214,7 +207,6 @@ class TestAMessageThatIsWrong:
     ]
 
     @pytest.mark.parametrize("message", BAD_START, ids=str)
-    @in_loop
     async def test_in_place_of_the_start_is_answered_500_and_nothing_of_it_is_sent(
         self, message: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -230,7 +222,6 @@ class TestAMessageThatIsWrong:
         assert error is not None
         assert isinstance(error[1], MessageError)
 
-    @in_loop
     async def test_can_be_caught_and_made_good(self) -> None:
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             with pytest.raises(MessageError, match="x-name"):
@@ -240,7 +231,6 @@ class TestAMessageThatIsWrong:
         async with serve(application) as server, connect(server) as peer:
             assert (await peer.request("GET", "/")).body == b"good"
 
-    @in_loop
     async def test_by_its_order_raises_and_the_response_stands(self) -> None:
         # T087, T088, T089
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -261,7 +251,6 @@ class TestAMessageThatIsWrong:
             for _ in range(2):
                 assert (await peer.request("GET", "/")).body == b"part"
 
-    @in_loop
     async def test_of_a_body_that_is_too_long_puts_no_stray_byte_on_the_connection(self) -> None:
         # T094
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -275,7 +264,6 @@ class TestAMessageThatIsWrong:
             for _ in range(2):
                 assert (await peer.request("GET", "/")).body == b"part"
 
-    @in_loop
     async def test_of_a_body_that_is_too_short_ends_in_an_abort(self) -> None:
         # T095
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -289,7 +277,6 @@ class TestAMessageThatIsWrong:
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                 await peer.response()
 
-    @in_loop
     async def test_of_a_body_in_one_piece_is_answered_500(self) -> None:
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             await answer(send, b"too long", headers=[(b"content-length", b"3")])
@@ -352,7 +339,6 @@ class TestARequestThatIsWrong:
     }  # fmt: skip
 
     @pytest.mark.parametrize("name", REFUSED)
-    @in_loop
     async def test_in_its_head_is_refused_and_reaches_no_application(
         self, name: str, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -393,7 +379,6 @@ class TestARequestThatIsWrong:
     }
 
     @pytest.mark.parametrize("name", BAD_CHUNKS)
-    @in_loop
     async def test_in_its_chunks_is_refused_and_the_application_sees_no_finished_body(self, name: str) -> None:
         began = asyncio.Event()
         events: list[dict[str, Any]] = []
@@ -414,7 +399,6 @@ class TestARequestThatIsWrong:
         assert all(event.get("more_body", True) for event in events)
 
     @pytest.mark.parametrize("name", BAD_CHUNKS)
-    @in_loop
     async def test_in_the_chunks_that_come_with_its_head_reaches_no_application(self, name: str) -> None:
         began = asyncio.Event()
 
@@ -427,7 +411,6 @@ class TestARequestThatIsWrong:
             assert await peer.closed()
         assert not began.is_set()
 
-    @in_loop
     async def test_after_the_response_has_begun_cuts_the_response_off(self) -> None:
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             await send(START)
@@ -441,7 +424,6 @@ class TestARequestThatIsWrong:
             await peer.send(b"x\r\n")
             assert await peer.closed()
 
-    @in_loop
     async def test_after_a_good_one_does_not_harm_the_answer_to_that(self) -> None:
         async with serve(hello) as server, connect(server) as peer:
             await peer.send(GET + b"nonsense\r\n\r\n")
@@ -449,7 +431,6 @@ class TestARequestThatIsWrong:
             assert (await peer.response()).status == 400
             assert await peer.closed()
 
-    @in_loop
     async def test_in_bytes_after_connection_close_is_never_read(self) -> None:
         # T112
         async with serve(hello) as server, connect(server) as peer:
@@ -457,7 +438,6 @@ class TestARequestThatIsWrong:
             assert (await peer.response()).body == b"hello"
             assert await peer.closed()
 
-    @in_loop
     async def test_by_its_early_end_reaches_no_application_and_is_not_logged(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -483,7 +463,6 @@ class TestARequestThatIsWrong:
 class TestTheLogOf:
     """Requests that reached no application."""
 
-    @in_loop
     async def test_refused_requests_is_that_of_answered_ones(self) -> None:
         calls: list[tuple[str, str, dict[str, Any]]] = []
         began, done = asyncio.Event(), asyncio.Event()
@@ -519,7 +498,6 @@ class TestTheLogOf:
         assert all(call[2]["client"].startswith("127.0.0.1:") for call in calls)
 
     @pytest.mark.parametrize("data", [b"garbage\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET /" + b"a" * 20_000])
-    @in_loop
     async def test_heads_that_cannot_be_read_is_in_the_servers_log_alone(
         self, data: bytes, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -24,7 +24,7 @@ from websockets.sync.client import connect as connect_websocket
 from asgiserver import Server
 from asgiserver.errors import ListenError, ReactorError, SettingsError
 from asgiserver.wire.closing import Phase
-from tests.e2e.live import answer, connect, in_loop, receive_body, serve, until, url
+from tests.e2e.live import answer, connect, receive_body, serve, until, url
 from tests.e2e.server import DEADLINE, ROOT, ServerProcess, environment, run_command, wait_for
 from tests.e2e.test_resets import COMMANDS
 
@@ -380,7 +380,6 @@ class TestSignals:
 
 
 class TestStop:
-    @in_loop
     async def test_from_another_thread_is_as_graceful_as_a_signal(self) -> None:
         """T286."""
         reading, events = asyncio.Event(), []
@@ -417,7 +416,6 @@ class TestStop:
         assert events == ["lifespan.startup", "answered", "lifespan.shutdown"]
 
     @pytest.mark.parametrize("after_another", [False, True])
-    @in_loop
     async def test_without_waiting_cancels_requests(self, after_another: bool) -> None:
         """B8: the lifespan has its shutdown all the same, whether the drain has begun or not."""
         began, events = asyncio.Event(), []
@@ -452,7 +450,6 @@ class TestStop:
             await until(lambda: "lifespan.shutdown" in events)
         assert events == ["cancelled", "lifespan.shutdown"]
 
-    @in_loop
     async def test_before_the_start_serves_nothing(self) -> None:
         server = Server(answer_nothing, port=0, lifespan="off")
         server.stop()
@@ -460,7 +457,6 @@ class TestStop:
             await server.serve()
         assert server.listening_addresses == []
 
-    @in_loop
     async def test_during_the_start_up_cancels_it(self) -> None:
         """T209."""
         began, ended = asyncio.Event(), asyncio.Event()
@@ -481,7 +477,6 @@ class TestStop:
         assert ended.is_set()
         assert server.listening_addresses == []
 
-    @in_loop
     async def test_cancelling_serve_stops_gracefully_too(self) -> None:
         events: list[str] = []
 
@@ -503,14 +498,12 @@ class TestStop:
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(*address)
 
-    @in_loop
     async def test_leaves_no_task_behind(self) -> None:
         async with serve(answer_hello) as server, connect(server) as peer:
             assert (await peer.request("GET", "/")).body == b"Hello"
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert not server.connections
 
-    @in_loop
     async def test_an_application_whose_client_left_is_given_time_and_then_cancelled(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -546,7 +539,6 @@ async def answer_hello(scope: Any, receive: Any, send: Any) -> None:
 
 
 class TestInARunningLoop:
-    @in_loop
     async def test_async_with_serves_while_its_block_runs(self) -> None:
         async with Server(answer_hello, endpoints=["tcp:0:interface=127.0.0.1"], lifespan="off") as server:
             address = server.listening_addresses[0]
@@ -563,7 +555,6 @@ class TestInARunningLoop:
         for _ in range(3):
             asyncio.run(main())
 
-    @in_loop
     async def test_stop_within_the_block_ends_serving_there(self) -> None:
         events: list[str] = []
 
@@ -591,7 +582,6 @@ class TestInARunningLoop:
             server.stop()
         assert events == ["lifespan.startup", "lifespan.shutdown"]
 
-    @in_loop
     async def test_what_runs_when_the_block_stops_the_server_is_completed(self) -> None:
         reading = asyncio.Event()
 
@@ -607,7 +597,6 @@ class TestInARunningLoop:
             await peer.send(b"2")
             assert (await peer.response()).body == b"12"
 
-    @in_loop
     async def test_an_idle_connection_does_not_hold_up_the_end(self) -> None:
         """T271: not even when its peer does not close in turn; close_timeout is 5 s."""
         async with serve(answer_hello, graceful_timeout=DEADLINE) as server, connect(server) as peer:
@@ -617,7 +606,6 @@ class TestInARunningLoop:
             assert time.monotonic() - began < 1
             assert not server.connections
 
-    @in_loop
     async def test_a_peer_that_is_still_sending_gets_its_refusal_though_the_server_ends(self) -> None:
         """RFC 9112 §9.6: a reset would take it away."""
         settings = {"limit_body_size": 10, "close_timeout": 1.2, "graceful_timeout": DEADLINE}
@@ -634,7 +622,6 @@ class TestInARunningLoop:
             await leaving
 
     @pytest.mark.skipif(sys.version_info < (3, 12), reason="there is no eager task factory")
-    @in_loop
     async def test_under_an_eager_task_factory(self) -> None:
         asyncio.get_running_loop().set_task_factory(vars(asyncio)["eager_task_factory"])
         async with serve(answer_hello) as server, connect(server) as peer:
@@ -645,20 +632,17 @@ class TestInARunningLoop:
             await peer.send(b"garbage\r\n\r\n")
             assert (await peer.response()).status == 400
 
-    @in_loop
     async def test_two_servers_share_a_loop(self) -> None:
         async with serve(answer_hello) as one, serve(answer_hello) as other:
             for server in (one, other):
                 async with connect(server) as peer:
                     assert (await peer.request("GET", "/")).body == b"Hello"
 
-    @in_loop
     async def test_what_the_block_raises_comes_out_of_it(self) -> None:
         with pytest.raises(ZeroDivisionError):
             async with serve(answer_hello):
                 raise ZeroDivisionError
 
-    @in_loop
     async def test_ready_callable_is_called_when_the_port_is_open(self) -> None:
         """T286."""
         seen: list[bool] = []
@@ -671,26 +655,22 @@ class TestInARunningLoop:
         async with server:
             assert seen == [True]
 
-    @in_loop
     async def test_a_port_in_use_is_an_error_and_leaves_nothing_open(self) -> None:
         async with serve(answer_hello) as server:
             port = server.listening_addresses[0][1]
             with pytest.raises(ListenError, match=f"127.0.0.1:{port}"):
                 await Server(answer_hello, port=port, lifespan="off").serve()
 
-    @in_loop
     async def test_a_server_serves_once(self) -> None:
         async with serve(answer_hello) as server:
             pass
         with pytest.raises(RuntimeError, match="only once"):
             await server.serve()
 
-    @in_loop
     async def test_run_is_refused_with_the_cure(self) -> None:
         with pytest.raises(ReactorError, match=r"await Server\.serve"):
             Server(answer_hello, port=0).run()
 
-    @in_loop
     async def test_an_application_begins_in_the_servers_own_context(self) -> None:
         """T049: not in that of the request before it, also not when that was pipelined."""
         variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")

@@ -16,7 +16,7 @@ from websockets.asyncio.client import connect as connect_websocket
 
 from asgiserver import Server
 from asgiserver.errors import LifespanError
-from tests.e2e.live import DEADLINE, answer, connect, in_loop, until, url
+from tests.e2e.live import DEADLINE, answer, connect, until, url
 from tests.e2e.server import ServerProcess, connects, free_port, run_command, wait_for
 
 Lifespan = Callable[[Any, Any, Any], Awaitable[None]]
@@ -74,7 +74,6 @@ async def hangs(scope: Any, receive: Any, send: Any) -> None:
 
 
 class TestOrder:
-    @in_loop
     async def test_startup_comes_before_the_port_is_open_and_shutdown_after_the_last_response(self) -> None:
         """T198."""
         port = free_port()
@@ -91,7 +90,6 @@ class TestOrder:
             seen.append("served")
         assert seen == [("lifespan.startup", False), "served", ("lifespan.shutdown", False)]
 
-    @in_loop
     async def test_an_application_may_do_what_it_likes_after_its_shutdown(self) -> None:
         async def lifespan(scope: Any, receive: Any, send: Any) -> None:
             await starts(scope, receive, send)
@@ -102,14 +100,12 @@ class TestOrder:
 
 
 class TestScope:
-    @in_loop
     async def test_has_versions_and_a_state(self) -> None:
         """T208."""
         async with serving(starts) as server:
             scope = server.application.scopes[0]  # type: ignore[attr-defined]
         assert scope == {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
 
-    @in_loop
     async def test_each_request_has_a_shallow_copy_of_the_state(self) -> None:
         """T207."""
         pool = object()
@@ -128,7 +124,6 @@ class TestScope:
         assert len({id(scope["state"]) for scope in (own, http, websocket)}) == 3
         assert http["state"]["pool"] is pool
 
-    @in_loop
     async def test_requests_have_no_state_when_there_is_no_lifespan(self) -> None:
         async with serving(returns) as server:
             await hello(server)
@@ -138,7 +133,6 @@ class TestScope:
 
 class TestUnsupported:
     @pytest.mark.parametrize("lifespan", [raises, returns])
-    @in_loop
     async def test_auto_goes_on_quietly(self, lifespan: Lifespan, caplog: pytest.LogCaptureFixture) -> None:
         """T199, T205."""
         caplog.set_level(logging.DEBUG, "asgiserver")
@@ -148,7 +142,6 @@ class TestUnsupported:
         assert [record.levelno for record in about] == [logging.DEBUG]
 
     @pytest.mark.parametrize("lifespan", [raises, returns])
-    @in_loop
     async def test_on_is_an_error(self, lifespan: Lifespan) -> None:
         """T200."""
         server = serving(lifespan, lifespan="on")
@@ -156,7 +149,6 @@ class TestUnsupported:
             await server.serve()
         assert server.listening_addresses == []
 
-    @in_loop
     async def test_off_never_calls_it(self) -> None:
         """T201."""
         async with serving(raises, lifespan="off") as server:
@@ -165,7 +157,6 @@ class TestUnsupported:
 
 
 class TestFailure:
-    @in_loop
     async def test_a_refused_start_up_opens_no_port(self) -> None:
         """T202."""
         port = free_port()
@@ -175,13 +166,11 @@ class TestFailure:
                 raise AssertionError("it serves")
         assert not connects(port)
 
-    @in_loop
     async def test_a_start_up_that_never_answers_is_given_up(self) -> None:
         """T204."""
         with pytest.raises(LifespanError, match=r"did not start within 0\.1 s"):
             await serving(hangs, lifespan_startup_timeout=0.1).serve()
 
-    @in_loop
     async def test_a_failed_shutdown_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         """T203: and the server ends as it would have."""
 
@@ -197,7 +186,6 @@ class TestFailure:
             "The application failed to shut down: still writing"
         ]
 
-    @in_loop
     async def test_a_shutdown_that_never_answers_is_given_up(self, caplog: pytest.LogCaptureFixture) -> None:
         async def lifespan(scope: Any, receive: Any, send: Any) -> None:
             await receive()
@@ -208,7 +196,6 @@ class TestFailure:
             pass
         assert "did not shut down within 0.1 s" in caplog.text
 
-    @in_loop
     async def test_an_exception_after_the_start_up_does_not_stop_serving(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -264,7 +251,6 @@ class TestCommandLine:
         assert "Traceback" not in server.output()
 
 
-@in_loop
 async def test_context_variables_of_the_start_up_are_there_in_requests() -> None:
     """C14: also those that it sets later, and what one request sets no other has."""
     variable = contextvars.ContextVar("variable", default="unset")
@@ -298,7 +284,6 @@ async def test_context_variables_of_the_start_up_are_there_in_requests() -> None
         assert (await peer.request("GET", "/")).body == b"later"
 
 
-@in_loop
 async def test_name_of_a_requests_task_forges_no_line_of_a_log() -> None:
     """C15."""
     names: list[str] = []

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from ..conformance.peer import TEXT, frame
-from .live import DEADLINE, Peer, Receive, Send, answer, connect, in_loop, receive_body, serve, until, url
+from .live import DEADLINE, Peer, Receive, Send, answer, connect, receive_body, serve, until, url
 from .websocket import Echo, raw_websocket
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -53,7 +53,6 @@ async def refusal(peer: Peer, status: int) -> None:
 
 class TestTheHead:
     @pytest.mark.parametrize("drip", [False, True])
-    @in_loop
     async def test_that_is_too_large_is_answered_431(self, drip: bool) -> None:
         # T113, T114
         async with serve(hello, limit_head_size=4096) as server:
@@ -67,7 +66,6 @@ class TestTheHead:
             async with connect(server) as peer:
                 assert (await peer.request("GET", "/")).body == b"hello"
 
-    @in_loop
     async def test_that_is_just_small_enough_is_served(self) -> None:
         async with serve(hello, limit_head_size=1000) as server:
             head = b"GET / HTTP/1.1\r\nHost: h\r\nX-A: "
@@ -76,7 +74,6 @@ class TestTheHead:
                     await peer.send(head + b"a" * (size - len(head) - 4) + b"\r\n\r\n")
                     assert (await peer.response()).status == status
 
-    @in_loop
     async def test_with_too_many_fields_is_answered_431(self) -> None:
         # T115
         async with serve(hello, limit_head_count=10) as server:
@@ -86,7 +83,6 @@ class TestTheHead:
                 await peer.send(b"GET / HTTP/1.1\r\nHost: h\r\n" + b"X: y\r\n" * 10 + b"\r\n")
                 await refusal(peer, 431)
 
-    @in_loop
     async def test_with_too_long_a_target_is_answered_414(self) -> None:
         # T116
         async with serve(hello, limit_target_size=1000) as server:
@@ -99,7 +95,6 @@ class TestTheHead:
                 await peer.send(b"GET /" + b"a" * 100_000)
                 await refusal(peer, 414)
 
-    @in_loop
     async def test_that_never_begins_ends_the_connection(self) -> None:
         # T119
         async with serve(hello, first_byte_timeout=0.2) as server, connect(server) as peer:
@@ -107,13 +102,11 @@ class TestTheHead:
                 assert await peer.closed()
         assert 0.15 < watch.seconds < 5
 
-    @in_loop
     async def test_that_consists_of_empty_lines_ends_the_connection(self) -> None:
         async with serve(hello, first_byte_timeout=0.2) as server, connect(server) as peer:
             await peer.send(b"\r\n")
             assert await peer.closed()
 
-    @in_loop
     async def test_that_drips_is_answered_408_at_its_deadline(self) -> None:
         # T120
         async def drip(peer: Peer) -> None:
@@ -130,7 +123,6 @@ class TestTheHead:
         assert response.status == 408
         assert 0.2 < watch.seconds < 5
 
-    @in_loop
     async def test_of_a_second_request_has_the_same_deadline(self) -> None:
         # T122
         async with serve(hello, head_timeout=0.2, keep_alive_timeout=60) as server, connect(server) as peer:
@@ -140,7 +132,6 @@ class TestTheHead:
 
 
 class TestAnIdleConnection:
-    @in_loop
     async def test_is_closed_quietly_at_the_keep_alive_timeout(self, caplog: pytest.LogCaptureFixture) -> None:
         # T121
         async with serve(hello, keep_alive_timeout=0.2) as server, connect(server) as peer:
@@ -150,7 +141,6 @@ class TestAnIdleConnection:
         assert 0.15 < watch.seconds < 5
         assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
-    @in_loop
     async def test_is_not_one_whose_requests_are_answered_slowly(self) -> None:
         # T123
         async def slow(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -163,7 +153,6 @@ class TestAnIdleConnection:
             assert (await peer.response()).body == b"slow"
             assert await peer.closed()
 
-    @in_loop
     async def test_is_not_one_that_still_takes_a_large_response(self) -> None:
         timeouts = {"keep_alive_timeout": 0.3, "close_timeout": 0.1}
         async with serve(large, **timeouts) as server, connect(server, receive_buffer=65536) as peer:
@@ -173,7 +162,6 @@ class TestAnIdleConnection:
                 assert len((await peer.response()).body) == 16 * 1024 * 1024
             assert await peer.closed()
 
-    @in_loop
     async def test_can_be_kept_for_ever(self) -> None:
         timeouts = {"keep_alive_timeout": 0, "first_byte_timeout": 0, "head_timeout": 0.1}
         async with serve(hello, **timeouts) as server, connect(server) as peer:
@@ -184,7 +172,6 @@ class TestAnIdleConnection:
 
 class TestTheBody:
     @pytest.mark.parametrize("coding", [b"Content-Length: 100", b"Transfer-Encoding: chunked"])
-    @in_loop
     async def test_that_stalls_is_answered_408_and_the_application_sees_a_disconnect(self, coding: bytes) -> None:
         # T124
         events: list[dict[str, Any]] = []
@@ -199,7 +186,6 @@ class TestTheBody:
             await until(lambda: events and events[-1]["type"] == "http.disconnect")
         assert all(event.get("more_body", True) for event in events)
 
-    @in_loop
     async def test_that_comes_slowly_but_steadily_is_served(self) -> None:
         async with serve(hello, body_timeout=0.3) as server, connect(server) as peer:
             await peer.send(POST + b"Content-Length: 6\r\n\r\n")
@@ -208,7 +194,6 @@ class TestTheBody:
                 await peer.send(b"x")
             assert (await peer.response()).body == b"hello"
 
-    @in_loop
     async def test_that_the_application_does_not_read_is_not_late(self) -> None:
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             await asyncio.sleep(0.4)
@@ -218,7 +203,6 @@ class TestTheBody:
             assert (await peer.request("POST", "/", body=bytes(100_000))).body == b"100000"
 
     @pytest.mark.parametrize("expect", [b"", b"Expect: 100-continue\r\n"])
-    @in_loop
     async def test_whose_length_is_above_the_limit_is_answered_413_before_it_is_sent(self, expect: bytes) -> None:
         # T117
         async with serve(hello, limit_body_size=10) as server, connect(server) as peer:
@@ -226,7 +210,6 @@ class TestTheBody:
             await peer.send(POST + expect + b"Content-Length: 11\r\n\r\n")
             await refusal(peer, 413)
 
-    @in_loop
     async def test_in_chunks_that_passes_the_limit_is_answered_413_and_the_application_sees_a_disconnect(self) -> None:
         # T118
         disconnected = asyncio.Event()
@@ -246,7 +229,6 @@ class TestTheBody:
                 await disconnected.wait()
 
     @pytest.mark.parametrize("coding", ["length", "chunks"])
-    @in_loop
     async def test_of_fifty_megabytes_under_way_does_not_cost_the_client_the_413(self, coding: str) -> None:
         body = bytes(50 * 1024 * 1024)
 
@@ -266,7 +248,6 @@ class TestTheBody:
                 await peer.send(POST + fields + body)
                 assert (await peer.response()).status == 413
 
-    @in_loop
     async def test_that_is_drained_has_the_deadline_of_any_body(self) -> None:
         async def early(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             await answer(send, b"early")
@@ -278,7 +259,6 @@ class TestTheBody:
 
 
 class TestTheHTTPTimeout:
-    @in_loop
     async def test_answers_503_when_nothing_was_sent(self) -> None:
         # T125
         cancelled = asyncio.Event()
@@ -300,7 +280,6 @@ class TestTheHTTPTimeout:
                 await cancelled.wait()
 
     @pytest.mark.parametrize("begin", [True, False])
-    @in_loop
     async def test_answers_503_or_cuts_off_when_the_response_was_begun(self, begin: bool) -> None:
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             await send({"type": "http.response.start", "status": 200})
@@ -317,14 +296,12 @@ class TestTheHTTPTimeout:
             else:
                 await refusal(peer, 503)
 
-    @in_loop
     async def test_is_not_for_requests_that_are_answered_in_time(self) -> None:
         async with serve(hello, http_timeout=0.3) as server, connect(server) as peer:
             for _ in range(3):
                 assert (await peer.request("GET", "/")).body == b"hello"
                 await asyncio.sleep(0.2)
 
-    @in_loop
     async def test_is_not_for_websockets(self) -> None:
         # T126
         async with serve(Echo(), http_timeout=0.1) as server, raw_websocket(server) as websocket:
@@ -334,7 +311,6 @@ class TestTheHTTPTimeout:
 
 
 class TestAClientThatDoesNotRead:
-    @in_loop
     async def test_is_dropped_at_the_write_timeout(self) -> None:
         # T128
         async with serve(endless, write_timeout=0.2) as server, connect(server, receive_buffer=65536) as peer:
@@ -343,7 +319,6 @@ class TestAClientThatDoesNotRead:
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                 await peer.response()
 
-    @in_loop
     async def test_is_kept_as_long_as_it_reads_a_little(self) -> None:
         async with serve(large, write_timeout=0.5) as server, connect(server, receive_buffer=65536) as peer:
             await peer.send(GET)
@@ -354,7 +329,6 @@ class TestAClientThatDoesNotRead:
                 await asyncio.sleep(0.15)
             await peer.read(8 * 1024 * 1024)
 
-    @in_loop
     async def test_for_longer_than_the_close_timeout_still_gets_the_last_bytes(self) -> None:
         # An abort would throw away what only the kernel has left.
         sizes = [300_000, 16 * 1024 * 1024]
@@ -369,14 +343,12 @@ class TestAClientThatDoesNotRead:
                     await asyncio.sleep(0.6)
                     assert len((await peer.response()).body) == size
 
-    @in_loop
     async def test_nor_closes_is_dropped_at_the_close_timeout(self) -> None:
         async with serve(hello, close_timeout=0.2) as server, connect(server) as peer:
             await peer.request("GET", "/", "Connection: close")
             assert server.connections
             await until(lambda: not server.connections, 5)
 
-    @in_loop
     async def test_and_goes_on_sending_after_the_end_is_dropped_at_the_close_timeout(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -396,7 +368,6 @@ class TestAClientThatDoesNotRead:
 
 
 class TestTooMany:
-    @in_loop
     async def test_requests_at_a_time_are_answered_503_until_there_is_room_again(self) -> None:
         # T127
         go = asyncio.Event()
@@ -417,7 +388,6 @@ class TestTooMany:
             async with connect(server) as peer:
                 assert (await peer.request("GET", "/")).body == b"served"
 
-    @in_loop
     async def test_connections_are_answered_503_until_there_is_room_again(self) -> None:
         async with serve(hello, limit_connections=2) as server:
             async with connect(server) as one, connect(server) as two:
@@ -432,7 +402,6 @@ class TestTooMany:
             async with connect(server) as peer:
                 assert (await peer.request("GET", "/")).body == b"hello"
 
-    @in_loop
     async def test_connections_that_were_turned_away_do_not_keep_others_out(self) -> None:
         async with serve(hello, limit_connections=1) as server, connect(server) as first:
             await first.request("GET", "/")
@@ -448,7 +417,6 @@ class TestTooMany:
 class TestAStop:
     """What it must not take from a peer that is in the middle of something."""
 
-    @in_loop
     async def test_lets_a_request_finish_that_had_begun_to_arrive(self) -> None:
         # T269
         async def slow(scope: Any, receive: Any, send: Any) -> None:
@@ -463,7 +431,6 @@ class TestAStop:
             await peer.send(b"t: a\r\n\r\n")
             assert (await peer.read_rest()).endswith(b"\r\n\r\ndone")
 
-    @in_loop
     async def test_does_not_reset_a_peer_whose_upload_was_answered_already(self) -> None:
         # T069
         async def early(scope: Any, receive: Any, send: Any) -> None:

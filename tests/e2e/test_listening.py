@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from examples.hello import application as hello
-from tests.e2e.live import in_loop, serve
+from tests.e2e.live import serve
 from tests.e2e.server import ServerProcess, run_command
 
 HELLO = "examples.hello:application"
@@ -97,7 +97,6 @@ def test_on_a_unix_socket_with_a_mode(folder: Path) -> None:
         ({}, 0),
     ],
 )
-@in_loop
 async def test_on_unix_sockets_of_untrusted_proxies_is_warned_of_once(
     folder: Path, settings: dict[str, Any], warnings: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -110,7 +109,6 @@ async def test_on_unix_sockets_of_untrusted_proxies_is_warned_of_once(
     assert all("add 'unix' to it" in line for line in lines)
 
 
-@in_loop
 async def test_on_ports_alone_needs_no_trust_in_unix_sockets(caplog: pytest.LogCaptureFixture) -> None:
     async with serve(hello, proxy_headers=True):
         pass

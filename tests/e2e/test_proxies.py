@@ -13,7 +13,7 @@ import pytest
 
 from asgiserver import Server
 from asgiserver.errors import SettingsError
-from tests.e2e.live import Peer, answer, connect, in_loop, serve, until
+from tests.e2e.live import Peer, answer, connect, serve, until
 from tests.e2e.server import run_command
 
 PROXY = ("127.0.0.1", "::1")
@@ -85,14 +85,12 @@ both = pytest.mark.parametrize("kind", ["http", "websocket"])  # T266
 
 @both
 class TestTrust:
-    @in_loop
     async def test_nobody_is_believed_by_default(self, site: Site, kind: str) -> None:
         """T255."""
         fields = ("X-Forwarded-For: 203.0.113.7", "X-Forwarded-Proto: https", "Forwarded: for=203.0.113.7;proto=https")
         assert await asked(site, kind, *fields) == site.client
         assert not site.secure
 
-    @in_loop
     async def test_a_peer_that_is_not_on_the_list_is_not_believed(self, site: Site, kind: str) -> None:
         """T262."""
         fields = ("X-Forwarded-For: 203.0.113.7", "X-Forwarded-Proto: https", "X-Forwarded-Host: other.example")
@@ -102,7 +100,6 @@ class TestTrust:
     @pytest.mark.parametrize(
         "trusted", [("127.0.0.1",), ("127.0.0.0/8",), ("*",), ("::ffff:127.0.0.1",), "10.1.1.1, 127.0.0.1"]
     )
-    @in_loop
     async def test_by_address_network_and_everybody(self, site: Site, kind: str, trusted: Any) -> None:
         """T261, T256."""
         fields = ("X-Forwarded-For: 203.0.113.7:4711",)
@@ -110,7 +107,6 @@ class TestTrust:
         assert site.client == ("203.0.113.7", 4711)
 
     @pytest.mark.parametrize(("trusted", "client"), [(("unix",), ("203.0.113.7", 0)), (PROXY, None)])
-    @in_loop
     async def test_of_peers_on_a_unix_socket(
         self, site: Site, kind: str, trusted: Any, client: Any, tmp_path: Path
     ) -> None:
@@ -173,26 +169,22 @@ class TestClient:
             (["Forwarded: for=_hidden"], None),
         ],
     )  # fmt: skip
-    @in_loop
     async def test_is_the_first_from_the_right_that_is_not_trusted(
         self, site: Site, kind: str, fields: list[str], client: tuple[str, int] | None
     ) -> None:
         await self.check(site, kind, fields, client)
 
-    @in_loop
     async def test_is_taken_from_the_fields_that_the_settings_name(self, site: Site, kind: str) -> None:
         """T221, T222."""
         fields = ("X-Real-IP: 203.0.113.7", "X-Real-Port: 4711", "X-Forwarded-For: 198.51.100.1")
         names = {"proxy_headers_host": "X-Real-IP", "proxy_headers_port": "X-Real-Port"}
         await self.check(site, kind, fields, ("203.0.113.7", 4711), **names)
 
-    @in_loop
     async def test_is_taken_as_daphnes_server_is_told(self, site: Site, kind: str) -> None:
         names = {"proxy_forwarded_address_header": "X-Real-IP", "proxy_forwarded_proto_header": "X-Scheme"}
         await asked(site, kind, "X-Real-IP: 203.0.113.7", "X-Scheme: https", **names)
         assert (site.client, site.secure) == (("203.0.113.7", 0), True)
 
-    @in_loop
     async def test_is_new_for_each_request_of_a_connection(self, site: Site, kind: str) -> None:
         async with serve(site, proxy_headers=True) as server, connect(server) as peer:
             for number in (1, 2, 3):
@@ -212,7 +204,6 @@ class TestSchemeAndHost:
             ("https, http", False), ("ftp", False), ("", False), ("https://", False),
         ],
     )  # fmt: skip
-    @in_loop
     async def test_the_last_scheme_counts_if_it_is_one(self, site: Site, kind: str, value: str, secure: bool) -> None:
         """T264."""
         await asked(site, kind, f"X-Forwarded-Proto: {value}", proxy_headers=True)
@@ -229,7 +220,6 @@ class TestSchemeAndHost:
             ("Forwarded: for=203.0.113.7;host=site.example", b"site.example"),
         ],
     )
-    @in_loop
     async def test_the_last_host_counts_if_it_is_one(self, site: Site, kind: str, field: str, host: bytes) -> None:
         """T265."""
         await asked(site, kind, field, proxy_headers=True)
@@ -238,14 +228,12 @@ class TestSchemeAndHost:
 
 @both
 class TestAccessLog:
-    @in_loop
     async def test_shows_the_client_and_not_the_proxy(self, site: Site, kind: str) -> None:
         """T268."""
         await asked(site, kind, "X-Forwarded-For: 203.0.113.7:4711", proxy_headers=True)
         assert site.actions
         assert {details["client"] for _, _, details in site.actions} == {"203.0.113.7:4711"}
 
-    @in_loop
     async def test_shows_it_in_daphnes_line(self, site: Site, kind: str, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "asgiserver.access")
         async with serve(site, proxy_headers=True) as server, connect(server) as peer:
@@ -277,7 +265,6 @@ class TestProxyProtocol:
             (V2, ("203.0.113.7", 4711), ("198.51.100.1", 443)),
         ],
     )
-    @in_loop
     async def test_gives_both_addresses_for_all_requests_of_a_connection(
         self, site: Site, kind: str, head: bytes, client: Any, server_address: Any
     ) -> None:
@@ -290,14 +277,12 @@ class TestProxyProtocol:
         assert {details["client"] for _, _, details in site.actions} == {"{}:{}".format(*client)}
 
     @pytest.mark.parametrize("head", [b"PROXY UNKNOWN\r\n", b"PROXY UNKNOWN 1 2 3 4\r\n", V2_LOCAL])
-    @in_loop
     async def test_keeps_the_sockets_address_when_it_gives_none(self, site: Site, kind: str, head: bytes) -> None:
         async with serve(site, **HAPROXY) as server, connect(server) as peer:
             await peer.send(head)
             await ask(peer, kind)
             assert site.client == peer.writer.get_extra_info("sockname")
 
-    @in_loop
     async def test_in_small_pieces_is_the_same(self, site: Site, kind: str) -> None:
         async with serve(site, **HAPROXY) as server, connect(server) as peer:
             for byte in V2:
@@ -306,7 +291,6 @@ class TestProxyProtocol:
             await ask(peer, kind)
         assert site.client == ("203.0.113.7", 4711)
 
-    @in_loop
     async def test_its_client_is_who_must_be_trusted_with_forwarding_fields(self, site: Site, kind: str) -> None:
         async with serve(site, proxy_headers=True, **HAPROXY) as server, connect(server) as peer:
             await peer.send(V1)
@@ -327,7 +311,6 @@ class TestProxyProtocolRefusals:
             V2_SIGNATURE + b"\x31\x11\x00\x00",
         ],
     )
-    @in_loop
     async def test_what_is_no_header_closes_the_connection_and_disturbs_nobody(self, site: Site, data: bytes) -> None:
         async with serve(site, **HAPROXY) as server:
             async with connect(server) as peer:
@@ -339,14 +322,12 @@ class TestProxyProtocolRefusals:
         assert len(site.scopes) == 1
 
     @pytest.mark.parametrize("sent", [b"", b"PROXY TCP4 203", V1])
-    @in_loop
     async def test_a_proxy_that_says_no_more_is_dropped_at_the_deadline(self, site: Site, sent: bytes) -> None:
         async with serve(site, first_byte_timeout=0.2, close_timeout=0.2, **HAPROXY) as server, connect(server) as peer:
             await peer.send(sent)
             assert await peer.closed()
             await until(lambda: not server.connections)
 
-    @in_loop
     async def test_a_client_behind_it_that_still_sends_gets_the_early_answer(self, site: Site) -> None:
         """T069, behind a wrapping transport too."""
         async with serve(site, limit_body_size=1000, **HAPROXY) as server:

@@ -22,7 +22,6 @@ from asgiserver.errors import StartupError
 from asgiserver.testing import ServerProcess
 
 from . import live_applications as applications
-from .live import in_loop
 from .server import DEADLINE, ROOT, connects, environment, free_port, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -220,7 +219,6 @@ class TestParent:
         """A fork shares the parent's epoll, its wake-up pipe and its signal pipe."""
         signals = list[int]()
 
-        @in_loop
         async def parent() -> None:
             from asgiserver import Server
 
@@ -240,7 +238,7 @@ class TestParent:
                 await asyncio.sleep(0)
                 assert (await loop.run_in_executor(None, httpx.get, f"http://{host}:{port}/")).status_code == 200
 
-        parent()
+        asyncio.run(parent())
         assert signals == []
 
     def test_a_process_does_not_outlive_its_parent(self, tmp_path: Path) -> None:

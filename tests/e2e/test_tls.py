@@ -21,7 +21,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from websockets.asyncio.client import connect as connect_websocket
 
 from asgiserver import Server
-from tests.e2e.live import DEADLINE, Peer, answer, in_loop, receive_body, serve, until, url
+from tests.e2e.live import DEADLINE, Peer, answer, receive_body, serve, until, url
 from tests.e2e.server import ROOT, ServerProcess, environment, wait_for
 from tests.programs import require
 
@@ -109,7 +109,6 @@ class Recorder:
 
 
 class TestServing:
-    @in_loop
     async def test_http_and_websocket_know_that_they_are_secure(
         self, certificate: Certificate, settings: dict[str, Any]
     ) -> None:
@@ -141,7 +140,6 @@ class TestServing:
             ((), None),
         ],
     )
-    @in_loop
     async def test_alpn_chooses_what_is_spoken(
         self, certificate: Certificate, settings: dict[str, Any], offered: tuple[str, ...], chosen: str | None
     ) -> None:
@@ -150,7 +148,6 @@ class TestServing:
             assert peer.writer.get_extra_info("ssl_object").selected_alpn_protocol() == chosen
             assert (await peer.request("POST", "/", body=b"body")).body == b"body"
 
-    @in_loop
     async def test_a_client_that_speaks_nothing_of_it_is_refused(
         self, certificate: Certificate, settings: dict[str, Any]
     ) -> None:
@@ -163,7 +160,6 @@ class TestServing:
                 await until(lambda: not server.connections)
         assert not [event for event in events if "log_failure" in event]
 
-    @in_loop
     async def test_old_versions_are_refused(self, certificate: Certificate, settings: dict[str, Any]) -> None:
         """T243."""
         context = certificate.client()
@@ -184,7 +180,6 @@ class TestServing:
             assert server.url == f"https://127.0.0.1:{server.port}"
             assert httpx.get(server.url, verify=certificate.client()).text == "Hello, world!\n"
 
-    @in_loop
     async def test_a_pipelining_client_gets_its_answers_in_order(self, certificate: Certificate) -> None:
         async def application(scope: Any, receive: Any, send: Any) -> None:
             await answer(send, scope["raw_path"])
@@ -198,7 +193,6 @@ class TestServing:
 
 
 class TestPeersThatDoNotShakeHands:
-    @in_loop
     async def test_plain_http_is_turned_away_and_disturbs_nobody(
         self, certificate: Certificate, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -219,7 +213,6 @@ class TestPeersThatDoNotShakeHands:
         assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
     @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01"])
-    @in_loop
     async def test_a_handshake_that_stalls_is_dropped_at_the_deadline(
         self, settings: dict[str, Any], sent: bytes
     ) -> None:
@@ -232,7 +225,6 @@ class TestPeersThatDoNotShakeHands:
                 assert 0.15 < time.monotonic() - began < 4
             await until(lambda: not server.connections)
 
-    @in_loop
     async def test_a_client_that_shakes_hands_and_sends_nothing_is_dropped_too(self, certificate: Certificate) -> None:
         """T119."""
         async with serve(Recorder(), first_byte_timeout=0.3, **certificate.settings()) as server:
@@ -240,7 +232,6 @@ class TestPeersThatDoNotShakeHands:
                 assert await peer.closed()
             await until(lambda: not server.connections)
 
-    @in_loop
     async def test_one_connection_too_many_is_told_so(self, certificate: Certificate) -> None:
         settings = certificate.settings()
         async with (
@@ -255,7 +246,6 @@ class TestPeersThatDoNotShakeHands:
 
 class TestLeaving:
     @pytest.mark.parametrize("reset", [False, True])
-    @in_loop
     async def test_without_close_notify_makes_no_noise(
         self, certificate: Certificate, settings: dict[str, Any], caplog: pytest.LogCaptureFixture, reset: bool
     ) -> None:
@@ -293,7 +283,6 @@ class TestLeaving:
         assert not [event for event in events if "log_failure" in event]
         assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
-    @in_loop
     async def test_the_servers_end_comes_with_close_notify(self, certificate: Certificate) -> None:
         """A client can tell a complete body without a length from one that was cut off (RFC 9112 §9.8)."""
 
@@ -323,7 +312,6 @@ def read_to_the_end(sock: ssl.SSLSocket) -> bytes:
 
 class TestClosing:
     @pytest.mark.parametrize("chunked", [False, True])
-    @in_loop
     async def test_a_large_response_is_complete_before_the_connection_closes(
         self, certificate: Certificate, settings: dict[str, Any], chunked: bool
     ) -> None:
@@ -337,7 +325,6 @@ class TestClosing:
             assert response.body == body
             assert await peer.read_rest() == b""
 
-    @in_loop
     async def test_a_client_that_still_sends_gets_the_early_answer(
         self, certificate: Certificate, settings: dict[str, Any]
     ) -> None:
@@ -360,7 +347,6 @@ class TestClosing:
                 assert (await asyncio.to_thread(upload, server)).startswith(b"HTTP/1.1 413 ")
             await until(lambda: not server.connections)
 
-    @in_loop
     async def test_a_peer_that_never_answers_the_close_is_dropped(self, certificate: Certificate) -> None:
         async with serve(Recorder(), close_timeout=0.2, **certificate.settings()) as server:
             sock = await asyncio.to_thread(shake_hands, server, certificate.client())
@@ -368,7 +354,6 @@ class TestClosing:
                 sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
                 await until(lambda: not server.connections)
 
-    @in_loop
     async def test_stopping_ends_idle_connections_and_websockets(self, certificate: Certificate) -> None:
         context = certificate.client()
         async with serve(Recorder(), graceful_timeout=5, **certificate.settings()) as server:
@@ -486,7 +471,6 @@ class TestClients:
     """Whoever speaks TLS 1.2 or later."""
 
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-    @in_loop
     async def test_resume_their_session(self, certificate: Certificate, version: ssl.TLSVersion) -> None:
         context = certificate.client()
         context.minimum_version = context.maximum_version = version
@@ -535,7 +519,6 @@ class TestClients:
             assert httpx.get(server.url, verify=certificate.client()).text == "Hello, world!\n"
         assert "Traceback" not in server.output()
 
-    @in_loop
     async def test_come_by_ipv6_too(self, certificate: Certificate) -> None:
         recorder = Recorder()
 
@@ -549,7 +532,6 @@ class TestClients:
         assert recorder.scopes[0]["client"][0] == "::1"
         assert tuple(recorder.scopes[0]["server"]) == ("::1", server.listening_addresses[0][1])
 
-    @in_loop
     async def test_are_told_that_nothing_follows_and_say_so_too(self, certificate: Certificate) -> None:
         def visit(server: Server) -> socket.socket:
             sock = shake_hands(server, certificate.client())
@@ -564,7 +546,6 @@ class TestClients:
             plain.close()
             await until(lambda: not server.connections)
 
-    @in_loop
     async def test_send_and_receive_much_at_the_same_time(self, certificate: Certificate) -> None:
         size = 50 * MEBIBYTE
         piece = bytes(range(256)) * 4096
@@ -591,7 +572,6 @@ class TestClients:
             for _ in range(size // len(piece)):
                 assert await peer.read(len(piece)) == piece
 
-    @in_loop
     async def test_send_large_messages_over_a_websocket(self, certificate: Certificate) -> None:
         message = bytes(range(256)) * 4096
         settings = {**certificate.settings(), "websocket_max_message_size": 2 * MEBIBYTE}
@@ -604,7 +584,6 @@ class TestClients:
             for _ in range(5):
                 assert await websocket.recv() == message
 
-    @in_loop
     async def test_that_shake_hands_slowly_keep_nobody_waiting(self, certificate: Certificate) -> None:
         context = certificate.client()
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -13,7 +13,7 @@ from websockets.typing import Subprotocol
 from asgiserver.errors import MessageError, UnexpectedMessage
 
 from ..conformance.peer import BINARY, TEXT, frame
-from .live import Receive, Send, answer, connect, in_loop, serve, until, url
+from .live import Receive, Send, answer, connect, serve, until, url
 from .websocket import ACCEPT, Attempts, Echo, accepted, handshake, raw_websocket, refused
 
 Scope = dict[str, Any]
@@ -22,7 +22,6 @@ Scope = dict[str, Any]
 # The scope.
 
 
-@in_loop
 async def test_scope_has_every_key_with_its_type() -> None:
     """T131, T132, T135, T138, T140."""
     application = Echo()
@@ -53,7 +52,6 @@ async def test_scope_has_every_key_with_its_type() -> None:
         assert application.events[0] == {"type": "websocket.connect"}
 
 
-@in_loop
 async def test_root_path_is_in_the_scope_and_the_path_unchanged() -> None:
     application = Echo()
     async with serve(application, root_path="/prefix") as server:
@@ -62,7 +60,6 @@ async def test_root_path_is_in_the_scope_and_the_path_unchanged() -> None:
         assert (application.scopes[0]["root_path"], application.scopes[0]["path"]) == ("/prefix", "/prefix/chat")
 
 
-@in_loop
 async def test_any_origin_reaches_the_application() -> None:
     """T193."""
     application = Echo()
@@ -72,7 +69,6 @@ async def test_any_origin_reaches_the_application() -> None:
                 assert (b"origin", origin.encode()) in application.scopes[-1]["headers"]
 
 
-@in_loop
 async def test_bytes_that_end_a_line_elsewhere_do_not_smuggle_a_field() -> None:
     """T139."""
     application = Echo()
@@ -87,7 +83,6 @@ async def test_bytes_that_end_a_line_elsewhere_do_not_smuggle_a_field() -> None:
 # Accepting.
 
 
-@in_loop
 async def test_accept_is_a_101_with_the_right_key() -> None:
     """T133, T195."""
     async with serve(Echo(), headers=("X-Extra: yes",)) as server, raw_websocket(server) as websocket:
@@ -102,7 +97,6 @@ async def test_accept_is_a_101_with_the_right_key() -> None:
             assert response.value(name) is None
 
 
-@in_loop
 async def test_server_field_can_be_turned_off() -> None:
     """T195."""
     async with serve(Echo(), server_name="") as server, raw_websocket(server) as websocket:
@@ -110,7 +104,6 @@ async def test_server_field_can_be_turned_off() -> None:
 
 
 @pytest.mark.parametrize("chosen", ["chat", "superchat", None])
-@in_loop
 async def test_application_chooses_a_subprotocol(chosen: str | None) -> None:
     """T134."""
 
@@ -123,7 +116,6 @@ async def test_application_chooses_a_subprotocol(chosen: str | None) -> None:
         assert websocket.subprotocol == chosen
 
 
-@in_loop
 async def test_wrong_accepts_raise_in_the_application_and_a_right_one_may_follow() -> None:
     """T134, T137, T179."""
     wrong: list[dict[str, Any]] = [
@@ -142,7 +134,6 @@ async def test_wrong_accepts_raise_in_the_application_and_a_right_one_may_follow
     assert application.outcomes == [*[MessageError] * len(wrong), None, UnexpectedMessage]
 
 
-@in_loop
 async def test_headers_of_the_accept_are_sent() -> None:
     """T137."""
 
@@ -155,7 +146,6 @@ async def test_headers_of_the_accept_are_sent() -> None:
         assert websocket.response.values("server") == ["mine"]
 
 
-@in_loop
 async def test_message_before_the_accept_raises_in_the_application() -> None:
     """T180."""
     application = Attempts({"type": "websocket.send", "text": "early"}, {"type": "websocket.accept"})
@@ -164,7 +154,6 @@ async def test_message_before_the_accept_raises_in_the_application() -> None:
     assert application.outcomes == [UnexpectedMessage, None]
 
 
-@in_loop
 async def test_frames_that_come_with_the_handshake_are_delivered() -> None:
     """T183."""
     ready = asyncio.Event()
@@ -182,7 +171,6 @@ async def test_frames_that_come_with_the_handshake_are_delivered() -> None:
         assert await peer.read(8) == b"\x82\x06second"
 
 
-@in_loop
 async def test_much_that_comes_before_the_accept_waits_and_is_not_lost() -> None:
     """T183: more than is read ahead, so that the client is stopped until the application accepts."""
     ready, received = asyncio.Event(), asyncio.Queue[bytes]()
@@ -202,7 +190,6 @@ async def test_much_that_comes_before_the_accept_waits_and_is_not_lost() -> None
         assert [await received.get() for _ in range(10)] == [b"%d" % at * 20_000 for at in range(10)]
 
 
-@in_loop
 async def test_pipelined_request_before_the_handshake_is_answered_first() -> None:
     """T197."""
     echo = Echo()
@@ -221,7 +208,6 @@ async def test_pipelined_request_before_the_handshake_is_answered_first() -> Non
         assert await peer.read(4) == b"\x81\x02hi"
 
 
-@in_loop
 async def test_aiohttp_talks_to_it() -> None:
     """T151."""
     async with serve(Echo()) as server, aiohttp.ClientSession() as session:
@@ -255,7 +241,6 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("data", "status"), WRONG)
-@in_loop
 async def test_wrong_handshake_reaches_no_application_and_the_next_one_does(data: bytes, status: int) -> None:
     """T136, T187, T188, T189."""
     application = Echo()
@@ -282,7 +267,6 @@ async def test_wrong_handshake_reaches_no_application_and_the_next_one_does(data
         {"connection": "keep-alive,upgrade"},
     ],
 )
-@in_loop
 async def test_tokens_of_the_handshake_are_found_in_any_case_and_list(fields: dict[str, str]) -> None:
     """T190."""
     async with serve(Echo()) as server, connect(server) as peer:
@@ -293,7 +277,6 @@ async def test_tokens_of_the_handshake_are_found_in_any_case_and_list(fields: di
 @pytest.mark.parametrize(
     "fields", [{"upgrade": "foo"}, {"upgrade": "h2c"}, {"connection": "keep-alive"}, {"connection": None}]
 )
-@in_loop
 async def test_another_upgrade_is_plain_http(fields: dict[str, Any]) -> None:
     """T191, T192."""
 

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from asgiserver.errors import ClientDisconnected, MessageError, UnexpectedMessage
 
 from ..conformance.peer import PING, PONG, TEXT, close, frame
-from .live import Receive, Send, connect, in_loop, serve, until, url
+from .live import Receive, Send, connect, serve, until, url
 from .websocket import Echo, accepted, handshake, raw_websocket
 
 Scope = dict[str, Any]
@@ -52,7 +52,6 @@ async def closes(websocket: Any) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("code", "reason"), [(1000, ""), (1000, "bye"), (1001, "leaving"), (3000, ""), (4005, "grüße"), (4999, "x" * 123)]
 )
-@in_loop
 async def test_application_gets_code_and_reason_of_the_client(code: int, reason: str) -> None:
     """T168."""
     application = Echo()
@@ -63,7 +62,6 @@ async def test_application_gets_code_and_reason_of_the_client(code: int, reason:
     assert application.closed == (code, reason)
 
 
-@in_loop
 async def test_close_without_a_code_is_a_1005_and_a_lost_connection_a_1006() -> None:
     """T169, T170."""
     application = Echo()
@@ -85,7 +83,6 @@ async def test_close_without_a_code_is_a_1005_and_a_lost_connection_a_1006() -> 
             assert application.closed == (1006, "")
 
 
-@in_loop
 async def test_server_closes_the_connection_soon_after_the_closing_handshake() -> None:
     """T174: RFC 6455 §7.1.1, the server closes first."""
     async with serve(Echo()) as server, raw_websocket(server) as websocket:
@@ -98,7 +95,6 @@ async def test_server_closes_the_connection_soon_after_the_closing_handshake() -
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1003, 1008, 1011, 1012, 1013, 3000, 4001, 4999])
-@in_loop
 async def test_client_sees_code_and_reason_of_the_application(code: int) -> None:
     """T171, T178: what the application sends afterwards is its mistake, and the disconnect still comes."""
     application = Closing(code=code, reason="wärum")
@@ -117,7 +113,6 @@ async def test_client_sees_code_and_reason_of_the_application(code: int) -> None
         ({"reason": "\U0001f600" * 99}, 1000, "\U0001f600" * 30),
     ],
 )
-@in_loop
 async def test_code_and_reason_may_be_left_out_and_a_long_reason_is_cut(
     more: dict[str, Any], code: int, reason: str
 ) -> None:
@@ -127,7 +122,6 @@ async def test_code_and_reason_may_be_left_out_and_a_long_reason_is_cut(
 
 
 @pytest.mark.parametrize("code", [0, 99, 999, 1004, 1005, 1006, 1015, 2999, 5000, "1000", 1000.0, True])
-@in_loop
 async def test_code_that_must_not_be_sent_raises_in_the_application(code: Any) -> None:
     """T172."""
     raised: list[BaseException] = []
@@ -145,7 +139,6 @@ async def test_code_that_must_not_be_sent_raises_in_the_application(code: Any) -
     assert len(raised) == 1
 
 
-@in_loop
 async def test_application_that_returns_closes_with_1000() -> None:
     """T181."""
 
@@ -158,7 +151,6 @@ async def test_application_that_returns_closes_with_1000() -> None:
         assert await closes(websocket) == (1000, "")
 
 
-@in_loop
 async def test_application_that_raises_closes_with_1011_and_one_traceback(caplog: pytest.LogCaptureFixture) -> None:
     """T182."""
 
@@ -173,7 +165,6 @@ async def test_application_that_raises_closes_with_1011_and_one_traceback(caplog
     assert "broken on purpose" in str(record.exc_info[1])
 
 
-@in_loop
 async def test_peer_that_never_answers_the_close_is_dropped_in_time() -> None:
     """T174, T175, T176: pings and messages while closing are no trouble, and reach nobody."""
     application = Closing(code=4000)
@@ -187,7 +178,6 @@ async def test_peer_that_never_answers_the_close_is_dropped_in_time() -> None:
     assert application.events == [{"type": "websocket.disconnect", "code": 4000, "reason": ""}]
 
 
-@in_loop
 async def test_close_is_answered_although_the_application_left_messages_unread() -> None:
     """T176: more of them than are kept, so that reading had stopped when the application closed."""
 
@@ -206,7 +196,6 @@ async def test_close_is_answered_although_the_application_left_messages_unread()
 # The client is gone (what send() does then: ASGI 2.4, and why not always).
 
 
-@in_loop
 async def test_application_that_only_sends_is_told_by_an_exception(caplog: pytest.LogCaptureFixture) -> None:
     """T178: and its ending by it is nobody's error."""
     raised: list[BaseException] = []
@@ -231,7 +220,6 @@ async def test_application_that_only_sends_is_told_by_an_exception(caplog: pytes
 
 
 @pytest.mark.parametrize("how", ["close frame", "reset"])
-@in_loop
 async def test_application_that_listens_is_told_by_the_event_alone(how: str) -> None:
     """T178: its messages to a client that has left vanish."""
     events: list[dict[str, Any]] = []
@@ -258,7 +246,6 @@ async def test_application_that_listens_is_told_by_the_event_alone(how: str) -> 
     assert events == [{"type": "websocket.disconnect", "code": code, "reason": reason}] * 2
 
 
-@in_loop
 async def test_waiting_receive_and_a_sending_task_beside_it_are_no_trouble() -> None:
     """T178: the usual shape of a chat."""
     events: list[dict[str, Any]] = []
@@ -284,7 +271,6 @@ async def test_waiting_receive_and_a_sending_task_beside_it_are_no_trouble() -> 
     assert events == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
 
 
-@in_loop
 async def test_application_that_stays_is_cancelled_and_named(caplog: pytest.LogCaptureFixture) -> None:
     cancelled = asyncio.Event()
 
@@ -308,7 +294,6 @@ async def test_application_that_stays_is_cancelled_and_named(caplog: pytest.LogC
 # The server closes.
 
 
-@in_loop
 async def test_server_that_stops_closes_with_1012_and_gives_the_application_time() -> None:
     """T196."""
     application = Echo()
@@ -328,7 +313,6 @@ async def test_server_that_stops_closes_with_1012_and_gives_the_application_time
     assert application.closed == (1012, "service restart")
 
 
-@in_loop
 async def test_server_that_stops_refuses_a_websocket_that_is_not_accepted_yet() -> None:
     """T196: accepted now it would only be cut off; the client is told to come back."""
     application = Echo()
@@ -348,7 +332,6 @@ async def test_server_that_stops_refuses_a_websocket_that_is_not_accepted_yet() 
     assert application.closed == (1006, "")
 
 
-@in_loop
 async def test_longest_life_ends_with_1001() -> None:
     """T194: however busy it is."""
     application = Echo()
@@ -365,7 +348,6 @@ async def test_longest_life_ends_with_1001() -> None:
     assert application.closed == (1001, "time limit")
 
 
-@in_loop
 async def test_close_deadline_takes_nothing_from_a_slow_reader() -> None:
     """T174: what was sent before the close frame arrives, though its answer does not come in time."""
     size = 6_000_000

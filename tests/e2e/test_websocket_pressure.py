@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect as client
 from asgiserver.errors import ClientDisconnected
 
 from ..conformance.peer import BINARY, PING, PONG, TEXT, close, frame
-from .live import DEADLINE, Receive, Send, in_loop, serve, until, url
+from .live import DEADLINE, Receive, Send, serve, until, url
 from .websocket import Echo, accepted, raw_websocket
 
 Scope = dict[str, Any]
@@ -37,7 +37,6 @@ async def stalls(progress: Callable[[], int]) -> int:
 # Pings.
 
 
-@in_loop
 async def test_silent_peer_is_pinged_and_a_live_one_stays() -> None:
     """T165: by a real client that answers, and by raw bytes."""
     async with serve(Echo(), ping_interval=0.05, ping_timeout=0.3) as server:
@@ -55,7 +54,6 @@ async def test_silent_peer_is_pinged_and_a_live_one_stays() -> None:
         assert len(payloads) == 4
 
 
-@in_loop
 async def test_peer_that_does_not_answer_pings_is_dropped() -> None:
     """T166."""
     application = Echo()
@@ -68,7 +66,6 @@ async def test_peer_that_does_not_answer_pings_is_dropped() -> None:
 
 
 @pytest.mark.parametrize("interval", [0, -1])
-@in_loop
 async def test_no_pings_when_they_are_off(interval: float) -> None:
     """T167."""
     async with serve(Echo(), ping_interval=interval, ping_timeout=0.05) as server, raw_websocket(server) as websocket:
@@ -77,7 +74,6 @@ async def test_no_pings_when_they_are_off(interval: float) -> None:
         assert await websocket.frame() == (0x81, b"still here")
 
 
-@in_loop
 async def test_peer_is_not_dropped_because_the_application_does_not_read_its_pong() -> None:
     """T165, T185: the pong waits behind messages that nobody takes."""
     ready = asyncio.Event()
@@ -101,7 +97,6 @@ async def test_peer_is_not_dropped_because_the_application_does_not_read_its_pon
 
 
 @pytest.mark.parametrize("compression", ["deflate", None])
-@in_loop
 async def test_slow_application_stops_the_client_and_loses_nothing(compression: str | None) -> None:
     """T185."""
     ready, received = asyncio.Event(), asyncio.Queue[dict[str, Any]]()
@@ -144,7 +139,6 @@ async def test_slow_application_stops_the_client_and_loses_nothing(compression: 
     assert (events[-1]["code"], events[-1]["reason"]) == (4001, "done")
 
 
-@in_loop
 async def test_small_and_empty_messages_are_bounded_too() -> None:
     """T185: a message costs more than its bytes."""
     ready, received = asyncio.Event(), 0
@@ -177,7 +171,6 @@ async def test_small_and_empty_messages_are_bounded_too() -> None:
 # The client is slow.
 
 
-@in_loop
 async def test_slow_client_makes_send_wait_and_loses_nothing() -> None:
     """T186."""
     total, sent = 1000, 0
@@ -204,7 +197,6 @@ async def test_slow_client_makes_send_wait_and_loses_nothing() -> None:
         assert await websocket.close_frame() == (1000, "")
 
 
-@in_loop
 async def test_application_that_gives_up_waiting_for_a_slow_client_fills_no_memory() -> None:
     """T186: what a send() has given up is not sent later, and what is sent is whole."""
     payload, attempts, sent = bytes(65_532), 200, 0
@@ -238,7 +230,6 @@ async def test_application_that_gives_up_waiting_for_a_slow_client_fills_no_memo
     assert sent <= len(came) <= sent + 1
 
 
-@in_loop
 async def test_several_tasks_that_send_to_a_slow_client_fill_no_memory() -> None:
     """T186."""
     payload, tasks, each, sent = bytes(65_534), 40, 5, 0
@@ -266,7 +257,6 @@ async def test_several_tasks_that_send_to_a_slow_client_fill_no_memory() -> None
 
 
 @pytest.mark.parametrize("how", ["reset", "write timeout", "life time", "stop"])
-@in_loop
 async def test_send_that_waits_is_released_when_the_client_is_given_up(how: str) -> None:
     """T128, T186, T194, T196."""
     sent = 0
@@ -298,7 +288,6 @@ async def test_send_that_waits_is_released_when_the_client_is_given_up(how: str)
     assert raised == [ClientDisconnected]
 
 
-@in_loop
 async def test_pings_of_a_client_that_does_not_read_pile_up_nowhere() -> None:
     """T164: only the last of them is answered once it reads (RFC 6455 §5.5.3)."""
     async with serve(Echo(), write_timeout=None) as server, raw_websocket(server, receive_buffer=4096) as websocket:
