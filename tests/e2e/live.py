@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -176,19 +177,26 @@ class Peer:
 
 
 @asynccontextmanager
-async def connect(server: Server, *, receive_buffer: int | None = None) -> AsyncIterator[Peer]:
-    """A raw connection to the first address of ``server``.
+async def connect(
+    to: Server | tuple[str, int] | str, *, tls: ssl.SSLContext | None = None, receive_buffer: int | None = None
+) -> AsyncIterator[Peer]:
+    """A raw connection.
 
+    :param to: a server, which means its first address, or an address, or the path of a unix socket.
     :param receive_buffer: size of the kernel's buffer for what the server sends, bytes; also stops asyncio's reading
         ahead, so that a peer that does not read stops the server soon.
     """
-    sock = socket.socket(socket.AF_INET6 if ":" in server.listening_addresses[0][0] else socket.AF_INET)
+    address = to.listening_addresses[0] if isinstance(to, Server) else to
+    unix = isinstance(address, str)
+    sock = socket.socket(socket.AF_UNIX if unix else socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
     sock.setblocking(False)
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    limit = 65536 if receive_buffer is None else receive_buffer
     async with asyncio.timeout(DEADLINE):
-        await asyncio.get_running_loop().sock_connect(sock, server.listening_addresses[0])
-        streams = await asyncio.open_connection(sock=sock, limit=65536 if receive_buffer is None else receive_buffer)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+        names = {} if tls is None else {"ssl": tls, "server_hostname": "localhost"}
+        streams = await asyncio.open_connection(sock=sock, limit=limit, **names)
     async with Peer(*streams) as peer:
         yield peer
 

@@ -15,25 +15,16 @@ from typing import Any
 import pytest
 
 from asgiserver import Server
-from tests.e2e.live import DEADLINE, Peer, answer, connect, receive_body, serve, until
-from tests.e2e.server import wait_for
-from tests.e2e.test_life_cycle import folder, open_connection, read_until, refuses, serving
-from tests.e2e.test_resets import COMMANDS
-from tests.e2e.test_tls import Certificate, certificate
-
-__all__ = ["certificate", "folder"]
+from tests.e2e.applications import Recorder
+from tests.e2e.certificate import Certificate
+from tests.e2e.live import DEADLINE, connect, serve, until
+from tests.e2e.server import COMMANDS, command_on, read_until, serving, wait_for
+from tests.e2e.test_life_cycle import APPLICATION, refuses
+from tests.e2e.websocket import handshake
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-UPGRADE = (
-    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 #: A stop is quick when it waits neither for the graceful timeout nor for idle connections; seconds.
 LONG, QUICK = 60.0, 10.0
-
-
-async def application(scope: Any, receive: Any, send: Any) -> None:
-    await answer(send, await receive_body(receive))
 
 
 @asynccontextmanager
@@ -50,21 +41,18 @@ async def stopping(server: Server) -> AsyncIterator[asyncio.Task[None]]:
 
 def patient(**settings: Any) -> Any:
     times = {"graceful_idle": LONG, "graceful_timeout": LONG, "first_byte_timeout": None}
-    return serve(application, **{**times, **settings})
+    return serve(Recorder(), **{**times, **settings})
 
 
 class TestIdleConnections:
     @pytest.mark.parametrize("loop", COMMANDS)
-    def test_their_next_request_is_answered_and_the_last(self, folder: Path, loop: str) -> None:
+    def test_their_next_request_is_answered_and_the_last(self, tmp_path: Path, loop: str) -> None:
         """Also those that have not sent anything yet, or only the beginning of a head."""
-        pytest.importorskip(loop)
         args = ("--graceful-idle", "60", "--graceful-timeout", "60")
         with (
-            serving(folder, *args, command=COMMANDS[loop]) as server,
-            open_connection(server) as used,
-            open_connection(server) as fresh,
-            open_connection(server) as begun,
-        ):
+            serving(tmp_path, APPLICATION, *args, command=command_on(loop)) as server,
+            server.connect() as used, server.connect() as fresh, server.connect() as begun,
+        ):  # fmt: skip
             used.sendall(GET)
             assert b"connection:" not in read_until(used, b"0\r\n\r\n").lower()
             begun.sendall(GET[:20])
@@ -83,7 +71,7 @@ class TestIdleConnections:
         assert server.output().count("done /") == 4
 
     async def test_they_are_closed_when_their_time_is_over(self) -> None:
-        async with serve(application, graceful_idle=0.2, graceful_timeout=LONG) as server, connect(server) as peer:
+        async with serve(Recorder(), graceful_idle=0.2, graceful_timeout=LONG) as server, connect(server) as peer:
             await peer.request("GET", "/")
             began = time.monotonic()
             async with stopping(server):
@@ -97,7 +85,7 @@ class TestIdleConnections:
                 assert await peer.read_rest() == b""
 
     async def test_a_request_that_comes_late_has_all_of_the_graceful_timeout(self) -> None:
-        async with serve(application, graceful_idle=0.5, graceful_timeout=LONG) as server, connect(server) as peer:
+        async with serve(Recorder(), graceful_idle=0.5, graceful_timeout=LONG) as server, connect(server) as peer:
             await peer.request("GET", "/")
             async with stopping(server):
                 await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1")
@@ -133,7 +121,7 @@ class TestIdleConnections:
         async with patient() as server, connect(server) as peer:
             await peer.request("GET", "/")
             async with stopping(server):
-                await peer.send(UPGRADE)
+                await peer.send(handshake())
                 response = await peer.response()
                 assert (response.status, response.value("connection")) == (503, "close")
                 await peer.close()
@@ -157,15 +145,12 @@ class TestIdleConnections:
 
 
 async def test_a_tls_handshake_that_has_begun_is_completed_and_its_request_answered(certificate: Certificate) -> None:
-    async with patient(**certificate.settings()) as server:
-        with socket.create_connection(server.listening_addresses[0], timeout=DEADLINE) as sock:
-            await until(lambda: server.connections)
-            sock.setblocking(False)
-            async with stopping(server):
-                tls: dict[str, Any] = {"ssl": certificate.client(), "server_hostname": "localhost"}
-                async with Peer(*await asyncio.open_connection(sock=sock, **tls)) as peer:
-                    response = await peer.request("POST", "/", body=b"late")
-                    assert (response.body, response.value("connection")) == (b"late", "close")
+    async with patient(**certificate.settings) as server, connect(server) as peer:
+        await until(lambda: server.connections)
+        async with stopping(server):
+            await peer.writer.start_tls(certificate.client(), server_hostname="localhost")
+            response = await peer.request("POST", "/", body=b"late")
+            assert (response.body, response.value("connection")) == (b"late", "close")
 
 
 class TestBacklog:
@@ -192,7 +177,7 @@ class TestBacklog:
             "tcp": {},
             "endpoint": {"port": None, "endpoints": ["tcp:0:interface=127.0.0.1"]},
             "unix": {"port": None, "unix_socket": path},
-            "tls": certificate.settings(),
+            "tls": certificate.settings,
         }
         context = certificate.client() if kind == "tls" else None
         async with patient(**settings[kind]) as server:

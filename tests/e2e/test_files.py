@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import ssl
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import trustme
 from starlette.applications import Starlette
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
+from .certificate import Certificate
 from .live import connect, serve, until, url
 
 SIZE = 20_000_000
@@ -68,16 +67,9 @@ def descriptors() -> int:
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("path", ["/path", "/length", "/parts"])
-async def test_the_whole_file_arrives(large: Path, tmp_path: Path, secure: bool, path: str) -> None:
+async def test_the_whole_file_arrives(large: Path, certificate: Certificate, secure: bool, path: str) -> None:
     """T078."""
-    settings: dict[str, Any] = {}
-    verify: Any = True
-    if secure:
-        authority = trustme.CA()
-        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "pem"))
-        verify = ssl.create_default_context()
-        authority.configure_trust(verify)
-        settings["ssl_certfile"] = str(tmp_path / "pem")
+    settings, verify = (certificate.settings, certificate.client()) if secure else ({}, True)
     application = Application(large)
     async with (
         serve(application, **settings) as server,

@@ -1,0 +1,77 @@
+"""Applications that several files serve, and the messages of short ones."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from .live import Receive, Send, answer, receive_body
+from .websocket import Echo
+
+__all__ = ["Application", "Recorder", "answering", "hello", "piece", "sending", "start"]
+
+Application = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
+
+
+class Recorder:
+    """Answers with the request's body, echoes over WebSockets, and keeps every scope and body."""
+
+    def __init__(self) -> None:
+        self.scopes: list[dict[str, Any]] = []
+        self.bodies: list[bytes] = []
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        self.scopes.append(scope)
+        if scope["type"] == "websocket":
+            await Echo()(scope, receive, send)
+            return
+        self.bodies.append(await receive_body(receive))
+        await answer(send, self.bodies[-1])
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        return self.scopes[-1]
+
+    @property
+    def seen(self) -> tuple[Any, Any, str]:
+        """The latest scope's client, server, and scheme."""
+        client, server = (self.scope[key] and tuple(self.scope[key]) for key in ("client", "server"))
+        return client, server, self.scope["scheme"]
+
+
+async def hello(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Reads the request's body, and answers."""
+    await receive_body(receive)
+    await answer(send, b"hello")
+
+
+def answering(body: bytes = b"", status: int = 200, headers: Any = None) -> Application:
+    """Answers at once and always the same; see :func:`tests.e2e.live.answer`."""
+
+    async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await answer(send, body, status, headers)
+
+    return application
+
+
+def sending(*messages: Any, after_receive: bool = False) -> Application:
+    """Sends ``messages`` one after the other, and returns.
+
+    :param after_receive: take the first event before.
+    """
+
+    async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if after_receive:
+            await receive()
+        for message in messages:
+            await send(message)
+
+    return application
+
+
+def start(status: int = 200, *headers: tuple[bytes, bytes]) -> dict[str, Any]:
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+def piece(body: bytes = b"", more_body: bool = False) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": body, "more_body": more_body}
