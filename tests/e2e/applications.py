@@ -8,7 +8,7 @@ from typing import Any
 from .live import Receive, Send, answer, receive_body
 from .websocket import Echo
 
-__all__ = ["Application", "Recorder", "answering", "hello", "piece", "sending", "start"]
+__all__ = ["Application", "Recorder", "answering", "hello", "lives", "piece", "sending", "start"]
 
 Application = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 
@@ -45,6 +45,15 @@ async def hello(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     await answer(send, b"hello")
 
 
+async def lives(receive: Receive, send: Send) -> list[str]:
+    """A lifespan that starts and ends well; the types of its events."""
+    types = []
+    for kind in ("startup", "shutdown"):
+        types.append((await receive())["type"])
+        await send({"type": f"lifespan.{kind}.complete"})
+    return types
+
+
 def answering(body: bytes = b"", status: int = 200, headers: Any = None) -> Application:
     """Answers at once and always the same; see :func:`tests.e2e.live.answer`."""
 
@@ -69,9 +78,11 @@ def sending(*messages: Any, after_receive: bool = False) -> Application:
     return application
 
 
-def start(status: int = 200, *headers: tuple[bytes, bytes]) -> dict[str, Any]:
-    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+def start(status: int = 200, *headers: tuple[Any, Any]) -> dict[str, Any]:
+    more: dict[str, Any] = {"headers": list(headers)} if headers else {}
+    return {"type": "http.response.start", "status": status, **more}
 
 
 def piece(body: bytes = b"", more_body: bool = False) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": body, "more_body": more_body}
+    more = ({"body": body} if body else {}) | ({"more_body": True} if more_body else {})
+    return {"type": "http.response.body", **more}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,55 +14,80 @@ import pytest
 
 from asgiserver.errors import MessageError, UnexpectedMessage
 
-from .live import DEADLINE, Receive, Send, answer, connect, receive_body, serve, until, url
-from .server import ServerProcess
-from .test_resets import COMMANDS
+from .applications import Application, answering, hello, piece, sending, start
+from .live import (
+    CHUNKED,
+    DEADLINE,
+    GET,
+    POST,
+    Peer,
+    Receive,
+    Send,
+    answer,
+    connect,
+    get,
+    receive_body,
+    serve,
+    until,
+    url,
+)  # fmt: skip
+from .server import COMMANDS, command_on, serving
 from .websocket import handshake, refused
 
-Application = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
-
-START: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": []}
-BODY: dict[str, Any] = {"type": "http.response.body", "body": b"part", "more_body": True}
-GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
-
-
-async def hello(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    await receive_body(receive)
-    await answer(send, b"hello")
+START, PART = start(), piece(b"part", True)
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-class TestAnApplicationThatFails:
-    async def test_before_the_response_is_answered_500_at_once_and_logged_once(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        # T081
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            raise ValueError("a secret")
+def raising(error: BaseException, *messages: dict[str, Any]) -> Application:
+    """Sends ``messages``, and raises ``error``."""
 
+    async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send(message)
+        raise error
+
+    return application
+
+
+async def returns_a_value(scope: dict[str, Any], receive: Receive, send: Send) -> Any:
+    await answer(send, b"fine")
+    return 42
+
+
+async def is_cut_off(peer: Peer) -> None:
+    """The response to a request ends before its end."""
+    await peer.send(GET)
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await peer.response()
+
+
+class TestAnApplicationThatFails:
+    @pytest.mark.parametrize(
+        ("application", "status", "tracebacks"),
+        [
+            (raising(ValueError("a secret")), 500, [True]),  # T081
+            (sending(), 500, [False]),  # T082
+            (sending(START), 500, [False]),
+            (raising(asyncio.CancelledError()), 500, [False]),  # T110
+            (raising(ValueError("afterwards"), start(200, (b"content-length", b"4")), piece(b"fine")), 200, [True]),
+            (returns_a_value, 200, []),  # T086
+        ],
+        ids=["raises", "returns", "returns after the start", "is cancelled", "raises afterwards", "returns a value"],
+    )
+    async def test_is_answered_at_once_and_logged_once(
+        self, application: Application, status: int, tracebacks: list[bool], caplog: pytest.LogCaptureFixture
+    ) -> None:
         async with serve(application) as server, connect(server) as peer:
             for _ in range(2):
                 async with asyncio.timeout(5):
-                    response = await peer.request("GET", "/secret")
-                assert (response.status, b"secret" in response.body) == (500, False)
-        assert [record.exc_info is not None for record in errors(caplog)] == [True, True]
-        assert "GET '/secret'" in errors(caplog)[0].getMessage()
-
-    @pytest.mark.parametrize("begin", [[], [START]])
-    async def test_by_returning_without_a_response_is_answered_500(
-        self, begin: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
-    ) -> None:
-        # T082
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            for message in begin:
-                await send(message)
-
-        async with serve(application) as server, connect(server) as peer:
-            assert (await peer.request("GET", "/")).status == 500
-        assert len(errors(caplog)) == 1
+                    response = await peer.request("GET", "/target")
+                assert (response.status, response.body == b"fine") == (status, status == 200)
+                assert b"secret" not in response.body
+        assert [record.exc_info is not None for record in errors(caplog)] == 2 * tracebacks
+        assert all("GET '/target'" in record.getMessage() for record in errors(caplog))
 
     @pytest.mark.parametrize("how", ["raises", "returns", "is cancelled"])
     async def test_in_the_middle_of_the_response_cuts_it_off(self, how: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -70,88 +95,40 @@ class TestAnApplicationThatFails:
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             if scope["path"] == "/before":
                 raise ValueError("before")
-            await send(START)
-            await send(BODY)
-            if how == "raises":
-                raise ValueError("in the middle")
-            if how == "is cancelled":
-                raise asyncio.CancelledError
+            error = {"raises": ValueError("in the middle"), "is cancelled": asyncio.CancelledError()}.get(how)
+            await (raising(error, START, PART) if error else sending(START, PART))(scope, receive, send)
 
         async with serve(application) as server:
             async with connect(server) as peer:
-                await peer.send(GET)
-                with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-                    await peer.response()
+                await is_cut_off(peer)
             async with connect(server) as peer:
                 assert (await peer.request("GET", "/before")).status == 500
         assert len(errors(caplog)) == 2
 
     async def test_with_a_known_length_is_cut_off_too(self) -> None:
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            await send({**START, "headers": [(b"content-length", b"100")]})
-            await send(BODY)
-
+        application = sending(start(200, (b"content-length", b"100")), PART)
         async with serve(application) as server, httpx.AsyncClient() as client:
             with pytest.raises(httpx.TransportError):
                 await client.get(url(server))
 
-    async def test_after_the_response_harms_nobody_but_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            await answer(send, b"fine")
-            raise ValueError("afterwards")
-
-        async with serve(application) as server, connect(server) as peer:
-            for _ in range(2):
-                assert (await peer.request("GET", "/")).body == b"fine"
-        assert len(errors(caplog)) == 2
-
-    async def test_by_returning_a_value_has_not_failed(self, caplog: pytest.LogCaptureFixture) -> None:
-        # T086
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> Any:
-            await answer(send, b"fine")
-            return 42
-
-        async with serve(application) as server, connect(server) as peer:
-            assert (await peer.request("GET", "/")).body == b"fine"
-        assert not errors(caplog)
-
-    async def test_by_cancelling_itself_before_the_response_is_answered_500(self) -> None:
-        # T110
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            raise asyncio.CancelledError
-
-        async with serve(application) as server, connect(server) as peer:
-            assert (await peer.request("GET", "/")).status == 500
-            assert (await peer.request("GET", "/")).status == 500
-
-    def test_by_exiting_does_not_end_the_server(self, tmp_path: Any) -> None:
-        # T111
-        (tmp_path / "exits.py").write_text(
-            "async def application(scope, receive, send):\n    raise SystemExit(7)\n"
-        )
-        with ServerProcess("-p", "0", "--app-dir", str(tmp_path), "--lifespan", "off", "exits") as server:
-            for _ in range(2):
-                assert httpx.get(server.url).status_code == 500
-            assert "SystemExit(7)" in server.output()
-        assert server.returncode == 0
-
-    def test_by_a_keyboard_interrupt_does_not_end_the_server(self, tmp_path: Any) -> None:
+    @pytest.mark.parametrize(
+        ("error", "words"),
+        [("SystemExit(7)", "SystemExit(7)"), ("KeyboardInterrupt", "the application raised KeyboardInterrupt")],
+    )
+    def test_by_exiting_does_not_end_the_server(self, error: str, words: str, tmp_path: Path) -> None:
         # T111: with signal handlers of ours, no KeyboardInterrupt is the user's.
-        (tmp_path / "interrupts.py").write_text(
-            "async def application(scope, receive, send):\n    raise KeyboardInterrupt\n"
-        )
-        with ServerProcess("-p", "0", "--app-dir", str(tmp_path), "--lifespan", "off", "interrupts") as server:
+        text = f"async def application(scope, receive, send):\n    raise {error}\n"
+        with serving(tmp_path, text, "--lifespan", "off") as server:
             for _ in range(2):
                 assert httpx.get(server.url).status_code == 500
-            assert "the application raised KeyboardInterrupt" in server.output()
+            assert words in server.output()
         assert server.returncode == 0
 
     @pytest.mark.parametrize("loop", COMMANDS)
     @pytest.mark.parametrize("error", ["SystemExit(7)", "KeyboardInterrupt()"])
     def test_by_exiting_in_a_task_of_its_own_disturbs_nobody(self, error: str, loop: str, tmp_path: Path) -> None:
         # T111: Django, among others, runs its views in such tasks.
-        (tmp_path / "exits.py").write_text(
-            f"""
+        text = f"""
 import asyncio
 
 waiting = asyncio.Event()
@@ -172,10 +149,8 @@ async def application(scope, receive, send):
     await send({{"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}})
     await send({{"type": "http.response.body"}})
 """
-        )
-        options = ["-p", "0", "--app-dir", str(tmp_path), "--lifespan", "off", "exits"]
         with (
-            ServerProcess(*options, command=COMMANDS[loop]) as server,
+            serving(tmp_path, text, "--lifespan", "off", command=command_on(loop)) as server,
             ThreadPoolExecutor() as others,
         ):
             other = others.submit(httpx.get, f"{server.url}/wait", timeout=DEADLINE)
@@ -189,6 +164,8 @@ async def application(scope, receive, send):
 
 class TestAMessageThatIsWrong:
     """It raises inside the application; what the client sees depends on what the application makes of that."""
+
+    WHOLE = [(start(200, (b"content-length", b"4")), None), (piece(b"good"), None)]
 
     BAD_START = [
         {"type": "http.response.start"},  # T091
@@ -210,10 +187,7 @@ class TestAMessageThatIsWrong:
     async def test_in_place_of_the_start_is_answered_500_and_nothing_of_it_is_sent(
         self, message: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            await send(message)
-
-        async with serve(application) as server, connect(server) as peer:
+        async with serve(sending(message)) as server, connect(server) as peer:
             response = await peer.request("GET", "/")
             assert response.status == 500
             assert not {"set-cookie", "evil", "x-name"}.intersection(name for name, _ in response.headers)
@@ -222,72 +196,48 @@ class TestAMessageThatIsWrong:
         assert error is not None
         assert isinstance(error[1], MessageError)
 
-    async def test_can_be_caught_and_made_good(self) -> None:
+    #: What an application sends, each message with the error that it raises (its type and its words) or None; and
+    #: the body that its client gets on a connection that goes on, or None when the response is cut off.
+    ORDERS = {
+        "is made good": ([(start(200, ("x-name", b"v")), (MessageError, "x-name")), *WHOLE], b"good"),
+        "by its order": (  # T087, T088, T089
+            [
+                (PART, (UnexpectedMessage, None)), (START, None), (START, (UnexpectedMessage, None)), (PART, None),
+                (START, (UnexpectedMessage, None)), (piece(), None),
+                # ASGI: what follows a complete response is ignored.
+                (START, None), (PART, None),
+            ],
+            b"part",
+        ),
+        "of a body that is too long": (  # T094: no stray byte is on the connection
+            [(start(200, (b"content-length", b"4")), None), (PART, None),
+             (piece(b"stray", True), (MessageError, "longer")), (piece(), None)],
+            b"part",
+        ),
+        "of a body that is too short": (  # T095
+            [(start(200, (b"content-length", b"10")), None), (PART, None), (piece(), (MessageError, "short"))], None,
+        ),
+    }  # fmt: skip
+
+    @pytest.mark.parametrize(("messages", "body"), ORDERS.values(), ids=ORDERS)
+    async def test_raises_and_the_response_stands(self, messages: Any, body: bytes | None) -> None:
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            with pytest.raises(MessageError, match="x-name"):
-                await send({**START, "headers": [("x-name", b"v")]})
-            await answer(send, b"good")
+            for message, error in messages:
+                with pytest.raises(error[0], match=error[1]) if error else nullcontext():
+                    await send(message)
 
         async with serve(application) as server, connect(server) as peer:
-            assert (await peer.request("GET", "/")).body == b"good"
-
-    async def test_by_its_order_raises_and_the_response_stands(self) -> None:
-        # T087, T088, T089
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            with pytest.raises(UnexpectedMessage):
-                await send(BODY)
-            await send(START)
-            with pytest.raises(UnexpectedMessage):
-                await send(START)
-            await send(BODY)
-            with pytest.raises(UnexpectedMessage):
-                await send(START)
-            await send({"type": "http.response.body", "body": b""})
-            # ASGI: what follows a complete response is ignored.
-            for message in (START, BODY):
-                await send(message)
-
-        async with serve(application) as server, connect(server) as peer:
+            if body is None:
+                await is_cut_off(peer)
+                return
             for _ in range(2):
-                assert (await peer.request("GET", "/")).body == b"part"
-
-    async def test_of_a_body_that_is_too_long_puts_no_stray_byte_on_the_connection(self) -> None:
-        # T094
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            await send({**START, "headers": [(b"content-length", b"4")]})
-            await send(BODY)
-            with pytest.raises(MessageError, match="longer"):
-                await send({**BODY, "body": b"stray"})
-            await send({"type": "http.response.body"})
-
-        async with serve(application) as server, connect(server) as peer:
-            for _ in range(2):
-                assert (await peer.request("GET", "/")).body == b"part"
-
-    async def test_of_a_body_that_is_too_short_ends_in_an_abort(self) -> None:
-        # T095
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            await send({**START, "headers": [(b"content-length", b"10")]})
-            await send(BODY)
-            with pytest.raises(MessageError, match="short"):
-                await send({"type": "http.response.body"})
-
-        async with serve(application) as server, connect(server) as peer:
-            await peer.send(GET)
-            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-                await peer.response()
+                assert (await peer.request("GET", "/")).body == body
 
     async def test_of_a_body_in_one_piece_is_answered_500(self) -> None:
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            await answer(send, b"too long", headers=[(b"content-length", b"3")])
-
+        application = answering(b"too long", headers=[(b"content-length", b"3")])
         async with serve(application) as server, connect(server) as peer:
             for _ in range(2):
                 assert (await peer.request("GET", "/")).status == 500
-
-
-POST = b"POST / HTTP/1.1\r\nHost: h\r\n"
-CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 class TestARequestThatIsWrong:
@@ -351,7 +301,7 @@ class TestARequestThatIsWrong:
 
         async with serve(application) as server:
             async with connect(server) as peer:
-                await peer.send(data + b"GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n")
+                await peer.send(data + get("/smuggled"))
                 response = await peer.response()
                 assert (response.status, response.value("connection")) == (status, "close")
                 assert await peer.closed()
@@ -414,7 +364,7 @@ class TestARequestThatIsWrong:
     async def test_after_the_response_has_begun_cuts_the_response_off(self) -> None:
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             await send(START)
-            await send(BODY)
+            await send(PART)
             with pytest.raises(ConnectionError):
                 await receive_body(receive)
 
@@ -447,7 +397,7 @@ class TestARequestThatIsWrong:
 
         caplog.set_level(logging.DEBUG)
         async with serve(application) as server:
-            for data in (b"", b"\r\n", b"GET", b"GET / HTTP/1.1\r\nHost: h\r\n"):
+            for data in (b"", b"\r\n", b"GET", GET[:-2]):
                 async with connect(server) as peer:
                     await peer.send(data)
                 async with connect(server) as peer:

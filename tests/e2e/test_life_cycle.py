@@ -687,7 +687,8 @@ class TestInARunningLoop:
             await peer.send(b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(3)))
             for _ in range(3):
                 assert (await peer.response()).status == 200
-        assert seen == ["the server's"] * 3
+            await peer.request("GET", "/3")
+        assert seen == ["the server's"] * 4
 
 
 def run_in_thread(pool: ThreadPoolExecutor, server: Server) -> Any:

@@ -11,26 +11,41 @@ import httpx
 import pytest
 
 from ..conformance.peer import TEXT, frame
-from .live import DEADLINE, Peer, Receive, Send, answer, connect, receive_body, serve, until, url
+from .applications import Application, answering, hello, piece, start
+from .live import (
+    DEADLINE,
+    GET,
+    POST,
+    Peer,
+    Receive,
+    Send,
+    answer,
+    connect,
+    get,
+    post,
+    receive_body,
+    serve,
+    until,
+    url,
+)  # fmt: skip
 from .websocket import Echo, raw_websocket
 
-GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
-POST = b"POST / HTTP/1.1\r\nHost: h\r\n"
-
-
-async def hello(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    await receive_body(receive)
-    await answer(send, b"hello")
-
-
-async def large(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    await answer(send, bytes(16 * 1024 * 1024))
+large = answering(bytes(16 * 1024 * 1024))
+early = answering(b"early")
 
 
 async def endless(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    await send({"type": "http.response.start", "status": 200})
+    await send(start())
     while True:
-        await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+        await send(piece(bytes(65536), True))
+
+
+def slow(seconds: float) -> Application:
+    async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await asyncio.sleep(seconds)
+        await answer(send, b"slow")
+
+    return application
 
 
 class Stopwatch:
@@ -66,46 +81,31 @@ class TestTheHead:
             async with connect(server) as peer:
                 assert (await peer.request("GET", "/")).body == b"hello"
 
-    async def test_that_is_just_small_enough_is_served(self) -> None:
-        async with serve(hello, limit_head_size=1000) as server:
-            head = b"GET / HTTP/1.1\r\nHost: h\r\nX-A: "
-            for size, status in ((1000, 200), (1001, 431)):
-                async with connect(server) as peer:
-                    await peer.send(head + b"a" * (size - len(head) - 4) + b"\r\n\r\n")
-                    assert (await peer.response()).status == status
-
-    async def test_with_too_many_fields_is_answered_431(self) -> None:
-        # T115
-        async with serve(hello, limit_head_count=10) as server:
-            async with connect(server) as peer:
-                assert (await peer.request("GET", "/", *["X: y"] * 9)).status == 200
-            async with connect(server) as peer:
-                await peer.send(b"GET / HTTP/1.1\r\nHost: h\r\n" + b"X: y\r\n" * 10 + b"\r\n")
-                await refusal(peer, 431)
-
-    async def test_with_too_long_a_target_is_answered_414(self) -> None:
-        # T116
-        async with serve(hello, limit_target_size=1000) as server:
-            async with connect(server) as peer:
-                assert (await peer.request("DELETE", "/" + "a" * 999)).status == 200
-                assert (await peer.request("GET", "/" + "a" * 999)).status == 200
-                await peer.send(GET.replace(b"/ ", b"/" + b"a" * 1000 + b" "))
-                await refusal(peer, 414)
-            async with connect(server) as peer:
-                await peer.send(b"GET /" + b"a" * 100_000)
-                await refusal(peer, 414)
-
-    async def test_that_never_begins_ends_the_connection(self) -> None:
-        # T119
-        async with serve(hello, first_byte_timeout=0.2) as server, connect(server) as peer:
-            with Stopwatch() as watch:
-                assert await peer.closed()
-        assert 0.15 < watch.seconds < 5
-
-    async def test_that_consists_of_empty_lines_ends_the_connection(self) -> None:
-        async with serve(hello, first_byte_timeout=0.2) as server, connect(server) as peer:
-            await peer.send(b"\r\n")
-            assert await peer.closed()
+    @pytest.mark.parametrize(
+        ("settings", "data", "status"),
+        [
+            ({"limit_head_size": 1000}, GET[:-2] + b"X-A: ".ljust(1000 - len(GET) - 2, b"a") + b"\r\n\r\n", 200),
+            ({"limit_head_size": 1000}, GET[:-2] + b"X-A: ".ljust(1001 - len(GET) - 2, b"a") + b"\r\n\r\n", 431),
+            # T115
+            ({"limit_head_count": 10}, GET[:-2] + b"X: y\r\n" * 9 + b"\r\n", 200),
+            ({"limit_head_count": 10}, GET[:-2] + b"X: y\r\n" * 10 + b"\r\n", 431),
+            # T116
+            ({"limit_target_size": 1000}, get("/" + "a" * 999, method="DELETE"), 200),
+            ({"limit_target_size": 1000}, get("/" + "a" * 999), 200),
+            ({"limit_target_size": 1000}, get("/" + "a" * 1000), 414),
+            ({"limit_target_size": 1000}, b"GET /" + b"a" * 100_000, 414),
+        ],
+    )
+    async def test_at_its_limit_is_served_and_beyond_it_refused(
+        self, settings: dict[str, int], data: bytes, status: int
+    ) -> None:
+        async with serve(hello, **settings) as server, connect(server) as peer:
+            await peer.send(data)
+            if status == 200:
+                assert (await peer.response()).body == b"hello"
+                assert (await peer.request("GET", "/")).body == b"hello"
+            else:
+                await refusal(peer, status)
 
     async def test_that_drips_is_answered_408_at_its_deadline(self) -> None:
         # T120
@@ -123,31 +123,39 @@ class TestTheHead:
         assert response.status == 408
         assert 0.2 < watch.seconds < 5
 
-    async def test_of_a_second_request_has_the_same_deadline(self) -> None:
-        # T122
-        async with serve(hello, head_timeout=0.2, keep_alive_timeout=60) as server, connect(server) as peer:
-            await peer.request("GET", "/")
-            await peer.send(b"GET / HT")
-            await refusal(peer, 408)
+
+#: Settings, an application, what is sent and the status that comes for it, before the connection ends at a deadline of
+#: two tenths of a second.
+DEADLINES: dict[str, Any] = {
+    "no byte": ({"first_byte_timeout": 0.2}, hello, [(b"", None)]),  # T119
+    "empty lines": ({"first_byte_timeout": 0.2}, hello, [(b"\r\n", None)]),
+    # T122
+    "a second head": ({"head_timeout": 0.2, "keep_alive_timeout": 60}, hello, [(GET, 200), (b"GET / HT", 408)]),
+    "nothing after a response": ({"keep_alive_timeout": 0.2}, hello, [(GET, 200)]),  # T121
+    "a body that is drained": ({"body_timeout": 0.2}, early, [(post(100), 200)]),
+}
+
+
+@pytest.mark.parametrize(("settings", "application", "steps"), DEADLINES.values(), ids=DEADLINES)
+async def test_a_connection_ends_quietly_at_the_deadline_of(
+    settings: dict[str, float], application: Application, steps: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve(application, **settings) as server, connect(server) as peer:
+        with Stopwatch() as watch:
+            for data, status in steps:
+                await peer.send(data)
+                if status is not None:
+                    response, end = await peer.response(), "close" if status == 408 else None
+                    assert (response.status, response.value("connection")) == (status, end)
+            assert await peer.closed()
+    assert 0.15 < watch.seconds < 5
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
 class TestAnIdleConnection:
-    async def test_is_closed_quietly_at_the_keep_alive_timeout(self, caplog: pytest.LogCaptureFixture) -> None:
-        # T121
-        async with serve(hello, keep_alive_timeout=0.2) as server, connect(server) as peer:
-            await peer.request("GET", "/")
-            with Stopwatch() as watch:
-                assert await peer.closed()
-        assert 0.15 < watch.seconds < 5
-        assert not [record for record in caplog.records if record.levelno > logging.INFO]
-
     async def test_is_not_one_whose_requests_are_answered_slowly(self) -> None:
         # T123
-        async def slow(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            await asyncio.sleep(0.3)
-            await answer(send, b"slow")
-
-        async with serve(slow, keep_alive_timeout=0.1) as server, connect(server) as peer:
+        async with serve(slow(0.3), keep_alive_timeout=0.1) as server, connect(server) as peer:
             await peer.send(GET * 2)
             assert (await peer.response()).body == b"slow"
             assert (await peer.response()).body == b"slow"
@@ -233,8 +241,8 @@ class TestTheBody:
         body = bytes(50 * 1024 * 1024)
 
         async def pieces() -> Any:
-            for start in range(0, len(body), 1024 * 1024):
-                yield body[start : start + 1024 * 1024]
+            for at in range(0, len(body), 1024 * 1024):
+                yield body[at : at + 1024 * 1024]
 
         async with serve(hello, limit_body_size=1000) as server:
             async with httpx.AsyncClient() as client:
@@ -247,15 +255,6 @@ class TestTheBody:
                 # All of it is sent before the first byte of the answer is read.
                 await peer.send(POST + fields + body)
                 assert (await peer.response()).status == 413
-
-    async def test_that_is_drained_has_the_deadline_of_any_body(self) -> None:
-        async def early(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            await answer(send, b"early")
-
-        async with serve(early, body_timeout=0.2) as server, connect(server) as peer:
-            await peer.send(POST + b"Content-Length: 100\r\n\r\n")
-            assert (await peer.response()).body == b"early"
-            assert await peer.closed()
 
 
 class TestTheHTTPTimeout:
@@ -282,9 +281,9 @@ class TestTheHTTPTimeout:
     @pytest.mark.parametrize("begin", [True, False])
     async def test_answers_503_or_cuts_off_when_the_response_was_begun(self, begin: bool) -> None:
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            await send({"type": "http.response.start", "status": 200})
+            await send(start())
             if begin:
-                await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+                await send(piece(b"begun", True))
             await asyncio.sleep(DEADLINE)
 
         timeouts = {"http_timeout": 0.2, "application_close_timeout": 0.1}
@@ -339,7 +338,7 @@ class TestAClientThatDoesNotRead:
         async with serve(application, close_timeout=0.1) as server:
             for size in sizes:
                 async with connect(server, receive_buffer=16384) as peer:
-                    await peer.send(b"GET /%d HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n" % size)
+                    await peer.send(get(f"/{size}", "Connection: close"))
                     await asyncio.sleep(0.6)
                     assert len((await peer.response()).body) == size
 
@@ -419,26 +418,19 @@ class TestAStop:
 
     async def test_lets_a_request_finish_that_had_begun_to_arrive(self) -> None:
         # T269
-        async def slow(scope: Any, receive: Any, send: Any) -> None:
-            await asyncio.sleep(0.8)
-            await answer(send, b"done")
-
-        async with serve(slow, graceful_timeout=10) as server, connect(server) as peer:
+        async with serve(slow(0.8), graceful_timeout=10) as server, connect(server) as peer:
             await peer.send(b"GET / HTTP/1.1\r\nHos")
             await until(lambda: server.connections and all(each._wire for each in server.connections))
             server.stop()
             await until(lambda: server.stopping)
             await peer.send(b"t: a\r\n\r\n")
-            assert (await peer.read_rest()).endswith(b"\r\n\r\ndone")
+            assert (await peer.read_rest()).endswith(b"\r\n\r\nslow")
 
     async def test_does_not_reset_a_peer_whose_upload_was_answered_already(self) -> None:
         # T069
-        async def early(scope: Any, receive: Any, send: Any) -> None:
-            await answer(send, b"enough")
-
         async with serve(early, graceful_timeout=10) as server, connect(server) as peer:
-            await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n" + bytes(1000))
-            await peer.read_until(b"enough")
+            await peer.send(post(500_000, bytes(1000)))
+            await peer.read_until(b"early")
             server.stop()
             await until(lambda: server.stopping)
             for _ in range(4):
