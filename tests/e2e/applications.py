@@ -45,13 +45,13 @@ async def hello(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     await answer(send, b"hello")
 
 
-async def lives(receive: Receive, send: Send) -> list[str]:
-    """A lifespan that starts and ends well; the types of its events."""
-    types = []
+async def lives(receive: Receive, send: Send, events: list[Any] | None = None) -> None:
+    """A lifespan that starts and ends well; the types of its events are added to ``events``."""
     for kind in ("startup", "shutdown"):
-        types.append((await receive())["type"])
+        event = await receive()
+        if events is not None:
+            events.append(event["type"])
         await send({"type": f"lifespan.{kind}.complete"})
-    return types
 
 
 def answering(body: bytes = b"", status: int = 200, headers: Any = None) -> Application:

@@ -134,6 +134,7 @@ class TestServing:
         assert server.returncode == 0
 
     def test_asgi_threads_sizes_the_default_executor(self, applications: Path) -> None:
+        """T231."""
         with ServerProcess("-p", "0", "threads", cwd=applications, env={"ASGI_THREADS": "3"}) as server:
             assert httpx.get(server.url).text == "3"
 

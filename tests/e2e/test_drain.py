@@ -18,8 +18,8 @@ from asgiserver import Server
 from tests.e2e.applications import Recorder
 from tests.e2e.certificate import Certificate
 from tests.e2e.live import DEADLINE, connect, serve, until
-from tests.e2e.server import COMMANDS, command_on, read_until, serving, wait_for
-from tests.e2e.test_life_cycle import APPLICATION, refuses
+from tests.e2e.server import COMMANDS, command_on, connects, read_until, serving, wait_for
+from tests.e2e.test_life_cycle import APPLICATION
 from tests.e2e.websocket import handshake
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -57,7 +57,7 @@ class TestIdleConnections:
             assert b"connection:" not in read_until(used, b"0\r\n\r\n").lower()
             begun.sendall(GET[:20])
             server.send_signal(signal.SIGTERM)
-            wait_for(lambda: refuses(server))
+            wait_for(lambda: not connects(server.port))
             for peer, data in ((used, GET + GET), (fresh, GET), (begun, GET[20:])):
                 peer.sendall(data)
                 response = read_until(peer, b"0\r\n\r\n")
