@@ -41,7 +41,6 @@ pid {folder}/pid;
 error_log stderr;
 events {{}}
 http {{
-    access_log off;
     {temporary}
     {http}
 }}
@@ -54,6 +53,8 @@ def nginx(folder: Path, http: str, *ports: int) -> Iterator[None]:
     program, configuration = require("nginx"), folder / "nginx.conf"
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+    if "access_log" not in http:
+        http = f"access_log off;\n{http}"
     configuration.write_text(_NGINX.format(folder=folder, temporary=temporary, http=http), "utf-8")
     with running(program, "-c", str(configuration), "-p", str(folder), ports=ports):
         yield

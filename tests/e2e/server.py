@@ -85,15 +85,17 @@ def run_python(program: str, *args: str, **env: str) -> subprocess.CompletedProc
 
 
 @contextmanager
-def running(*command: str, ports: Sequence[int] = ()) -> Iterator[subprocess.Popen[str]]:
-    """Another program, which listens on ``ports`` when its block is entered, and is ended with it."""
+def running(
+    *command: str, ports: Sequence[int] = (), end: int = signal.SIGTERM
+) -> Iterator[subprocess.Popen[str]]:
+    """Another program, which listens on ``ports`` when its block is entered, and is ended with it by a signal."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         wait_for(lambda: all(map(connects, ports)) or process.poll() is not None)
         assert process.poll() is None, process.communicate()[1]
         yield process
     finally:
-        process.terminate()
+        process.send_signal(end)
         try:
             process.communicate(timeout=DEADLINE)
         except subprocess.TimeoutExpired:
