@@ -17,10 +17,9 @@ from starlette.websockets import WebSocket
 
 from asgiserver.errors import ClientDisconnected
 
-from .live import Receive, Send, connect, serve, until
+from .live import GET, Receive, Send, connect, serve, until
 from .websocket import raw_websocket
 
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 OK = {"type": "http.response.start", "status": 200}
 MORE = {"type": "http.response.body", "body": b"hello", "more_body": True}
 

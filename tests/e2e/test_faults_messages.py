@@ -16,13 +16,14 @@ from websockets.exceptions import InvalidStatus
 
 from asgiserver.errors import MessageError
 
-from .live import Receive, Send, connect, serve, until, url
+from .applications import piece, sending, start
+from .live import GET, Receive, Send, connect, get, serve, until, url
 from .websocket import Attempts, handshake, refused
 
 #: HTAB aside, all that RFC 9110 §5.5 keeps out of a value.
 CONTROLS = [bytes((number,)) for number in (*range(9), *range(10, 32), 127)]
 SPELLED = [(b"Content-Type", b"text/plain"), (b"ETag", b'"1"'), (b"X-REQUEST-ID", b"7"), (b"vary", b"*")]
-OK = {"type": "http.response.body", "body": b"ok"}
+OK = piece(b"ok")
 
 
 def levels(caplog: pytest.LogCaptureFixture) -> set[str]:
@@ -38,10 +39,10 @@ async def test_control_byte_in_a_value_is_an_error_in_send_and_never_reaches_a_c
         for control in CONTROLS:
             for value in (control, b"a" + control + b"b", b"ab" + control):
                 with pytest.raises(MessageError, match="x-a"):
-                    await send({"type": "http.response.start", "status": 200, "headers": [(b"x-a", value)]})
+                    await send(start(200, (b"x-a", value)))
                 raised += 1
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-a", b"b\tc \xff\x80")]})
-        await send({"type": "http.response.body", "body": b"ok"})
+        await send(start(200, (b"x-a", b"b\tc \xff\x80")))
+        await send(OK)
 
     async with serve(application) as server, httpx.AsyncClient() as browser, connect(server) as peer:
         assert (await browser.get(url(server))).text == "ok"
@@ -71,20 +72,20 @@ async def test_names_reach_the_client_as_the_application_spells_them(how: str, t
     async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         length = [(b"CONTENT-length", b"2")] if how in ("whole", "304") else []
         status = 304 if how == "304" else 200
-        await send({"type": "http.response.start", "status": status, "headers": SPELLED + length})
+        await send(start(status, *SPELLED, *length))
         if how == "file":
             await send({"type": "http.response.pathsend", "path": str(tmp_path / "file")})
             return
-        await send({"type": "http.response.body", "body": b"o", "more_body": True} if how == "pieces" else OK)
+        await send(piece(b"o", True) if how == "pieces" else OK)
         if how == "pieces":
-            await send({"type": "http.response.body", "body": b"k"})
+            await send(piece(b"k"))
 
     method = "HEAD" if how == "HEAD" else "GET"
     async with serve(application) as server, connect(server) as peer:
         for _ in range(2):
             # The length is understood however it is spelled: each response ends where it should.
             assert (await peer.request(method, "/")).body == (b"" if how in ("HEAD", "304") else b"ok")
-        await peer.send(f"{method} / HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        await peer.send(get("/", method=method))
         lines = (await peer.read_until(b"\r\n\r\n")).split(b"\r\n")
     assert lines[1:5] == [b": ".join(field) for field in SPELLED]
     lengths = {"whole": [b"CONTENT-length: 2"], "304": [b"CONTENT-length: 2"], "file": [b"content-length: 2"]}
@@ -97,8 +98,7 @@ async def test_default_fields_give_way_however_the_application_spells_its_own() 
 
     async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await send({"type": "http.response.start", "status": 200, "headers": own})
-            await send(OK)
+            await sending(start(200, *own), OK)(scope, receive, send)
         else:
             await send({"type": "websocket.accept", "headers": own})
 
@@ -135,11 +135,7 @@ async def test_answers_to_a_handshake_keep_their_spelling_too() -> None:
 @pytest.mark.parametrize("name", ["Te", "Upgrade", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding"])
 async def test_fields_of_one_connection_are_the_servers(name: str) -> None:
     """C8: whatever their spelling; RFC 9110 §7.6.1."""
-
-    async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(name.encode(), b"gzip, chunked")]})
-        await send(OK)
-
+    application = sending(start(200, (name.encode(), b"gzip, chunked")), OK)
     async with serve(application) as server, connect(server) as peer:
         for _ in range(2):
             response = await peer.request("GET", "/")
@@ -222,7 +218,7 @@ async def test_method_that_an_application_writes_into_its_scope_changes_no_frami
 
     async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         scope["method"] = made
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send(start(200, (b"content-length", b"2")))
         await send(OK)
 
     async with serve(application) as server, connect(server) as peer:
@@ -231,7 +227,7 @@ async def test_method_that_an_application_writes_into_its_scope_changes_no_frami
             assert (response.version, response.body) == ("HTTP/1.1", b"" if asked == "HEAD" else b"ok")
 
 
-@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", handshake()])
+@pytest.mark.parametrize("data", [GET, handshake()])
 async def test_scope_that_an_application_empties_is_its_own(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """A1: the peer's leave is met, the request is logged, and its connection does not stay."""
     begun = asyncio.Event()

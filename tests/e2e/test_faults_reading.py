@@ -15,7 +15,7 @@ import pytest
 import websockets
 
 from .flood import application
-from .live import answer, connect, receive_body, serve, until, url
+from .live import CHUNKED, GET, answer, connect, receive_body, serve, until, url
 from .server import ROOT, ServerProcess, environment
 
 APPLICATION = "tests.e2e.flood:application"
@@ -68,10 +68,6 @@ def test_others_are_served_and_the_server_stops(kind: str, loop: str) -> None:
     assert statistics.median(waits) < 0.25, waits
     assert stopped < 8
     assert server.returncode == 0
-
-
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 async def test_empty_lines_without_end() -> None:

@@ -6,10 +6,9 @@ import asyncio
 import hashlib
 import logging
 import os
-import socket
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from .live import DEADLINE, connect, serve, until, url
-from .server import ServerProcess, wait_for
-
-GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+from .live import DEADLINE, GET, connect, get, post, serve, until, url
+from .server import ServerProcess, serving, wait_for
 
 
 def starlette(endpoint: Any) -> Starlette:
@@ -114,7 +111,7 @@ class TestStarlette:
             application.add_middleware(BaseHTTPMiddleware, dispatch=through)
         async with serve(grouped if way == "group" else application) as server:
             async with connect(server) as peer:
-                await peer.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n123")
+                await peer.send(post(9, b"123"))
                 await until(lambda: server._tasks)
             await until(lambda: not server._tasks)
         lines = [record for record in caplog.records if "left, which ended its application" in record.getMessage()]
@@ -247,16 +244,13 @@ urlpatterns = [
     path("sync/", sync), path("upload/", upload), path("stream/", stream), path("file/", file),
     path("endless/", endless), path("slow/", slow), path("blocking/", blocking), path("counts/", counts),
 ]
-application = get_asgi_application()
+asgi = get_asgi_application()
 wsgi = get_wsgi_application()
 '''
 
 
-@contextmanager
-def django(folder: Path, name: str = "application", *options: str) -> Iterator[ServerProcess]:
-    (folder / "project.py").write_text(DJANGO)
-    with ServerProcess("-p", "0", "--app-dir", str(folder), *options, f"project:{name}") as server:
-        yield server
+def django(folder: Path, *options: str, name: str = "asgi") -> ServerProcess:
+    return serving(folder, DJANGO + f"application = {name}\n", *options)
 
 
 def counts(server: ServerProcess) -> list[int]:
@@ -267,8 +261,8 @@ def counts(server: ServerProcess) -> list[int]:
 
 def leave(server: ServerProcess, path: str, piece: bytes) -> None:
     """Ask for ``path`` and leave as soon as ``piece`` of the answer has come, or soon when it is empty."""
-    with socket.create_connection(("127.0.0.1", server.port), DEADLINE) as peer:
-        peer.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+    with server.connect() as peer:
+        peer.sendall(get(path))
         answer = b""
         while piece and piece not in answer:
             answer += peer.recv(65536)
@@ -287,7 +281,7 @@ class TestDjango:
             uploaded = client.post("/upload/", files={"file": ("a.bin", content)})
             assert uploaded.text == f"TemporaryUploadedFile a.bin {hashlib.sha256(content).hexdigest()}"
             assert client.get("/stream/").text == "".join(f"{number}\n" * 100 for number in range(1000))
-            assert client.get("/file/").content == DJANGO.encode()
+            assert client.get("/file/").content == (tmp_path / "app.py").read_bytes()
             assert client.get("/nowhere/").status_code == 404
             started, finished, _, _ = counts(server)
             assert started == finished == 6
@@ -311,12 +305,12 @@ class TestDjango:
 
     def test_wsgi_is_wrapped(self, tmp_path: Path) -> None:
         with (
-            django(tmp_path, "wsgi", "--interface", "wsgi") as server,
+            django(tmp_path, "--interface", "wsgi", name="wsgi") as server,
             httpx.Client(base_url=server.url) as client,
         ):
             assert client.get("/sync/?q=1").text == "GET /sync/ 1 None"
             assert client.post("/sync/", data={"name": "n"}).text == "POST /sync/ None n"
-            assert client.get("/file/").content == DJANGO.encode()
+            assert client.get("/file/").content == (tmp_path / "app.py").read_bytes()
 
 
 MOUNTED = '''
@@ -343,8 +337,7 @@ application = get_asgi_application()
 @pytest.mark.parametrize(("options", "env"), [(["--root-path", "/shop"], {}), ([], {"SCRIPT_NAME": "/shop"})])
 def test_django_below_a_prefix_makes_urls_with_it(options: list[str], env: dict[str, str], tmp_path: Path) -> None:
     """T301: whether the proxy before it leaves the prefix in the path or takes it off."""
-    (tmp_path / "mounted.py").write_text(MOUNTED)
-    with ServerProcess("-p", "0", "--app-dir", str(tmp_path), *options, "mounted", env=env) as server:
+    with serving(tmp_path, MOUNTED, *options, env=env) as server:
         for target in ("/shop/item/7/", "/item/7/"):
             assert httpx.get(server.url + target).text == "/item/7/ /shop/item/7/"
 
@@ -366,9 +359,8 @@ def application(environ, start_response):
 
 class TestWSGI:
     def test_serves_a_plain_callable(self, tmp_path: Path) -> None:
-        (tmp_path / "plain.py").write_text(WSGI)
         with (
-            ServerProcess("-p", "0", "--app-dir", str(tmp_path), "--interface", "wsgi", "plain") as server,
+            serving(tmp_path, WSGI, "--interface", "wsgi") as server,
             httpx.Client(base_url=server.url) as client,
         ):
             response = client.post("/echo?a=b", content=b"x" * 1_000_000)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from .live import answer, connect, serve
-
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+from .live import GET, answer, connect, serve
 
 
 async def first_answer(application: Any) -> bytes:

@@ -13,8 +13,9 @@ from websockets.typing import Subprotocol
 from asgiserver.errors import MessageError, UnexpectedMessage
 
 from ..conformance.peer import BINARY, TEXT, frame
-from .live import Receive, Send, answer, connect, serve, until, url
-from .websocket import ACCEPT, Attempts, Echo, accepted, handshake, raw_websocket, refused
+from .applications import Recorder, sending
+from .live import GET, Receive, Send, answer, connect, serve, until, url
+from .websocket import ACCEPT, Attempts, Echo, accept, accepted, handshake, raw_websocket, refused, text
 
 Scope = dict[str, Any]
 
@@ -126,8 +127,7 @@ async def test_wrong_accepts_raise_in_the_application_and_a_right_one_may_follow
         {"headers": [(b"x a", b"b")]},
         {"headers": [("x-a", "b")]},
     ]
-    accept = {"type": "websocket.accept"}
-    application = Attempts(*({**accept, **more} for more in wrong), accept, accept)
+    application = Attempts(*(accept(**more) for more in wrong), accept(), accept())
     async with serve(application) as server, raw_websocket(server, "Sec-WebSocket-Protocol: chat") as websocket:
         assert await websocket.close_frame() == (1000, "")
         assert websocket.response.value("x-c") is None
@@ -136,11 +136,8 @@ async def test_wrong_accepts_raise_in_the_application_and_a_right_one_may_follow
 
 async def test_headers_of_the_accept_are_sent() -> None:
     """T137."""
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        cookies = [(b"Set-Cookie", b"a=1; Path=/"), (b"set-cookie", b"b=2"), (b"server", b"mine")]
-        await accepted(receive, send, headers=cookies)
-
+    fields = [(b"Set-Cookie", b"a=1; Path=/"), (b"set-cookie", b"b=2"), (b"server", b"mine")]
+    application = sending(accept(headers=fields), after_receive=True)
     async with serve(application) as server, raw_websocket(server) as websocket:
         assert websocket.response.values("set-cookie") == ["a=1; Path=/", "b=2"]
         assert websocket.response.values("server") == ["mine"]
@@ -148,7 +145,7 @@ async def test_headers_of_the_accept_are_sent() -> None:
 
 async def test_message_before_the_accept_raises_in_the_application() -> None:
     """T180."""
-    application = Attempts({"type": "websocket.send", "text": "early"}, {"type": "websocket.accept"})
+    application = Attempts(text("early"), accept())
     async with serve(application) as server, raw_websocket(server) as websocket:
         assert await websocket.close_frame() == (1000, "")
     assert application.outcomes == [UnexpectedMessage, None]
@@ -202,7 +199,7 @@ async def test_pipelined_request_before_the_handshake_is_answered_first() -> Non
         await answer(send, b"plain")
 
     async with serve(application) as server, connect(server) as peer:
-        await peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + handshake() + frame(TEXT, b"hi"))
+        await peer.send(GET + handshake() + frame(TEXT, b"hi"))
         assert (await peer.response()).body == b"plain"
         assert (await peer.response()).status == 101
         assert await peer.read(4) == b"\x81\x02hi"
@@ -259,31 +256,19 @@ async def test_wrong_handshake_reaches_no_application_and_the_next_one_does(data
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "status"),
     [
-        {"upgrade": "WebSocket"},
-        {"upgrade": "WEBSOCKET"},
-        {"connection": "keep-alive, Upgrade"},
-        {"connection": "keep-alive,upgrade"},
+        # T190: the tokens are found in any case and list
+        *(({"upgrade": value}, 101) for value in ("WebSocket", "WEBSOCKET")),
+        *(({"connection": value}, 101) for value in ("keep-alive, Upgrade", "keep-alive,upgrade")),
+        # T191, T192: another upgrade is plain HTTP
+        *(({"upgrade": value}, 200) for value in ("foo", "h2c")),
+        *(({"connection": value}, 200) for value in ("keep-alive", None)),
     ],
 )
-async def test_tokens_of_the_handshake_are_found_in_any_case_and_list(fields: dict[str, str]) -> None:
-    """T190."""
-    async with serve(Echo()) as server, connect(server) as peer:
-        await peer.send(handshake(**fields))
-        assert (await peer.response()).status == 101
-
-
-@pytest.mark.parametrize(
-    "fields", [{"upgrade": "foo"}, {"upgrade": "h2c"}, {"connection": "keep-alive"}, {"connection": None}]
-)
-async def test_another_upgrade_is_plain_http(fields: dict[str, Any]) -> None:
-    """T191, T192."""
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await answer(send, scope["type"].encode())
-
+async def test_a_handshake_is_known_by_its_tokens(fields: dict[str, Any], status: int) -> None:
+    application = Recorder()
     async with serve(application) as server, connect(server) as peer:
         await peer.send(handshake(**fields))
-        response = await peer.response()
-        assert (response.status, response.body) == (200, b"http")
+        assert (await peer.response()).status == status
+    assert application.scope["type"] == ("websocket" if status == 101 else "http")

@@ -12,30 +12,17 @@ from websockets.exceptions import ConnectionClosed
 from asgiserver.errors import ClientDisconnected, MessageError, UnexpectedMessage
 
 from ..conformance.peer import PING, PONG, TEXT, close, frame
+from .applications import sending
 from .live import Receive, Send, connect, serve, until, url
-from .websocket import Echo, accepted, handshake, raw_websocket
+from .websocket import Attempts, Echo, accept, accepted, handshake, raw_websocket, text
 
 Scope = dict[str, Any]
 
 
-class Closing:
-    """An application that accepts, closes as told, and remembers what its further messages and receive() gave."""
-
-    def __init__(self, **close: Any) -> None:
-        self.close = {"type": "websocket.close", **close}
-        self.outcomes: list[type[BaseException] | None] = []
-        self.events: list[dict[str, Any]] = []
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await accepted(receive, send)
-        for message in (self.close, self.close, {"type": "websocket.send", "text": "late"}):
-            try:
-                await send(message)
-            except Exception as error:
-                self.outcomes.append(type(error))
-            else:
-                self.outcomes.append(None)
-        self.events.append(await receive())
+def closing(**more: Any) -> Attempts:
+    """Accepts, closes, and sends what comes too late."""
+    close = {"type": "websocket.close", **more}
+    return Attempts(accept(), close, close, text("late"), then_receive=True)
 
 
 async def closes(websocket: Any) -> tuple[int, str]:
@@ -97,11 +84,11 @@ async def test_server_closes_the_connection_soon_after_the_closing_handshake() -
 @pytest.mark.parametrize("code", [1000, 1001, 1003, 1008, 1011, 1012, 1013, 3000, 4001, 4999])
 async def test_client_sees_code_and_reason_of_the_application(code: int) -> None:
     """T171, T178: what the application sends afterwards is its mistake, and the disconnect still comes."""
-    application = Closing(code=code, reason="wärum")
+    application = closing(code=code, reason="wärum")
     async with serve(application) as server, client(url(server, "ws")) as websocket:
         assert await closes(websocket) == (code, "wärum")
         await until(lambda: application.events)
-    assert application.outcomes == [None, UnexpectedMessage, UnexpectedMessage]
+    assert application.outcomes == [None, None, UnexpectedMessage, UnexpectedMessage]
     assert application.events == [{"type": "websocket.disconnect", "code": code, "reason": "wärum"}]
 
 
@@ -117,35 +104,22 @@ async def test_code_and_reason_may_be_left_out_and_a_long_reason_is_cut(
     more: dict[str, Any], code: int, reason: str
 ) -> None:
     """T171, T173: at a character's border."""
-    async with serve(Closing(**more)) as server, client(url(server, "ws")) as websocket:
+    async with serve(closing(**more)) as server, client(url(server, "ws")) as websocket:
         assert await closes(websocket) == (code, reason)
 
 
 @pytest.mark.parametrize("code", [0, 99, 999, 1004, 1005, 1006, 1015, 2999, 5000, "1000", 1000.0, True])
 async def test_code_that_must_not_be_sent_raises_in_the_application(code: Any) -> None:
     """T172."""
-    raised: list[BaseException] = []
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await accepted(receive, send)
-        try:
-            await send({"type": "websocket.close", "code": code})
-        except MessageError as error:
-            raised.append(error)
-        await send({"type": "websocket.send", "text": "still open"})
-
+    application = Attempts(accept(), {"type": "websocket.close", "code": code}, text("still open"))
     async with serve(application) as server, client(url(server, "ws")) as websocket:
         assert await websocket.recv() == "still open"
-    assert len(raised) == 1
+    assert application.outcomes == [None, MessageError, None]
 
 
 async def test_application_that_returns_closes_with_1000() -> None:
     """T181."""
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await accepted(receive, send)
-        await send({"type": "websocket.send", "text": "last"})
-
+    application = sending(accept(), text("last"), after_receive=True)
     async with serve(application) as server, client(url(server, "ws")) as websocket:
         assert await websocket.recv() == "last"
         assert await closes(websocket) == (1000, "")
@@ -167,7 +141,7 @@ async def test_application_that_raises_closes_with_1011_and_one_traceback(caplog
 
 async def test_peer_that_never_answers_the_close_is_dropped_in_time() -> None:
     """T174, T175, T176: pings and messages while closing are no trouble, and reach nobody."""
-    application = Closing(code=4000)
+    application = closing(code=4000)
     async with serve(application, websocket_close_timeout=0.3) as server, raw_websocket(server) as websocket:
         assert await websocket.close_frame() == (4000, "")
         began = asyncio.get_running_loop().time()
@@ -204,7 +178,7 @@ async def test_application_that_only_sends_is_told_by_an_exception(caplog: pytes
         await accepted(receive, send)
         try:
             while True:
-                await send({"type": "websocket.send", "text": "tick"})
+                await send(text("tick"))
                 await asyncio.sleep(0.005)
         except OSError as error:
             raised.append(error)
@@ -230,7 +204,7 @@ async def test_application_that_listens_is_told_by_the_event_alone(how: str) -> 
         await accepted(receive, send)
         assert (await receive())["text"] == "hi"
         await until(lambda: not server.connections)
-        for message in ({"type": "websocket.send", "text": "a"}, {"type": "websocket.close", "code": 4000}):
+        for message in (text("a"), {"type": "websocket.close", "code": 4000}):
             await send(message)
             sent += 1
         events.extend([await receive(), await receive()])
@@ -255,7 +229,7 @@ async def test_waiting_receive_and_a_sending_task_beside_it_are_no_trouble() -> 
 
         async def tick() -> None:
             while True:
-                await send({"type": "websocket.send", "text": "tick"})
+                await send(text("tick"))
                 await asyncio.sleep(0.002)
 
         task = asyncio.ensure_future(tick())
@@ -351,15 +325,11 @@ async def test_longest_life_ends_with_1001() -> None:
 async def test_close_deadline_takes_nothing_from_a_slow_reader() -> None:
     """T174: what was sent before the close frame arrives, though its answer does not come in time."""
     size = 6_000_000
-
-    async def sends_and_closes(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "websocket.accept"})
-        await send({"type": "websocket.send", "bytes": bytes(size)})
-        await send({"type": "websocket.close"})
-
+    application = sending(
+        accept(), {"type": "websocket.send", "bytes": bytes(size)}, {"type": "websocket.close"}, after_receive=True
+    )
     settings = {"websocket_close_timeout": 0.3, "graceful_timeout": 5}
-    async with serve(sends_and_closes, **settings) as server, connect(server, receive_buffer=65536) as peer:
+    async with serve(application, **settings) as server, connect(server, receive_buffer=65536) as peer:
         await peer.send(handshake())
         await peer.read_until(b"\r\n\r\n")
         received = 0

@@ -101,26 +101,22 @@ async def test_denial_that_falls_short_is_cut_off(messages: list[dict[str, Any]]
             await peer.response()
 
 
-async def test_application_that_raises_before_the_accept_is_a_500(caplog: pytest.LogCaptureFixture) -> None:
-    """T147."""
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        raise LookupError("broken on purpose")
-
-    async with serve(application) as server, connect(server) as peer:
-        assert (await refused(peer, handshake())).status == 500
-        assert (await refused(peer, handshake())).status == 500
-    assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True, True]
-
-
-async def test_application_that_returns_without_an_answer_is_a_500() -> None:
-    """T148."""
+@pytest.mark.parametrize("raises", [True, False])
+async def test_application_that_raises_or_returns_before_the_accept_is_a_500(
+    raises: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """T147, T148."""
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
+        if raises:
+            raise LookupError("broken on purpose")
 
     async with serve(application) as server, connect(server) as peer:
         assert (await refused(peer, handshake())).status == 500
+        assert (await refused(peer, handshake())).status == 500
+    errors = [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"]
+    assert errors == [raises, raises]
 
 
 # Deadlines of the handshake.

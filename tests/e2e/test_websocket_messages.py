@@ -17,7 +17,7 @@ from asgiserver.errors import MessageError
 from ..conformance.cases import deflated
 from ..conformance.peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close, fragments, frame
 from .live import Receive, Send, serve, until, url
-from .websocket import Echo, accepted, raw_websocket
+from .websocket import Attempts, Echo, accept, accepted, raw_websocket
 
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate"
 
@@ -41,31 +41,15 @@ async def test_text_and_binary_go_both_ways_with_their_type(compression: str | N
 
 async def test_other_key_of_a_message_may_be_none_but_not_both() -> None:
     """T153, T154."""
-    outcomes: list[type[BaseException] | None] = []
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await accepted(receive, send)
-        for more in (
-            {"text": "a", "bytes": None},
-            {"text": None, "bytes": b"b"},
-            {"text": "", "bytes": None},
-            {"text": None, "bytes": None},
-            {},
-            {"text": "a", "bytes": b"b"},
-            {"text": b"a"},
-            {"bytes": "b"},
-            {"text": "\ud800"},
-        ):
-            try:
-                await send({"type": "websocket.send", **more})
-            except MessageError as error:
-                outcomes.append(type(error))
-            else:
-                outcomes.append(None)
-
+    messages: list[dict[str, Any]] = [
+        {"text": "a", "bytes": None}, {"text": None, "bytes": b"b"}, {"text": "", "bytes": None},
+        {"text": None, "bytes": None}, {}, {"text": "a", "bytes": b"b"}, {"text": b"a"}, {"bytes": "b"},
+        {"text": "\ud800"},
+    ]  # fmt: skip
+    application = Attempts(accept(), *({"type": "websocket.send", **more} for more in messages))
     async with serve(application) as server, client(url(server, "ws")) as websocket:
         assert [message async for message in websocket] == ["a", b"b", ""]
-    assert outcomes == [None] * 3 + [MessageError] * 6
+    assert application.outcomes == [None] * 4 + [MessageError] * 6
 
 
 async def test_fragments_are_joined_and_pings_between_them_answered() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from websockets.asyncio.client import connect as client
 from asgiserver.errors import ClientDisconnected
 
 from ..conformance.peer import BINARY, PING, PONG, TEXT, close, frame
-from .live import DEADLINE, Receive, Send, serve, until, url
+from .live import DEADLINE, Receive, Send, serve, stalls, until, url
 from .websocket import Echo, accepted, raw_websocket
 
 Scope = dict[str, Any]
@@ -23,15 +24,14 @@ Scope = dict[str, Any]
 BOUND = 1_000_000
 
 
-async def stalls(progress: Callable[[], int]) -> int:
-    """Wait until ``progress()`` has begun and does not change any more; what it is then."""
-    await until(progress)
-    last, still = -1, 0
-    while still < 10:
-        still = still + 1 if progress() == last else 0
-        last = progress()
-        await asyncio.sleep(0.03)
-    return last
+@contextmanager
+def traced() -> Iterator[Callable[[], tuple[int, int]]]:
+    """Memory that is asked for meanwhile; what is called gives what is kept and the most that ever was, in bytes."""
+    tracemalloc.start()
+    try:
+        yield tracemalloc.get_traced_memory
+    finally:
+        tracemalloc.stop()
 
 
 # Pings.
@@ -122,13 +122,10 @@ async def test_slow_application_stops_the_client_and_loses_nothing(compression: 
         serve(application) as server,
         client(url(server, "ws"), compression=compression, ping_interval=None) as websocket,
     ):
-        tracemalloc.start()
-        try:
+        with traced() as memory:
             flooding = asyncio.ensure_future(flood())
             stopped_at = await stalls(lambda: sent)
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
+            _, peak = memory()
         assert stopped_at < total
         assert peak < BOUND
         ready.set()
@@ -153,13 +150,10 @@ async def test_small_and_empty_messages_are_bounded_too() -> None:
 
     async with serve(application) as server, raw_websocket(server) as websocket:
         messages = frame(BINARY) * (total // 100)
-        tracemalloc.start()
-        try:
+        with traced() as memory:
             sending = asyncio.ensure_future(websocket.send(messages * 100 + close(1000)))
             await until(lambda: any(not connection.reading for connection in server.connections))
-            size, _ = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
+            size, _ = memory()
         # What the client itself keeps is all that it sends.
         assert size < 3 * len(messages) * 100 + BOUND
         ready.set()
@@ -184,12 +178,9 @@ async def test_slow_client_makes_send_wait_and_loses_nothing() -> None:
             sent += 1
 
     async with serve(application, ping_interval=0) as server, raw_websocket(server, receive_buffer=4096) as websocket:
-        tracemalloc.start()
-        try:
+        with traced() as memory:
             stopped_at = await stalls(lambda: sent)
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
+            _, peak = memory()
         assert stopped_at < total
         assert peak < BOUND
         for at in range(total):
@@ -292,13 +283,10 @@ async def test_pings_of_a_client_that_does_not_read_pile_up_nowhere() -> None:
     """T164: only the last of them is answered once it reads (RFC 6455 §5.5.3)."""
     async with serve(Echo(), write_timeout=None) as server, raw_websocket(server, receive_buffer=4096) as websocket:
         pings = b"".join(frame(PING, b"%0125d" % at) for at in range(500))
-        tracemalloc.start()
-        try:
+        with traced() as memory:
             for _ in range(100):
                 await websocket.send(pings)
-            size, _ = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
+            size, _ = memory()
         assert size < BOUND
         await websocket.send(frame(PING, b"last") + frame(TEXT, b"end"))
         last = b""
