@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from asgiserver.errors import ClientDisconnected
 
 from ..programs import require
-from .applications import Application, Recorder, answering, lives, piece, sending, start
+from .applications import Application, Hearing, Recorder, answering, lives, piece, sending, start
 from .live import (
     CHUNKED,
     DEADLINE,
@@ -255,8 +255,7 @@ class TestRequestBody:
 
         async with serve(application) as server, connect(server) as peer:
             await peer.send(post(6, b"one"))
-            async with asyncio.timeout(DEADLINE):
-                await first.wait()
+            await until(first.is_set)
             await peer.send(b"two")
             assert (await peer.response()).body == b"two"
 
@@ -696,8 +695,7 @@ class TestDisconnect:
 
         async with serve(application) as server, connect(server) as peer:
             await peer.send(get("/"))
-            async with asyncio.timeout(DEADLINE):
-                await begun.wait()
+            await until(begun.is_set)
             peer.abort()
             await until(lambda: len(events) == 2, 1)
         assert [event["type"] for event in events] == ["http.request", "http.disconnect"]
@@ -744,8 +742,7 @@ class TestDisconnect:
             await peer.send(get("/"))
             await peer.read_until(b"x\r\n")
             peer.abort()
-            async with asyncio.timeout(DEADLINE):
-                await done.wait()
+            await until(done.is_set)
 
     async def test_does_not_let_a_deaf_application_starve_the_others(self) -> None:
         # An application that ignores every error of its send() is cancelled after the close timeout.
@@ -776,18 +773,14 @@ class TestDisconnect:
 
     async def test_in_the_middle_of_a_body_is_no_end_of_it(self) -> None:
         # T108
-        events: list[Any] = []
-
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            while not events or events[-1]["type"] == "http.request":
-                events.append(await receive())
-
+        application = Hearing()
         async with serve(application) as server, connect(server) as peer:
             await peer.send(post(9, b"abc"))
-            await until(lambda: events)
+            await until(lambda: application.events)
             await peer.close()
-            await until(lambda: len(events) == 2)
-        assert events == [{"type": "http.request", "body": b"abc", "more_body": True}, {"type": "http.disconnect"}]
+            await until(application.has_ended)
+        came = {"type": "http.request", "body": b"abc", "more_body": True}
+        assert application.events == [came, {"type": "http.disconnect"}]
 
 
 class TestClients:

@@ -14,7 +14,7 @@ import pytest
 
 from asgiserver.errors import MessageError, UnexpectedMessage
 
-from .applications import Application, answering, hello, piece, sending, start
+from .applications import Application, Hearing, Recorder, answering, hello, piece, sending, start
 from .live import (
     CHUNKED,
     DEADLINE,
@@ -41,17 +41,6 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-def raising(error: BaseException, *messages: dict[str, Any]) -> Application:
-    """Sends ``messages``, and raises ``error``."""
-
-    async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        for message in messages:
-            await send(message)
-        raise error
-
-    return application
-
-
 async def returns_a_value(scope: dict[str, Any], receive: Receive, send: Send) -> Any:
     await answer(send, b"fine")
     return 42
@@ -68,11 +57,11 @@ class TestAnApplicationThatFails:
     @pytest.mark.parametrize(
         ("application", "status", "tracebacks"),
         [
-            (raising(ValueError("a secret")), 500, [True]),  # T081
+            (sending(ValueError("a secret")), 500, [True]),  # T081
             (sending(), 500, [False]),  # T082
             (sending(START), 500, [False]),
-            (raising(asyncio.CancelledError()), 500, [False]),  # T110
-            (raising(ValueError("afterwards"), start(200, (b"content-length", b"4")), piece(b"fine")), 200, [True]),
+            (sending(asyncio.CancelledError()), 500, [False]),  # T110
+            (sending(start(200, (b"content-length", b"4")), piece(b"fine"), ValueError("afterwards")), 200, [True]),
             (returns_a_value, 200, []),  # T086
         ],
         ids=["raises", "returns", "returns after the start", "is cancelled", "raises afterwards", "returns a value"],
@@ -95,8 +84,8 @@ class TestAnApplicationThatFails:
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             if scope["path"] == "/before":
                 raise ValueError("before")
-            error = {"raises": ValueError("in the middle"), "is cancelled": asyncio.CancelledError()}.get(how)
-            await (raising(error, START, PART) if error else sending(START, PART))(scope, receive, send)
+            end = {"raises": [ValueError("in the middle")], "is cancelled": [asyncio.CancelledError()]}.get(how, [])
+            await sending(START, PART, *end)(scope, receive, send)
 
         async with serve(application) as server:
             async with connect(server) as peer:
@@ -293,21 +282,16 @@ class TestARequestThatIsWrong:
         self, name: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         data, status = self.REFUSED[name]
-        reached: list[str] = []
-
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            reached.append(scope["path"])
-            await hello(scope, receive, send)
-
+        application = Recorder()
         async with serve(application) as server:
             async with connect(server) as peer:
                 await peer.send(data + get("/smuggled"))
                 response = await peer.response()
                 assert (response.status, response.value("connection")) == (status, "close")
                 assert await peer.closed()
-            assert not reached
+            assert not application.scopes
             async with connect(server) as peer:
-                assert (await peer.request("GET", "/next")).body == b"hello"
+                assert (await peer.request("POST", "/next", body=b"hello")).body == b"hello"
         assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
     BAD_CHUNKS = {
@@ -330,36 +314,25 @@ class TestARequestThatIsWrong:
 
     @pytest.mark.parametrize("name", BAD_CHUNKS)
     async def test_in_its_chunks_is_refused_and_the_application_sees_no_finished_body(self, name: str) -> None:
-        began = asyncio.Event()
-        events: list[dict[str, Any]] = []
-
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            began.set()
-            while not events or events[-1]["type"] != "http.disconnect":
-                events.append(await receive())
-
+        application = Hearing()
         async with serve(application) as server, connect(server) as peer:
             await peer.send(CHUNKED)
-            await began.wait()
+            await application.began.wait()
             await peer.send(self.BAD_CHUNKS[name] + GET)
             response = await peer.response()
             assert (response.status, response.value("connection")) == (400, "close")
             assert await peer.closed()
-            await until(lambda: events and events[-1]["type"] == "http.disconnect")
-        assert all(event.get("more_body", True) for event in events)
+            await until(application.has_ended)
+        assert all(event.get("more_body", True) for event in application.events)
 
     @pytest.mark.parametrize("name", BAD_CHUNKS)
     async def test_in_the_chunks_that_come_with_its_head_reaches_no_application(self, name: str) -> None:
-        began = asyncio.Event()
-
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            began.set()
-
+        application = Hearing()
         async with serve(application) as server, connect(server) as peer:
             await peer.send(CHUNKED + self.BAD_CHUNKS[name] + GET)
             assert (await peer.response()).status == 400
             assert await peer.closed()
-        assert not began.is_set()
+        assert not application.began.is_set()
 
     async def test_after_the_response_has_begun_cuts_the_response_off(self) -> None:
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:

@@ -22,7 +22,7 @@ from websockets.sync.client import connect as connect_websocket
 from asgiserver import Server
 from asgiserver.errors import ListenError, ReactorError, SettingsError
 from asgiserver.wire.closing import Phase
-from tests.e2e.applications import answering, lives
+from tests.e2e.applications import Recorder, Waiting, answering, lives
 from tests.e2e.live import GET, answer, connect, get, post, receive_body, serve, until, url
 from tests.e2e.server import (
     COMMANDS,
@@ -341,15 +341,12 @@ class TestStop:
         ready = asyncio.Event()
         server = Server(application, port=0, ready_callable=ready.set)
         task = asyncio.create_task(server.serve())
-        async with asyncio.timeout(DEADLINE):
-            await ready.wait()
+        await until(ready.is_set)
         async with connect(server) as peer:
             await peer.send(post(2, b"1"))
             await reading.wait()
             for _ in range(2):
-                thread = threading.Thread(target=server.stop)
-                thread.start()
-                thread.join()
+                stop_in_a_thread(server)
             assert server.stop_requested
             await until(lambda: server.stopping)
             await peer.send(b"2")
@@ -398,22 +395,14 @@ class TestStop:
 
     async def test_during_the_start_up_cancels_it(self) -> None:
         """T209."""
-        began, ended = asyncio.Event(), asyncio.Event()
-
-        async def application(scope: Any, receive: Any, send: Any) -> None:
-            began.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                ended.set()
-
+        application = Waiting()
         server = Server(application, port=0)
         task = asyncio.create_task(server.serve())
         async with asyncio.timeout(DEADLINE):
-            await began.wait()
+            await application.began.wait()
             server.stop()
             await task
-        assert ended.is_set()
+        assert application.ended.is_set()
         assert server.listening_addresses == []
 
     async def test_cancelling_serve_stops_gracefully_too(self) -> None:
@@ -435,8 +424,8 @@ class TestStop:
             await asyncio.open_connection(*address)
 
     async def test_leaves_no_task_behind(self) -> None:
-        async with serve(answer_hello) as server, connect(server) as peer:
-            assert (await peer.request("GET", "/")).body == b"Hello"
+        async with serve(answer_hello) as server:
+            assert await greets(server)
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert not server.connections
 
@@ -444,23 +433,15 @@ class TestStop:
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         """T277: and that is logged once."""
-        started, ended = asyncio.Event(), asyncio.Event()
-
-        async def application(scope: Any, receive: Any, send: Any) -> None:
-            started.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                ended.set()
-
+        application = Waiting()
         caplog.set_level(logging.INFO, "asgiserver")
         async with serve(application, application_close_timeout=0.2) as server:
             async with connect(server) as peer:
                 await peer.send(get("/long"))
-                await started.wait()
+                await application.began.wait()
             await until(lambda: not server.connections)
-            assert not ended.is_set()
-            await until(ended.is_set)
+            assert not application.ended.is_set()
+            await until(application.ended.is_set)
         warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
         assert len(warnings) == 1
         assert "GET '/long' still ran 0.2 s" in warnings[0]
@@ -471,6 +452,17 @@ async def answer_nothing(scope: Any, receive: Any, send: Any) -> None:
 
 
 answer_hello = answering(b"Hello")
+
+
+async def greets(server: Server) -> bool:
+    async with connect(server) as peer:
+        return (await peer.request("GET", "/")).body == b"Hello"
+
+
+def stop_in_a_thread(server: Server) -> None:
+    thread = threading.Thread(target=server.stop)
+    thread.start()
+    thread.join()
 
 
 class TestInARunningLoop:
@@ -484,8 +476,8 @@ class TestInARunningLoop:
 
     def test_it_works_for_one_loop_after_another(self) -> None:
         async def main() -> None:
-            async with serve(answer_hello) as server, connect(server) as peer:
-                assert (await peer.request("GET", "/")).body == b"Hello"
+            async with serve(answer_hello) as server:
+                assert await greets(server)
 
         for _ in range(3):
             asyncio.run(main())
@@ -504,9 +496,7 @@ class TestInARunningLoop:
             async with connect(server) as peer:
                 assert (await peer.request("GET", "/")).body == b"Hello"
                 assert events == ["lifespan.startup"]
-                thread = threading.Thread(target=server.stop)
-                thread.start()
-                thread.join()
+                stop_in_a_thread(server)
                 assert await peer.closed()
             await until(lambda: len(events) == 2)
             with pytest.raises(ConnectionRefusedError):
@@ -515,15 +505,10 @@ class TestInARunningLoop:
         assert events == ["lifespan.startup", "lifespan.shutdown"]
 
     async def test_what_runs_when_the_block_stops_the_server_is_completed(self) -> None:
-        reading = asyncio.Event()
-
-        async def application(scope: Any, receive: Any, send: Any) -> None:
-            reading.set()
-            await answer(send, await receive_body(receive))
-
+        application = Recorder()
         async with serve(application, graceful_timeout=DEADLINE) as server, connect(server) as peer:
             await peer.send(post(2, b"1"))
-            await reading.wait()
+            await application.began.wait()
             server.stop()
             await until(lambda: server.stopping)
             await peer.send(b"2")
@@ -566,9 +551,8 @@ class TestInARunningLoop:
 
     async def test_two_servers_share_a_loop(self) -> None:
         async with serve(answer_hello) as one, serve(answer_hello) as other:
-            for server in (one, other):
-                async with connect(server) as peer:
-                    assert (await peer.request("GET", "/")).body == b"Hello"
+            assert await greets(one)
+            assert await greets(other)
 
     async def test_what_the_block_raises_comes_out_of_it(self) -> None:
         with pytest.raises(ZeroDivisionError):
@@ -704,13 +688,6 @@ main(["-p", "0", "examples.hello:application"])
         text = "from twisted.internet import reactor\nassert reactor.running is False\n" + APPLICATION
         with serving(tmp_path, text) as server:
             assert httpx.get(server.url).text == "Hello"
-
-    def test_a_wrong_asgi_threads_is_one_line(self) -> None:
-        result = run_command("-p", "0", "examples.hello:application", env={"ASGI_THREADS": "many"})
-        assert result.returncode == 2
-        last = result.stderr.splitlines()[-1]
-        assert last.endswith("error: ASGI_THREADS: expected a whole number of at least 1, got 'many'")
-        assert is_orderly(result.stderr)
 
     def test_a_wrong_asgi_threads_does_not_spoil_the_process(
         self, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch

@@ -215,13 +215,6 @@ class TestCommandLine:
         assert (result.returncode, result.stdout) == (3, "")
         assert result.stderr == "asgiserver: error: the application failed to start: no database\n"
 
-    def test_an_application_without_lifespan_is_refused_when_it_must_have_one(self, tmp_path: Path) -> None:
-        """T200."""
-        self.write(tmp_path, "raise RuntimeError('none here')")
-        result = run_command("--app-dir", str(tmp_path), "-p", "0", "--lifespan", "on", "app")
-        assert result.returncode == 3
-        assert "none here" in result.stderr
-
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_a_signal_during_the_start_up_ends_it_cleanly(self, tmp_path: Path, number: int) -> None:
         """T209: the port is never opened, and the application can clean up."""

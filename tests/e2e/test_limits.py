@@ -11,9 +11,8 @@ import httpx
 import pytest
 
 from ..conformance.peer import TEXT, frame
-from .applications import Application, answering, hello, piece, start
+from .applications import Application, Hearing, Waiting, answering, hello, piece, start
 from .live import (
-    DEADLINE,
     GET,
     POST,
     Peer,
@@ -182,17 +181,12 @@ class TestTheBody:
     @pytest.mark.parametrize("coding", [b"Content-Length: 100", b"Transfer-Encoding: chunked"])
     async def test_that_stalls_is_answered_408_and_the_application_sees_a_disconnect(self, coding: bytes) -> None:
         # T124
-        events: list[dict[str, Any]] = []
-
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            while not events or events[-1]["type"] != "http.disconnect":
-                events.append(await receive())
-
+        application = Hearing()
         async with serve(application, body_timeout=0.2) as server, connect(server) as peer:
             await peer.send(POST + coding + b"\r\n\r\n5\r\n")
             await refusal(peer, 408)
-            await until(lambda: events and events[-1]["type"] == "http.disconnect")
-        assert all(event.get("more_body", True) for event in events)
+            await until(application.has_ended)
+        assert all(event.get("more_body", True) for event in application.events)
 
     async def test_that_comes_slowly_but_steadily_is_served(self) -> None:
         async with serve(hello, body_timeout=0.3) as server, connect(server) as peer:
@@ -220,21 +214,13 @@ class TestTheBody:
 
     async def test_in_chunks_that_passes_the_limit_is_answered_413_and_the_application_sees_a_disconnect(self) -> None:
         # T118
-        disconnected = asyncio.Event()
-
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            try:
-                await receive_body(receive)
-            except ConnectionError:
-                disconnected.set()
-
+        application = Hearing()
         async with serve(application, limit_body_size=10) as server, connect(server) as peer:
             await peer.send(POST + b"Transfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n")
             await asyncio.sleep(0.02)
             await peer.send(b"6\r\nabcdef\r\n")
             await refusal(peer, 413)
-            async with asyncio.timeout(DEADLINE):
-                await disconnected.wait()
+            await until(application.has_ended)
 
     @pytest.mark.parametrize("coding", ["length", "chunks"])
     async def test_of_fifty_megabytes_under_way_does_not_cost_the_client_the_413(self, coding: str) -> None:
@@ -260,32 +246,18 @@ class TestTheBody:
 class TestTheHTTPTimeout:
     async def test_answers_503_when_nothing_was_sent(self) -> None:
         # T125
-        cancelled = asyncio.Event()
-
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            try:
-                await asyncio.sleep(DEADLINE)
-            except asyncio.CancelledError:
-                cancelled.set()
-                raise
-
+        application = Waiting()
         timeouts = {"http_timeout": 0.2, "application_close_timeout": 0.1}
         async with serve(application, **timeouts) as server, connect(server) as peer:
             with Stopwatch() as watch:
                 response = await peer.request("GET", "/")
             assert (response.status, response.value("connection")) == (503, "close")
             assert 0.15 < watch.seconds < 5
-            async with asyncio.timeout(5):
-                await cancelled.wait()
+            await until(application.ended.is_set, 5)
 
     @pytest.mark.parametrize("begin", [True, False])
     async def test_answers_503_or_cuts_off_when_the_response_was_begun(self, begin: bool) -> None:
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            await send(start())
-            if begin:
-                await send(piece(b"begun", True))
-            await asyncio.sleep(DEADLINE)
-
+        application = Waiting(start(), *([piece(b"begun", True)] if begin else []))
         timeouts = {"http_timeout": 0.2, "application_close_timeout": 0.1}
         async with serve(application, **timeouts) as server, connect(server) as peer:
             await peer.send(GET)

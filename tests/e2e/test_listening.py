@@ -141,7 +141,6 @@ def test_on_a_socket_of_systemds_without_its_names(names: dict[str, str]) -> Non
 @pytest.mark.parametrize(
     ("args", "status", "words"),
     [
-        (("-e", "nonsense:1"), 2, "nonsense:1"),
         (("-e", "tcp:x"), 2, "tcp:x"),
         (("-e", "systemd:index=0"), 1, "LISTEN_PID"),
         (("--fd", "987"), 1, "file descriptor 987"),

@@ -19,8 +19,10 @@ from asgiserver.errors import ApplicationError, LifespanError, ReactorError
 from asgiserver.loop.reactor import new_loop, private_reactor
 
 from . import live_applications as applications
+from .applications import sending
 from .live import connect as peer
-from .live import serve, until, url
+from .live import get, serve, until, url
+from .websocket import accept
 
 LOOPS = ["asyncio", *(["uvloop"] if find_spec("uvloop") else [])]
 
@@ -32,10 +34,7 @@ async def watched(application: Any, **options: Any) -> AsyncIterator[tuple[Serve
         yield server, failures
 
 
-async def fails_in_its_websocket(scope: Any, receive: Any, send: Any) -> None:
-    await receive()
-    await send({"type": "websocket.accept"})
-    raise LookupError("in a WebSocket")
+fails_in_its_websocket = sending(accept(), LookupError("in a WebSocket"), after_receive=True)
 
 
 class TestOnFailure:
@@ -62,19 +61,14 @@ class TestOnFailure:
         assert type(failure) is ApplicationError
         assert str(failure) == "The application for GET '/nothing' returned without a complete response"
 
-    async def test_what_the_stop_cuts_off_is_nobodys_failure(self) -> None:
+    @pytest.mark.parametrize("leaves", [False, True])
+    async def test_what_the_stop_cuts_off_is_nobodys_failure_nor_is_a_client_that_leaves(self, leaves: bool) -> None:
         async with watched(applications.application) as (server, failures), peer(server) as client:
-            await client.send(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+            await client.send(get("/endless"))
             await client.read_until(b"x")
-        assert failures == []
-
-    async def test_nor_is_a_client_that_leaves(self) -> None:
-        async with watched(applications.application) as (server, failures):
-            async with peer(server) as client:
-                await client.send(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
-                await client.read_until(b"x")
+            if leaves:
                 client.abort()
-            await until(lambda: not server.connections)
+                await until(lambda: not server.connections)
         assert failures == []
 
     @pytest.mark.parametrize(

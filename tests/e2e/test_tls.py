@@ -229,8 +229,7 @@ class TestLeaving:
                     # Below the TLS, as a process does that is killed.
                     reset(sock) if by_reset else sock.close()
                     await until(lambda: not server.connections)
-                async with asyncio.timeout(DEADLINE):
-                    await left.wait()
+                await until(left.is_set)
         assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
     async def test_the_servers_end_comes_with_close_notify(self, certificate: Certificate) -> None:

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from asgiserver.errors import ClientDisconnected, MessageError, UnexpectedMessage
 
 from ..conformance.peer import PING, PONG, TEXT, close, frame
-from .applications import sending
+from .applications import Hearing, Waiting, sending
 from .live import Receive, Send, connect, serve, until, url
 from .websocket import Attempts, Echo, accept, accepted, handshake, raw_websocket, text
 
@@ -117,26 +117,17 @@ async def test_code_that_must_not_be_sent_raises_in_the_application(code: Any) -
     assert application.outcomes == [None, MessageError, None]
 
 
-async def test_application_that_returns_closes_with_1000() -> None:
-    """T181."""
-    application = sending(accept(), text("last"), after_receive=True)
+@pytest.mark.parametrize(("raised", "code"), [([], 1000), ([LookupError("broken on purpose")], 1011)])
+async def test_application_that_returns_closes_with_1000_and_one_that_raises_with_1011(
+    raised: list[Exception], code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """T181, T182: with one traceback."""
+    application = sending(accept(), text("last"), *raised, after_receive=True)
     async with serve(application) as server, client(url(server, "ws")) as websocket:
         assert await websocket.recv() == "last"
-        assert await closes(websocket) == (1000, "")
-
-
-async def test_application_that_raises_closes_with_1011_and_one_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    """T182."""
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await accepted(receive, send)
-        raise LookupError("broken on purpose")
-
-    async with serve(application) as server, client(url(server, "ws")) as websocket:
-        assert (await closes(websocket))[0] == 1011
-    (record,) = (record for record in caplog.records if record.levelname == "ERROR")
-    assert record.exc_info is not None
-    assert "broken on purpose" in str(record.exc_info[1])
+        assert (await closes(websocket))[0] == code
+    errors = [record.exc_info for record in caplog.records if record.levelname == "ERROR"]
+    assert [error and error[1] for error in errors] == raised
 
 
 async def test_peer_that_never_answers_the_close_is_dropped_in_time() -> None:
@@ -246,21 +237,11 @@ async def test_waiting_receive_and_a_sending_task_beside_it_are_no_trouble() -> 
 
 
 async def test_application_that_stays_is_cancelled_and_named(caplog: pytest.LogCaptureFixture) -> None:
-    cancelled = asyncio.Event()
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await accepted(receive, send)
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-
+    application = Waiting(accept())
     async with serve(application, application_close_timeout=0.1) as server:
         async with raw_websocket(server, target="/stays"):
             pass
-        async with asyncio.timeout(5):
-            await cancelled.wait()
+        await until(application.ended.is_set, 5)
     (record,) = (record for record in caplog.records if record.levelname == "WARNING")
     assert "'/stays'" in record.getMessage()
 
@@ -289,21 +270,15 @@ async def test_server_that_stops_closes_with_1012_and_gives_the_application_time
 
 async def test_server_that_stops_refuses_a_websocket_that_is_not_accepted_yet() -> None:
     """T196: accepted now it would only be cut off; the client is told to come back."""
-    application = Echo()
-    came = asyncio.Event()
-
-    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
-        came.set()
-        application.events.extend([await receive(), await receive()])
-
-    async with serve(slow, graceful_timeout=60) as server, connect(server) as peer:
+    application = Hearing()
+    async with serve(application, graceful_timeout=60) as server, connect(server) as peer:
         await peer.send(handshake())
-        await came.wait()
+        await application.began.wait()
         async with asyncio.timeout(5):
             await server.__aexit__()
         response = await peer.response()
         assert (response.status, response.value("connection")) == (503, "close")
-    assert application.closed == (1006, "")
+    assert application.events[1:] == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
 
 
 async def test_longest_life_ends_with_1001() -> None:

@@ -12,6 +12,7 @@ from websockets.exceptions import InvalidStatus
 from asgiserver.errors import MessageError, UnexpectedMessage
 
 from ..conformance.peer import TEXT, frame
+from .applications import Hearing, sending
 from .live import Receive, Send, connect, serve, until, url
 from .websocket import Attempts, Echo, handshake, raw_websocket, refused
 
@@ -106,12 +107,7 @@ async def test_application_that_raises_or_returns_before_the_accept_is_a_500(
     raises: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """T147, T148."""
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()
-        if raises:
-            raise LookupError("broken on purpose")
-
+    application = sending(*([LookupError("broken on purpose")] if raises else []), after_receive=True)
     async with serve(application) as server, connect(server) as peer:
         assert (await refused(peer, handshake())).status == 500
         assert (await refused(peer, handshake())).status == 500
@@ -124,15 +120,12 @@ async def test_application_that_raises_or_returns_before_the_accept_is_a_500(
 
 async def test_application_that_does_not_accept_in_time_is_a_503() -> None:
     """T149."""
-    events: list[dict[str, Any]] = []
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        events.extend([await receive(), await receive()])
-
+    application = Hearing()
     async with serve(application, websocket_connect_timeout=0.1) as server, connect(server) as peer:
         assert (await refused(peer, handshake())).status == 503
-        await until(lambda: len(events) == 2)
-    assert events == [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1006, "reason": ""}]
+        await until(application.has_ended)
+    assert application.events[0] == {"type": "websocket.connect"}
+    assert application.events[1:] == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
 
 
 @pytest.mark.parametrize("keyword", ["websocket_connect_timeout", "websocket_handshake_timeout"])

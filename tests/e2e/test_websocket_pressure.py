@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect as client
 from asgiserver.errors import ClientDisconnected
 
 from ..conformance.peer import BINARY, PING, PONG, TEXT, close, frame
-from .live import DEADLINE, Receive, Send, serve, stalls, until, url
+from .live import Receive, Send, serve, stalls, until, url
 from .websocket import Echo, accepted, raw_websocket
 
 Scope = dict[str, Any]
@@ -206,8 +206,7 @@ async def test_application_that_gives_up_waiting_for_a_slow_client_fills_no_memo
 
     settings = {"ping_interval": 0, "websocket_compression": False, "write_timeout": None}
     async with serve(application, **settings) as server, raw_websocket(server, receive_buffer=4096) as websocket:
-        async with asyncio.timeout(DEADLINE):
-            await tried.wait()
+        await until(tried.is_set)
         (connection,) = server.connections
         assert sent < attempts
         assert connection._buffered() < BOUND
