@@ -17,11 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import pytest
-
 __all__ = [
-    "COMMANDS", "DEADLINE", "ROOT", "ServerProcess", "command_on", "connects", "environment", "free_port", "read_until",
-    "reset", "run_command", "run_python", "running", "serving", "wait_for",
+    "COMMANDS", "DEADLINE", "ROOT", "ServerProcess", "command_on", "connects", "environment", "free_port",
+    "handed_over", "read_until", "reset", "run_command", "run_python", "running", "serving", "wait_for",
 ]  # fmt: skip
 
 #: The checkout.
@@ -284,6 +282,9 @@ COMMANDS = {
 
 def command_on(loop: str) -> tuple[str, ...]:
     """That of :data:`COMMANDS`; skips a test that needs uvloop where it is not installed."""
+    # Not above: the benchmarks use this module, and have no pytest.
+    import pytest
+
     pytest.importorskip(loop)
     return COMMANDS[loop]
 
@@ -296,3 +297,12 @@ def serving(folder: Path, text: str, *args: str, **options: Any) -> ServerProces
     (folder / "app.py").write_text(text, "utf-8")
     where = () if {"-p", "-u", "-e", "--fd"} & {*args} else ("-b", "127.0.0.1", "-p", "0")
     return ServerProcess("--app-dir", str(folder), *where, *args, "app", **options)
+
+
+def handed_over(descriptor: int, number: int) -> tuple[str, ...]:
+    """A command that becomes ``python -m asgiserver`` with ``descriptor`` as ``number``, as a supervisor starts it."""
+    script = (
+        f"import os, sys; os.dup2({descriptor}, {number}); os.environ['LISTEN_PID'] = str(os.getpid()); "
+        "os.execv(sys.executable, [sys.executable, '-m', 'asgiserver', *sys.argv[1:]])"
+    )
+    return (sys.executable, "-c", script)

@@ -18,7 +18,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.e2e.proxies import nginx
-from tests.e2e.server import DEADLINE, ROOT, ServerProcess, free_port
+from tests.e2e.server import DEADLINE, ROOT, ServerProcess, free_port, handed_over
 from tests.programs import require
 
 DEPLOY = ROOT / "examples" / "deploy"
@@ -128,7 +128,7 @@ class TestSystemd:
         env = {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "asgiserver.socket", "DJANGO_DATABASE": str(folder / "s.sqlite3")}
         with ServerProcess(
             *args, "--app-dir", "examples/django_project", env=env, pass_fds=[listening.fileno()],
-            command=activated(listening.fileno()),
+            command=handed_over(listening.fileno(), 3),
         ) as server, httpx.Client(transport=httpx.HTTPTransport(uds=path), timeout=DEADLINE) as client:  # fmt: skip
             headers = {"x-forwarded-for": "198.51.100.4", "x-forwarded-proto": "https"}
             page = client.get("http://localhost/", headers=headers)
@@ -142,14 +142,3 @@ class TestSystemd:
         parser.optionxform = str  # type: ignore[assignment,method-assign]
         parser.read(DEPLOY / file, "utf-8")
         return parser[section][key]
-
-
-def activated(descriptor: int) -> list[str]:
-    """A command that becomes ``python -m asgiserver`` with ``descriptor`` as its third (sd_listen_fds(3))."""
-    script = (
-        "import os, sys\n"
-        f"os.dup2({descriptor}, 3)\n"
-        "os.environ['LISTEN_PID'] = str(os.getpid())\n"
-        "os.execv(sys.executable, [sys.executable, '-m', 'asgiserver', *sys.argv[1:]])\n"
-    )
-    return [sys.executable, "-c", script]

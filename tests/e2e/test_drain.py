@@ -17,12 +17,11 @@ import pytest
 from asgiserver import Server
 from tests.e2e.applications import Recorder
 from tests.e2e.certificate import Certificate
-from tests.e2e.live import DEADLINE, connect, serve, until
+from tests.e2e.live import DEADLINE, GET, connect, post, serve, until
 from tests.e2e.server import COMMANDS, command_on, connects, read_until, serving, wait_for
 from tests.e2e.test_life_cycle import APPLICATION
 from tests.e2e.websocket import handshake
 
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 #: A stop is quick when it waits neither for the graceful timeout nor for idle connections; seconds.
 LONG, QUICK = 60.0, 10.0
 
@@ -88,7 +87,7 @@ class TestIdleConnections:
         async with serve(Recorder(), graceful_idle=0.5, graceful_timeout=LONG) as server, connect(server) as peer:
             await peer.request("GET", "/")
             async with stopping(server):
-                await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1")
+                await peer.send(post(2, b"1"))
                 await asyncio.sleep(1.2)
                 await peer.send(b"2")
                 response = await peer.response()

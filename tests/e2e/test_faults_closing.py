@@ -24,7 +24,7 @@ from asgiserver import hub
 from asgiserver.wire import closing, http1, progress
 from tests.e2e.applications import answering, hello
 from tests.e2e.certificate import Certificate
-from tests.e2e.live import DEADLINE, Receive, Send, connect, receive_body, serve, until
+from tests.e2e.live import DEADLINE, GET, Receive, Send, connect, get, post, receive_body, serve, until
 from tests.e2e.server import COMMANDS, ServerProcess, command_on, serving, wait_for
 from tests.e2e.websocket import handshake
 from tests.programs import require
@@ -112,7 +112,7 @@ class TestCutOff:
     def test_at_the_end_of_the_graceful_timeout(self, folder: Path) -> None:
         with cutting_server(folder, "--graceful-timeout", "0.3") as server:
             with server.connect() as peer:
-                peer.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+                peer.sendall(get("/endless"))
                 received = bytearray()
                 while received.count(b"*") < SENT - 20_000:
                     received += peer.recv(10_000)
@@ -186,7 +186,7 @@ class TestLingering:
     async def test_one_without_end_is_cut_in_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(closing, "_LINGERING", 0.6)
         async with serve(refusing, limit_body_size=1000, close_timeout=0.2) as server, connect(server) as peer:
-            await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999\r\n\r\n")
+            await peer.send(post(9_999_999_999))
             began = time.monotonic()
 
             async def flood() -> None:
@@ -357,7 +357,7 @@ class TestRates:
         settings = certificate.settings if tls else {}
         context = certificate.client() if tls else None
         async with serve(hello, **settings) as server, connect(server, tls=context) as peer:
-            await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
+            await peer.send(post(100_000))
             answered = asyncio.ensure_future(peer.response())
             for _ in range(100):
                 if not answered.done():
@@ -371,7 +371,7 @@ class TestRates:
         caplog.set_level(logging.INFO, "asgiserver.wire")
         settings = {"min_response_rate": 5_000_000}
         async with serve(large, **settings) as server, connect(server, receive_buffer=16_384) as peer:
-            await peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await peer.send(GET)
 
             async def drip() -> None:
                 for _ in range(300):

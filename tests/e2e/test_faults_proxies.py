@@ -20,7 +20,7 @@ from websockets.sync.client import connect as websocket
 from asgiserver import Server
 from tests.e2e.applications import Recorder
 from tests.e2e.certificate import Certificate
-from tests.e2e.live import connect, serve, until, url
+from tests.e2e.live import GET, connect, serve, until, url
 from tests.e2e.proxies import CLIENT, HAPROXY_ENDPOINT, SERVER, V1, V2_SIGNATURE, Listen, haproxy, nginx, v2
 from tests.e2e.server import DEADLINE, ServerProcess, free_port, run_command, wait_for
 
@@ -309,7 +309,7 @@ class TestPROXYHeader:
         [
             (("10.0.0.0/8", "unix"), V1, "proxy_allow_ips does not name it"),
             ((), V1, "proxy_allow_ips does not name it"),
-            (("*",), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "it does not begin with a PROXY header"),
+            (("*",), GET, "it does not begin with a PROXY header"),
             (("*",), b'PROXY TCP6 fe80::1%x"y ::1 1 2\r\n', "the line of its PROXY header is malformed"),
             (("*",), b"PROXY TCP4 203.0.113.7 198.51.100.1 +1 1_1\r\n", "the line of its PROXY header is malformed"),
             (("*",), V2_SIGNATURE + b"\x21\x11\0\x04" + bytes(4), "the addresses in its PROXY header are cut off"),
@@ -375,7 +375,7 @@ class TestPROXYHeader:
         caplog.set_level(logging.INFO)
         endpoint = certificate.endpoint(kind)
         async with serve(Recorder(), port=None, endpoints=(endpoint,)) as server, connect(server) as peer:
-            await peer.send((V1 if kind != "ssl" else b"") + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await peer.send((V1 if kind != "ssl" else b"") + GET)
             assert await peer.closed()
             await until(lambda: not server.connections)
         [line] = lines(caplog)

@@ -16,7 +16,7 @@ from websockets.sync.client import connect as open_websocket
 
 from tests.e2e.applications import Recorder, sending, start
 from tests.e2e.certificate import Certificate
-from tests.e2e.live import Peer, answer, connect, serve, until
+from tests.e2e.live import GET, Peer, answer, connect, serve, until
 from tests.e2e.proxies import CLIENT, HAPROXY_ENDPOINT, SERVER, V1, V2_LOCAL, V2_SIGNATURE, Listen, haproxy, v2
 from tests.e2e.server import serving
 
@@ -121,7 +121,7 @@ class TestOurTLSBehindAHeader:
         """C12: in plain text, as the client would read it."""
         application = Recorder()
         async with serve(application, **settings) as server, connect(server) as peer:
-            await peer.send(head + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await peer.send(head + GET)
             response = await peer.response()
             assert response.status == 400
             assert b"https" in response.body
@@ -133,7 +133,7 @@ class TestOurTLSBehindAHeader:
         [
             (("10.0.0.0/8",), V1, "proxy_allow_ips does not name it"),
             (("*",), b"\x16\x03\x01\x02\x00\x01\x00", "it does not begin with a PROXY header"),
-            (("*",), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "it does not begin with a PROXY header"),
+            (("*",), GET, "it does not begin with a PROXY header"),
             (("*",), b"PROXY TCP4 203.0.113.7 198.51.100.1 +1 1_1\r\n", "the line of its PROXY header is malformed"),
             (("*",), V2_SIGNATURE + b"\x21\x11\xff\xff", "its PROXY header is too long"),
         ],

@@ -15,7 +15,7 @@ from starlette.responses import FileResponse
 from starlette.routing import Route
 
 from .certificate import Certificate
-from .live import connect, serve, until, url
+from .live import GET, connect, get, serve, until, url
 
 SIZE = 20_000_000
 
@@ -89,7 +89,7 @@ async def test_others_are_served_and_memory_stays_while_one_reads_slowly(large: 
         httpx.AsyncClient(base_url=url(server)) as client,
         connect(server) as slow,
     ):
-        await slow.send(b"GET /path HTTP/1.1\r\nHost: x\r\n\r\n")
+        await slow.send(get("/path"))
         head = await slow.read_until(b"\r\n\r\n")
         for _ in range(5):
             response = await client.get("/path")
@@ -102,7 +102,7 @@ async def test_others_are_served_and_memory_stays_while_one_reads_slowly(large: 
 
 async def test_pipelined_files_come_in_order(large: Path) -> None:
     async with serve(Application(large)) as server, connect(server) as peer:
-        await peer.send(b"GET /path HTTP/1.1\r\nHost: x\r\n\r\n" + b"GET /parts HTTP/1.1\r\nHost: x\r\n\r\n")
+        await peer.send(get("/path") + get("/parts"))
         assert (await peer.response()).body == whole(large)
         assert (await peer.response()).body == b"<" + whole(large) + b">"
 
@@ -135,7 +135,7 @@ async def test_a_send_that_is_given_up_ends_in_a_cut(large: Path) -> None:
             return
 
     async with serve(application, write_timeout=0.5) as server, connect(server) as peer:
-        await peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await peer.send(GET)
         await until(lambda: not server.connections)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await peer.response()

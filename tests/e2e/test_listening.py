@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import socket
 import stat
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 
 from examples.hello import application as hello
 from tests.e2e.live import serve
-from tests.e2e.server import ServerProcess, run_command
+from tests.e2e.server import ServerProcess, handed_over, run_command
 
 HELLO = "examples.hello:application"
 
@@ -34,15 +33,6 @@ def get(url: str) -> str:
         with httpx.Client(transport=httpx.HTTPTransport(uds=url.removeprefix("unix:"))) as client:
             return client.get("http://unix/").text
     return httpx.get(url).text
-
-
-def handed_over(descriptor: int, number: int) -> tuple[str, ...]:
-    """A command that becomes ``python -m asgiserver`` with ``descriptor`` as ``number``, as a supervisor starts it."""
-    script = (
-        f"import os, sys; os.dup2({descriptor}, {number}); os.environ['LISTEN_PID'] = str(os.getpid()); "
-        "os.execv(sys.executable, [sys.executable, '-m', 'asgiserver', *sys.argv[1:]])"
-    )
-    return (sys.executable, "-c", script)
 
 
 def test_on_everything_at_once(folder: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from asgiserver import Server
 from asgiserver.errors import SettingsError
 from tests.e2e.applications import Recorder
-from tests.e2e.live import Peer, connect, serve, until
+from tests.e2e.live import GET, Peer, connect, post, serve, until
 from tests.e2e.proxies import CLIENT, HAPROXY_ENDPOINT, SERVER, V1, V2, V2_LOCAL, V2_SIGNATURE
 from tests.e2e.server import run_command
 from tests.e2e.websocket import handshake, refused
@@ -257,7 +257,7 @@ class TestProxyProtocolRefusals:
     @pytest.mark.parametrize(
         "data",
         [
-            b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            GET,
             b"PROXY TCP4 203.0.113.7\r\n",
             b"PROXY TCP4 999.0.113.7 198.51.100.1 4711 443\r\n",
             b"PROXY " + b"x" * 200,
@@ -287,6 +287,6 @@ class TestProxyProtocolRefusals:
         async with serve(site, limit_body_size=1000, **HAPROXY_ENDPOINT) as server:
             for _ in range(3):
                 async with connect(server) as peer:
-                    await peer.send(V1 + b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4000000\r\n\r\n")
+                    await peer.send(V1 + post(4_000_000))
                     await peer.send(bytes(4000000))
                     assert (await peer.response()).status == 413

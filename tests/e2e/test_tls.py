@@ -22,7 +22,7 @@ from websockets.asyncio.client import connect as connect_websocket
 from asgiserver import Server
 from tests.e2e.applications import Recorder, answering
 from tests.e2e.certificate import Certificate
-from tests.e2e.live import DEADLINE, Peer, answer, connect, serve, until, url
+from tests.e2e.live import DEADLINE, GET, Peer, answer, connect, serve, until, url
 from tests.e2e.server import ServerProcess, read_until, reset, run_python, serving, wait_for
 from tests.programs import require
 
@@ -158,7 +158,7 @@ class TestPeersThatDoNotShakeHands:
         with quiet_twisted():
             async with serve(Recorder(), **settings) as server:
                 async with connect(server) as peer:
-                    await peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                    await peer.send(GET)
                     try:
                         assert (await peer.read_rest())[:13] == answered
                     except ConnectionResetError:
@@ -328,7 +328,7 @@ class TestBackPressure:
             self.warm_up(certificate, server)
             before = server.memory()
             with shake_hands(server, certificate.client()) as sock:
-                sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                sock.sendall(GET)
                 wait_until_still(server)
                 assert server.memory() - before < 8 * MEBIBYTE
                 assert server.output().count("sent ") < 50
@@ -406,7 +406,7 @@ class TestClients:
     @pytest.mark.parametrize(("command", "option"), [("K", "-tls1_3"), ("k", "-tls1_3"), ("R", "-tls1_2")])
     def test_change_their_keys(self, certificate: Certificate, tmp_path: Path, command: str, option: str) -> None:
         """RFC 8446 §4.6.3: with K the server has to change its own too. To shake hands again (R) is refused."""
-        request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        request = GET
         with ServerProcess("-b", "127.0.0.1", "-p", "0", *certificate.args, "examples.hello:application") as server:
             program = [require("openssl"), "s_client", "-connect", f"127.0.0.1:{server.port}", option]
             log = tmp_path / "log"

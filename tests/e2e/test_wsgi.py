@@ -99,7 +99,7 @@ def counted(server: ServerProcess, name: str) -> int:
 
 
 def connected(server: ServerProcess, head: str, body: bytes = b"") -> socket.socket:
-    peer = socket.create_connection(("127.0.0.1", server.port), DEADLINE)
+    peer = server.connect()
     peer.sendall(head.replace("\n", "\r\n").encode() + b"\r\n" + body)
     return peer
 
