@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tests.programs import require
 
-from .server import free_port, running
+from .server import free_ports, running
 
 __all__ = [
     "CLIENT", "HAPROXY_ENDPOINT", "SERVER", "V1", "V2", "V2_LOCAL", "V2_SIGNATURE", "Listen", "haproxy", "nginx", "v2",
@@ -88,7 +88,7 @@ class Listen(NamedTuple):
 def haproxy(folder: Path, **sections: Listen) -> Iterator[dict[str, int]]:
     """A HAProxy with these sections; their ports."""
     program, configuration = require("haproxy"), folder / "haproxy.cfg"
-    ports = {name: free_port() for name in sections}
+    ports = dict(zip(sections, free_ports(len(sections)), strict=True))
     texts = [
         f"listen {name}\n    bind 127.0.0.1:{ports[name]} {bind}\n    {more}\n    server s 127.0.0.1:{server} {sends}\n"
         for name, (server, sends, bind, more) in sections.items()

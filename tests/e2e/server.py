@@ -12,14 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 __all__ = [
     "COMMANDS", "DEADLINE", "ROOT", "ServerProcess", "command_on", "connects", "environment", "free_port",
-    "handed_over", "read_until", "reset", "run_command", "run_python", "running", "serving", "wait_for",
+    "free_ports", "handed_over", "read_until", "reset", "run_command", "run_python", "running", "serving", "wait_for",
 ]  # fmt: skip
 
 #: The checkout.
@@ -42,12 +42,17 @@ def wait_for(condition: Callable[[], object], seconds: float = DEADLINE, message
         time.sleep(0.01)
 
 
+def free_ports(count: int) -> list[int]:
+    """TCP ports of 127.0.0.1, each another one, that were free a moment ago, for programs that cannot take any."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago, for programs that cannot take any."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
 
 
 def connects(port: int) -> bool:

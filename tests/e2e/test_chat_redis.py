@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.e2e.chat import FOLDER, Visitor, chat_server, chromium, manage, png, variables
 from tests.e2e.proxies import nginx
-from tests.e2e.server import ServerProcess, free_port, running, wait_for
+from tests.e2e.server import ServerProcess, free_ports, running, wait_for
 from tests.e2e.test_deployment import replaced
 from tests.programs import require
 
@@ -52,7 +52,7 @@ class Site:
     """Two servers, their Redis and their nginx."""
 
     def __init__(self, data: Path, redis: int, nginx: int) -> None:
-        self.data, self.ports = data, (free_port(), free_port())
+        self.data, self.ports = data, free_ports(2)
         self.env = {"REDIS_URL": f"redis://127.0.0.1:{redis}/0"}
         self.url = f"http://127.0.0.1:{nginx}"
         self.servers: list[ServerProcess] = []
@@ -79,7 +79,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    redis, port, program = free_port(), free_port(), require("redis-server")
+    (redis, port), program = free_ports(2), require("redis-server")
     require("nginx")
     with ExitStack() as stack:
         # Open to nginx's workers, which are another user's under root.

@@ -22,7 +22,7 @@ from tests.e2e.applications import Recorder
 from tests.e2e.certificate import Certificate
 from tests.e2e.live import GET, connect, serve, until, url
 from tests.e2e.proxies import CLIENT, HAPROXY_ENDPOINT, SERVER, V1, V2_SIGNATURE, Listen, haproxy, nginx, v2
-from tests.e2e.server import DEADLINE, ServerProcess, free_port, run_command, wait_for
+from tests.e2e.server import DEADLINE, ServerProcess, free_ports, run_command, wait_for
 
 FRAMEWORKS = '''
 import os
@@ -117,7 +117,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             )
             for name, (application, env) in APPLICATIONS.items()
         }
-        ports = free_port(), free_port()
+        ports = free_ports(2)
         locations = {end: "".join(f"location /{name}/ {{ proxy_pass {server.url}{end}; }}\n"
                                   for name, server in servers.items()) for end in ("/", "")}  # fmt: skip
         http = NGINX.format(strips=ports[0], keeps=ports[1], stripping=locations["/"], keeping=locations[""])
