@@ -237,13 +237,18 @@ class _SyncRequest:
         self._state = _State.RUNNING
         call = self._call = self._lane.start(self._run, self._pipe.notify)
         try:
-            ended = False
+            begun = ended = False
             while not ended:
                 await self._pipe.changed()
                 # Asked before pieces are taken: the thread puts its last piece before it ends.
                 ended = call.done
+                if ended or not begun:
+                    # What sends the response, and logs it, sees what the view has set.
+                    call.take_context()
+                begun = True
                 await self._pipe.forward()
-            call.finish()
+            if call.failure is not None:
+                raise call.failure
             if not self._closed:
                 # The response has an async iterator, which belongs to the loop.
                 await self._handler.send_response(self._response, self._send)

@@ -72,11 +72,9 @@ class Call:
         _restore_context(self._context)
         self._function()
 
-    def finish(self) -> None:
-        """On the loop, once it is done: take the context variables over, and raise what the function has raised."""
+    def take_context(self) -> None:
+        """On the loop: take over the context variables as the function has set them until now."""
         _restore_context(self._context)
-        if self.failure is not None:
-            raise self.failure
 
     def cancel(self) -> None:
         """On the loop: cancel the coroutines that the function waits for in ``async_to_sync``; it runs on itself."""

@@ -51,7 +51,8 @@ async def called(lane: Lane, function: Callable[[], object]) -> None:
     except asyncio.CancelledError:
         call.cancel()
         raise
-    call.finish()
+    call.take_context()
+    assert call.failure is None
 
 
 async def thread_of(lane: Lane) -> threading.Thread:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -14,10 +15,29 @@ import pytest
 
 from asgiserver import Server
 
-__all__ = ["DEADLINE", "Peer", "Response", "answer", "connect", "in_loop", "receive_body", "serve", "until", "url"]
+__all__ = [
+    "CHUNKED", "DEADLINE", "GET", "POST", "Peer", "Response", "answer", "connect", "get", "in_loop", "post",
+    "receive_body", "serve", "stalls", "until", "url",
+]  # fmt: skip
 
 #: Seconds that a step of a test may take on a busy machine before it counts as failed.
 DEADLINE = 20.0
+
+
+#: A request, the beginning of one, and a head behind which chunks have to follow.
+GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: h\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def get(target: str = "/", *fields: str, method: str = "GET", version: str = "1.1") -> bytes:
+    """A request without a body."""
+    return "\r\n".join([f"{method} {target} HTTP/{version}", "Host: example.org", *fields, "", ""]).encode("latin-1")
+
+
+def post(length: int, body: bytes = b"", target: str = "/") -> bytes:
+    """A request with a body of ``length``, of which ``body`` is the part that is there."""
+    return get(target, f"Content-Length: {length}", method="POST") + body
 
 
 def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -61,6 +81,17 @@ async def until(condition: Callable[[], object], seconds: float = DEADLINE) -> N
     while not condition():
         assert asyncio.get_running_loop().time() < end, "the condition did not come true in time"
         await asyncio.sleep(0.005)
+
+
+async def stalls(progress: Callable[[], int]) -> int:
+    """Wait until ``progress()`` has begun and does not change any more; what it is then."""
+    await until(progress)
+    last, still = -1, 0
+    while still < 10:
+        still = still + 1 if progress() == last else 0
+        last = progress()
+        await asyncio.sleep(0.03)
+    return last
 
 
 class Response(NamedTuple):
@@ -176,19 +207,26 @@ class Peer:
 
 
 @asynccontextmanager
-async def connect(server: Server, *, receive_buffer: int | None = None) -> AsyncIterator[Peer]:
-    """A raw connection to the first address of ``server``.
+async def connect(
+    to: Server | tuple[str, int] | str, *, tls: ssl.SSLContext | None = None, receive_buffer: int | None = None
+) -> AsyncIterator[Peer]:
+    """A raw connection.
 
+    :param to: a server, which means its first address, or an address, or the path of a unix socket.
     :param receive_buffer: size of the kernel's buffer for what the server sends, bytes; also stops asyncio's reading
         ahead, so that a peer that does not read stops the server soon.
     """
-    sock = socket.socket(socket.AF_INET6 if ":" in server.listening_addresses[0][0] else socket.AF_INET)
+    address = to.listening_addresses[0] if isinstance(to, Server) else to
+    unix = isinstance(address, str)
+    sock = socket.socket(socket.AF_UNIX if unix else socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
     sock.setblocking(False)
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    limit = 65536 if receive_buffer is None else receive_buffer
     async with asyncio.timeout(DEADLINE):
-        await asyncio.get_running_loop().sock_connect(sock, server.listening_addresses[0])
-        streams = await asyncio.open_connection(sock=sock, limit=65536 if receive_buffer is None else receive_buffer)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+        names = {} if tls is None else {"ssl": tls, "server_hostname": "localhost"}
+        streams = await asyncio.open_connection(sock=sock, limit=limit, **names)
     async with Peer(*streams) as peer:
         yield peer
 

@@ -6,16 +6,21 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-__all__ = ["DEADLINE", "ROOT", "ServerProcess", "connects", "environment", "free_port", "run_command", "wait_for"]
+__all__ = [
+    "COMMANDS", "DEADLINE", "ROOT", "ServerProcess", "command_on", "connects", "environment", "free_port",
+    "free_ports", "handed_over", "read_until", "reset", "run_command", "run_python", "running", "serving", "wait_for",
+]  # fmt: skip
 
 #: The checkout.
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,12 +42,17 @@ def wait_for(condition: Callable[[], object], seconds: float = DEADLINE, message
         time.sleep(0.01)
 
 
+def free_ports(count: int) -> list[int]:
+    """TCP ports of 127.0.0.1, each another one, that were free a moment ago, for programs that cannot take any."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago, for programs that cannot take any."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
 
 
 def connects(port: int) -> bool:
@@ -67,6 +77,49 @@ def run_command(*args: str, cwd: Path = ROOT, env: Mapping[str, str] | None = No
     return subprocess.run(
         command, cwd=cwd, env=environment(env), capture_output=True, text=True, timeout=DEADLINE, check=False
     )
+
+
+def run_python(program: str, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python program of its own to its end, in the tests' environment and with ``env``."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *args], cwd=ROOT, env=environment(env), capture_output=True, text=True,
+        timeout=DEADLINE, check=False,
+    )  # fmt: skip
+
+
+@contextmanager
+def running(
+    *command: str, ports: Sequence[int] = (), end: int = signal.SIGTERM
+) -> Iterator[subprocess.Popen[str]]:
+    """Another program, which listens on ``ports`` when its block is entered, and is ended with it by a signal."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: all(map(connects, ports)) or process.poll() is not None)
+        assert process.poll() is None, process.communicate()[1]
+        yield process
+    finally:
+        process.send_signal(end)
+        try:
+            process.communicate(timeout=DEADLINE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+def read_until(peer: socket.socket, end: bytes) -> bytes:
+    """What comes until ``end`` is the last of it."""
+    data = b""
+    while not data.endswith(end):
+        piece = peer.recv(65536)
+        assert piece, f"the server closed after {data!r}"
+        data += piece
+    return data
+
+
+def reset(peer: socket.socket) -> None:
+    """Close by a TCP reset."""
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
 
 
 class ServerProcess:
@@ -153,6 +206,25 @@ class ServerProcess:
         ports = [match["port"] for match in map(self.listening.search, list(self._lines)) if match and match["port"]]
         return int(ports[0])
 
+    def connect(self, receive_buffer: int | None = None) -> socket.socket:
+        """A connection to its first port; see :func:`tests.e2e.live.connect` for ``receive_buffer``."""
+        peer = socket.socket()
+        if receive_buffer is not None:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        peer.settimeout(DEADLINE)
+        peer.connect(("127.0.0.1", self.port))
+        return peer
+
+    def memory(self, field: str = "VmRSS") -> int:
+        """A line of its status in Linux's /proc, in bytes; VmHWM is the highest that VmRSS ever was."""
+        status = Path(f"/proc/{self.pid}/status").read_text("utf-8")
+        (kibibytes,) = (line.split()[1] for line in status.splitlines() if line.startswith(f"{field}:"))
+        return int(kibibytes) * 1024
+
+    def descriptors(self) -> int:
+        """How many it has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
     def output(self) -> str:
         """Standard output and standard error so far, mixed; ANSI colours never, as neither is a terminal."""
         return "".join(self._lines)
@@ -202,3 +274,40 @@ class ServerProcess:
             self.wait()
             return False
         return True
+
+
+#: The program on each loop: on asyncio's as if uvloop were not installed.
+COMMANDS = {
+    "asyncio": (
+        sys.executable, "-c", "import sys; sys.modules['uvloop'] = None; from asgiserver.cli import main; main()",
+    ),
+    "uvloop": (sys.executable, "-m", "asgiserver"),
+}  # fmt: skip
+
+
+def command_on(loop: str) -> tuple[str, ...]:
+    """That of :data:`COMMANDS`; skips a test that needs uvloop where it is not installed."""
+    # Not above: the benchmarks use this module, and have no pytest.
+    import pytest
+
+    pytest.importorskip(loop)
+    return COMMANDS[loop]
+
+
+def serving(folder: Path, text: str, *args: str, **options: Any) -> ServerProcess:
+    """A server of the application in ``text``, which is written into ``folder``; on a free port unless ``args`` say.
+
+    :param options: of :class:`ServerProcess`.
+    """
+    (folder / "app.py").write_text(text, "utf-8")
+    where = () if {"-p", "-u", "-e", "--fd"} & {*args} else ("-b", "127.0.0.1", "-p", "0")
+    return ServerProcess("--app-dir", str(folder), *where, *args, "app", **options)
+
+
+def handed_over(descriptor: int, number: int) -> tuple[str, ...]:
+    """A command that becomes ``python -m asgiserver`` with ``descriptor`` as ``number``, as a supervisor starts it."""
+    script = (
+        f"import os, sys; os.dup2({descriptor}, {number}); os.environ['LISTEN_PID'] = str(os.getpid()); "
+        "os.execv(sys.executable, [sys.executable, '-m', 'asgiserver', *sys.argv[1:]])"
+    )
+    return (sys.executable, "-c", script)

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -18,22 +17,13 @@ import pytest
 
 from asgiserver import Server
 
-from .live import DEADLINE, Receive, Send, answer, connect, in_loop, receive_body, serve, until
-from .server import ROOT, ServerProcess, environment, wait_for
+from ..conformance.peer import BINARY, close, frame
+from .applications import hello
+from .live import CHUNKED, DEADLINE, GET, Receive, Send, answer, connect, get, receive_body, serve, until
+from .server import ROOT, ServerProcess, environment, reset, run_python, serving, wait_for
+from .websocket import handshake
 
 HELLO = "examples.hello:application"
-GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
-CHUNKED = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
-UPGRADE = (
-    b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
-RESET = struct.pack("ii", 1, 0)
-
-
-async def hello(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    await receive_body(receive)
-    await answer(send, b"hello")
 
 
 async def is_well(server: Server, caplog: pytest.LogCaptureFixture) -> None:
@@ -45,7 +35,6 @@ async def is_well(server: Server, caplog: pytest.LogCaptureFixture) -> None:
 
 
 class TestAnApplication:
-    @in_loop
     async def test_that_receives_for_ever_after_its_response_does_not_stop_the_others(self) -> None:
         async def restless(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             await answer(send, b"done")
@@ -56,8 +45,7 @@ class TestAnApplication:
             assert (await peer.request("GET", "/restless")).body == b"done"
             assert (await other.request("GET", "/")).body == b"done"
 
-    @pytest.mark.parametrize("request_head", [GET, UPGRADE])
-    @in_loop
+    @pytest.mark.parametrize("request_head", [GET, handshake()])
     async def test_that_receives_for_ever_after_its_client_has_left_is_cancelled(self, request_head: bytes) -> None:
         ended: list[str] = []
 
@@ -79,7 +67,6 @@ class TestAnApplication:
 
 
 class TestAPeer:
-    @in_loop
     async def test_with_a_method_as_long_as_a_head_may_be_is_refused(self) -> None:
         async with serve(hello) as server:
             async with connect(server) as peer:
@@ -89,7 +76,6 @@ class TestAPeer:
                 assert (await peer.request("A" * 64, "/")).status == 200
 
     @pytest.mark.parametrize("size", [1, 2, 100])
-    @in_loop
     async def test_that_sends_its_body_in_tiny_chunks_has_it_read_whole(self, size: int) -> None:
         async def length(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             await answer(send, b"%d" % len(await receive_body(receive)))
@@ -99,7 +85,6 @@ class TestAPeer:
             assert (await peer.response()).body == b"%d" % (20000 * size)
             assert (await peer.response()).status == 200
 
-    @in_loop
     async def test_that_drips_line_ends_is_let_go_in_time(
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -117,7 +102,6 @@ class TestAPeer:
                 assert time.monotonic() - began < DEADLINE
             await is_well(server, caplog)
 
-    @in_loop
     async def test_that_resets_at_any_moment_leaves_nothing_behind(self, caplog: pytest.LogCaptureFixture) -> None:
         async def large(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             if scope["type"] == "websocket":
@@ -131,17 +115,16 @@ class TestAPeer:
                     await answer(send, bytes(1_000_000) if scope["path"] == "/large" else b"")
 
         moments = [
-            b"", b"GET", GET, GET * 50, GET.replace(b"/", b"/large", 1), CHUNKED, CHUNKED + b"5\r\nab", UPGRADE,
-            UPGRADE + b"\x82\x80\0\0\0\0" * 50, UPGRADE + b"\x02\x80\0\0\0\0", UPGRADE + b"\x88\x80\0\0\0\0",
+            b"", b"GET", GET, GET * 50, get("/large"), CHUNKED, CHUNKED + b"5\r\nab",
+            *(handshake() + frames for frames in (b"", frame(BINARY) * 50, frame(BINARY, fin=False), close())),
         ]  # fmt: skip
         async with serve(large, application_close_timeout=5) as server:
             for data in moments:
                 for answered in (False, True):
                     sock = socket.create_connection(server.listening_addresses[0])
-                    with sock:
-                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                        sock.sendall(data)
-                        await asyncio.sleep(0.02 if answered else 0)
+                    sock.sendall(data)
+                    await asyncio.sleep(0.02 if answered else 0)
+                    reset(sock)
             await until(lambda: not server._tasks)
             await is_well(server, caplog)
 
@@ -149,14 +132,11 @@ class TestAPeer:
 class TestTheEnvironment:
     def test_a_closed_standard_output_is_no_reason_to_fail(self, tmp_path: Path) -> None:
         log = tmp_path / "log"
+        log.touch()
         command = f"exec {sys.executable} -m asgiserver -p 0 {HELLO} <&- >&- 2>{log}"
         with subprocess.Popen(["/bin/sh", "-c", command], cwd=ROOT, env=environment()) as process:
             try:
-                end = time.monotonic() + DEADLINE
-                while "Listening on" not in (log.read_text() if log.exists() else ""):
-                    assert process.poll() is None, log.read_text()
-                    assert time.monotonic() < end
-                    time.sleep(0.02)
+                wait_for(lambda: "Listening on" in log.read_text() or process.poll() is not None)
                 port = int(log.read_text().rpartition("Listening on http://127.0.0.1:")[2].split()[0])
                 assert exchange(port).startswith(b"HTTP/1.1 200")
                 process.terminate()
@@ -176,7 +156,7 @@ class TestTheEnvironment:
 
     def test_two_signals_at_once_are_one(self, tmp_path: Path) -> None:
         """B2: they cut no request, and the lifespan has its shutdown."""
-        (tmp_path / "sleeper.py").write_text(
+        text = (
             "import asyncio\n\nasync def application(scope, receive, send):\n"
             "    if scope['type'] == 'http':\n"
             "        print('begun', flush=True)\n"
@@ -190,10 +170,7 @@ class TestTheEnvironment:
             "        print('closing down', flush=True)\n"
             "        await send({'type': 'lifespan.shutdown.complete'})\n"
         )
-        with (
-            ServerProcess("sleeper:application", "-p", "0", "--app-dir", str(tmp_path)) as server,
-            socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE) as sock,
-        ):
+        with serving(tmp_path, text) as server, server.connect() as sock:
             sock.sendall(GET)
             wait_for(lambda: "begun" in server.output())
             server.send_signal(signal.SIGINT)
@@ -211,13 +188,12 @@ class TestTheEnvironment:
             "interrupt = lambda: threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
             "Server(application, port=0, signal_handlers=False, ready_callable=interrupt).run()\n"
         )
-        command = [sys.executable, "-c", code]
-        ended = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=DEADLINE)
+        ended = run_python(code)
         assert ended.stderr.splitlines()[-1] == "KeyboardInterrupt"
 
 
 def exchange(port: int) -> bytes:
     """One request and all that comes for it."""
     with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as sock:
-        sock.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        sock.sendall(get("/", "Connection: close"))
         return b"".join(iter(lambda: sock.recv(65536), b""))

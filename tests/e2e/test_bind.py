@@ -18,7 +18,6 @@ from asgiserver.listen.bind import Bound, Described, bind
 from asgiserver.loop.reactor import install_reactor
 from asgiserver.settings import Settings
 
-from .live import in_loop
 from .test_endpoints import EchoFactory
 
 
@@ -34,7 +33,6 @@ def only(made: list[Bound | Described]) -> Bound:
 
 
 @pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
-@in_loop
 async def test_who_connects_before_anybody_accepts_is_served_then(unix: bool, path: str) -> None:
     settings = Settings(unix_socket=path) if unix else Settings(port=0)
     bound = only(await bind(settings))
@@ -51,7 +49,6 @@ async def test_who_connects_before_anybody_accepts_is_served_then(unix: bool, pa
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@in_loop
 async def test_another_process_may_accept(path: str) -> None:
     bound = only(await bind(Settings(unix_socket=path)))
     child = os.fork()
@@ -67,14 +64,12 @@ async def test_another_process_may_accept(path: str) -> None:
     bound.close()
 
 
-@in_loop
 async def test_one_that_is_given_up_leaves_nothing(path: str) -> None:
     bound = only(await bind(Settings(unix_socket=path)))
     bound.close()
     assert (bound.sock.fileno(), os.path.exists(path)) == (-1, False)
 
 
-@in_loop
 async def test_file_of_another_server_is_left_alone(path: str) -> None:
     bound = only(await bind(Settings(unix_socket=path)))
     os.rename(path, f"{path}.old")
@@ -83,14 +78,12 @@ async def test_file_of_another_server_is_left_alone(path: str) -> None:
     assert os.path.exists(path)
 
 
-@in_loop
 async def test_when_one_fails_those_before_it_are_closed(path: str) -> None:
     with pytest.raises(ListenError, match="file descriptor 4711"):
         await bind(Settings(unix_socket=path, file_descriptor=4711))
     assert not os.path.exists(path)
 
 
-@in_loop
 async def test_when_one_cannot_accept_its_socket_is_closed(path: str, tmp_path: Path) -> None:
     settings = Settings(port=0, ssl_certfile=str(tmp_path / "missing.pem"))
     bound = only(await bind(settings))
@@ -99,7 +92,6 @@ async def test_when_one_cannot_accept_its_socket_is_closed(path: str, tmp_path: 
     assert bound.sock.fileno() == -1
 
 
-@in_loop
 async def test_twisteds_descriptions_are_bound_when_they_accept() -> None:
     settings = Settings(endpoints=("haproxy:tcp:0:interface=127.0.0.1",))
     (described,) = await bind(settings)
@@ -111,7 +103,6 @@ async def test_twisteds_descriptions_are_bound_when_they_accept() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="descriptors")
-@in_loop
 async def test_an_inherited_socket_stays_with_who_left_it_open() -> None:
     with socket.create_server(("127.0.0.1", 0)) as theirs:
         bound = only(await bind(Settings(file_descriptor=theirs.fileno())))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import resource
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .server import DEADLINE, ServerProcess, wait_for
+from .live import GET
+from .server import ServerProcess, read_until, serving, wait_for
 from .websocket import handshake
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -19,7 +19,6 @@ WAVE = 1000
 #: A wave's sockets, and a process's other files.
 FILES = WAVE + 200
 
-GET = b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n"
 TEXT = b"\x81\x85\0\0\0\0hello"
 
 ECHO = """
@@ -48,39 +47,17 @@ def _many_files() -> Iterator[None]:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    (tmp_path / "echo.py").write_text(ECHO, "utf-8")
-    args = ("--app-dir", str(tmp_path), "-p", "0", "--access-log", "/dev/null", "--lifespan", "off", "echo")
-    with ServerProcess(*args) as server:
+    with serving(tmp_path, ECHO, "--access-log", "/dev/null", "--lifespan", "off") as server:
         yield server
-
-
-def memory(server: ServerProcess) -> int:
-    """Resident size in bytes."""
-    for line in Path(f"/proc/{server.pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("no VmRSS")
-
-
-def open_files(server: ServerProcess) -> int:
-    return sum(1 for _ in Path(f"/proc/{server.pid}/fd").iterdir())
-
-
-def read_until(peer: socket.socket, end: bytes) -> None:
-    data = b""
-    while not data.endswith(end):
-        piece = peer.recv(65536)
-        assert piece, data
-        data += piece
 
 
 def wave(server: ServerProcess, count: int, *, websockets: bool) -> None:
     """Open connections, let each be answered and idle while all are open, and close them."""
-    idle = open_files(server)
+    idle = server.descriptors()
     peers = []
     try:
         for _ in range(count):
-            peers.append(socket.create_connection(("127.0.0.1", server.port), DEADLINE))
+            peers.append(server.connect())
         for peer in peers:
             peer.sendall(handshake() if websockets else GET)
         for peer in peers:
@@ -90,25 +67,25 @@ def wave(server: ServerProcess, count: int, *, websockets: bool) -> None:
         if websockets:
             for peer in peers:
                 read_until(peer, b"hello")
-        assert open_files(server) >= idle + count
+        assert server.descriptors() >= idle + count
     finally:
         for peer in peers:
             peer.close()
-    wait_for(lambda: open_files(server) <= idle)
+    wait_for(lambda: server.descriptors() <= idle)
 
 
 class TestAfterABurst:
     def test_of_10000_connections_the_process_is_as_small_as_before(self, server: ServerProcess) -> None:
         wave(server, 200, websockets=False)
-        before = memory(server)
+        before = server.memory()
         for _ in range(10):
             wave(server, WAVE, websockets=False)
-        wait_for(lambda: memory(server) < before * 1.15, 2.0, f"{before} bytes have become {memory(server)}")
+        wait_for(lambda: server.memory() < before * 1.15, 2.0, f"{before} bytes have become {server.memory()}")
 
     def test_of_3000_websockets_the_process_is_as_small_as_before(self, server: ServerProcess) -> None:
         # An open one is three times as large, so a wave is smaller: pages that were in use stay with the allocator.
         wave(server, 200, websockets=True)
-        before = memory(server)
+        before = server.memory()
         for _ in range(6):
             wave(server, WAVE // 2, websockets=True)
-        wait_for(lambda: memory(server) < before * 1.15, 2.0, f"{before} bytes have become {memory(server)}")
+        wait_for(lambda: server.memory() < before * 1.15, 2.0, f"{before} bytes have become {server.memory()}")

@@ -5,84 +5,54 @@ from __future__ import annotations
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import pytest
 from playwright.sync_api import expect
 from websockets.exceptions import ConnectionClosed
 
 from tests.e2e.chat import FOLDER, Visitor, chat_server, chromium, manage, png, variables
-from tests.e2e.server import DEADLINE, ServerProcess, connects, environment, free_port, wait_for
-from tests.e2e.test_deployment import NGINX, replaced
+from tests.e2e.proxies import nginx
+from tests.e2e.server import ServerProcess, free_ports, running, wait_for
+from tests.e2e.test_deployment import replaced
 from tests.programs import require
 
 #: Seconds within which a message that goes through Redis has to be there.
 SOON = 1.0
 
 
-@contextmanager
-def running(*command: str, port: int) -> Iterator[None]:
-    """A program that listens on ``port``, ended with the block."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        wait_for(lambda: connects(port) or process.poll() is not None)
-        assert process.poll() is None, process.communicate()[0]
-        yield
-    finally:
-        process.terminate()
-        process.communicate(timeout=DEADLINE)
+class Worker(ServerProcess):
+    """``manage.py runworker robot``."""
 
-
-class Worker:
-    """``manage.py runworker robot`` as a context manager."""
+    listening = re.compile("(?P<url>Running worker)")
 
     def __init__(self, data: Path, env: dict[str, str]) -> None:
-        self.env = environment(variables(data, env))
-        self.lines: list[str] = []
-
-    def __enter__(self) -> Self:
-        self.process = subprocess.Popen(
-            [sys.executable, str(FOLDER / "manage.py"), "runworker", "robot"], env=self.env,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        self.reader = threading.Thread(target=self.read, daemon=True)
-        self.reader.start()
-        wait_for(lambda: "Running worker" in "".join(self.lines) or self.process.poll() is not None)
-        assert self.process.poll() is None, self.lines
-        return self
+        command = (sys.executable, str(FOLDER / "manage.py"), "runworker", "robot")
+        super().__init__(command=command, env=variables(data, env))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.kill()
-        assert "Traceback" not in "".join(self.lines), self.lines
+        super().__exit__(kind, error, trace)
+        assert "Traceback" not in self.output(), self.output()
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(DEADLINE)
-        self.reader.join(DEADLINE)
-
-    def read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as lines:
-            self.lines.extend(lines)
+        self.wait()
 
 
 class Site:
     """Two servers, their Redis and their nginx."""
 
     def __init__(self, data: Path, redis: int, nginx: int) -> None:
-        self.data, self.ports = data, (free_port(), free_port())
+        self.data, self.ports = data, free_ports(2)
         self.env = {"REDIS_URL": f"redis://127.0.0.1:{redis}/0"}
         self.url = f"http://127.0.0.1:{nginx}"
         self.servers: list[ServerProcess] = []
@@ -109,30 +79,29 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    redis, nginx = free_port(), free_port()
-    programs = require("redis-server"), require("nginx")
+    (redis, port), program = free_ports(2), require("redis-server")
+    require("nginx")
     with ExitStack() as stack:
         # Open to nginx's workers, which are another user's under root.
         folder = Path(tempfile.mkdtemp(prefix="chat"))
         stack.callback(shutil.rmtree, folder)
         folder.chmod(0o755)
         stack.enter_context(
-            running(programs[0], "--port", str(redis), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-                    "--dir", str(folder), port=redis)
+            running(program, "--port", str(redis), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+                    "--dir", str(folder), ports=[redis])
         )  # fmt: skip
-        site = Site(folder / "data", redis, nginx)
+        site = Site(folder / "data", redis, port)
         for command in (("migrate", "-v", "0"), ("collectstatic", "-v", "0", "--no-input")):
             done = manage(site.data, *command, env=site.env)
             assert done.returncode == 0, done.stderr
-        (folder / "nginx.conf").write_text(configuration(folder, site, nginx), "utf-8")
         stack.callback(site.stop)
         site.start(0)
         site.start(1)
-        stack.enter_context(running(programs[1], "-c", str(folder / "nginx.conf"), "-p", str(folder), port=nginx))
+        stack.enter_context(nginx(folder, configuration(site, port), port))
         yield site
 
 
-def configuration(folder: Path, site: Site, port: int) -> str:
+def configuration(site: Site, port: int) -> str:
     text = (FOLDER / "nginx.conf").read_text("utf-8")
     values = {
         "listen 80;": f"listen 127.0.0.1:{port};",
@@ -142,7 +111,7 @@ def configuration(folder: Path, site: Site, port: int) -> str:
         "/srv/chat/data": str(site.data),
     }
     types = "types { text/css css; text/javascript js; image/svg+xml svg; }\n"
-    return NGINX.format(folder=folder, site=types + replaced(text, values))
+    return types + replaced(text, values)
 
 
 @pytest.fixture

@@ -23,13 +23,15 @@ from types import FrameType
 from typing import Any
 
 import pytest
-import trustme
 import uvloop
 
 from asgiserver import Server
 from asgiserver.errors import ApplicationError
 
-from .live import answer, connect, in_loop, serve, until
+from .applications import piece, start
+from .certificate import Certificate
+from .live import answer, connect, serve, until
+from .websocket import handshake
 
 CONVERSATIONS = int(os.environ.get("ASGISERVER_CONVERSATIONS", "6000"))
 #: Conversations at a time.
@@ -40,10 +42,7 @@ PIECE = b"x" * 1000
 LARGE = b"x" * 400_000
 HUGE = b"x" * 8_000_000
 
-HANDSHAKE = (
-    b"GET /%d HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
+HANDSHAKE = handshake(target="/%d")
 #: A text, a ping, a fragment, a close frame, and a frame that breaks the protocol; all with a mask of zeros.
 FRAMES = [
     b"\x81\x82\0\0\0\0hi", b"\x89\x80\0\0\0\0", b"\x01\x81\0\0\0\0a", b"\x88\x82\0\0\0\0\x03\xe8", b"\xff\x80\0\0\0\0",
@@ -89,18 +88,14 @@ class Watch:
 
 # The application's side.
 
-START = {"type": "http.response.start", "status": 200}
+START = start()
 ACCEPT = {"type": "websocket.accept"}
 CLOSE = {"type": "websocket.close", "code": 4000}
 
 
-def body(data: bytes, more_body: bool) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": data, "more_body": more_body}
-
-
 HTTP = [
-    START, START, body(PIECE, True), body(PIECE, True), body(LARGE, True), body(LARGE, True), body(HUGE, False),
-    body(b"", False), body(PIECE, False), {"type": "nonsense"},
+    START, START, piece(PIECE, True), piece(PIECE, True), piece(LARGE, True), piece(LARGE, True), piece(HUGE, False),
+    piece(b"", False), piece(PIECE, False), {"type": "nonsense"},
 ]  # fmt: skip
 WEBSOCKET = [
     ACCEPT, ACCEPT, {"type": "websocket.send", "text": "hi"}, {"type": "websocket.send", "bytes": LARGE},
@@ -162,11 +157,14 @@ class Client:
     async def send(self, data: bytes) -> None:
         await self.loop.sock_sendall(self.sock, data)
 
+    async def receive(self) -> bytes:
+        return await self.loop.sock_recv(self.sock, 65536)
+
     async def read(self, most: int) -> None:
         """Up to ``most`` bytes, for as long as they come at once."""
         while most > 0:
             async with asyncio.timeout(self.random.choice([0.001, 0.02])):
-                data = await self.loop.sock_recv(self.sock, 65536)
+                data = await self.receive()
             if not data:
                 return
             most -= len(data)
@@ -180,7 +178,7 @@ class Client:
         self.sock.close()
 
 
-class SecureClient:
+class SecureClient(Client):
     """The same over TLS, which has no half-close."""
 
     def __init__(self, random: Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -191,13 +189,8 @@ class SecureClient:
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
 
-    async def read(self, most: int) -> None:
-        while most > 0:
-            async with asyncio.timeout(self.random.choice([0.001, 0.02])):
-                data = await self.reader.read(65536)
-            if not data:
-                return
-            most -= len(data)
+    async def receive(self) -> bytes:
+        return await self.reader.read(65536)
 
     def half_close(self) -> None:
         """There is none."""
@@ -219,7 +212,7 @@ class Ways:
         self.path = path
         self.context = context
 
-    async def connect(self, random: Random) -> Client | SecureClient:
+    async def connect(self, random: Random) -> Client:
         way = random.random()
         if way < 0.05:
             host, port = self.secure
@@ -256,7 +249,7 @@ async def converse(number: int, ways: Ways) -> None:
         client.close(reset=random.random() < 0.3)
 
 
-async def ask(random: Random, number: int, client: Client | SecureClient) -> None:
+async def ask(random: Random, number: int, client: Client) -> None:
     kind = random.randrange(8)
     if kind == 0:
         await client.send(b"POST /%d HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n123" % number)
@@ -290,23 +283,20 @@ def descriptors() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors are counted in /proc")
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def test_end_with_nothing_left(tmp_path: Path, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    ca = trustme.CA()
-    issued, files = ca.issue_cert("127.0.0.1"), tmp_path / "certificate.pem"
-    files.write_bytes(issued.private_key_and_cert_chain_pem.bytes())
-    context = ssl.create_default_context()
-    ca.configure_trust(context)
+def test_end_with_nothing_left(
+    tmp_path: Path, certificate: Certificate, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
     path = str(tmp_path / "s")
     watch = Watch()
 
     async def main() -> None:
         server = Server(
-            application, port=0, ssl_certfile=str(files), unix_socket=path, endpoints=["tcp:0:interface=127.0.0.1"],
+            application, port=0, unix_socket=path, endpoints=["tcp:0:interface=127.0.0.1"], **certificate.settings,
             lifespan="off", keep_alive_timeout=0.3, write_timeout=0.5, body_timeout=0.3, close_timeout=0.3,
             websocket_close_timeout=0.3, application_close_timeout=0.3, graceful_timeout=5,
         )  # fmt: skip
         async with server, watch.watching():
-            ways = Ways(server, path, context)
+            ways = Ways(server, path, certificate.client())
             # The first conversations load what stays.
             await asyncio.gather(*(converse(-number, ways) for number in range(1, 50)))
             await until(lambda: not server.connections and not server._tasks)
@@ -329,14 +319,13 @@ def test_end_with_nothing_left(tmp_path: Path, new_loop: Callable[[], asyncio.Ab
 
 
 @pytest.mark.parametrize("more", [1, 3])
-@in_loop
 async def test_late_message_to_a_peer_that_has_ended_its_direction(more: int) -> None:
     """A1: a message behind a response that the peer does not take, from one task and from several."""
     done = asyncio.Event()
 
     async def late(scope: Any, receive: Any, send: Any) -> None:
         await send(START)
-        await asyncio.gather(send(body(HUGE, False)), *(send(body(b"late", False)) for _ in range(more)))
+        await asyncio.gather(send(piece(HUGE, False)), *(send(piece(b"late", False)) for _ in range(more)))
         done.set()
 
     watch = Watch()
@@ -353,13 +342,13 @@ async def test_late_message_to_a_peer_that_has_ended_its_direction(more: int) ->
 async def head(send: Any) -> None:
     await send(START)
     while True:
-        await send(body(PIECE, True))
+        await send(piece(PIECE, True))
 
 
 async def empty(send: Any) -> None:
     await send(START)
     while True:
-        await send(body(b"", True))
+        await send(piece(b"", True))
 
 
 async def tiny(send: Any) -> None:
@@ -374,7 +363,6 @@ async def mistaken(send: Any) -> None:
             await send({"type": "nonsense"})
 
 
-@in_loop
 async def test_endless_mistakes_beside_a_task_that_waits_for_the_peer() -> None:
     """A1: others have their turns too while one task waits for room, and another one makes mistakes for ever."""
 
@@ -383,7 +371,7 @@ async def test_endless_mistakes_beside_a_task_that_waits_for_the_peer() -> None:
             await answer(send, b"served")
             return
         await send(START)
-        await asyncio.gather(send(body(HUGE, True)), mistaken(send))
+        await asyncio.gather(send(piece(HUGE, True)), mistaken(send))
 
     watch = Watch()
     async with watch.watching(), serve(endless, application_close_timeout=0.1) as server:
@@ -398,7 +386,6 @@ async def test_endless_mistakes_beside_a_task_that_waits_for_the_peer() -> None:
 
 
 @pytest.mark.parametrize("sends", [head, empty, tiny, mistaken])
-@in_loop
 async def test_endless_messages_that_no_peer_can_slow_down(sends: Callable[[Any], Any]) -> None:
     """A1: those of which nothing is written, or next to nothing, give others their turns too."""
 

@@ -17,30 +17,13 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from tests.e2e.server import DEADLINE, ROOT, ServerProcess, connects, free_port, wait_for
+from tests.e2e.proxies import nginx
+from tests.e2e.server import DEADLINE, ROOT, ServerProcess, free_port, handed_over
 from tests.programs import require
 
 DEPLOY = ROOT / "examples" / "deploy"
 PROJECT = ("--app-dir", "examples/django_project", "project.asgi:application")
 BEHIND_A_PROXY = ("--proxy-headers", "--forwarded-allow-ips", "unix")
-
-#: The part of a main nginx.conf that a file in conf.d stands on.
-NGINX = """
-daemon off;
-pid {folder}/pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    {site}
-}}
-"""
-
 
 def replaced(text: str, values: dict[str, str]) -> str:
     """``text`` with each key of ``values`` replaced by its value; a key that is not there fails the test."""
@@ -62,27 +45,15 @@ def folder() -> Iterator[Path]:
 @pytest.fixture(scope="class")
 def proxy(folder: Path) -> Iterator[str]:
     """The URL of an nginx with our file, in front of the Django example on a unix socket."""
-    program = require("nginx")
     port, path = free_port(), folder / "board.sock"
     site = replaced(
         (DEPLOY / "nginx.conf").read_text("utf-8"),
         {"listen 80;": f"listen 127.0.0.1:{port};", "unix:/run/asgiserver/board.sock": f"unix:{path}",
          "server_name example.com;": "server_name localhost;"},
     )  # fmt: skip
-    configuration = folder / "nginx.conf"
-    configuration.write_text(NGINX.format(folder=folder, site=site), "utf-8")
     env = {"DJANGO_DATABASE": str(folder / "nginx.sqlite3")}
-    with ServerProcess("-u", str(path), *BEHIND_A_PROXY, *PROJECT, env=env):
-        nginx = subprocess.Popen(
-            [program, "-c", str(configuration), "-p", str(folder)], stderr=subprocess.PIPE, text=True
-        )
-        try:
-            wait_for(lambda: connects(port) or nginx.poll() is not None)
-            assert nginx.poll() is None, nginx.stderr.read() if nginx.stderr else ""
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            nginx.terminate()
-            nginx.communicate(timeout=DEADLINE)
+    with ServerProcess("-u", str(path), *BEHIND_A_PROXY, *PROJECT, env=env), nginx(folder, site, port):
+        yield f"http://127.0.0.1:{port}"
 
 
 class TestNginx:
@@ -157,7 +128,7 @@ class TestSystemd:
         env = {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "asgiserver.socket", "DJANGO_DATABASE": str(folder / "s.sqlite3")}
         with ServerProcess(
             *args, "--app-dir", "examples/django_project", env=env, pass_fds=[listening.fileno()],
-            command=activated(listening.fileno()),
+            command=handed_over(listening.fileno(), 3),
         ) as server, httpx.Client(transport=httpx.HTTPTransport(uds=path), timeout=DEADLINE) as client:  # fmt: skip
             headers = {"x-forwarded-for": "198.51.100.4", "x-forwarded-proto": "https"}
             page = client.get("http://localhost/", headers=headers)
@@ -171,14 +142,3 @@ class TestSystemd:
         parser.optionxform = str  # type: ignore[assignment,method-assign]
         parser.read(DEPLOY / file, "utf-8")
         return parser[section][key]
-
-
-def activated(descriptor: int) -> list[str]:
-    """A command that becomes ``python -m asgiserver`` with ``descriptor`` as its third (sd_listen_fds(3))."""
-    script = (
-        "import os, sys\n"
-        f"os.dup2({descriptor}, 3)\n"
-        "os.environ['LISTEN_PID'] = str(os.getpid())\n"
-        "os.execv(sys.executable, [sys.executable, '-m', 'asgiserver', *sys.argv[1:]])\n"
-    )
-    return [sys.executable, "-c", script]

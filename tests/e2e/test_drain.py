@@ -15,25 +15,15 @@ from typing import Any
 import pytest
 
 from asgiserver import Server
-from tests.e2e.live import DEADLINE, Peer, answer, connect, in_loop, receive_body, serve, until
-from tests.e2e.server import wait_for
-from tests.e2e.test_life_cycle import folder, open_connection, read_until, refuses, serving
-from tests.e2e.test_resets import COMMANDS
-from tests.e2e.test_tls import Certificate, certificate
+from tests.e2e.applications import Recorder
+from tests.e2e.certificate import Certificate
+from tests.e2e.live import DEADLINE, GET, connect, post, serve, until
+from tests.e2e.server import COMMANDS, command_on, connects, read_until, serving, wait_for
+from tests.e2e.test_life_cycle import APPLICATION
+from tests.e2e.websocket import handshake
 
-__all__ = ["certificate", "folder"]
-
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-UPGRADE = (
-    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 #: A stop is quick when it waits neither for the graceful timeout nor for idle connections; seconds.
 LONG, QUICK = 60.0, 10.0
-
-
-async def application(scope: Any, receive: Any, send: Any) -> None:
-    await answer(send, await receive_body(receive))
 
 
 @asynccontextmanager
@@ -50,26 +40,23 @@ async def stopping(server: Server) -> AsyncIterator[asyncio.Task[None]]:
 
 def patient(**settings: Any) -> Any:
     times = {"graceful_idle": LONG, "graceful_timeout": LONG, "first_byte_timeout": None}
-    return serve(application, **{**times, **settings})
+    return serve(Recorder(), **{**times, **settings})
 
 
 class TestIdleConnections:
     @pytest.mark.parametrize("loop", COMMANDS)
-    def test_their_next_request_is_answered_and_the_last(self, folder: Path, loop: str) -> None:
+    def test_their_next_request_is_answered_and_the_last(self, tmp_path: Path, loop: str) -> None:
         """Also those that have not sent anything yet, or only the beginning of a head."""
-        pytest.importorskip(loop)
         args = ("--graceful-idle", "60", "--graceful-timeout", "60")
         with (
-            serving(folder, *args, command=COMMANDS[loop]) as server,
-            open_connection(server) as used,
-            open_connection(server) as fresh,
-            open_connection(server) as begun,
-        ):
+            serving(tmp_path, APPLICATION, *args, command=command_on(loop)) as server,
+            server.connect() as used, server.connect() as fresh, server.connect() as begun,
+        ):  # fmt: skip
             used.sendall(GET)
             assert b"connection:" not in read_until(used, b"0\r\n\r\n").lower()
             begun.sendall(GET[:20])
             server.send_signal(signal.SIGTERM)
-            wait_for(lambda: refuses(server))
+            wait_for(lambda: not connects(server.port))
             for peer, data in ((used, GET + GET), (fresh, GET), (begun, GET[20:])):
                 peer.sendall(data)
                 response = read_until(peer, b"0\r\n\r\n")
@@ -82,34 +69,30 @@ class TestIdleConnections:
             assert server.wait(QUICK) == 0
         assert server.output().count("done /") == 4
 
-    @in_loop
     async def test_they_are_closed_when_their_time_is_over(self) -> None:
-        async with serve(application, graceful_idle=0.2, graceful_timeout=LONG) as server, connect(server) as peer:
+        async with serve(Recorder(), graceful_idle=0.2, graceful_timeout=LONG) as server, connect(server) as peer:
             await peer.request("GET", "/")
             began = time.monotonic()
             async with stopping(server):
                 assert await peer.read_rest() == b""
                 assert time.monotonic() - began >= 0.2
 
-    @in_loop
     async def test_their_time_ends_with_the_graceful_timeout(self) -> None:
         async with patient(graceful_timeout=0.2) as server, connect(server) as peer:
             await peer.request("GET", "/")
             async with stopping(server):
                 assert await peer.read_rest() == b""
 
-    @in_loop
     async def test_a_request_that_comes_late_has_all_of_the_graceful_timeout(self) -> None:
-        async with serve(application, graceful_idle=0.5, graceful_timeout=LONG) as server, connect(server) as peer:
+        async with serve(Recorder(), graceful_idle=0.5, graceful_timeout=LONG) as server, connect(server) as peer:
             await peer.request("GET", "/")
             async with stopping(server):
-                await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1")
+                await peer.send(post(2, b"1"))
                 await asyncio.sleep(1.2)
                 await peer.send(b"2")
                 response = await peer.response()
                 assert (response.body, response.value("connection")) == (b"12", "close")
 
-    @in_loop
     async def test_a_response_that_has_said_nothing_of_the_end_lets_one_request_follow(self) -> None:
         """It began before the stop."""
         go_on = asyncio.Event()
@@ -133,17 +116,15 @@ class TestIdleConnections:
                 assert (response.body, response.value("connection")) == (b"onetwo", "close")
                 await peer.close()
 
-    @in_loop
     async def test_a_websocket_is_refused_in_their_time(self) -> None:
         async with patient() as server, connect(server) as peer:
             await peer.request("GET", "/")
             async with stopping(server):
-                await peer.send(UPGRADE)
+                await peer.send(handshake())
                 response = await peer.response()
                 assert (response.status, response.value("connection")) == (503, "close")
                 await peer.close()
 
-    @in_loop
     async def test_nobody_is_waited_for_who_is_not_there(self) -> None:
         async with patient() as server:
             async with connect(server) as peer:
@@ -152,7 +133,6 @@ class TestIdleConnections:
             await server.__aexit__(None, None, None)
             assert time.monotonic() - began < QUICK
 
-    @in_loop
     async def test_the_last_one_to_leave_ends_the_stop(self) -> None:
         async with patient() as server:
             async with connect(server):
@@ -163,17 +143,13 @@ class TestIdleConnections:
                 await ending
 
 
-@in_loop
 async def test_a_tls_handshake_that_has_begun_is_completed_and_its_request_answered(certificate: Certificate) -> None:
-    async with patient(**certificate.settings()) as server:
-        with socket.create_connection(server.listening_addresses[0], timeout=DEADLINE) as sock:
-            await until(lambda: server.connections)
-            sock.setblocking(False)
-            async with stopping(server):
-                tls: dict[str, Any] = {"ssl": certificate.client(), "server_hostname": "localhost"}
-                async with Peer(*await asyncio.open_connection(sock=sock, **tls)) as peer:
-                    response = await peer.request("POST", "/", body=b"late")
-                    assert (response.body, response.value("connection")) == (b"late", "close")
+    async with patient(**certificate.settings) as server, connect(server) as peer:
+        await until(lambda: server.connections)
+        async with stopping(server):
+            await peer.writer.start_tls(certificate.client(), server_hostname="localhost")
+            response = await peer.request("POST", "/", body=b"late")
+            assert (response.body, response.value("connection")) == (b"late", "close")
 
 
 class TestBacklog:
@@ -194,14 +170,13 @@ class TestBacklog:
         return made
 
     @pytest.mark.parametrize("kind", ["tcp", "endpoint", "unix", "tls"])
-    @in_loop
     async def test_they_are_accepted_first(self, kind: str, certificate: Certificate, tmp_path: Path) -> None:
         path = str(tmp_path / "socket")
         settings: dict[str, dict[str, Any]] = {
             "tcp": {},
             "endpoint": {"port": None, "endpoints": ["tcp:0:interface=127.0.0.1"]},
             "unix": {"port": None, "unix_socket": path},
-            "tls": certificate.settings(),
+            "tls": certificate.settings,
         }
         context = certificate.client() if kind == "tls" else None
         async with patient(**settings[kind]) as server:
@@ -227,7 +202,6 @@ class TestBacklog:
         assert data.startswith(b"HTTP/1.1 200 ")
 
     @pytest.mark.parametrize("family", ["tcp", "unix"])
-    @in_loop
     async def test_they_are_left_to_the_others_that_share_the_socket(self, family: str, tmp_path: Path) -> None:
         with ExitStack() as stack:
             listening = stack.enter_context(socket.socket(socket.AF_INET if family == "tcp" else socket.AF_UNIX))

@@ -13,13 +13,12 @@ import struct
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 from twisted.internet.interfaces import IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -31,11 +30,10 @@ from asgiserver.listen.endpoints import listen
 from asgiserver.loop.reactor import install_reactor
 from asgiserver.settings import Settings
 from asgiserver.transport.tls_port import TLSPort
-
-DEADLINE = 20.0
-ROOT = Path(__file__).resolve().parents[2]
-V1 = b"PROXY TCP4 203.0.113.7 198.51.100.1 5000 443\r\n"
-V2_LOCAL = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
+from tests.e2e.certificate import Certificate
+from tests.e2e.live import connect, until
+from tests.e2e.proxies import CLIENT, HAPROXY_ENDPOINT, V1, V2_LOCAL
+from tests.e2e.server import DEADLINE, ROOT, free_port
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what the kernel knows")
 
@@ -82,51 +80,35 @@ class Serving:
     def descriptions(self) -> list[str]:
         return [listener.description for listener in self.listeners]
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the first of them."""
+        assert self.listener.address is not None
+        return self.listener.address
+
     async def echo(self, index: int = 0, **options: Any) -> None:
         """A client's bytes come back from the listener."""
         assert await exchange(self.listeners[index], b"hello", **options) == b"hello"
 
 
-async def exchange(listener: Listener, data: bytes, **options: Any) -> bytes:
+async def exchange(listener: Listener, data: bytes, tls: ssl.SSLContext | None = None) -> bytes:
     """What comes back for ``data`` until the server closes or the first piece is there."""
-    if listener.address is None:
-        options["path"] = listener.description.removeprefix("unix:")
-        opening: Coroutine[Any, Any, Any] = asyncio.open_unix_connection(**options)
-    else:
-        opening = asyncio.open_connection(*listener.address, **options)
-    reader, writer = await opening
-    try:
-        writer.write(data)
-        return bytes(await reader.read(1000))
-    finally:
-        writer.close()
-        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110 - connections of another framework have no event to wait for
-            await asyncio.sleep(0.005)
+    async with connect(listener.address or listener.description.removeprefix("unix:"), tls=tls) as peer:
+        await peer.send(data)
+        return await peer.reader.read(1000)
 
 
 @asynccontextmanager
 async def serving(**settings: Any) -> AsyncIterator[Serving]:
     factory = EchoFactory()
-    listeners = await listen(Settings(**settings), factory, install_reactor())
-    try:
-        yield Serving(factory, listeners)
-    finally:
-        for listener in listeners:
-            await listener.close()
-        await until(lambda: not factory.connections)
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(2 * DEADLINE):
-            await main
-
-    asyncio.run(limited())
+    async with asyncio.timeout(2 * DEADLINE):
+        listeners = await listen(Settings(**settings), factory, install_reactor())
+        try:
+            yield Serving(factory, listeners)
+        finally:
+            for listener in listeners:
+                await listener.close()
+            await until(lambda: not factory.connections)
 
 
 async def refusal(**settings: Any) -> str:
@@ -156,61 +138,42 @@ class TestHostAndPort:
         [({}, "127.0.0.1:8000"), ({"host": "127.0.0.3"}, "127.0.0.3:8000")],
         ids=["nothing given", "a host alone"],
     )
-    def test_port_8000_is_the_default(self, settings: dict[str, Any], expected: str) -> None:
-        async def main() -> None:
-            try:
-                async with serving(**settings) as server:
-                    assert server.descriptions == [f"http://{expected}"]
-            except ListenError as error:
-                # Somebody else has it on this machine; the message shows what was tried.
-                assert str(error) == f"cannot listen on {expected}: Address already in use"  # noqa: PT017
+    async def test_port_8000_is_the_default(self, settings: dict[str, Any], expected: str) -> None:
+        try:
+            async with serving(**settings) as server:
+                assert server.descriptions == [f"http://{expected}"]
+        except ListenError as error:
+            # Somebody else has it on this machine; the message shows what was tried.
+            assert str(error) == f"cannot listen on {expected}: Address already in use"  # noqa: PT017
 
-        run(main())
-
-    def test_a_port_alone_is_on_127_0_0_1_and_0_is_a_real_one(self) -> None:
-        async def main() -> None:
-            async with serving(port=0) as server:
-                assert server.listener.address is not None
-                host, port = server.listener.address
-                assert host == "127.0.0.1"
-                assert port > 0
-                assert server.descriptions == [f"http://127.0.0.1:{port}"]
-                await server.echo()
-
-        run(main())
+    async def test_a_port_alone_is_on_127_0_0_1_and_0_is_a_real_one(self) -> None:
+        async with serving(port=0) as server:
+            host, port = server.address
+            assert host == "127.0.0.1"
+            assert port > 0
+            assert server.descriptions == [f"http://127.0.0.1:{port}"]
+            await server.echo()
 
     @pytest.mark.parametrize("host", ["::1", "[::1]"])
-    def test_ipv6_with_and_without_brackets(self, host: str) -> None:
-        async def main() -> None:
-            async with serving(host=host, port=0) as server:
-                assert server.listener.address is not None
-                assert server.descriptions == [f"http://[::1]:{server.listener.address[1]}"]
-                await server.echo()
-                assert server.factory.peers[0].host == "::1"
-
-        run(main())
+    async def test_ipv6_with_and_without_brackets(self, host: str) -> None:
+        async with serving(host=host, port=0) as server:
+            assert server.descriptions == [f"http://[::1]:{server.address[1]}"]
+            await server.echo()
+            assert server.factory.peers[0].host == "::1"
 
     @pytest.mark.parametrize(("host", "address"), [("", "127.0.0.1"), ("0.0.0.0", "0.0.0.0")])
-    def test_every_ipv4_address_only_when_it_is_asked_for(self, host: str, address: str) -> None:
-        async def main() -> None:
-            async with serving(host=host, port=0) as server:
-                assert server.listener.address is not None
-                assert server.listener.address[0] == address
-                await server.echo()
+    async def test_every_ipv4_address_only_when_it_is_asked_for(self, host: str, address: str) -> None:
+        async with serving(host=host, port=0) as server:
+            assert server.address[0] == address
+            await server.echo()
 
-        run(main())
+    async def test_every_ipv6_address_leaves_ipv4_to_others(self) -> None:
+        async with serving(host="::", port=0) as six:
+            async with serving(host="0.0.0.0", port=six.address[1]) as four:
+                await four.echo()
+            assert not six.factory.peers
 
-    def test_every_ipv6_address_leaves_ipv4_to_others(self) -> None:
-        async def main() -> None:
-            async with serving(host="::", port=0) as six:
-                assert six.listener.address is not None
-                async with serving(host="0.0.0.0", port=six.listener.address[1]) as four:
-                    await four.echo()
-                assert not six.factory.peers
-
-        run(main())
-
-    def test_a_name_is_listened_on_at_one_address_ipv4_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_name_is_listened_on_at_one_address_ipv4_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
         real = socket.getaddrinfo
 
         def resolver(host: str, port: int, **options: Any) -> Any:
@@ -221,85 +184,64 @@ class TestHostAndPort:
             return [found for numeric in ("::1", "192.0.2.1", "127.0.0.1") for found in real(numeric, port, **options)]
 
         monkeypatch.setattr(socket, "getaddrinfo", resolver)
+        async with serving(host="both.test", port=0) as server:
+            assert len(server.listeners) == 1
+            assert server.address[0] == "127.0.0.1", "192.0.2.1 is not ours, so it was the next"
 
-        async def main() -> None:
-            async with serving(host="both.test", port=0) as server:
-                assert server.listener.address is not None
-                assert len(server.listeners) == 1
-                assert server.listener.address[0] == "127.0.0.1", "192.0.2.1 is not ours, so it was the next"
-
-        run(main())
-
-    def test_a_name_that_nobody_knows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        ("host", "cause"),
+        [
+            ("192.0.2.1", "Cannot assign requested address"),
+            ("127.0.0.1", "Address already in use"),
+            ("nobody.test", "Name or service not known"),
+        ],
+    )
+    async def test_one_that_cannot_be_is_one_line(self, host: str, cause: str, monkeypatch: pytest.MonkeyPatch) -> None:
         def resolver(*args: Any, **options: Any) -> Any:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-        monkeypatch.setattr(socket, "getaddrinfo", resolver)
-        run(self.refused("cannot listen on nobody.test:80: Name or service not known", host="nobody.test", port=80))
-
-    def test_an_address_that_is_not_this_machines(self) -> None:
-        run(self.refused("cannot listen on 192.0.2.1:80: Cannot assign requested address", host="192.0.2.1", port=80))
-
-    def test_a_port_in_use(self) -> None:
+        if host == "nobody.test":
+            monkeypatch.setattr(socket, "getaddrinfo", resolver)
         with listening_socket(socket.AF_INET, ("127.0.0.1", 0)) as sock:
             port = sock.getsockname()[1]
-            run(self.refused(f"cannot listen on 127.0.0.1:{port}: Address already in use", port=port))
-
-    async def refused(self, expected: str, **settings: Any) -> None:
-        assert await refusal(**settings) == expected
+            assert await refusal(host=host, port=port) == f"cannot listen on {host}:{port}: {cause}"
 
     @linux_only
-    def test_the_backlog_is_the_settings(self) -> None:
-        async def main() -> None:
-            async with serving(port=0, backlog=37) as server:
-                info = server.listener._port.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
-                # tcp(7): of a listening socket, tcpi_sacked is its backlog.
-                assert struct.unpack_from("I", info, 28) == (37,)
-
-        run(main())
+    async def test_the_backlog_is_the_settings(self) -> None:
+        async with serving(port=0, backlog=37) as server:
+            info = server.listener._port.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+            # tcp(7): of a listening socket, tcpi_sacked is its backlog.
+            assert struct.unpack_from("I", info, 28) == (37,)
 
 
 class TestClose:
-    def test_refuses_new_connections_and_keeps_those_that_are_open(self) -> None:
-        async def main() -> None:
-            async with serving(port=0) as server:
-                assert server.listener.address is not None
-                reader, writer = await asyncio.open_connection(*server.listener.address)
-                writer.write(b"before")
-                assert await reader.readexactly(6) == b"before"
-                await asyncio.gather(server.listener.close(), server.listener.close())
-                with pytest.raises(ConnectionRefusedError):
-                    await asyncio.open_connection(*server.listener.address)
-                writer.write(b"after")
-                assert await reader.readexactly(5) == b"after"
-                writer.close()
-                await writer.wait_closed()
+    async def test_refuses_new_connections_and_keeps_those_that_are_open(self) -> None:
+        async with serving(port=0) as server, connect(server.address) as peer:
+            await peer.send(b"before")
+            assert await peer.read(6) == b"before"
+            await asyncio.gather(server.listener.close(), server.listener.close())
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(*server.address)
+            await peer.send(b"after")
+            assert await peer.read(5) == b"after"
 
-        run(main())
-
-    def test_the_port_can_be_listened_on_again_though_the_server_closed_connections(self) -> None:
-        async def main() -> None:
-            async with serving(port=0) as server:
-                assert server.listener.address is not None
-                port = server.listener.address[1]
-                reader, writer = await asyncio.open_connection(*server.listener.address)
+    async def test_the_port_can_be_listened_on_again_though_the_server_closed_connections(self) -> None:
+        async with serving(port=0) as server:
+            port = server.address[1]
+            async with connect(server.address) as peer:
                 await until(lambda: server.factory.connections)
                 for connection in server.factory.connections:
                     assert connection.transport is not None
                     connection.transport.loseConnection()
-                assert await reader.read() == b""  # whoever closes first is left in TIME_WAIT
-                writer.close()
-                await writer.wait_closed()
-            async with serving(port=port) as again:
-                await again.echo()
-
-        run(main())
+                assert await peer.read_rest() == b""  # whoever closes first is left in TIME_WAIT
+        async with serving(port=port) as again:
+            await again.echo()
 
 
 class TestAllAtOnce:
-    def test_everything_that_is_given_is_listened_on(self, path: Path, tmp_path: Path) -> None:
-        async def main(sock: socket.socket) -> None:
-            other = tmp_path / "other.sock"
+    async def test_everything_that_is_given_is_listened_on(self, path: Path, tmp_path: Path) -> None:
+        other = tmp_path / "other.sock"
+        with listening_socket(socket.AF_INET, ("127.0.0.1", 0)) as sock:
             settings: dict[str, Any] = {
                 "port": 0,
                 "unix_socket": str(path),
@@ -313,53 +255,38 @@ class TestAllAtOnce:
                 assert server.listeners[2].address == sock.getsockname()
                 for index in range(6):
                     await server.echo(index)
+        assert not path.exists()
+        assert not other.exists()
+
+    async def test_one_failure_closes_the_others(self, path: Path) -> None:
+        port = free_port()
+        with listening_socket(socket.AF_INET, ("127.0.0.1", 0)) as taken:
+            text = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+            message = await refusal(port=port, unix_socket=str(path), endpoints=[text])
+            assert message == f"cannot listen on {text}: Address already in use"
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", port)
             assert not path.exists()
-            assert not other.exists()
-
-        with listening_socket(socket.AF_INET, ("127.0.0.1", 0)) as sock:
-            run(main(sock))
-
-    def test_one_failure_closes_the_others(self, path: Path) -> None:
-        with listening_socket(socket.AF_INET, ("127.0.0.1", 0)) as taken, socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-            free.close()
-
-            async def main() -> None:
-                text = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
-                message = await refusal(port=port, unix_socket=str(path), endpoints=[text])
-                assert message == f"cannot listen on {text}: Address already in use"
-                with pytest.raises(ConnectionRefusedError):
-                    await asyncio.open_connection("127.0.0.1", port)
-                assert not path.exists()
-
-            run(main())
 
 
 class TestUnixSocket:
-    def test_is_listened_on_and_removed(self, path: Path) -> None:
-        async def main() -> None:
-            async with serving(unix_socket=str(path)) as server:
-                assert (server.descriptions, server.listener.address) == ([f"unix:{path}"], None)
-                await server.echo()
-                assert server.factory.hosts[0].name == os.fsencode(path)
-            assert not path.exists()
-
-        run(main())
+    async def test_is_listened_on_and_removed(self, path: Path) -> None:
+        async with serving(unix_socket=str(path)) as server:
+            assert (server.descriptions, server.listener.address) == ([f"unix:{path}"], None)
+            await server.echo()
+            assert server.factory.hosts[0].name == os.fsencode(path)
+        assert not path.exists()
 
     @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
-    def test_has_its_mode_whatever_the_umask(self, path: Path, umask: int) -> None:
-        async def main() -> None:
-            async with serving(unix_socket=str(path), unix_socket_mode=0o640):
-                assert stat.S_IMODE(path.stat().st_mode) == 0o640
-
+    async def test_has_its_mode_whatever_the_umask(self, path: Path, umask: int) -> None:
         before = os.umask(umask)
         try:
-            run(main())
+            async with serving(unix_socket=str(path), unix_socket_mode=0o640):
+                assert stat.S_IMODE(path.stat().st_mode) == 0o640
         finally:
             os.umask(before)
 
-    def test_has_its_mode_before_anybody_can_connect(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_has_its_mode_before_anybody_can_connect(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         modes, real = [], socket.socket.listen
 
         def spy(sock: socket.socket, backlog: int) -> None:
@@ -367,157 +294,110 @@ class TestUnixSocket:
             real(sock, backlog)
 
         monkeypatch.setattr(socket.socket, "listen", spy)
-
-        async def main() -> None:
-            async with serving(unix_socket=str(path), unix_socket_mode=0o600):
-                pass
-
-        run(main())
+        async with serving(unix_socket=str(path), unix_socket_mode=0o600):
+            pass
         assert modes == [0o600], "and nobody listens a second time with another backlog"
 
-    def test_a_stale_one_is_replaced(self, path: Path) -> None:
+    async def test_a_stale_one_is_replaced(self, path: Path) -> None:
         with listening_socket(socket.AF_UNIX, str(path)):
             pass
         assert path.is_socket()
+        async with serving(unix_socket=str(path)) as server:
+            await server.echo()
 
-        async def main() -> None:
-            async with serving(unix_socket=str(path)) as server:
-                await server.echo()
-
-        run(main())
-
-    def test_a_live_one_is_refused_and_goes_on(self, path: Path) -> None:
-        async def main() -> None:
-            async with serving(unix_socket=str(path)) as server:
-                for settings in {"unix_socket": str(path)}, {"endpoints": [f"unix:{path}"]}:
-                    assert await refusal(**settings) == f"cannot listen on unix:{path}: another server listens there"
-                await server.echo()
-
-        run(main())
+    async def test_a_live_one_is_refused_and_goes_on(self, path: Path) -> None:
+        async with serving(unix_socket=str(path)) as server:
+            for settings in {"unix_socket": str(path)}, {"endpoints": [f"unix:{path}"]}:
+                assert await refusal(**settings) == f"cannot listen on unix:{path}: another server listens there"
+            await server.echo()
 
     @linux_only
-    def test_a_live_one_that_is_too_busy_to_accept_is_refused_without_waiting(self, path: Path) -> None:
-        async def main() -> None:
-            assert "another server listens there" in await refusal(unix_socket=str(path))
-
+    async def test_a_live_one_that_is_too_busy_to_accept_is_refused_without_waiting(self, path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as client:
             busy.bind(str(path))
             busy.listen(0)
             client.connect(str(path))
-            run(main())
+            assert "another server listens there" in await refusal(unix_socket=str(path))
 
-    def test_a_datagram_socket_is_left_alone(self, path: Path) -> None:
-        async def main() -> None:
-            assert str(path) in await refusal(unix_socket=str(path))
-
+    async def test_a_datagram_socket_is_left_alone(self, path: Path) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.bind(str(path))
-            run(main())
+            assert str(path) in await refusal(unix_socket=str(path))
         assert path.is_socket()
 
-    def test_what_others_put_in_its_place_is_not_removed(self, path: Path) -> None:
-        async def main() -> None:
-            async with serving(unix_socket=str(path)) as old:
-                path.unlink()
-                async with serving(unix_socket=str(path)) as new:
-                    await old.listener.close()
-                    await new.echo()
-
-        run(main())
+    async def test_what_others_put_in_its_place_is_not_removed(self, path: Path) -> None:
+        async with serving(unix_socket=str(path)) as old:
+            path.unlink()
+            async with serving(unix_socket=str(path)) as new:
+                await old.listener.close()
+                await new.echo()
         assert not path.exists(), "the new one has removed its own"
 
-    def test_a_file_that_is_gone_already_does_not_disturb_closing(self, path: Path) -> None:
-        async def main() -> None:
-            async with serving(unix_socket=str(path)):
-                path.unlink()
-
-        run(main())
+    async def test_a_file_that_is_gone_already_does_not_disturb_closing(self, path: Path) -> None:
+        async with serving(unix_socket=str(path)):
+            path.unlink()
 
     @pytest.mark.parametrize("name", ["x" * 200, "no/such/folder/x.sock"])
-    def test_an_impossible_path_is_one_line(self, tmp_path: Path, name: str) -> None:
-        async def main() -> None:
-            message = await refusal(unix_socket=str(tmp_path / name))
-            assert message.startswith(f"cannot listen on unix:{tmp_path / name}: ")
+    async def test_an_impossible_path_is_one_line(self, tmp_path: Path, name: str) -> None:
+        message = await refusal(unix_socket=str(tmp_path / name))
+        assert message.startswith(f"cannot listen on unix:{tmp_path / name}: ")
 
-        run(main())
-
-    def test_a_description_has_mode_and_escapes(self, tmp_path: Path) -> None:
+    async def test_a_description_has_mode_and_escapes(self, tmp_path: Path) -> None:
         path = tmp_path / "a:b.sock"
-
-        async def main() -> None:
-            escaped = str(path).replace(":", "\\:")
-            async with serving(endpoints=[f"unix:{escaped}:mode=600:backlog=5:lockfile=0"]) as server:
-                assert stat.S_IMODE(path.stat().st_mode) == 0o600
-                await server.echo()
-            assert list(tmp_path.iterdir()) == []
-
-        run(main())
+        escaped = str(path).replace(":", "\\:")
+        async with serving(endpoints=[f"unix:{escaped}:mode=600:backlog=5:lockfile=0"]) as server:
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            await server.echo()
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestFileDescriptor:
     @pytest.mark.parametrize("spelling", ["setting", "fd:fileno={}", "fd:{}", "fd:fileno={}:domain=INET"])
     @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX], ids=["inet", "inet6", "unix"])
-    def test_of_any_family_works_and_stays_its_owners(self, path: Path, family: int, spelling: str) -> None:
+    async def test_of_any_family_works_and_stays_its_owners(self, path: Path, family: int, spelling: str) -> None:
         address: Any = {socket.AF_INET: ("127.0.0.1", 0), socket.AF_INET6: ("::1", 0)}.get(family, str(path))
-
-        async def main(number: int) -> None:
+        with listening_socket(family, address) as sock:
+            number = sock.fileno()
             by_setting = spelling == "setting"
             settings = {"file_descriptor": number} if by_setting else {"endpoints": [spelling.format(number)]}
             async with serving(**settings) as server:
                 await server.echo()
-
-        with listening_socket(family, address) as sock:
-            run(main(sock.fileno()))
             with socket.socket(family) as client:
                 client.connect(sock.getsockname())  # it still listens, and its file is still there
-            run(main(sock.fileno()))
+            async with serving(**settings) as server:
+                await server.echo()
 
-    def test_of_a_unix_socket_keeps_its_mode(self, path: Path) -> None:
-        async def main(number: int) -> None:
-            async with serving(file_descriptor=number):
-                assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
+    async def test_of_a_unix_socket_keeps_its_mode(self, path: Path) -> None:
         with listening_socket(socket.AF_UNIX, str(path)) as sock:
             path.chmod(0o600)
-            run(main(sock.fileno()))
+            async with serving(file_descriptor=sock.fileno()):
+                assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
     @linux_only
-    def test_of_an_abstract_unix_socket_works(self) -> None:
+    async def test_of_an_abstract_unix_socket_works(self) -> None:
         name = f"\0asgiserver-test-{os.getpid()}"
-
-        async def main(number: int) -> None:
-            async with serving(file_descriptor=number) as server:
-                assert server.descriptions == [f"unix:@{name[1:]}"]
-                reader, writer = await asyncio.open_unix_connection(name)
-                writer.write(b"hello")
-                assert await reader.readexactly(5) == b"hello"
-                writer.close()
-                await writer.wait_closed()
-
         with listening_socket(socket.AF_UNIX, name) as sock:
-            run(main(sock.fileno()))
+            async with serving(file_descriptor=sock.fileno()) as server, connect(name) as peer:
+                assert server.descriptions == [f"unix:@{name[1:]}"]
+                await peer.send(b"hello")
+                assert await peer.read(5) == b"hello"
 
-    def test_that_is_bound_but_does_not_listen(self) -> None:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            run(self.refused(sock.fileno(), "the socket does not listen"))
-
-    def test_of_a_datagram_socket(self) -> None:
-        with socket.socket(type=socket.SOCK_DGRAM) as sock:
-            run(self.refused(sock.fileno(), "it is not a stream socket of TCP or unix"))
-
-    def test_of_a_pipe(self) -> None:
-        reading, writing = os.pipe()
-        try:
-            run(self.refused(reading, "Socket operation on non-socket"))
-        finally:
-            os.close(reading)
-            os.close(writing)
-
-    async def refused(self, number: int, cause: str) -> None:
-        expected = f"cannot listen on file descriptor {number}: {cause}"
-        assert await refusal(file_descriptor=number) == expected
-        assert await refusal(endpoints=[f"fd:{number}"]) == expected
+    @pytest.mark.parametrize(
+        ("opened", "cause"),
+        [
+            (lambda: socket.socket(), "the socket does not listen"),
+            (lambda: socket.socket(type=socket.SOCK_DGRAM), "it is not a stream socket of TCP or unix"),
+            (lambda: os.fdopen(os.open(os.devnull, os.O_RDONLY)), "Socket operation on non-socket"),
+        ],
+        ids=["bound alone", "datagrams", "no socket"],
+    )
+    async def test_that_is_no_listening_stream_is_one_line(self, opened: Callable[[], Any], cause: str) -> None:
+        with opened() as file:
+            if isinstance(file, socket.socket):
+                file.bind(("127.0.0.1", 0))
+            expected = f"cannot listen on file descriptor {file.fileno()}: {cause}"
+            assert await refusal(file_descriptor=file.fileno()) == expected
+            assert await refusal(endpoints=[f"fd:{file.fileno()}"]) == expected
 
     def test_0_is_valid(self) -> None:
         program = """
@@ -552,14 +432,9 @@ def in_child(program: str, stdin: int = subprocess.DEVNULL, activated: list[sock
     ]
     child = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)],
-        cwd=ROOT,
-        stdin=stdin,
-        pass_fds=[sock.fileno() for sock in activated or []],
-        capture_output=True,
-        text=True,
-        timeout=2 * DEADLINE,
-        check=False,
-    )
+        cwd=ROOT, stdin=stdin, pass_fds=[sock.fileno() for sock in activated or []], capture_output=True, text=True,
+        timeout=2 * DEADLINE, check=False,
+    )  # fmt: skip
     assert child.returncode == 0, child.stderr
     return child.stdout.strip()
 
@@ -603,153 +478,97 @@ class TestSystemd:
             assert in_child(program, activated=[sock]) == f"http://127.0.0.1:{sock.getsockname()[1]}"
 
 
-class Certificate:
-    """A certificate below an intermediate authority, in files, and clients that know only the root."""
-
-    def __init__(self, folder: Path) -> None:
-        self.authority = trustme.CA()
-        issued = self.authority.create_child_ca().issue_cert("localhost", "127.0.0.1")
-        self.both, self.chain, self.key = (folder / name for name in ("both.pem", "chain.pem", "key.pem"))
-        issued.private_key_and_cert_chain_pem.write_to_path(self.both)
-        issued.private_key_pem.write_to_path(self.key)
-        self.chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-
-    def client(self, *protocols: str) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        self.authority.configure_trust(context)
-        if protocols:
-            context.set_alpn_protocols(protocols)
-        return context
-
-
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return Certificate(tmp_path_factory.mktemp("certificate"))
+    """One whose chain the server has to send along, as clients know only the root."""
+    return Certificate(tmp_path_factory.mktemp("certificate"), below_another=True)
 
 
 class TestTLS:
     @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
     @pytest.mark.parametrize("files", [1, 2])
-    def test_a_client_that_knows_the_root_is_convinced_by_the_chain(
+    async def test_a_client_that_knows_the_root_is_convinced_by_the_chain(
         self, certificate: Certificate, host: str, files: int
     ) -> None:
         paths = (certificate.both, None) if files == 1 else (certificate.chain, str(certificate.key))
+        async with serving(host=host, port=0, ssl_certfile=str(paths[0]), ssl_keyfile=paths[1]) as server:
+            assert server.listener.description.startswith("https://")
+            await server.echo(tls=certificate.client())
 
-        async def main() -> None:
-            async with serving(host=host, port=0, ssl_certfile=str(paths[0]), ssl_keyfile=paths[1]) as server:
-                assert server.listener.description.startswith("https://")
-                await server.echo(ssl=certificate.client(), server_hostname="localhost")
+    async def test_the_factory_says_which_protocol_is_negotiated(self, certificate: Certificate) -> None:
+        async with serving(port=0, ssl_certfile=str(certificate.both)) as server:
+            for offered, chosen in ((("h2", "http/1.1"), "http/1.1"), ((), None)):
+                async with connect(server.address, tls=certificate.client(*offered)) as peer:
+                    await peer.send(b"x")
+                    assert await peer.read(1) == b"x"
+                    assert peer.writer.get_extra_info("ssl_object").selected_alpn_protocol() == chosen
 
-        run(main())
-
-    def test_the_factory_says_which_protocol_is_negotiated(self, certificate: Certificate) -> None:
-        async def negotiated(listener: Listener, *protocols: str) -> Any:
-            assert listener.address is not None
-            reader, writer = await asyncio.open_connection(*listener.address, ssl=certificate.client(*protocols))
-            writer.write(b"x")
-            await reader.readexactly(1)
-            writer.close()
-            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
-            return writer.get_extra_info("ssl_object").selected_alpn_protocol()
-
-        async def main() -> None:
-            async with serving(port=0, ssl_certfile=str(certificate.both)) as server:
-                assert await negotiated(server.listener, "h2", "http/1.1") == "http/1.1"
-                assert await negotiated(server.listener) is None
-
-        run(main())
-
-    def test_the_reactor_is_the_given_one_and_not_the_global_one(self, certificate: Certificate) -> None:
+    async def test_the_reactor_is_the_given_one_and_not_the_global_one(self, certificate: Certificate) -> None:
         class Given:
             def __getattr__(self, name: str) -> Any:
                 return getattr(install_reactor(), name)
 
-        async def main() -> None:
-            given: Any = Given()
-            settings = Settings(port=0, ssl_certfile=str(certificate.both))
-            (listener,) = await listen(settings, EchoFactory(), given)
-            try:
-                assert isinstance(listener._port, TLSPort)
-                assert listener._port.reactor is given
-            finally:
-                await listener.close()
+        given: Any = Given()
+        settings = Settings(port=0, ssl_certfile=str(certificate.both))
+        (listener,) = await listen(settings, EchoFactory(), given)
+        try:
+            assert isinstance(listener._port, TLSPort)
+            assert listener._port.reactor is given
+        finally:
+            await listener.close()
 
-        run(main())
-
-    def test_plain_bytes_do_not_disturb_the_next_client(self, certificate: Certificate) -> None:
-        async def main() -> None:
-            async with serving(port=0, ssl_certfile=str(certificate.both)) as server:
-                assert b"HTTP" not in await exchange(server.listener, b"GET / HTTP/1.1\r\n\r\n")
-                await server.echo(ssl=certificate.client())
-                assert len(server.factory.peers) == 1
-
-        run(main())
+    async def test_plain_bytes_do_not_disturb_the_next_client(self, certificate: Certificate) -> None:
+        async with serving(port=0, ssl_certfile=str(certificate.both)) as server:
+            assert b"HTTP" not in await exchange(server.listener, b"GET / HTTP/1.1\r\n\r\n")
+            await server.echo(tls=certificate.client())
+            assert len(server.factory.peers) == 1
 
     @pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")  # Twisted's own loading does that
-    def test_twisteds_description_works_too(self, certificate: Certificate) -> None:
-        async def main() -> None:
-            text = f"ssl:0:interface=127.0.0.1:privateKey={certificate.key}:certKey={certificate.chain}"
-            async with serving(endpoints=[f"{text}:extraCertChain={certificate.chain}"]) as server:
-                assert server.listener.description.startswith("https://127.0.0.1:")
-                await server.echo(ssl=certificate.client())
-
-        run(main())
+    async def test_twisteds_description_works_too(self, certificate: Certificate) -> None:
+        text = f"ssl:0:interface=127.0.0.1:privateKey={certificate.key}:certKey={certificate.chain}"
+        async with serving(endpoints=[f"{text}:extraCertChain={certificate.chain}"]) as server:
+            assert server.listener.description.startswith("https://127.0.0.1:")
+            await server.echo(tls=certificate.client())
 
 
 class TestHAProxy:
-    def test_gives_the_clients_address(self) -> None:
-        async def main() -> None:
-            async with serving(endpoints=["haproxy:tcp:0:interface=127.0.0.1"]) as server:
-                assert server.listener.description.startswith("http://127.0.0.1:")
-                assert await exchange(server.listener, V1 + b"hello") == b"hello"
-                peer = server.factory.peers[0]
-                assert (peer.host, peer.port) == ("203.0.113.7", 5000)
-
-        run(main())
+    async def test_gives_the_clients_address(self) -> None:
+        async with serving(**HAPROXY_ENDPOINT) as server:
+            assert server.listener.description.startswith("http://127.0.0.1:")
+            assert await exchange(server.listener, V1 + b"hello") == b"hello"
+            peer = server.factory.peers[0]
+            assert (peer.host, peer.port) == CLIENT
 
     @pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", V2_LOCAL])
-    def test_keeps_the_sockets_address_when_the_header_gives_none(self, header: bytes) -> None:
-        async def main() -> None:
-            async with serving(endpoints=["haproxy:tcp:0:interface=127.0.0.1"]) as server:
-                assert await exchange(server.listener, header + b"hello") == b"hello"
-                assert server.factory.peers[0].host == "127.0.0.1"
-
-        run(main())
+    async def test_keeps_the_sockets_address_when_the_header_gives_none(self, header: bytes) -> None:
+        async with serving(**HAPROXY_ENDPOINT) as server:
+            assert await exchange(server.listener, header + b"hello") == b"hello"
+            assert server.factory.peers[0].host == "127.0.0.1"
 
     @pytest.mark.parametrize("data", [b"hello, no header here", b"PROXY TCP4 x\r\nhello", b"GET / HTTP/1.1\r\n\r\n"])
-    def test_closes_without_a_header(self, data: bytes) -> None:
-        async def main() -> None:
-            async with serving(endpoints=["haproxy:tcp:0:interface=127.0.0.1"]) as server:
-                assert await exchange(server.listener, data) == b""
-                assert await exchange(server.listener, V1 + b"hello") == b"hello"
-                assert len(server.factory.peers) == 1
+    async def test_closes_without_a_header(self, data: bytes) -> None:
+        async with serving(**HAPROXY_ENDPOINT) as server:
+            assert await exchange(server.listener, data) == b""
+            assert await exchange(server.listener, V1 + b"hello") == b"hello"
+            assert len(server.factory.peers) == 1
 
-        run(main())
-
-    def test_wraps_our_own_kinds(self, path: Path) -> None:
-        async def main(number: int) -> None:
-            async with serving(endpoints=[f"haproxy:unix:{path}", f"haproxy:fd:fileno={number}"]) as server:
+    async def test_wraps_our_own_kinds(self, path: Path) -> None:
+        with listening_socket(socket.AF_INET, ("127.0.0.1", 0)) as sock:
+            async with serving(endpoints=[f"haproxy:unix:{path}", f"haproxy:fd:fileno={sock.fileno()}"]) as server:
                 for listener in server.listeners:
                     assert await exchange(listener, V1 + b"hello") == b"hello"
-                assert {peer.host for peer in server.factory.peers} == {"203.0.113.7"}
-
-        with listening_socket(socket.AF_INET, ("127.0.0.1", 0)) as sock:
-            run(main(sock.fileno()))
+                assert {peer.host for peer in server.factory.peers} == {CLIENT[0]}
 
 
-def test_no_descriptor_is_left_when_all_is_closed(path: Path) -> None:
+async def test_no_descriptor_is_left_when_all_is_closed(path: Path) -> None:
     if not Path("/proc/self/fd").is_dir():
         pytest.skip("counts descriptors as Linux shows them")
-
-    async def main() -> None:
-        install_reactor()
-        async with serving(port=0):
-            pass
-        before = len(os.listdir("/proc/self/fd"))
-        for _ in range(3):
-            async with serving(port=0, unix_socket=str(path), endpoints=["tcp:0:interface=127.0.0.1"]) as server:
-                await server.echo()
-            await refusal(port=0, unix_socket=str(path), host="192.0.2.1")
-        assert len(os.listdir("/proc/self/fd")) == before
-
-    run(main())
+    install_reactor()
+    async with serving(port=0):
+        pass
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        async with serving(port=0, unix_socket=str(path), endpoints=["tcp:0:interface=127.0.0.1"]) as server:
+            await server.echo()
+        await refusal(port=0, unix_socket=str(path), host="192.0.2.1")
+    assert len(os.listdir("/proc/self/fd")) == before

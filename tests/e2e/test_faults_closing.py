@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import importlib.util
 import logging
 import os
 import signal
@@ -23,11 +22,11 @@ import pytest
 
 from asgiserver import hub
 from asgiserver.wire import connection, http1, progress
-from tests.e2e.live import DEADLINE, Receive, Send, answer, connect, in_loop, receive_body, serve, until
-from tests.e2e.server import ServerProcess, wait_for
-from tests.e2e.test_resets import COMMANDS
-from tests.e2e.test_tls import Certificate
-from tests.e2e.test_tls import certificate as certificate
+from tests.e2e.applications import answering, hello
+from tests.e2e.certificate import Certificate
+from tests.e2e.live import DEADLINE, GET, Receive, Send, connect, get, post, receive_body, serve, until
+from tests.e2e.server import COMMANDS, ServerProcess, command_on, serving, wait_for
+from tests.e2e.websocket import handshake
 from tests.programs import require
 
 APPLICATION = """
@@ -55,29 +54,25 @@ async def application(scope, receive, send):
 """
 
 SENT = 500_000
+ENDPOINT = "tcp:0:interface=127.0.0.1"
 
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """Has a short name, for a unix socket."""
     with tempfile.TemporaryDirectory(prefix="asgi") as name:
-        (Path(name) / "app.py").write_text(APPLICATION, "utf-8")
         yield Path(name)
 
 
-def serving(folder: Path, *args: str, loop: str = "uvloop", **keywords: Any) -> ServerProcess:
-    if loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
-        pytest.skip("uvloop is not installed")
-    given = ("--app-dir", str(folder), "--lifespan", "off", *args, "app")
-    return ServerProcess(*given, **{"command": COMMANDS[loop], **keywords})
+def cutting_server(folder: Path, *args: str, **options: Any) -> ServerProcess:
+    return serving(folder, APPLICATION, "--lifespan", "off", *args, **options)
 
 
 @pytest.fixture(scope="module", params=COMMANDS)
 def cutting(request: pytest.FixtureRequest, folder: Path, certificate: Certificate) -> Iterator[ServerProcess]:
     """A server over TLS, on a unix socket, and over TCP, on each loop."""
-    tls = ("--ssl-certfile", str(certificate.chain), "--ssl-keyfile", str(certificate.key))
-    where = ("-b", "127.0.0.1", "-p", "0", *tls, "-u", str(folder / "s"), "-e", "tcp:0:interface=127.0.0.1")
-    with serving(folder, *where, loop=request.param, listeners=3) as server:
+    where = ("-b", "127.0.0.1", "-p", "0", *certificate.args, "-u", str(folder / "s"), "-e", ENDPOINT)
+    with cutting_server(folder, *where, command=command_on(request.param), listeners=3) as server:
         yield server
 
 
@@ -109,16 +104,15 @@ class TestCutOff:
         assert self.curl(cutting, where, "raises", "--http1.0", "--no-alpn")[0] == self.RESET
 
     def test_a_denial_arrives_too(self, cutting: ServerProcess) -> None:
-        fields = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
-                  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+        fields = handshake().decode().split("\r\n")[2:-2]
         args = [part for field in fields for part in ("-H", field)]
         status, body = self.curl(cutting, "http", "raises", *args)
         assert (status, len(body)) == (self.PARTIAL, SENT)
 
     def test_at_the_end_of_the_graceful_timeout(self, folder: Path) -> None:
-        with serving(folder, "-p", "0", "--graceful-timeout", "0.3") as server:
-            with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE) as peer:
-                peer.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+        with cutting_server(folder, "--graceful-timeout", "0.3") as server:
+            with server.connect() as peer:
+                peer.sendall(get("/endless"))
                 received = bytearray()
                 while received.count(b"*") < SENT - 20_000:
                     received += peer.recv(10_000)
@@ -130,14 +124,10 @@ class TestCutOff:
             assert not received.endswith(b"0\r\n\r\n")
             assert server.wait() == 0
 
-
     @pytest.mark.parametrize("version", ["1.1", "1.0"])
     def test_a_client_that_reads_only_after_the_end_gets_what_the_kernel_has(self, folder: Path, version: str) -> None:
         """But not of a body that would look whole."""
-        with serving(folder, "-p", "0", "--graceful-timeout", "0.3") as server, socket.socket() as peer:
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
-            peer.settimeout(DEADLINE)
-            peer.connect(("127.0.0.1", server.port))
+        with cutting_server(folder, "--graceful-timeout", "0.3") as server, server.connect(16_384) as peer:
             peer.sendall(b"GET /flood HTTP/%s\r\nHost: a\r\n\r\n" % version.encode())
             assert peer.recv(100)
             assert server.stop() == 0
@@ -152,8 +142,7 @@ class TestCutOff:
                 assert received > 100_000
 
 
-async def refusing(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    await answer(send, b"too much", status=413)
+refusing = answering(b"too much", 413)
 
 
 class TestLingering:
@@ -161,9 +150,8 @@ class TestLingering:
 
     def upload(self, address: tuple[str, int], context: ssl.SSLContext | None, seconds: float) -> tuple[int, bytes]:
         """Send a body for so long, as http.client does: without a look at what comes back."""
-        if context is None:
-            client = http.client.HTTPConnection(*address, timeout=DEADLINE)
-        else:
+        client = http.client.HTTPConnection(*address, timeout=DEADLINE)
+        if context is not None:
             client = http.client.HTTPSConnection(*address, timeout=DEADLINE, context=context)
         end = time.monotonic() + seconds
 
@@ -181,11 +169,10 @@ class TestLingering:
 
     @pytest.mark.parametrize("tls", [False, True])
     @pytest.mark.parametrize("early", ["limit", "application"])
-    @in_loop
     async def test_an_upload_that_was_answered_early_is_not_cut(
         self, certificate: Certificate, tls: bool, early: str
     ) -> None:
-        settings: dict[str, Any] = certificate.settings() if tls else {}
+        settings: dict[str, Any] = dict(certificate.settings) if tls else {}
         if early == "limit":
             settings["limit_body_size"] = 1000
         async with serve(refusing, close_timeout=0.3, **settings) as server:
@@ -196,11 +183,10 @@ class TestLingering:
             assert body
             await until(lambda: not server.connections)
 
-    @in_loop
     async def test_one_without_end_is_cut_in_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(connection, "_LINGERING", 0.6)
         async with serve(refusing, limit_body_size=1000, close_timeout=0.2) as server, connect(server) as peer:
-            await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999\r\n\r\n")
+            await peer.send(post(9_999_999_999))
             began = time.monotonic()
 
             async def flood() -> None:
@@ -220,7 +206,6 @@ async def large(scope: dict[str, Any], receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize("where", ["tcp", "unix"])
-@in_loop
 async def test_a_client_that_reads_slowly_but_steadily_is_kept(
     where: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -248,7 +233,6 @@ class TestPlainOnTLS:
     """C12."""
 
     @pytest.mark.parametrize("size", [0, 10, 300_000])
-    @in_loop
     async def test_a_request_without_tls_is_told(
         self, certificate: Certificate, size: int, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -262,16 +246,15 @@ class TestPlainOnTLS:
             client.close()
             return found
 
-        async with serve(refusing, close_timeout=0.3, **certificate.settings()) as server:
+        async with serve(refusing, close_timeout=0.3, **certificate.settings) as server:
             status, connection, body = await asyncio.to_thread(ask, server.listening_addresses[0])
             assert (status, connection) == (400, "close")
             assert b"https" in body
             await until(lambda: not server.connections)
         assert len([each for each in caplog.messages if "speaks plain HTTP to a port of TLS" in each]) == 1
 
-    @in_loop
     async def test_its_method_may_come_in_pieces_or_never(self, certificate: Certificate) -> None:
-        async with serve(refusing, first_byte_timeout=0.5, **certificate.settings()) as server:
+        async with serve(refusing, first_byte_timeout=0.5, **certificate.settings) as server:
             async with connect(server) as peer:
                 for part in (b"G", b"E", b"T / HTTP/1.1\r\n"):
                     await peer.send(part)
@@ -281,7 +264,6 @@ class TestPlainOnTLS:
                 await peer.send(b"GE")
                 assert await peer.closed()
 
-    @in_loop
     async def test_tls_to_a_plain_port_has_a_line_in_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "asgiserver")
 
@@ -294,7 +276,6 @@ class TestPlainOnTLS:
         assert [each for each in caplog.messages if each.endswith("speaks TLS, and this port speaks plain HTTP.")]
 
 
-@in_loop
 async def test_of_too_many_connections_few_are_kept_for_their_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """D3."""
     monkeypatch.setattr(hub, "_MOST_TURNED_AWAY", 2)
@@ -330,14 +311,14 @@ class TestOutOfDescriptors:
         self, folder: Path, certificate: Certificate, loop: str, where: str
     ) -> None:
         args = {
-            "tcp": ("-p", "0"),
+            "tcp": (),
             "unix": ("-u", str(folder / "scarce")),
-            "tls": ("-p", "0", "--ssl-certfile", str(certificate.chain), "--ssl-keyfile", str(certificate.key)),
-            "endpoint": ("-e", "tcp:0:interface=127.0.0.1"),
+            "tls": certificate.args,
+            "endpoint": ("-e", ENDPOINT),
         }[where]
         script = SCARCE.format(before="sys.modules['uvloop'] = None; " if loop == "asyncio" else "")
-        # With -v 0 nothing says where it listens, but for a file that is there.
-        with serving(folder, *args, loop=loop, command=(sys.executable, "-c", script)) as server, ExitStack() as stack:
+        pytest.importorskip(loop)
+        with cutting_server(folder, *args, command=(sys.executable, "-c", script)) as server, ExitStack() as stack:
             family = socket.AF_UNIX if where == "unix" else socket.AF_INET
             address: Any = args[1] if where == "unix" else ("127.0.0.1", server.port)
             for _ in range(60):
@@ -368,37 +349,29 @@ class TestRates:
         monkeypatch.setattr(progress, "WINDOW", 0.5)
 
     @pytest.mark.parametrize("tls", [False, True])
-    @in_loop
     async def test_an_upload_that_drips_is_answered_408(
         self, certificate: Certificate, tls: bool, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, "asgiserver")
 
-        async def reading(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            await receive_body(receive)
-            await answer(send, b"all of it")
-
-        settings = certificate.settings() if tls else {}
+        settings = certificate.settings if tls else {}
         context = certificate.client() if tls else None
-        async with serve(reading, **settings) as server:
-            reader, writer = await asyncio.open_connection(*server.listening_addresses[0], ssl=context)
-            writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
-            answered = asyncio.ensure_future(reader.readline())
+        async with serve(hello, **settings) as server, connect(server, tls=context) as peer:
+            await peer.send(post(100_000))
+            answered = asyncio.ensure_future(peer.response())
             for _ in range(100):
                 if not answered.done():
-                    writer.write(b"*" * 5)
+                    await peer.send(b"*" * 5)
                     await asyncio.sleep(0.05)
             assert answered.done()
-            assert (await answered).startswith(b"HTTP/1.1 408 ")
-            writer.close()
+            assert (await answered).status == 408
         assert [each for each in caplog.messages if "less than 240 bytes a second" in each]
 
-    @in_loop
     async def test_a_reader_that_drips_is_dropped(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "asgiserver.wire")
         settings = {"min_response_rate": 5_000_000}
         async with serve(large, **settings) as server, connect(server, receive_buffer=16_384) as peer:
-            await peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await peer.send(GET)
 
             async def drip() -> None:
                 for _ in range(300):
@@ -409,7 +382,6 @@ class TestRates:
                 await drip()
         assert [each for each in caplog.messages if "took less than 5000000 bytes a second" in each]
 
-    @in_loop
     async def test_who_waits_for_the_application_is_not(self) -> None:
         async def slow(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             await asyncio.sleep(0.7)

@@ -17,15 +17,13 @@ from starlette.websockets import WebSocket
 
 from asgiserver.errors import ClientDisconnected
 
-from .live import Receive, Send, connect, in_loop, serve, until
+from .live import GET, Receive, Send, connect, serve, until
 from .websocket import raw_websocket
 
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 OK = {"type": "http.response.start", "status": 200}
 MORE = {"type": "http.response.body", "body": b"hello", "more_body": True}
 
 
-@in_loop
 async def test_stream_under_middleware_that_asks_for_its_client_ends_when_the_client_leaves() -> None:
     """E2. The middleware takes the event and loses it, as is_disconnected() asks within a cancelled scope."""
     clients = 6
@@ -58,7 +56,6 @@ async def test_stream_under_middleware_that_asks_for_its_client_ends_when_the_cl
 
 
 @pytest.mark.parametrize("waits", [True, False])
-@in_loop
 async def test_only_an_application_that_waited_for_the_end_may_send_on_in_silence(waits: bool) -> None:
     """E2. One that merely asked may never have got the answer."""
     outcome: list[str] = []
@@ -89,7 +86,6 @@ async def test_only_an_application_that_waited_for_the_end_may_send_on_in_silenc
 @pytest.mark.parametrize(
     ("method", "length", "whole"), [("GET", b"5", True), ("HEAD", b"9", True), ("GET", b"9", False)]
 )
-@in_loop
 async def test_client_that_leaves_with_the_whole_response_is_no_failure_of_what_follows(
     method: str, length: bytes, whole: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -118,7 +114,6 @@ async def test_client_that_leaves_with_the_whole_response_is_no_failure_of_what_
     assert not [each for each in caplog.records if each.levelno > logging.INFO]
 
 
-@in_loop
 async def test_stream_in_answer_to_head_ends_with_its_client(caplog: pytest.LogCaptureFixture) -> None:
     """E3: the head is all that its client waits for, but only the client's leave can end the stream."""
     caplog.set_level(logging.INFO, "asgiserver")
@@ -139,7 +134,6 @@ async def test_stream_in_answer_to_head_ends_with_its_client(caplog: pytest.LogC
 
 @pytest.mark.parametrize("end", ["close", "reset"])
 @pytest.mark.parametrize("way", ["receives", "sends"])
-@in_loop
 async def test_websocket_view_that_its_client_ends_is_one_line(
     way: str, end: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,20 +16,20 @@ from websockets.exceptions import InvalidStatus
 
 from asgiserver.errors import MessageError
 
-from .live import Receive, Send, connect, in_loop, serve, until, url
+from .applications import piece, sending, start
+from .live import GET, Receive, Send, connect, get, serve, until, url
 from .websocket import Attempts, handshake, refused
 
 #: HTAB aside, all that RFC 9110 §5.5 keeps out of a value.
 CONTROLS = [bytes((number,)) for number in (*range(9), *range(10, 32), 127)]
 SPELLED = [(b"Content-Type", b"text/plain"), (b"ETag", b'"1"'), (b"X-REQUEST-ID", b"7"), (b"vary", b"*")]
-OK = {"type": "http.response.body", "body": b"ok"}
+OK = piece(b"ok")
 
 
 def levels(caplog: pytest.LogCaptureFixture) -> set[str]:
     return {record.levelname for record in caplog.records if record.levelno >= logging.WARNING}
 
 
-@in_loop
 async def test_control_byte_in_a_value_is_an_error_in_send_and_never_reaches_a_client() -> None:
     """C7."""
     raised = 0
@@ -39,10 +39,10 @@ async def test_control_byte_in_a_value_is_an_error_in_send_and_never_reaches_a_c
         for control in CONTROLS:
             for value in (control, b"a" + control + b"b", b"ab" + control):
                 with pytest.raises(MessageError, match="x-a"):
-                    await send({"type": "http.response.start", "status": 200, "headers": [(b"x-a", value)]})
+                    await send(start(200, (b"x-a", value)))
                 raised += 1
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-a", b"b\tc \xff\x80")]})
-        await send({"type": "http.response.body", "body": b"ok"})
+        await send(start(200, (b"x-a", b"b\tc \xff\x80")))
+        await send(OK)
 
     async with serve(application) as server, httpx.AsyncClient() as browser, connect(server) as peer:
         assert (await browser.get(url(server))).text == "ok"
@@ -54,7 +54,6 @@ async def test_control_byte_in_a_value_is_an_error_in_send_and_never_reaches_a_c
 
 
 @pytest.mark.parametrize("kind", ["websocket.accept", "websocket.http.response.start"])
-@in_loop
 async def test_control_byte_in_the_answer_to_a_handshake_is_an_error_in_send(kind: str) -> None:
     """C7."""
     wrong = [{"type": kind, "status": 401, "headers": [(b"x-a", b"a" + control)]} for control in CONTROLS]
@@ -66,7 +65,6 @@ async def test_control_byte_in_the_answer_to_a_handshake_is_an_error_in_send(kin
 
 
 @pytest.mark.parametrize("how", ["whole", "pieces", "file", "HEAD", "304"])
-@in_loop
 async def test_names_reach_the_client_as_the_application_spells_them(how: str, tmp_path: Path) -> None:
     """C8."""
     (tmp_path / "file").write_bytes(b"ok")
@@ -74,35 +72,33 @@ async def test_names_reach_the_client_as_the_application_spells_them(how: str, t
     async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         length = [(b"CONTENT-length", b"2")] if how in ("whole", "304") else []
         status = 304 if how == "304" else 200
-        await send({"type": "http.response.start", "status": status, "headers": SPELLED + length})
+        await send(start(status, *SPELLED, *length))
         if how == "file":
             await send({"type": "http.response.pathsend", "path": str(tmp_path / "file")})
             return
-        await send({"type": "http.response.body", "body": b"o", "more_body": True} if how == "pieces" else OK)
+        await send(piece(b"o", True) if how == "pieces" else OK)
         if how == "pieces":
-            await send({"type": "http.response.body", "body": b"k"})
+            await send(piece(b"k"))
 
     method = "HEAD" if how == "HEAD" else "GET"
     async with serve(application) as server, connect(server) as peer:
         for _ in range(2):
             # The length is understood however it is spelled: each response ends where it should.
             assert (await peer.request(method, "/")).body == (b"" if how in ("HEAD", "304") else b"ok")
-        await peer.send(f"{method} / HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        await peer.send(get("/", method=method))
         lines = (await peer.read_until(b"\r\n\r\n")).split(b"\r\n")
     assert lines[1:5] == [b": ".join(field) for field in SPELLED]
     lengths = {"whole": [b"CONTENT-length: 2"], "304": [b"CONTENT-length: 2"], "file": [b"content-length: 2"]}
     assert [line for line in lines if line.lower().startswith(b"content-length")] == lengths.get(how, [])
 
 
-@in_loop
 async def test_default_fields_give_way_however_the_application_spells_its_own() -> None:
     """C8."""
     own = [(b"SERVER", b"mine"), (b"Date", b"Tue, 15 Nov 1994 08:12:31 GMT"), (b"Connection", b"close")]
 
     async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await send({"type": "http.response.start", "status": 200, "headers": own})
-            await send(OK)
+            await sending(start(200, *own), OK)(scope, receive, send)
         else:
             await send({"type": "websocket.accept", "headers": own})
 
@@ -118,7 +114,6 @@ async def test_default_fields_give_way_however_the_application_spells_its_own() 
     assert [answer.lower().count(name) for name in (b"\r\nserver:", b"\r\ndate:", b"\r\nconnection:")] == [1, 1, 1]
 
 
-@in_loop
 async def test_answers_to_a_handshake_keep_their_spelling_too() -> None:
     """C8."""
 
@@ -138,14 +133,9 @@ async def test_answers_to_a_handshake_keep_their_spelling_too() -> None:
 
 
 @pytest.mark.parametrize("name", ["Te", "Upgrade", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding"])
-@in_loop
 async def test_fields_of_one_connection_are_the_servers(name: str) -> None:
     """C8: whatever their spelling; RFC 9110 §7.6.1."""
-
-    async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(name.encode(), b"gzip, chunked")]})
-        await send(OK)
-
+    application = sending(start(200, (name.encode(), b"gzip, chunked")), OK)
     async with serve(application) as server, connect(server) as peer:
         for _ in range(2):
             response = await peer.request("GET", "/")
@@ -170,7 +160,6 @@ def project() -> FastAPI:
 
 
 @pytest.mark.parametrize("path", ["/items/seven", "/forbidden"])
-@in_loop
 async def test_refusal_of_fastapi_is_a_403_without_a_traceback(path: str, caplog: pytest.LogCaptureFixture) -> None:
     """C17: validation closes with a reason that is a list of errors."""
     async with serve(project()) as server:
@@ -182,7 +171,6 @@ async def test_refusal_of_fastapi_is_a_403_without_a_traceback(path: str, caplog
     assert levels(caplog) == set()
 
 
-@in_loop
 async def test_close_that_cannot_be_sent_is_an_error_once_accepted() -> None:
     """C17."""
     wrong = [{"type": "websocket.close", "code": 403}, {"type": "websocket.close", "reason": ["no text"]}]
@@ -205,7 +193,6 @@ REFUSALS: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("how", REFUSALS)
-@in_loop
 async def test_what_follows_a_refusal_is_ignored(how: str, caplog: pytest.LogCaptureFixture) -> None:
     """C18: each with a line for developers, and whatever it says."""
     late = [
@@ -226,13 +213,12 @@ async def test_what_follows_a_refusal_is_ignored(how: str, caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize(("asked", "made"), [("HEAD", "GET"), ("GET", "HEAD")])
-@in_loop
 async def test_method_that_an_application_writes_into_its_scope_changes_no_framing(asked: str, made: str) -> None:
     """A1: middleware that lets GET answer HEAD, or overrides methods, misleads no client (RFC 9110 §9.3.2)."""
 
     async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         scope["method"] = made
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send(start(200, (b"content-length", b"2")))
         await send(OK)
 
     async with serve(application) as server, connect(server) as peer:
@@ -241,8 +227,7 @@ async def test_method_that_an_application_writes_into_its_scope_changes_no_frami
             assert (response.version, response.body) == ("HTTP/1.1", b"" if asked == "HEAD" else b"ok")
 
 
-@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", handshake()])
-@in_loop
+@pytest.mark.parametrize("data", [GET, handshake()])
 async def test_scope_that_an_application_empties_is_its_own(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """A1: the peer's leave is met, the request is logged, and its connection does not stay."""
     begun = asyncio.Event()

@@ -7,8 +7,6 @@ import logging
 import re
 import socket
 import ssl
-import struct
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -16,14 +14,15 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
-import trustme
 from websockets.asyncio.client import connect as open_websocket
 from websockets.sync.client import connect as websocket
 
 from asgiserver import Server
-from tests.e2e.live import Peer, answer, connect, in_loop, serve, until
-from tests.e2e.server import DEADLINE, ServerProcess, connects, free_port, run_command, wait_for
-from tests.programs import require
+from tests.e2e.applications import Recorder
+from tests.e2e.certificate import Certificate
+from tests.e2e.live import GET, connect, serve, until, url
+from tests.e2e.proxies import CLIENT, HAPROXY_ENDPOINT, SERVER, V1, V2_SIGNATURE, Listen, haproxy, nginx, v2
+from tests.e2e.server import DEADLINE, ServerProcess, free_ports, run_command, wait_for
 
 FRAMEWORKS = '''
 import os
@@ -82,21 +81,12 @@ starlette_ = Starlette(routes=[Mount("/sub", routes=[
 '''
 
 NGINX = """
-daemon off;
-pid {folder}/pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    {temporary}
-    proxy_http_version 1.1;
-    proxy_set_header Host $http_host;
-    proxy_set_header Upgrade $http_upgrade;
-    proxy_set_header Connection $http_connection;
-    server {{ listen 127.0.0.1:{strips}; {stripping} }}
-    server {{ listen 127.0.0.1:{keeps}; {keeping} }}
-}}
+proxy_http_version 1.1;
+proxy_set_header Host $http_host;
+proxy_set_header Upgrade $http_upgrade;
+proxy_set_header Connection $http_connection;
+server {{ listen 127.0.0.1:{strips}; {stripping} }}
+server {{ listen 127.0.0.1:{keeps}; {keeping} }}
 """
 
 #: What each application is served with.
@@ -116,22 +106,8 @@ class Site(NamedTuple):
     servers: dict[str, ServerProcess]
 
 
-@contextmanager
-def program(command: list[str], *ports: int) -> Iterator[None]:
-    """A program while it listens on ``ports``."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        wait_for(lambda: all(map(connects, ports)) or process.poll() is not None)
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
-        yield
-    finally:
-        process.terminate()
-        process.communicate(timeout=DEADLINE)
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    nginx = require("nginx")
     folder = tmp_path_factory.mktemp("site")
     (folder / "frameworks.py").write_text(FRAMEWORKS)
     with ExitStack() as stack:
@@ -141,15 +117,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             )
             for name, (application, env) in APPLICATIONS.items()
         }
-        ports = free_port(), free_port()
+        ports = free_ports(2)
         locations = {end: "".join(f"location /{name}/ {{ proxy_pass {server.url}{end}; }}\n"
                                   for name, server in servers.items()) for end in ("/", "")}  # fmt: skip
-        kinds = ("proxy", "fastcgi", "uwsgi", "scgi")
-        (folder / "nginx.conf").write_text(NGINX.format(
-            folder=folder, strips=ports[0], keeps=ports[1], stripping=locations["/"], keeping=locations[""],
-            temporary="".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds),
-        ))  # fmt: skip
-        stack.enter_context(program([nginx, "-c", str(folder / "nginx.conf"), "-p", str(folder)], *ports))
+        http = NGINX.format(strips=ports[0], keeps=ports[1], stripping=locations["/"], keeping=locations[""])
+        stack.enter_context(nginx(folder, http, *ports))
         yield Site(*ports, servers)
 
 
@@ -201,31 +173,7 @@ def test_a_root_path_that_is_encoded_is_refused_in_one_line() -> None:
     assert "root_path: expected a decoded path" in result.stderr
 
 
-class Recorder:
-    """Keeps the scopes, and answers."""
-
-    def __init__(self) -> None:
-        self.scopes: list[dict[str, Any]] = []
-
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        self.scopes.append(scope)
-        if scope["type"] == "http":
-            await answer(send, b"ok")
-        else:
-            await receive()
-            await send({"type": "websocket.accept"})
-            await send({"type": "websocket.close"})
-
-    @property
-    def seen(self) -> tuple[Any, Any, str]:
-        """The latest scope's client, server, and scheme."""
-        scope = self.scopes[-1]
-        ends = [None if scope[key] is None else tuple(scope[key]) for key in ("client", "server")]
-        return ends[0], ends[1], scope["scheme"]
-
-
 class TestOptions:
-    @in_loop
     async def test_of_the_whole_server_have_no_path_that_a_prefix_belongs_to(self) -> None:
         """C2: ``OPTIONS *``."""
         application = Recorder()
@@ -239,7 +187,6 @@ class TestOptions:
 
 class TestExtensions:
     @pytest.mark.parametrize("kind", ["http", "websocket"])
-    @in_loop
     async def test_what_one_request_writes_into_them_no_other_sees(self, kind: str) -> None:
         """C11."""
         seen: list[Any] = []
@@ -253,10 +200,9 @@ class TestExtensions:
 
         async with serve(application) as server:
             for _ in range(2):
-                host, port = server.listening_addresses[0]
                 if kind == "websocket":
-                    async with open_websocket(f"ws://{host}:{port}/") as peer:
-                        await peer.wait_closed()
+                    async with open_websocket(url(server, "ws")):
+                        pass
                 else:
                     async with connect(server) as raw:
                         await raw.request("GET", "/")
@@ -266,49 +212,6 @@ class TestExtensions:
         assert "grace" not in str(seen)
 
 
-class Certificate(NamedTuple):
-    pem: Path
-    client: ssl.SSLContext
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    authority = trustme.CA()
-    pem = tmp_path_factory.mktemp("certificate") / "both.pem"
-    authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pem)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return Certificate(pem, client)
-
-
-HAPROXY = """
-defaults
-    timeout connect 10s
-    timeout client 10s
-    timeout server 10s
-listen v1
-    mode tcp
-    bind 127.0.0.1:{v1}
-    server s 127.0.0.1:{plain} send-proxy
-listen v2_ssl
-    mode tcp
-    bind 127.0.0.1:{v2_ssl} ssl crt {pem}
-    server s 127.0.0.1:{plain} send-proxy-v2-ssl
-listen v2_plain
-    mode tcp
-    bind 127.0.0.1:{v2_plain}
-    server s 127.0.0.1:{plain} send-proxy-v2-ssl
-listen through
-    mode tcp
-    bind 127.0.0.1:{through}
-    server s 127.0.0.1:{tls} send-proxy-v2
-listen fields
-    mode http
-    bind 127.0.0.1:{fields}
-    http-request set-header X-Forwarded-Proto https
-    server s 127.0.0.1:{plain} send-proxy-v2
-"""
-
 # Twisted's own way of reading a key has changed in pyOpenSSL.
 twisteds_tls = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 
@@ -316,18 +219,19 @@ twisteds_tls = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationW
 @asynccontextmanager
 async def behind_haproxy(application: Any, certificate: Certificate, folder: Path) -> AsyncIterator[dict[str, int]]:
     """A server with a plain port and one of TLS, behind a real HAProxy; the ports of HAProxy by their names."""
-    haproxy, loopback = require("haproxy"), "interface=127.0.0.1"
-    endpoints = (
-        f"haproxy:tcp:0:{loopback}", f"haproxy:ssl:0:{loopback}:privateKey={certificate.pem}:certKey={certificate.pem}",
-    )  # fmt: skip
+    endpoints = ("haproxy:tcp:0:interface=127.0.0.1", certificate.endpoint("haproxy:ssl"))
     async with serve(application, port=None, endpoints=endpoints, proxy_headers=True) as server:
-        names = ("v1", "v2_ssl", "v2_plain", "through", "fields")
-        ports = {name: free_port() for name in names}
         plain, tls = (port for _, port in server.listening_addresses)
-        configuration = folder / "haproxy.cfg"
-        configuration.write_text(HAPROXY.format(**ports, plain=plain, tls=tls, pem=certificate.pem))
-        context = program([haproxy, "-db", "-f", str(configuration)], *ports.values())
-        await asyncio.to_thread(context.__enter__)
+        secure = "mode http\n    http-request set-header X-Forwarded-Proto https"
+        context = haproxy(
+            folder,
+            v1=Listen(plain, "send-proxy"),
+            v2_ssl=Listen(plain, "send-proxy-v2-ssl", bind=f"ssl crt {certificate.both}"),
+            v2_plain=Listen(plain, "send-proxy-v2-ssl"),
+            through=Listen(tls, "send-proxy-v2"),
+            fields=Listen(plain, "send-proxy-v2", more=secure),
+        )
+        ports = await asyncio.to_thread(context.__enter__)
         try:
             yield ports
         finally:
@@ -338,7 +242,6 @@ class TestHAProxy:
     """C3: the program itself."""
 
     @twisteds_tls
-    @in_loop
     async def test_its_headers_are_understood(self, certificate: Certificate, tmp_path: Path) -> None:
         application = Recorder()
         async with behind_haproxy(application, certificate, tmp_path) as ports:
@@ -349,23 +252,17 @@ class TestHAProxy:
                 ("through", True, "https"),
                 ("fields", False, "https"),
             ):
-                streams = await asyncio.open_connection(
-                    "127.0.0.1", ports[name], ssl=certificate.client if tls else None
-                )
-                async with Peer(*streams) as peer:
+                context = certificate.client() if tls else None
+                async with connect(("127.0.0.1", ports[name]), tls=context) as peer:
                     assert (await peer.request("GET", "/")).status == 200, name
                     own = peer.writer.get_extra_info("sockname")
                 assert application.seen == (own, ("127.0.0.1", ports[name]), scheme), name
-            async with open_websocket(f"wss://localhost:{ports['v2_ssl']}/", ssl=certificate.client) as opened:
-                await opened.wait_closed()
+            async with open_websocket(f"wss://localhost:{ports['v2_ssl']}/", ssl=certificate.client()):
+                pass
             assert application.scopes[-1]["scheme"] == "wss"
 
 
-V1 = b"PROXY TCP4 203.0.113.7 198.51.100.1 4711 443\r\n"
-V2 = b"\r\n\r\n\0\r\nQUIT\n"
-INET = b"\xcb\0\x71\7\xc6\x33\x64\1" + struct.pack("!HH", 4711, 443)
-V2_TLS = V2 + struct.pack("!BBH", 0x21, 0x11, len(INET) + 8) + INET + b"\x20\0\5\1\0\0\0\0"
-CLIENT, SERVER = ("203.0.113.7", 4711), ("198.51.100.1", 443)
+V2_TLS = v2(b"\x20\0\5\1\0\0\0\0")
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -375,12 +272,9 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 class TestPROXYHeader:
     """C3."""
 
-    ENDPOINT = {"port": None, "endpoints": ("haproxy:tcp:0:interface=127.0.0.1",)}
-
-    @in_loop
     async def test_fields_of_the_machine_that_has_connected_are_read(self) -> None:
         application = Recorder()
-        async with serve(application, proxy_headers=True, **self.ENDPOINT) as server:
+        async with serve(application, proxy_headers=True, **HAPROXY_ENDPOINT) as server:
             for head, field, seen in (
                 (V1, "X-Forwarded-Proto: https", (CLIENT, SERVER, "https")),
                 (V1, "Forwarded: proto=https", (CLIENT, SERVER, "https")),
@@ -393,20 +287,18 @@ class TestPROXYHeader:
                     assert (await peer.request("GET", "/", field)).status == 200
                 assert application.seen == seen
 
-    @in_loop
     async def test_of_another_machine_they_are_not(self) -> None:
         application = Recorder()
-        settings = {"proxy_headers": True, "forwarded_allow_ips": ("203.0.113.7",), **self.ENDPOINT}
+        settings = {"proxy_headers": True, "forwarded_allow_ips": ("203.0.113.7",), **HAPROXY_ENDPOINT}
         async with serve(application, **settings) as server, connect(server) as peer:
             await peer.send(V1)
             await peer.request("GET", "/", "X-Forwarded-Proto: https", "X-Forwarded-For: 192.0.2.1")
         assert application.seen == (CLIENT, SERVER, "http")
 
-    @in_loop
     async def test_of_a_unix_socket_makes_no_client_a_unix_peer(self) -> None:
         application = Recorder()
-        settings = {"proxy_headers": True, "forwarded_allow_ips": ("127.0.0.1", "unix"), **self.ENDPOINT}
-        head = V2 + b"\x21\x31\0\xd8" + b"/client".ljust(108, b"\0") + b"/run/web".ljust(108, b"\0")
+        settings = {"proxy_headers": True, "forwarded_allow_ips": ("127.0.0.1", "unix"), **HAPROXY_ENDPOINT}
+        head = V2_SIGNATURE + b"\x21\x31\0\xd8" + b"/client".ljust(108, b"\0") + b"/run/web".ljust(108, b"\0")
         async with serve(application, **settings) as server, connect(server) as peer:
             await peer.send(head)
             await peer.request("GET", "/", "X-Forwarded-For: 192.0.2.1")
@@ -417,19 +309,18 @@ class TestPROXYHeader:
         [
             (("10.0.0.0/8", "unix"), V1, "proxy_allow_ips does not name it"),
             ((), V1, "proxy_allow_ips does not name it"),
-            (("*",), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "it does not begin with a PROXY header"),
+            (("*",), GET, "it does not begin with a PROXY header"),
             (("*",), b'PROXY TCP6 fe80::1%x"y ::1 1 2\r\n', "the line of its PROXY header is malformed"),
             (("*",), b"PROXY TCP4 203.0.113.7 198.51.100.1 +1 1_1\r\n", "the line of its PROXY header is malformed"),
-            (("*",), V2 + b"\x21\x11\0\x04" + bytes(4), "the addresses in its PROXY header are cut off"),
+            (("*",), V2_SIGNATURE + b"\x21\x11\0\x04" + bytes(4), "the addresses in its PROXY header are cut off"),
         ],
     )
-    @in_loop
     async def test_that_is_refused_is_one_line_in_the_log(
         self, allowed: Any, data: bytes, reason: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
         application = Recorder()
-        async with serve(application, proxy_allow_ips=allowed, **self.ENDPOINT) as server, connect(server) as peer:
+        async with serve(application, proxy_allow_ips=allowed, **HAPROXY_ENDPOINT) as server, connect(server) as peer:
             try:
                 await peer.send(data)
             except ConnectionError:
@@ -440,11 +331,10 @@ class TestPROXYHeader:
         assert not application.scopes
 
     @pytest.mark.parametrize(("allowed", "closed"), [(("unix",), False), (("127.0.0.1",), True)])
-    @in_loop
     async def test_of_a_proxy_on_a_unix_socket(self, allowed: Any, closed: bool, tmp_path: Path) -> None:
         path, application = str(tmp_path / "s"), Recorder()
         settings = {"port": None, "endpoints": (f"haproxy:unix:{path}",), "proxy_allow_ips": allowed}
-        async with serve(application, **settings), Peer(*await asyncio.open_unix_connection(path)) as peer:
+        async with serve(application, **settings), connect(path) as peer:
             if closed:
                 assert await peer.closed()
                 return
@@ -453,10 +343,9 @@ class TestPROXYHeader:
         assert application.seen == (CLIENT, SERVER, "http")
 
     @twisteds_tls
-    @in_loop
     async def test_comes_before_tls(self, certificate: Certificate) -> None:
         application = Recorder()
-        endpoint = f"haproxy:ssl:0:interface=127.0.0.1:privateKey={certificate.pem}:certKey={certificate.pem}"
+        endpoint = certificate.endpoint("haproxy:ssl")
         async with serve(application, port=None, endpoints=(endpoint,)) as server:
             [description] = [each.description for each in server.listeners]
             assert description.startswith("https://127.0.0.1:")
@@ -464,15 +353,14 @@ class TestPROXYHeader:
                 async with connect(server) as peer:
                     for piece in (V2_TLS[:cut], V2_TLS[cut:] if cut else b""):
                         await peer.send(piece)
-                    await peer.writer.start_tls(certificate.client, server_hostname="localhost")
+                    await peer.writer.start_tls(certificate.client(), server_hostname="localhost")
                     assert (await peer.request("GET", "/")).status == 200
                 assert application.seen == (CLIENT, SERVER, "https")
 
     @twisteds_tls
-    @in_loop
     async def test_within_tls_is_none(self, certificate: Certificate, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
-        endpoint = f"haproxy:ssl:0:interface=127.0.0.1:privateKey={certificate.pem}:certKey={certificate.pem}"
+        endpoint = certificate.endpoint("haproxy:ssl")
         async with serve(Recorder(), port=None, endpoints=(endpoint,)) as server, connect(server) as peer:
             await peer.send(b"\x16\x03\x01\x02\0\1")
             assert await peer.closed()
@@ -480,15 +368,14 @@ class TestPROXYHeader:
 
     @pytest.mark.parametrize("kind", ["ssl", "haproxy:ssl"])
     @twisteds_tls
-    @in_loop
     async def test_without_tls_behind_it_has_a_line_in_the_log(
         self, kind: str, certificate: Certificate, caplog: pytest.LogCaptureFixture
     ) -> None:
         """E5: as by a proxy that takes the TLS off. C12 is that of our own TLS."""
         caplog.set_level(logging.INFO)
-        endpoint = f"{kind}:0:interface=127.0.0.1:privateKey={certificate.pem}:certKey={certificate.pem}"
+        endpoint = certificate.endpoint(kind)
         async with serve(Recorder(), port=None, endpoints=(endpoint,)) as server, connect(server) as peer:
-            await peer.send((V1 if kind != "ssl" else b"") + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await peer.send((V1 if kind != "ssl" else b"") + GET)
             assert await peer.closed()
             await until(lambda: not server.connections)
         [line] = lines(caplog)
@@ -507,16 +394,14 @@ def dual_stack() -> Iterator[socket.socket]:
         yield sock
 
 
-MAPPED = r"interface=\:\:ffff\:127.0.0.1"
+MAPPED = r"\:\:ffff\:127.0.0.1"
 
 
 class TestDualStack:
     """C4: an IPv4-mapped address is one of IPv4."""
 
     async def ask(self, server: Server, head: bytes, field: str, context: ssl.SSLContext | None) -> tuple[str, int]:
-        port = server.listening_addresses[0][1]
-        streams = await asyncio.open_connection("127.0.0.1", port)
-        async with Peer(*streams) as peer:
+        async with connect(("127.0.0.1", server.listening_addresses[0][1])) as peer:
             own: tuple[str, int] = peer.writer.get_extra_info("sockname")
             await peer.send(head)
             if context is not None:
@@ -526,19 +411,18 @@ class TestDualStack:
 
     @pytest.mark.parametrize("kind", ["fd", "tcp6", "ssl", "haproxy"])
     @twisteds_tls
-    @in_loop
     async def test_in_scope_and_log_and_for_trust(
         self, kind: str, certificate: Certificate, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
-        application, context = Recorder(), certificate.client if kind == "ssl" else None
+        application, context = Recorder(), certificate.client() if kind == "ssl" else None
         head = b"PROXY UNKNOWN\r\n" if kind == "haproxy" else b""
         with dual_stack() as sock:
             endpoint = {
                 "fd": f"fd:fileno={sock.fileno()}",
                 "haproxy": f"haproxy:fd:fileno={sock.fileno()}",
-                "tcp6": f"tcp6:0:{MAPPED}",
-                "ssl": f"ssl:0:{MAPPED}:privateKey={certificate.pem}",
+                "tcp6": f"tcp6:0:interface={MAPPED}",
+                "ssl": certificate.endpoint(interface=MAPPED),
             }[kind]
             async with serve(application, port=None, endpoints=(endpoint,), proxy_headers=True) as server:
                 port = server.listening_addresses[0][1]
@@ -549,10 +433,9 @@ class TestDualStack:
                 assert application.seen[0] == ("192.0.2.1", 0)
         assert any(message.startswith(f"127.0.0.1:{own[1]} - - ") for message in caplog.messages)
 
-    @in_loop
     async def test_in_a_proxys_header_too(self) -> None:
         application = Recorder()
         head = b"PROXY TCP6 ::ffff:203.0.113.7 ::FFFF:C633:6401 4711 443\r\n"
-        async with serve(application, **TestPROXYHeader.ENDPOINT) as server:
+        async with serve(application, **HAPROXY_ENDPOINT) as server:
             await self.ask(server, head, "A: b", None)
         assert application.seen == (CLIENT, SERVER, "http")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect as client
 
-from .live import Receive, Send, answer, connect, in_loop, serve, until, url
+from .live import Receive, Send, answer, connect, serve, until, url
 
 Scope = dict[str, Any]
 
@@ -27,7 +27,6 @@ def _takes_other_paths(scope: Scope) -> None:
 
 
 @pytest.mark.parametrize("change", [_answers_head, _has_no_client, _takes_other_paths, dict.clear])
-@in_loop
 async def test_response_is_framed_and_logged_by_the_request_whatever_becomes_of_the_scope(
     change: Callable[[Scope], None],
 ) -> None:
@@ -49,7 +48,6 @@ async def test_response_is_framed_and_logged_by_the_request_whatever_becomes_of_
 
 
 @pytest.mark.parametrize("change", [dict.clear, lambda scope: scope["subprotocols"].clear()])
-@in_loop
 async def test_websocket_is_accepted_and_logged_whatever_becomes_of_the_scope(change: Callable[[Scope], None]) -> None:
     """E1."""
     told: list[str] = []

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import ssl
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import trustme
 from starlette.applications import Starlette
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
-from .live import connect, in_loop, serve, until, url
+from .certificate import Certificate
+from .live import GET, connect, get, serve, until, url
 
 SIZE = 20_000_000
 
@@ -68,17 +67,9 @@ def descriptors() -> int:
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("path", ["/path", "/length", "/parts"])
-@in_loop
-async def test_the_whole_file_arrives(large: Path, tmp_path: Path, secure: bool, path: str) -> None:
+async def test_the_whole_file_arrives(large: Path, certificate: Certificate, secure: bool, path: str) -> None:
     """T078."""
-    settings: dict[str, Any] = {}
-    verify: Any = True
-    if secure:
-        authority = trustme.CA()
-        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "pem"))
-        verify = ssl.create_default_context()
-        authority.configure_trust(verify)
-        settings["ssl_certfile"] = str(tmp_path / "pem")
+    settings, verify = (certificate.settings, certificate.client()) if secure else ({}, True)
     application = Application(large)
     async with (
         serve(application, **settings) as server,
@@ -92,14 +83,13 @@ async def test_the_whole_file_arrives(large: Path, tmp_path: Path, secure: bool,
         assert application.ended == [None, None]
 
 
-@in_loop
 async def test_others_are_served_and_memory_stays_while_one_reads_slowly(large: Path) -> None:
     async with (
         serve(Application(large)) as server,
         httpx.AsyncClient(base_url=url(server)) as client,
         connect(server) as slow,
     ):
-        await slow.send(b"GET /path HTTP/1.1\r\nHost: x\r\n\r\n")
+        await slow.send(get("/path"))
         head = await slow.read_until(b"\r\n\r\n")
         for _ in range(5):
             response = await client.get("/path")
@@ -110,16 +100,14 @@ async def test_others_are_served_and_memory_stays_while_one_reads_slowly(large: 
         assert await slow.read(SIZE) == whole(large)
 
 
-@in_loop
 async def test_pipelined_files_come_in_order(large: Path) -> None:
     async with serve(Application(large)) as server, connect(server) as peer:
-        await peer.send(b"GET /path HTTP/1.1\r\nHost: x\r\n\r\n" + b"GET /parts HTTP/1.1\r\nHost: x\r\n\r\n")
+        await peer.send(get("/path") + get("/parts"))
         assert (await peer.response()).body == whole(large)
         assert (await peer.response()).body == b"<" + whole(large) + b">"
 
 
 @pytest.mark.parametrize("path", ["/path", "/parts"])
-@in_loop
 async def test_a_client_that_leaves_takes_the_file_with_it(large: Path, path: str) -> None:
     """T072."""
     application = Application(large)
@@ -135,7 +123,6 @@ async def test_a_client_that_leaves_takes_the_file_with_it(large: Path, path: st
         await until(lambda: descriptors() == before)
 
 
-@in_loop
 async def test_a_send_that_is_given_up_ends_in_a_cut(large: Path) -> None:
     """No end may be seen where the application has given up."""
 
@@ -148,13 +135,12 @@ async def test_a_send_that_is_given_up_ends_in_a_cut(large: Path) -> None:
             return
 
     async with serve(application, write_timeout=0.5) as server, connect(server) as peer:
-        await peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await peer.send(GET)
         await until(lambda: not server.connections)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await peer.response()
 
 
-@in_loop
 async def test_starlettes_files_go_by_path(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They ask for the extension; without it Starlette would open the file itself."""
     sent: list[str] = []

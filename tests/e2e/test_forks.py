@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.e2e.server import DEADLINE, ROOT, ServerProcess, connects, environment, wait_for
+from tests.e2e.live import get
+from tests.e2e.server import DEADLINE, ServerProcess, connects, environment, run_python, serving, wait_for
 
 LOOPS = ["asyncio", "uvloop"]
 
@@ -104,20 +102,9 @@ async def application(scope, receive, send):
 """
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("forks")
-    (folder / "forking.py").write_text(APPLICATION)
-    return folder
-
-
-@contextmanager
-def serving(folder: Path, loop: str, *args: str, pass_fds: tuple[int, ...] = ()) -> Iterator[ServerProcess]:
-    if loop == "uvloop":
-        pytest.importorskip("uvloop")
-    arguments = ["--app-dir", str(folder), "--loop", loop, *args, "forking"]
-    with ServerProcess(*arguments, pass_fds=pass_fds) as server:
-        yield server
+def on(loop: str, folder: Path, *args: str, **options: Any) -> ServerProcess:
+    pytest.importorskip(loop)
+    return serving(folder, APPLICATION, "--loop", loop, *args, **options)
 
 
 def ask(server: ServerProcess, path: str) -> int:
@@ -127,8 +114,8 @@ def ask(server: ServerProcess, path: str) -> int:
 @pytest.mark.parametrize("loop", LOOPS)
 class TestMultiprocessing:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP])
-    def test_a_signal_to_the_child_ends_it_and_nothing_else(self, folder: Path, loop: str, number: int) -> None:
-        with serving(folder, loop, "-p", "0") as server:
+    def test_a_signal_to_the_child_ends_it_and_nothing_else(self, tmp_path: Path, loop: str, number: int) -> None:
+        with on(loop, tmp_path) as server:
             for where in ("thread", "loop"):
                 child = ask(server, f"/{where}/wait")
                 if number != signal.SIGTERM:
@@ -142,8 +129,8 @@ class TestMultiprocessing:
         assert server.returncode == 0
         assert server.output().count("closing down") == 1
 
-    def test_a_child_that_exits_disturbs_nobody(self, folder: Path, loop: str) -> None:
-        with serving(folder, loop, "-p", "0") as server:
+    def test_a_child_that_exits_disturbs_nobody(self, tmp_path: Path, loop: str) -> None:
+        with on(loop, tmp_path) as server:
             # For a child of an executor's thread Python waits for that very thread, and multiprocessing gives up.
             for where, statuses in (("thread", (7, 1)), ("loop", (7,))):
                 ask(server, f"/{where}/leave")
@@ -155,17 +142,17 @@ class TestMultiprocessing:
     @pytest.mark.parametrize("where", ["thread", "loop"])
     @pytest.mark.parametrize("endpoint", ["-p 0", "-e haproxy:tcp:0:interface=127.0.0.1", "--fd"])
     def test_a_child_holds_neither_the_port_nor_a_client(
-        self, folder: Path, loop: str, where: str, endpoint: str
+        self, tmp_path: Path, loop: str, where: str, endpoint: str
     ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as handed:
             arguments = endpoint.split()
             if endpoint == "--fd":
                 arguments.append(str(handed.fileno()))
             head = b"PROXY UNKNOWN\r\n" if "haproxy" in endpoint else b""
-            with serving(folder, loop, *arguments, pass_fds=(handed.fileno(),)) as server:
+            with on(loop, tmp_path, *arguments, pass_fds=(handed.fileno(),)) as server:
                 handed.close()
-                with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE) as peer:
-                    peer.sendall(head + f"GET /{where}/wait HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+                with server.connect() as peer:
+                    peer.sendall(head + get(f"/{where}/wait"))
                     received = b""
                     while b"\r\n\r\n" not in received or received.endswith(b"\r\n\r\n"):
                         received += peer.recv(65536)
@@ -182,9 +169,9 @@ class TestMultiprocessing:
                     finally:
                         os.kill(child, signal.SIGKILL)
 
-    def test_the_file_of_a_unix_socket_stays_the_parents(self, folder: Path, loop: str, tmp_path: Path) -> None:
+    def test_the_file_of_a_unix_socket_stays_the_parents(self, tmp_path: Path, loop: str) -> None:
         path = tmp_path / "socket"
-        with serving(folder, loop, "-u", str(path)):
+        with on(loop, tmp_path, "-u", str(path)):
             with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=DEADLINE) as client:
                 child = int(client.get("http://a/loop/wait").text)
                 os.kill(child, signal.SIGTERM)
@@ -198,10 +185,10 @@ class TestMultiprocessing:
 
 @pytest.mark.parametrize("way", ["fork", "task", "pool", "anyio"])
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_forked_child_that_comes_back_to_the_loop_ends_there(folder: Path, loop: str, way: str) -> None:
+def test_a_forked_child_that_comes_back_to_the_loop_ends_there(tmp_path: Path, loop: str, way: str) -> None:
     """By what it raises, in the application itself, in a task of its own or in a thread, or by returning. C6."""
     statuses = {"leave": 7, "speak": 1, "interrupt": 130, "return_": 0}
-    with serving(folder, loop, "-p", "0", "--graceful-timeout", "1") as server:
+    with on(loop, tmp_path, "--graceful-timeout", "1") as server:
         for name, status in statuses.items():
             assert ask(server, f"/{way}/{name}") == status, name
         assert way in ("fork", "task") or ask(server, f"/{way}/fail") == 1
@@ -217,11 +204,11 @@ def test_a_forked_child_that_comes_back_to_the_loop_ends_there(folder: Path, loo
     assert words.count("raise ZeroDivisionError\n") == (way in ("pool", "anyio"))
 
 
-def test_a_child_of_an_embedded_server_does_not_run_its_shutdown(folder: Path) -> None:
+def test_a_child_of_an_embedded_server_does_not_run_its_shutdown(tmp_path: Path) -> None:
     program = """
 import asyncio, os, sys
 from asgiserver import Server
-from forking import application
+from app import application
 
 async def main():
     server = Server(application, port=0)
@@ -233,11 +220,8 @@ async def main():
 
 asyncio.run(main())
 """
-    path = os.pathsep.join([str(folder), environment()["PYTHONPATH"]])
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=environment({"PYTHONPATH": path}),
-        capture_output=True, text=True, timeout=DEADLINE, check=False,
-    )  # fmt: skip
+    (tmp_path / "app.py").write_text(APPLICATION)
+    done = run_python(program, PYTHONPATH=os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]]))
     assert done.stdout == "7\nclosing down\n", done.stderr
 
 
@@ -275,9 +259,6 @@ server = Server(application, port=0, lifespan="off", ready_callable=ready)
 server.run()
 print(*look(), flush=True)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=DEADLINE,
-        check=False,
-    )  # fmt: skip
+    done = run_python(program)
     given_back = f"True {signal.SIG_DFL} -1"
     assert done.stdout.splitlines() == [given_back, f"mine {signal.SIGUSR1:d}", given_back], done.stderr

@@ -1,4 +1,4 @@
-"""Starlette, Django and WSGI applications, with real clients that also leave early."""
+"""Starlette and Django, with real clients that also leave early."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import asyncio
 import hashlib
 import logging
 import os
-import socket
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from .live import DEADLINE, connect, in_loop, serve, until, url
-from .server import ServerProcess, wait_for
-
-GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+from .live import GET, connect, get, post, serve, until, url
+from .server import ServerProcess, serving, wait_for
 
 
 def starlette(endpoint: Any) -> Starlette:
@@ -37,7 +34,6 @@ def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 class TestStarlette:
-    @in_loop
     async def test_streams_both_ways(self) -> None:
         async def upper(request: Request) -> Response:
             async def pieces() -> AsyncIterator[bytes]:
@@ -50,7 +46,6 @@ class TestStarlette:
             response = await client.post(url(server), content=b"abc" * 200_000)
         assert response.content == b"ABC" * 200_000
 
-    @in_loop
     async def test_runs_a_background_task_while_the_connection_goes_on(self) -> None:
         go, done = asyncio.Event(), asyncio.Event()
 
@@ -66,16 +61,19 @@ class TestStarlette:
                 assert (await peer.request("GET", "/")).body == b"sent"
             assert not done.is_set()
             go.set()
-            async with asyncio.timeout(DEADLINE):
-                await done.wait()
+            await until(done.is_set)
 
-    @in_loop
-    async def test_each_request_object_learns_that_the_client_has_left(self) -> None:
+    @pytest.mark.parametrize("by_reset", [False, True])
+    async def test_each_request_object_learns_that_the_client_has_left(
+        self, by_reset: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
         """C1: it asks within a scope that is cancelled already."""
         told: list[bool] = []
+        asked = asyncio.Event()
 
         async def view(request: Request) -> Response:
-            while not await request.is_disconnected():  # noqa: ASYNC110 - as applications do
+            while not await request.is_disconnected():
+                asked.set()
                 await asyncio.sleep(0.005)
             for _ in range(3):
                 told.append(await Request(request.scope, request.receive).is_disconnected())
@@ -84,11 +82,14 @@ class TestStarlette:
         async with serve(starlette(view)) as server:
             async with connect(server) as peer:
                 await peer.send(GET)
-            await until(lambda: len(told) == 3)
+                await until(asked.is_set)
+                if by_reset:
+                    peer.abort()
+            await until(lambda: len(told) == 3 and not server.connections)
         assert told == [True, True, True]
+        assert not failures(caplog)
 
     @pytest.mark.parametrize("way", ["plain", "middleware", "group"])
-    @in_loop
     async def test_an_upload_that_the_client_gives_up_is_one_line(
         self, way: str, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -118,14 +119,13 @@ class TestStarlette:
             application.add_middleware(BaseHTTPMiddleware, dispatch=through)
         async with serve(grouped if way == "group" else application) as server:
             async with connect(server) as peer:
-                await peer.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n123")
+                await peer.send(post(9, b"123"))
                 await until(lambda: server._tasks)
             await until(lambda: not server._tasks)
         lines = [record for record in caplog.records if "left, which ended its application" in record.getMessage()]
         assert [(record.levelno, record.exc_info) for record in lines] == [(logging.INFO, None)]
         assert failures(caplog) == []
 
-    @in_loop
     async def test_stops_streaming_when_the_client_leaves(self, caplog: pytest.LogCaptureFixture) -> None:
         closed = asyncio.Event()
 
@@ -144,30 +144,9 @@ class TestStarlette:
             await peer.send(GET)
             await peer.read_until(b"tick\n")
             peer.abort()
-            async with asyncio.timeout(DEADLINE):
-                await closed.wait()
+            await until(closed.is_set)
         assert not failures(caplog)
 
-    @in_loop
-    async def test_learns_that_the_client_has_left_by_asking(self, caplog: pytest.LogCaptureFixture) -> None:
-        left = asyncio.Event()
-
-        async def view(request: Request) -> Response:
-            while not await request.is_disconnected():  # noqa: ASYNC110 - as applications do  # noqa: ASYNC110 - this is how Starlette lets one ask
-                await asyncio.sleep(0.01)
-            left.set()
-            return PlainTextResponse("nobody reads this")
-
-        async with serve(starlette(view)) as server, connect(server) as peer:
-            await peer.send(GET)
-            await asyncio.sleep(0.05)
-            peer.abort()
-            async with asyncio.timeout(DEADLINE):
-                await left.wait()
-            await until(lambda: not server.connections)
-        assert not failures(caplog)
-
-    @in_loop
     async def test_runs_its_lifespan_and_sees_the_state(self) -> None:
         """T309."""
         seen: list[str] = []
@@ -199,7 +178,6 @@ settings.configure(
 django.setup()
 from django.core.asgi import get_asgi_application
 from django.core.signals import request_finished, request_started
-from django.core.wsgi import get_wsgi_application
 from django.http import FileResponse, HttpResponse, StreamingHttpResponse
 from django.urls import path
 
@@ -255,15 +233,11 @@ urlpatterns = [
     path("endless/", endless), path("slow/", slow), path("blocking/", blocking), path("counts/", counts),
 ]
 application = get_asgi_application()
-wsgi = get_wsgi_application()
 '''
 
 
-@contextmanager
-def django(folder: Path, name: str = "application", *options: str) -> Iterator[ServerProcess]:
-    (folder / "project.py").write_text(DJANGO)
-    with ServerProcess("-p", "0", "--app-dir", str(folder), *options, f"project:{name}") as server:
-        yield server
+def django(folder: Path) -> ServerProcess:
+    return serving(folder, DJANGO)
 
 
 def counts(server: ServerProcess) -> list[int]:
@@ -274,8 +248,8 @@ def counts(server: ServerProcess) -> list[int]:
 
 def leave(server: ServerProcess, path: str, piece: bytes) -> None:
     """Ask for ``path`` and leave as soon as ``piece`` of the answer has come, or soon when it is empty."""
-    with socket.create_connection(("127.0.0.1", server.port), DEADLINE) as peer:
-        peer.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+    with server.connect() as peer:
+        peer.sendall(get(path))
         answer = b""
         while piece and piece not in answer:
             answer += peer.recv(65536)
@@ -294,7 +268,7 @@ class TestDjango:
             uploaded = client.post("/upload/", files={"file": ("a.bin", content)})
             assert uploaded.text == f"TemporaryUploadedFile a.bin {hashlib.sha256(content).hexdigest()}"
             assert client.get("/stream/").text == "".join(f"{number}\n" * 100 for number in range(1000))
-            assert client.get("/file/").content == DJANGO.encode()
+            assert client.get("/file/").content == (tmp_path / "app.py").read_bytes()
             assert client.get("/nowhere/").status_code == 404
             started, finished, _, _ = counts(server)
             assert started == finished == 6
@@ -315,15 +289,6 @@ class TestDjango:
         output = server.output()
         assert "Traceback" not in output
         assert "cancelled" not in output
-
-    def test_wsgi_is_wrapped(self, tmp_path: Path) -> None:
-        with (
-            django(tmp_path, "wsgi", "--interface", "wsgi") as server,
-            httpx.Client(base_url=server.url) as client,
-        ):
-            assert client.get("/sync/?q=1").text == "GET /sync/ 1 None"
-            assert client.post("/sync/", data={"name": "n"}).text == "POST /sync/ None n"
-            assert client.get("/file/").content == DJANGO.encode()
 
 
 MOUNTED = '''
@@ -350,37 +315,6 @@ application = get_asgi_application()
 @pytest.mark.parametrize(("options", "env"), [(["--root-path", "/shop"], {}), ([], {"SCRIPT_NAME": "/shop"})])
 def test_django_below_a_prefix_makes_urls_with_it(options: list[str], env: dict[str, str], tmp_path: Path) -> None:
     """T301: whether the proxy before it leaves the prefix in the path or takes it off."""
-    (tmp_path / "mounted.py").write_text(MOUNTED)
-    with ServerProcess("-p", "0", "--app-dir", str(tmp_path), *options, "mounted", env=env) as server:
+    with serving(tmp_path, MOUNTED, *options, env=env) as server:
         for target in ("/shop/item/7/", "/item/7/"):
             assert httpx.get(server.url + target).text == "/item/7/ /shop/item/7/"
-
-
-WSGI = '''
-import time
-
-def application(environ, start_response):
-    if environ["PATH_INFO"] == "/stream":
-        start_response("200 OK", [("Content-Type", "text/plain")])
-        return iter([b"one ", b"two ", b"three"])
-    if environ["PATH_INFO"] == "/fail":
-        raise ValueError("no")
-    body = environ["wsgi.input"].read()
-    start_response("201 Created", [("Content-Length", str(len(body))), ("X-Query", environ["QUERY_STRING"])])
-    return [body]
-'''
-
-
-class TestWSGI:
-    def test_serves_a_plain_callable(self, tmp_path: Path) -> None:
-        (tmp_path / "plain.py").write_text(WSGI)
-        with (
-            ServerProcess("-p", "0", "--app-dir", str(tmp_path), "--interface", "wsgi", "plain") as server,
-            httpx.Client(base_url=server.url) as client,
-        ):
-            response = client.post("/echo?a=b", content=b"x" * 1_000_000)
-            assert (response.status_code, response.headers["x-query"]) == (201, "a=b")
-            assert response.content == b"x" * 1_000_000
-            assert client.get("/stream").text == "one two three"
-            assert client.get("/fail").status_code == 500
-            assert client.get("/stream").text == "one two three"

@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import ssl
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
-from .live import DEADLINE, in_loop, serve
+from .certificate import Certificate
+from .live import DEADLINE, serve
+from .proxies import HAPROXY_ENDPOINT, V1
 
 #: More than two kernels keep for a connection.
 SIZE = 16_000_000
-
-WAYS = ["bytes", "path", "file"]
 
 
 class Application:
@@ -76,54 +74,28 @@ def opened(family: int, address: Any) -> socket.socket:
     return sock
 
 
-@pytest.mark.parametrize("way", WAYS)
-@in_loop
-async def test_tcp(application: Application, way: str) -> None:
-    async with serve(application) as server:
-        with opened(socket.AF_INET, server.listening_addresses[0]) as sock:
-            body = await asyncio.to_thread(ask, sock, way, application.told)
-        assert len(body) == SIZE
-        assert body == application.content
-
-
-@pytest.mark.parametrize("way", WAYS)
-@in_loop
-async def test_behind_a_proxy_that_tells_its_client(application: Application, way: str) -> None:
-    async with serve(application, port=None, endpoints=["haproxy:tcp:0:interface=127.0.0.1"]) as server:
-        with opened(socket.AF_INET, server.listening_addresses[0]) as sock:
-            before = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
-            body = await asyncio.to_thread(ask, sock, way, application.told, before)
-        assert len(body) == SIZE
-        assert body == application.content
-
-
-@pytest.mark.parametrize("way", WAYS)
-@in_loop
-async def test_unix(application: Application, tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize("way", ["bytes", "path", "file"])
+@pytest.mark.parametrize("where", ["tcp", "behind a proxy that tells its client", "unix", "tls"])
+async def test_all_of_the_response_arrives(
+    application: Application, certificate: Certificate, tmp_path: Path, where: str, way: str
+) -> None:
     path = str(tmp_path / "s")
-    async with serve(application, port=None, unix_socket=path):
-        with opened(socket.AF_UNIX, path) as sock:
-            body = await asyncio.to_thread(ask, sock, way, application.told)
-        assert len(body) == SIZE
-        assert body == application.content
+    settings: dict[str, Any] = {
+        "behind a proxy that tells its client": HAPROXY_ENDPOINT,
+        "unix": {"port": None, "unix_socket": path},
+        "tls": certificate.settings,
+    }.get(where, {})
+    before = V1 if where.startswith("behind") else b""
 
+    def body(family: int, address: Any) -> bytes:
+        with opened(family, address) as sock:
+            if where != "tls":
+                return ask(sock, way, application.told, before)
+            with certificate.client().wrap_socket(sock, server_hostname="127.0.0.1") as encrypted:
+                return ask(encrypted, way, application.told)
 
-@pytest.mark.parametrize("way", WAYS)
-@in_loop
-async def test_tls(application: Application, tmp_path: Path, way: str) -> None:
-    authority = trustme.CA()
-    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "pem"))
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-
-    def secured(address: Any) -> bytes:
-        with (
-            opened(socket.AF_INET, address) as sock,
-            context.wrap_socket(sock, server_hostname="127.0.0.1") as encrypted,
-        ):
-            return ask(encrypted, way, application.told)
-
-    async with serve(application, ssl_certfile=str(tmp_path / "pem")) as server:
-        body = await asyncio.to_thread(secured, server.listening_addresses[0])
-        assert len(body) == SIZE
-        assert body == application.content
+    async with serve(application, **settings) as server:
+        to = (socket.AF_UNIX, path) if where == "unix" else (socket.AF_INET, server.listening_addresses[0])
+        found = await asyncio.to_thread(body, *to)
+    assert len(found) == SIZE
+    assert found == application.content

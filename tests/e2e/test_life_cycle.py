@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import json
 import logging
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -24,9 +22,21 @@ from websockets.sync.client import connect as connect_websocket
 from asgiserver import Server
 from asgiserver.errors import ListenError, ReactorError, SettingsError
 from asgiserver.wire.connection import Phase
-from tests.e2e.live import answer, connect, in_loop, receive_body, serve, until, url
-from tests.e2e.server import DEADLINE, ROOT, ServerProcess, environment, run_command, wait_for
-from tests.e2e.test_resets import COMMANDS
+from tests.e2e.applications import Recorder, Waiting, answering, lives
+from tests.e2e.live import GET, answer, connect, get, post, receive_body, serve, until, url
+from tests.e2e.server import (
+    COMMANDS,
+    DEADLINE,
+    ROOT,
+    ServerProcess,
+    command_on,
+    connects,
+    read_until,
+    run_command,
+    run_python,
+    serving,
+    wait_for,
+)  # fmt: skip
 
 #: Speaks of what it goes through on standard output; its behaviour is told by the request's path.
 APPLICATION = """
@@ -107,49 +117,20 @@ async def websocket(scope, receive, send):
     say("disconnect", event["code"], event["reason"])
 """
 
-UPLOAD = b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1"
+UPLOAD = post(2, b"1", "/upload")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("application")
-    (path / "app.py").write_text(APPLICATION, "utf-8")
-    return path
-
-
-def serving(folder: Path, *args: str, **options: Any) -> ServerProcess:
-    return ServerProcess("--app-dir", str(folder), "-b", "127.0.0.1", "-p", "0", *args, "app", **options)
-
-
-def open_connection(server: ServerProcess) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE)
-
-
-def refuses(server: ServerProcess) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", server.port)) != 0
-
-
-def read_until(peer: socket.socket, end: bytes) -> bytes:
-    data = b""
-    while not data.endswith(end):
-        piece = peer.recv(65536)
-        assert piece, f"the server closed after {data!r}"
-        data += piece
-    return data
-
-
-def run_script(text: str, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    path = folder / "script.py"
-    path.write_text(text, "utf-8")
-    return subprocess.run(
-        [sys.executable, str(path)], cwd=ROOT, env=environment(env), capture_output=True, text=True, timeout=DEADLINE,
-        check=False,
-    )  # fmt: skip
+#: What the client has got when a request runs.
+FIRST = b"5\r\nfirst\r\n"
 
 
 def is_orderly(output: str) -> bool:
     return "Traceback" not in output and "Unhandled" not in output and "never" not in output
+
+
+def ask(peer: socket.socket, path: str, until: bytes = FIRST) -> bytes:
+    peer.sendall(get(path))
+    return read_until(peer, until)
 
 
 def insist(server: ServerProcess, number: int) -> None:
@@ -161,13 +142,13 @@ def insist(server: ServerProcess, number: int) -> None:
 
 class TestSignals:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_a_running_request_is_completed_and_nobody_else_is_let_in(self, folder: Path, number: int) -> None:
+    def test_a_running_request_is_completed_and_nobody_else_is_let_in(self, tmp_path: Path, number: int) -> None:
         """T269, T276: and the response in flight says that the connection closes."""
-        with serving(folder) as server, open_connection(server) as peer:
+        with serving(tmp_path, APPLICATION) as server, server.connect() as peer:
             peer.sendall(UPLOAD)
             wait_for(lambda: "reading" in server.output())
             server.send_signal(number)
-            wait_for(lambda: refuses(server))
+            wait_for(lambda: not connects(server.port))
             assert server.process.poll() is None
             peer.sendall(b"2")
             response = read_until(peer, b"read all\r\n0\r\n\r\n")
@@ -179,21 +160,51 @@ class TestSignals:
         assert words.index("done /upload") < words.index("closing down")
         assert is_orderly(words)
 
-    def test_an_idle_server_ends_at_once(self, folder: Path) -> None:
-        """T270."""
-        with serving(folder) as server:
-            began = time.monotonic()
-            assert server.stop() == 0
-            # The interpreter's own end is in it; graceful_timeout is 10 s.
-            assert time.monotonic() - began < 4
-        assert "closing down" in server.output()
+    #: Options, a request (or the beginning of one) and what the client gets before the stop, the least seconds that
+    #: the stop takes, and what is said and not said meanwhile.
+    STOPS: dict[str, Any] = {
+        # T270
+        "nothing": ([], b"", b"", 0, [], []),
+        # T272
+        "a client within its head": ([], b"GET / HTTP/1.1\r\nHo", b"", 0, [], []),
+        # T273: its response is cut off, not completed
+        "a request without end": (
+            ["--graceful-timeout", "0.5"], get("/endless"), FIRST, 0.5,
+            ["cancelled /endless", "1 applications did not end in 0.5 seconds"], [],
+        ),
+        "one that listens ends by itself": (
+            ["--graceful-timeout", "0.2"], get("/polite"), FIRST, 0, ["done /polite"], ["cancelled /polite"],
+        ),
+        "an application that ignores cancelling": (
+            ["--graceful-timeout", "0.2"], get("/stubborn"), FIRST, 0.2,
+            ["GET '/stubborn' did not end when it was cancelled"], [],
+        ),
+    }  # fmt: skip
 
-    def test_idle_connections_are_closed_at_once_where_that_is_wanted(self, folder: Path) -> None:
+    @pytest.mark.parametrize(("args", "data", "before", "least", "said", "unsaid"), STOPS.values(), ids=STOPS)
+    def test_does_not_hold_the_server_up(
+        self, tmp_path: Path, args: list[str], data: bytes, before: bytes, least: float, said: list[str],
+        unsaid: list[str],
+    ) -> None:  # fmt: skip
+        with serving(tmp_path, APPLICATION, *args) as server, server.connect() as peer:
+            peer.sendall(data)
+            read_until(peer, before)
+            began = time.monotonic()
+            server.send_signal(signal.SIGTERM)
+            assert peer.recv(100) == b""
+            assert server.wait() == 0
+            # The interpreter's own end is in it; graceful_timeout is 10 s.
+            assert least <= time.monotonic() - began < 4
+        words = server.output()
+        assert all(0 <= words.find(each) < words.index("closing down") for each in said)
+        assert not any(each in words for each in unsaid)
+        assert is_orderly(words)
+
+    def test_idle_connections_are_closed_at_once_where_that_is_wanted(self, tmp_path: Path) -> None:
         """B1, T271: those that have had a response, and those that have sent nothing."""
         args = ("--graceful-idle", "0")
-        with serving(folder, *args) as server, open_connection(server) as used, open_connection(server) as fresh:
-            used.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-            read_until(used, b"0\r\n\r\n")
+        with serving(tmp_path, APPLICATION, *args) as server, server.connect() as used, server.connect() as fresh:
+            ask(used, "/", b"0\r\n\r\n")
             began = time.monotonic()
             server.send_signal(signal.SIGTERM)
             assert used.recv(1) == b""
@@ -202,47 +213,14 @@ class TestSignals:
             assert time.monotonic() - began < 4
         assert is_orderly(server.output())
 
-    def test_a_client_within_its_head_does_not_hold_the_server_up(self, folder: Path) -> None:
-        """T272."""
-        with serving(folder) as server, open_connection(server) as peer:
-            peer.sendall(b"GET / HTTP/1.1\r\nHo")
-            began = time.monotonic()
-            assert server.stop() == 0
-            assert time.monotonic() - began < 4
-        assert is_orderly(server.output())
-
-    def test_a_request_without_end_is_cancelled_at_the_deadline(self, folder: Path) -> None:
-        """T273: its response is cut off, not completed."""
-        with serving(folder, "--graceful-timeout", "0.5") as server, open_connection(server) as peer:
-            peer.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
-            read_until(peer, b"5\r\nfirst\r\n")
-            began = time.monotonic()
-            server.send_signal(signal.SIGTERM)
-            assert peer.recv(100) == b""
-            assert server.wait() == 0
-            assert 0.5 <= time.monotonic() - began < 4
-        words = server.output()
-        assert words.index("cancelled /endless") < words.index("closing down")
-        assert "1 applications did not end in 0.5 seconds" in words
-        assert is_orderly(words)
-
-    def test_who_listens_may_end_by_itself_before_it_is_cancelled(self, folder: Path) -> None:
-        with serving(folder, "--graceful-timeout", "0.2") as server, open_connection(server) as peer:
-            peer.sendall(b"GET /polite HTTP/1.1\r\nHost: a\r\n\r\n")
-            read_until(peer, b"5\r\nfirst\r\n")
-            assert server.stop() == 0
-        assert "done /polite" in server.output()
-        assert "cancelled /polite" not in server.output()
-
     @pytest.mark.parametrize("loop", COMMANDS)
-    def test_a_thread_that_still_works_is_no_error(self, folder: Path, loop: str) -> None:
-        if loop == "uvloop":
-            pytest.importorskip("uvloop")
+    def test_a_thread_that_still_works_is_no_error(self, tmp_path: Path, loop: str) -> None:
+        options = {"command": command_on(loop), "env": {"ASGI_THREADS": "1"}}
         with (
-            serving(folder, "--graceful-timeout", "0.3", command=COMMANDS[loop], env={"ASGI_THREADS": "1"}) as server,
-            open_connection(server) as peer,
+            serving(tmp_path, APPLICATION, "--graceful-timeout", "0.3", **options) as server,
+            server.connect() as peer,
         ):
-            peer.sendall(b"GET /sleeper HTTP/1.1\r\nHost: a\r\n\r\n")
+            peer.sendall(get("/sleeper"))
             wait_for(lambda: "sleeping" in server.output())
             server.send_signal(signal.SIGTERM)
             assert read_until(peer, b"The server is stopping.\n").startswith(b"HTTP/1.1 503 ")
@@ -253,17 +231,15 @@ class TestSignals:
         assert is_orderly(server.output())
 
     def test_a_thread_that_does_not_end_does_not_keep_the_process(self, tmp_path: Path) -> None:
-        (tmp_path / "app.py").write_text(
+        text = (
             "import asyncio, threading\n\n"
             "async def application(scope, receive, send):\n"
             "    print('stuck', flush=True)\n"
             "    await asyncio.to_thread(threading.Event().wait)\n"
         )
-        with (
-            serving(tmp_path, "--graceful-timeout", "0.2", "--lifespan", "off", "--exit-timeout", "1") as server,
-            open_connection(server) as peer,
-        ):
-            peer.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        args = ("--graceful-timeout", "0.2", "--lifespan", "off", "--exit-timeout", "1")
+        with serving(tmp_path, text, *args) as server, server.connect() as peer:
+            peer.sendall(get())
             wait_for(lambda: "stuck" in server.output())
             began = time.monotonic()
             server.send_signal(signal.SIGTERM)
@@ -271,78 +247,51 @@ class TestSignals:
             assert time.monotonic() - began < 6
         assert "Threads that did not end in 1 seconds are abandoned: " in server.output()
 
-    def test_exit_handlers_have_their_time(self, tmp_path: Path) -> None:
-        """B3: traces, metrics and logs are flushed there."""
-        (tmp_path / "app.py").write_text(
-            "import atexit, time\n"
-            "atexit.register(print, 'flushed', flush=True)\n"
-            "atexit.register(time.sleep, 1.5)\n"
-            "async def application(scope, receive, send): ...\n"
-        )
-        with serving(tmp_path, "--lifespan", "off") as server:
-            assert server.stop() == 0
-        assert "flushed" in server.output()
-        assert "abandoned" not in server.output()
+    FLUSHES = "atexit.register(print, 'flushed', flush=True)\n"
+    #: The application besides its function, options, and what is said and not said at the end.
+    EXITS = {
+        # Traces, metrics and logs are flushed there.
+        "have their time": (
+            FLUSHES + "atexit.register(time.sleep, 1.5)\n", [], ["flushed"], ["abandoned"],
+        ),
+        # Python waits for all threads first, and the message names the one.
+        "are called beside a thread that does not end": (
+            FLUSHES + "threading.Thread(target=time.sleep, args=(60,), name='the query').start()\n",
+            ["--exit-timeout", "0.5"],
+            ["Threads that did not end in 0.5 seconds are abandoned: the query\n", "flushed"], ["exit handlers"],
+        ),
+        "wait without a limit": (
+            "atexit.register(lambda: print([each.name for each in threading.enumerate()], flush=True))\n",
+            ["--exit-timeout", "-1"], ["['MainThread']"], [],
+        ),
+        "that do not end are abandoned": (
+            "atexit.register(time.sleep, 60)\n", ["--exit-timeout", "0.2"],
+            ["The exit handlers did not end in 0.2 seconds and are abandoned"], [],
+        ),
+    }  # fmt: skip
+    EXITING = "import atexit, threading, time\nasync def application(scope, receive, send): ...\n"
 
-    def test_exit_handlers_are_called_beside_a_thread_that_does_not_end(self, tmp_path: Path) -> None:
-        """B3: Python waits for all threads first, and the message names the one."""
-        (tmp_path / "app.py").write_text(
-            "import atexit, threading, time\n"
-            "atexit.register(print, 'flushed', flush=True)\n"
-            "atexit.register(time.sleep, 0.3)\n"
-            "async def application(scope, receive, send):\n"
-            "    await receive()\n"
-            "    threading.Thread(target=time.sleep, args=(60,), name='the query').start()\n"
-            "    await send({'type': 'lifespan.startup.complete'})\n"
-            "    await receive()\n"
-            "    await send({'type': 'lifespan.shutdown.complete'})\n"
-        )
-        with serving(tmp_path, "--exit-timeout", "0.5") as server:
-            assert server.stop() == 0
-        assert "Threads that did not end in 0.5 seconds are abandoned: the query\n" in server.output()
-        assert server.output().count("flushed") == 1
-        assert "exit handlers" not in server.output()
-
-    @pytest.mark.parametrize("status", [0, 3])
-    def test_exit_handlers_that_do_not_end_are_abandoned(self, tmp_path: Path, status: int) -> None:
-        """B3: the status is what it would have been."""
-        (tmp_path / "app.py").write_text(
-            "import atexit, time\n"
-            "atexit.register(time.sleep, 60)\n"
-            "async def application(scope, receive, send): ...\n"
-        )
-        arguments = ["--app-dir", str(tmp_path), "-p", "0", "--exit-timeout", "0.2"]
-        if status:
-            ended = run_command(*arguments, "--lifespan", "on", "app")
-            assert (ended.returncode, "exit handlers" in ended.stderr) == (3, True)
-            return
-        with ServerProcess(*arguments, "app") as server:
-            assert server.stop() == 0
-        assert "The exit handlers did not end in 0.2 seconds and are abandoned" in server.output()
-
-    def test_without_a_limit_python_waits_at_the_end(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(("text", "args", "said", "unsaid"), EXITS.values(), ids=EXITS)
+    def test_exit_handlers(
+        self, tmp_path: Path, text: str, args: list[str], said: list[str], unsaid: list[str]
+    ) -> None:
         """B3."""
-        (tmp_path / "app.py").write_text(
-            "import atexit, threading\n"
-            "atexit.register(lambda: print([each.name for each in threading.enumerate()], flush=True))\n"
-            "async def application(scope, receive, send): ...\n"
-        )
-        with serving(tmp_path, "--lifespan", "off", "--exit-timeout", "-1") as server:
+        with serving(tmp_path, self.EXITING + text, "--lifespan", "off", *args) as server:
             assert server.stop() == 0
-        assert "['MainThread']" in server.output()
+        words = server.output()
+        assert [words.count(each) for each in (*said, *unsaid)] == [1] * len(said) + [0] * len(unsaid)
 
-    def test_an_application_that_ignores_cancelling_does_not_keep_the_server(self, folder: Path) -> None:
-        with serving(folder, "--graceful-timeout", "0.2") as server, open_connection(server) as peer:
-            peer.sendall(b"GET /stubborn HTTP/1.1\r\nHost: a\r\n\r\n")
-            read_until(peer, b"5\r\nfirst\r\n")
-            assert server.stop() == 0
-        assert "GET '/stubborn' did not end when it was cancelled" in server.output()
+    def test_exit_handlers_that_do_not_end_leave_the_status_as_it_is(self, tmp_path: Path) -> None:
+        """B3."""
+        (tmp_path / "app.py").write_text(self.EXITING + "atexit.register(time.sleep, 60)\n")
+        args = ("--app-dir", str(tmp_path), "-p", "0", "--exit-timeout", "0.2", "--lifespan", "on", "app")
+        ended = run_command(*args)
+        assert (ended.returncode, "exit handlers" in ended.stderr) == (3, True)
 
-    def test_event_streams_and_websockets_end_within_the_deadline(self, folder: Path) -> None:
+    def test_event_streams_and_websockets_end_within_the_deadline(self, tmp_path: Path) -> None:
         """T275, T196: a WebSocket is closed with 1012, and its application hears of it."""
-        with serving(folder, "--graceful-timeout", "1") as server, open_connection(server) as peer:
-            peer.sendall(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
-            read_until(peer, b"5\r\nfirst\r\n")
+        with serving(tmp_path, APPLICATION, "--graceful-timeout", "1") as server, server.connect() as peer:
+            ask(peer, "/events")
             with connect_websocket(f"ws://127.0.0.1:{server.port}/") as websocket:
                 websocket.send("echo")
                 assert websocket.recv(DEADLINE) == "echo"
@@ -356,11 +305,10 @@ class TestSignals:
         assert is_orderly(server.output())
 
     @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-    def test_the_second_one_stops_at_once(self, folder: Path, number: int, status: int) -> None:
+    def test_the_second_one_stops_at_once(self, tmp_path: Path, number: int, status: int) -> None:
         """T274: no waiting for requests, and no lifespan shutdown."""
-        with serving(folder, "--graceful-timeout", "60") as server, open_connection(server) as peer:
-            peer.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
-            read_until(peer, b"5\r\nfirst\r\n")
+        with serving(tmp_path, APPLICATION, "--graceful-timeout", "60") as server, server.connect() as peer:
+            ask(peer, "/endless")
             began = time.monotonic()
             insist(server, number)
             assert server.wait() == status
@@ -369,10 +317,8 @@ class TestSignals:
         assert is_orderly(server.output())
 
     def test_the_second_one_ends_a_shutdown_that_hangs(self, tmp_path: Path) -> None:
-        (tmp_path / "app.py").write_text(
-            APPLICATION.replace('say("closing down")', 'say("closing down"); await asyncio.sleep(60)'), "utf-8"
-        )
-        with serving(tmp_path, "--lifespan-shutdown-timeout", "60") as server:
+        text = APPLICATION.replace('say("closing down")', 'say("closing down"); await asyncio.sleep(60)')
+        with serving(tmp_path, text, "--lifespan-shutdown-timeout", "60") as server:
             insist(server, signal.SIGINT)
             assert server.wait() == 130
         assert "closing down" in server.output()
@@ -380,17 +326,13 @@ class TestSignals:
 
 
 class TestStop:
-    @in_loop
     async def test_from_another_thread_is_as_graceful_as_a_signal(self) -> None:
         """T286."""
         reading, events = asyncio.Event(), []
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "lifespan":
-                events.append((await receive())["type"])
-                await send({"type": "lifespan.startup.complete"})
-                events.append((await receive())["type"])
-                await send({"type": "lifespan.shutdown.complete"})
+                await lives(receive, send, events)
             else:
                 reading.set()
                 await answer(send, await receive_body(receive))
@@ -399,15 +341,12 @@ class TestStop:
         ready = asyncio.Event()
         server = Server(application, port=0, ready_callable=ready.set)
         task = asyncio.create_task(server.serve())
-        async with asyncio.timeout(DEADLINE):
-            await ready.wait()
+        await until(ready.is_set)
         async with connect(server) as peer:
-            await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1")
+            await peer.send(post(2, b"1"))
             await reading.wait()
             for _ in range(2):
-                thread = threading.Thread(target=server.stop)
-                thread.start()
-                thread.join()
+                stop_in_a_thread(server)
             assert server.stop_requested
             await until(lambda: server.stopping)
             await peer.send(b"2")
@@ -417,31 +356,26 @@ class TestStop:
         assert events == ["lifespan.startup", "answered", "lifespan.shutdown"]
 
     @pytest.mark.parametrize("after_another", [False, True])
-    @in_loop
     async def test_without_waiting_cancels_requests(self, after_another: bool) -> None:
         """B8: the lifespan has its shutdown all the same, whether the drain has begun or not."""
         began, events = asyncio.Event(), []
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "lifespan":
-                await receive()
-                await send({"type": "lifespan.startup.complete"})
-                events.append((await receive())["type"])
-                await send({"type": "lifespan.shutdown.complete"})
+                await lives(receive, send, events)
                 return
             began.set()
             try:
                 await asyncio.Event().wait()
-            except asyncio.CancelledError:
+            finally:
                 events.append("cancelled")
-                raise
 
         async with (
             asyncio.timeout(DEADLINE),
             serve(application, graceful_timeout=None, lifespan="on") as server,
             connect(server) as peer,
         ):
-            await peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await peer.send(GET)
             await began.wait()
             if after_another:
                 server.stop()
@@ -450,9 +384,8 @@ class TestStop:
                 server.stop(wait=False)
                 server.stop()
             await until(lambda: "lifespan.shutdown" in events)
-        assert events == ["cancelled", "lifespan.shutdown"]
+        assert events == ["lifespan.startup", "cancelled", "lifespan.shutdown"]
 
-    @in_loop
     async def test_before_the_start_serves_nothing(self) -> None:
         server = Server(answer_nothing, port=0, lifespan="off")
         server.stop()
@@ -460,36 +393,23 @@ class TestStop:
             await server.serve()
         assert server.listening_addresses == []
 
-    @in_loop
     async def test_during_the_start_up_cancels_it(self) -> None:
         """T209."""
-        began, ended = asyncio.Event(), asyncio.Event()
-
-        async def application(scope: Any, receive: Any, send: Any) -> None:
-            began.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                ended.set()
-
+        application = Waiting()
         server = Server(application, port=0)
         task = asyncio.create_task(server.serve())
         async with asyncio.timeout(DEADLINE):
-            await began.wait()
+            await application.began.wait()
             server.stop()
             await task
-        assert ended.is_set()
+        assert application.ended.is_set()
         assert server.listening_addresses == []
 
-    @in_loop
     async def test_cancelling_serve_stops_gracefully_too(self) -> None:
         events: list[str] = []
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
-            events.append((await receive())["type"])
-            await send({"type": "lifespan.startup.complete"})
-            events.append((await receive())["type"])
-            await send({"type": "lifespan.shutdown.complete"})
+            await lives(receive, send, events)
 
         ready = asyncio.Event()
         server = Server(application, port=0, ready_callable=ready.set)
@@ -503,35 +423,25 @@ class TestStop:
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(*address)
 
-    @in_loop
     async def test_leaves_no_task_behind(self) -> None:
-        async with serve(answer_hello) as server, connect(server) as peer:
-            assert (await peer.request("GET", "/")).body == b"Hello"
+        async with serve(answer_hello) as server:
+            assert await greets(server)
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert not server.connections
 
-    @in_loop
     async def test_an_application_whose_client_left_is_given_time_and_then_cancelled(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         """T277: and that is logged once."""
-        started, ended = asyncio.Event(), asyncio.Event()
-
-        async def application(scope: Any, receive: Any, send: Any) -> None:
-            started.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                ended.set()
-
+        application = Waiting()
         caplog.set_level(logging.INFO, "asgiserver")
         async with serve(application, application_close_timeout=0.2) as server:
             async with connect(server) as peer:
-                await peer.send(b"GET /long HTTP/1.1\r\nHost: a\r\n\r\n")
-                await started.wait()
+                await peer.send(get("/long"))
+                await application.began.wait()
             await until(lambda: not server.connections)
-            assert not ended.is_set()
-            await until(ended.is_set)
+            assert not application.ended.is_set()
+            await until(application.ended.is_set)
         warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
         assert len(warnings) == 1
         assert "GET '/long' still ran 0.2 s" in warnings[0]
@@ -541,12 +451,21 @@ async def answer_nothing(scope: Any, receive: Any, send: Any) -> None:
     raise AssertionError("the application was called")
 
 
-async def answer_hello(scope: Any, receive: Any, send: Any) -> None:
-    await answer(send, b"Hello")
+answer_hello = answering(b"Hello")
+
+
+async def greets(server: Server) -> bool:
+    async with connect(server) as peer:
+        return (await peer.request("GET", "/")).body == b"Hello"
+
+
+def stop_in_a_thread(server: Server) -> None:
+    thread = threading.Thread(target=server.stop)
+    thread.start()
+    thread.join()
 
 
 class TestInARunningLoop:
-    @in_loop
     async def test_async_with_serves_while_its_block_runs(self) -> None:
         async with Server(answer_hello, endpoints=["tcp:0:interface=127.0.0.1"], lifespan="off") as server:
             address = server.listening_addresses[0]
@@ -557,33 +476,27 @@ class TestInARunningLoop:
 
     def test_it_works_for_one_loop_after_another(self) -> None:
         async def main() -> None:
-            async with serve(answer_hello) as server, connect(server) as peer:
-                assert (await peer.request("GET", "/")).body == b"Hello"
+            async with serve(answer_hello) as server:
+                assert await greets(server)
 
         for _ in range(3):
             asyncio.run(main())
 
-    @in_loop
     async def test_stop_within_the_block_ends_serving_there(self) -> None:
         events: list[str] = []
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "http":
                 await answer(send, b"Hello")
-                return
-            for _ in range(2):
-                event = (await receive())["type"]
-                events.append(event)
-                await send({"type": f"{event}.complete"})
+            else:
+                await lives(receive, send, events)
 
         async with Server(application, port=0) as server:
             address = server.listening_addresses[0]
             async with connect(server) as peer:
                 assert (await peer.request("GET", "/")).body == b"Hello"
                 assert events == ["lifespan.startup"]
-                thread = threading.Thread(target=server.stop)
-                thread.start()
-                thread.join()
+                stop_in_a_thread(server)
                 assert await peer.closed()
             await until(lambda: len(events) == 2)
             with pytest.raises(ConnectionRefusedError):
@@ -591,23 +504,16 @@ class TestInARunningLoop:
             server.stop()
         assert events == ["lifespan.startup", "lifespan.shutdown"]
 
-    @in_loop
     async def test_what_runs_when_the_block_stops_the_server_is_completed(self) -> None:
-        reading = asyncio.Event()
-
-        async def application(scope: Any, receive: Any, send: Any) -> None:
-            reading.set()
-            await answer(send, await receive_body(receive))
-
+        application = Recorder()
         async with serve(application, graceful_timeout=DEADLINE) as server, connect(server) as peer:
-            await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1")
-            await reading.wait()
+            await peer.send(post(2, b"1"))
+            await application.began.wait()
             server.stop()
             await until(lambda: server.stopping)
             await peer.send(b"2")
             assert (await peer.response()).body == b"12"
 
-    @in_loop
     async def test_an_idle_connection_does_not_hold_up_the_end(self) -> None:
         """T271: not even when its peer does not close in turn; close_timeout is 5 s."""
         async with serve(answer_hello, graceful_timeout=DEADLINE) as server, connect(server) as peer:
@@ -617,12 +523,11 @@ class TestInARunningLoop:
             assert time.monotonic() - began < 1
             assert not server.connections
 
-    @in_loop
     async def test_a_peer_that_is_still_sending_gets_its_refusal_though_the_server_ends(self) -> None:
         """RFC 9112 §9.6: a reset would take it away."""
         settings = {"limit_body_size": 10, "close_timeout": 1.2, "graceful_timeout": DEADLINE}
         async with serve(answer_hello, **settings) as server, connect(server) as peer:
-            await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n")
+            await peer.send(post(9_999_999))
             await until(lambda: any(connection.phase is not Phase.OPEN for connection in server.connections))
             leaving = asyncio.ensure_future(server.__aexit__())
             end = time.monotonic() + 0.9
@@ -634,31 +539,26 @@ class TestInARunningLoop:
             await leaving
 
     @pytest.mark.skipif(sys.version_info < (3, 12), reason="there is no eager task factory")
-    @in_loop
     async def test_under_an_eager_task_factory(self) -> None:
         asyncio.get_running_loop().set_task_factory(vars(asyncio)["eager_task_factory"])
         async with serve(answer_hello) as server, connect(server) as peer:
-            await peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
+            await peer.send(GET * 3)
             for _ in range(3):
                 assert (await peer.response()).body == b"Hello"
             # That is no part of the last request, which is answered.
             await peer.send(b"garbage\r\n\r\n")
             assert (await peer.response()).status == 400
 
-    @in_loop
     async def test_two_servers_share_a_loop(self) -> None:
         async with serve(answer_hello) as one, serve(answer_hello) as other:
-            for server in (one, other):
-                async with connect(server) as peer:
-                    assert (await peer.request("GET", "/")).body == b"Hello"
+            assert await greets(one)
+            assert await greets(other)
 
-    @in_loop
     async def test_what_the_block_raises_comes_out_of_it(self) -> None:
         with pytest.raises(ZeroDivisionError):
             async with serve(answer_hello):
                 raise ZeroDivisionError
 
-    @in_loop
     async def test_ready_callable_is_called_when_the_port_is_open(self) -> None:
         """T286."""
         seen: list[bool] = []
@@ -671,26 +571,22 @@ class TestInARunningLoop:
         async with server:
             assert seen == [True]
 
-    @in_loop
     async def test_a_port_in_use_is_an_error_and_leaves_nothing_open(self) -> None:
         async with serve(answer_hello) as server:
             port = server.listening_addresses[0][1]
             with pytest.raises(ListenError, match=f"127.0.0.1:{port}"):
                 await Server(answer_hello, port=port, lifespan="off").serve()
 
-    @in_loop
     async def test_a_server_serves_once(self) -> None:
         async with serve(answer_hello) as server:
             pass
         with pytest.raises(RuntimeError, match="only once"):
             await server.serve()
 
-    @in_loop
     async def test_run_is_refused_with_the_cure(self) -> None:
         with pytest.raises(ReactorError, match=r"await Server\.serve"):
             Server(answer_hello, port=0).run()
 
-    @in_loop
     async def test_an_application_begins_in_the_servers_own_context(self) -> None:
         """T049: not in that of the request before it, also not when that was pipelined."""
         variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
@@ -704,10 +600,11 @@ class TestInARunningLoop:
         token = variable.set("the server's")
         async with serve(application) as server, connect(server) as peer:
             variable.reset(token)
-            await peer.send(b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(3)))
+            await peer.send(b"".join(get(f"/{number}") for number in range(3)))
             for _ in range(3):
                 assert (await peer.response()).status == 200
-        assert seen == ["the server's"] * 3
+            await peer.request("GET", "/3")
+        assert seen == ["the server's"] * 4
 
 
 def run_in_thread(pool: ThreadPoolExecutor, server: Server) -> Any:
@@ -743,9 +640,8 @@ class TestRun:
             server.stop()
             future.result(DEADLINE)
 
-    def test_gives_the_signals_back(self, tmp_path: Path) -> None:
-        result = run_script(
-            """
+    def test_gives_the_signals_back(self) -> None:
+        result = run_python("""
 import signal
 from asgiserver import Server
 def mine(*_): pass
@@ -755,18 +651,15 @@ for _ in range(2):
                     ready_callable=lambda: signal.raise_signal(signal.SIGTERM))
     server.run()
     print(server.stop_requested, signal.getsignal(signal.SIGTERM) is mine, flush=True)
-""",
-            tmp_path,
-        )
+""")
         assert result.stdout.split() == ["True"] * 4, result.stderr
         assert result.returncode == 0
 
     @pytest.mark.parametrize("way", ["server.run()", "asyncio.run(server.serve())"])
-    def test_beside_a_daphne_that_was_imported_before(self, tmp_path: Path, way: str) -> None:
+    def test_beside_a_daphne_that_was_imported_before(self, way: str) -> None:
         """T239: its idle reactor is used, or gives way."""
         pytest.importorskip("daphne")
-        result = run_script(
-            f"""
+        result = run_python(f"""
 import asyncio
 import daphne.server
 from asgiserver import Server
@@ -774,22 +667,17 @@ async def application(scope, receive, send): ...
 server = Server(application, port=0, lifespan="off")
 server.ready_callable = lambda: (print("serving", flush=True), server.stop())
 {way}
-""",
-            tmp_path,
-        )
+""")
         assert (result.stdout, result.returncode) == ("serving\n", 0), result.stderr
 
-    def test_another_reactor_is_one_clear_line(self, tmp_path: Path) -> None:
+    def test_another_reactor_is_one_clear_line(self) -> None:
         """T239."""
-        result = run_script(
-            """
+        result = run_python("""
 from twisted.internet import selectreactor
 selectreactor.install()
 from asgiserver.cli import main
 main(["-p", "0", "examples.hello:application"])
-""",
-            tmp_path,
-        )
+""")
         assert result.returncode == 1
         assert result.stderr.count("\n") == 1
         assert "SelectReactor is installed" in result.stderr
@@ -798,31 +686,8 @@ main(["-p", "0", "examples.hello:application"])
     def test_an_application_that_imports_the_reactor_gets_ours(self, tmp_path: Path) -> None:
         """As under Daphne: the reactor is installed before the application is imported."""
         text = "from twisted.internet import reactor\nassert reactor.running is False\n" + APPLICATION
-        (tmp_path / "app.py").write_text(text, "utf-8")
-        with serving(tmp_path) as server:
+        with serving(tmp_path, text) as server:
             assert httpx.get(server.url).text == "Hello"
-
-    def test_asgi_threads_sets_the_number_of_threads(self, tmp_path: Path) -> None:
-        """T231."""
-        (tmp_path / "app.py").write_text(
-            """
-import asyncio, json, threading
-async def application(scope, receive, send):
-    names = await asyncio.gather(*(asyncio.to_thread(threading.get_ident) for _ in range(20)))
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": json.dumps(len(set(names))).encode()})
-""",
-            "utf-8",
-        )
-        with serving(tmp_path, "--lifespan", "off", env={"ASGI_THREADS": "1"}) as server:
-            assert json.loads(httpx.get(server.url).text) == 1
-
-    def test_a_wrong_asgi_threads_is_one_line(self) -> None:
-        result = run_command("-p", "0", "examples.hello:application", env={"ASGI_THREADS": "many"})
-        assert result.returncode == 2
-        last = result.stderr.splitlines()[-1]
-        assert last.endswith("error: ASGI_THREADS: expected a whole number of at least 1, got 'many'")
-        assert is_orderly(result.stderr)
 
     def test_a_wrong_asgi_threads_does_not_spoil_the_process(
         self, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
@@ -835,6 +700,12 @@ async def application(scope, receive, send):
         future = run_in_thread(pool, server)
         server.stop()
         future.result(DEADLINE)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "app.py").write_text(APPLICATION, "utf-8")
+    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -870,12 +741,12 @@ ASGIService(asgi, endpoints=["tcp:0:interface=127.0.0.1"], graceful_timeout=5).s
 
     def test_a_service_in_a_tac_file_serves_and_stops_gracefully(self, folder: Path) -> None:
         (folder / "web.tac").write_text(self.TAC.format(folder=str(folder)), "utf-8")
-        with self.twistd(folder, "web.tac") as server, open_connection(server) as peer:
+        with self.twistd(folder, "web.tac") as server, server.connect() as peer:
             assert httpx.get(server.url).text == "Hello"
             peer.sendall(UPLOAD)
             wait_for(lambda: "reading" in server.output())
             server.send_signal(signal.SIGTERM)
-            wait_for(lambda: refuses(server))
+            wait_for(lambda: not connects(server.port))
             peer.sendall(b"2")
             assert read_until(peer, b"read all\r\n0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
             server.wait()

@@ -11,26 +11,40 @@ import httpx
 import pytest
 
 from ..conformance.peer import TEXT, frame
-from .live import DEADLINE, Peer, Receive, Send, answer, connect, in_loop, receive_body, serve, until, url
+from .applications import Application, Hearing, Waiting, answering, hello, piece, start
+from .live import (
+    GET,
+    POST,
+    Peer,
+    Receive,
+    Send,
+    answer,
+    connect,
+    get,
+    post,
+    receive_body,
+    serve,
+    until,
+    url,
+)  # fmt: skip
 from .websocket import Echo, raw_websocket
 
-GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
-POST = b"POST / HTTP/1.1\r\nHost: h\r\n"
-
-
-async def hello(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    await receive_body(receive)
-    await answer(send, b"hello")
-
-
-async def large(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    await answer(send, bytes(16 * 1024 * 1024))
+large = answering(bytes(16 * 1024 * 1024))
+early = answering(b"early")
 
 
 async def endless(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    await send({"type": "http.response.start", "status": 200})
+    await send(start())
     while True:
-        await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+        await send(piece(bytes(65536), True))
+
+
+def slow(seconds: float) -> Application:
+    async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await asyncio.sleep(seconds)
+        await answer(send, b"slow")
+
+    return application
 
 
 class Stopwatch:
@@ -53,7 +67,6 @@ async def refusal(peer: Peer, status: int) -> None:
 
 class TestTheHead:
     @pytest.mark.parametrize("drip", [False, True])
-    @in_loop
     async def test_that_is_too_large_is_answered_431(self, drip: bool) -> None:
         # T113, T114
         async with serve(hello, limit_head_size=4096) as server:
@@ -67,53 +80,32 @@ class TestTheHead:
             async with connect(server) as peer:
                 assert (await peer.request("GET", "/")).body == b"hello"
 
-    @in_loop
-    async def test_that_is_just_small_enough_is_served(self) -> None:
-        async with serve(hello, limit_head_size=1000) as server:
-            head = b"GET / HTTP/1.1\r\nHost: h\r\nX-A: "
-            for size, status in ((1000, 200), (1001, 431)):
-                async with connect(server) as peer:
-                    await peer.send(head + b"a" * (size - len(head) - 4) + b"\r\n\r\n")
-                    assert (await peer.response()).status == status
+    @pytest.mark.parametrize(
+        ("settings", "data", "status"),
+        [
+            ({"limit_head_size": 1000}, GET[:-2] + b"X-A: ".ljust(1000 - len(GET) - 2, b"a") + b"\r\n\r\n", 200),
+            ({"limit_head_size": 1000}, GET[:-2] + b"X-A: ".ljust(1001 - len(GET) - 2, b"a") + b"\r\n\r\n", 431),
+            # T115
+            ({"limit_head_count": 10}, GET[:-2] + b"X: y\r\n" * 9 + b"\r\n", 200),
+            ({"limit_head_count": 10}, GET[:-2] + b"X: y\r\n" * 10 + b"\r\n", 431),
+            # T116
+            ({"limit_target_size": 1000}, get("/" + "a" * 999, method="DELETE"), 200),
+            ({"limit_target_size": 1000}, get("/" + "a" * 999), 200),
+            ({"limit_target_size": 1000}, get("/" + "a" * 1000), 414),
+            ({"limit_target_size": 1000}, b"GET /" + b"a" * 100_000, 414),
+        ],
+    )
+    async def test_at_its_limit_is_served_and_beyond_it_refused(
+        self, settings: dict[str, int], data: bytes, status: int
+    ) -> None:
+        async with serve(hello, **settings) as server, connect(server) as peer:
+            await peer.send(data)
+            if status == 200:
+                assert (await peer.response()).body == b"hello"
+                assert (await peer.request("GET", "/")).body == b"hello"
+            else:
+                await refusal(peer, status)
 
-    @in_loop
-    async def test_with_too_many_fields_is_answered_431(self) -> None:
-        # T115
-        async with serve(hello, limit_head_count=10) as server:
-            async with connect(server) as peer:
-                assert (await peer.request("GET", "/", *["X: y"] * 9)).status == 200
-            async with connect(server) as peer:
-                await peer.send(b"GET / HTTP/1.1\r\nHost: h\r\n" + b"X: y\r\n" * 10 + b"\r\n")
-                await refusal(peer, 431)
-
-    @in_loop
-    async def test_with_too_long_a_target_is_answered_414(self) -> None:
-        # T116
-        async with serve(hello, limit_target_size=1000) as server:
-            async with connect(server) as peer:
-                assert (await peer.request("DELETE", "/" + "a" * 999)).status == 200
-                assert (await peer.request("GET", "/" + "a" * 999)).status == 200
-                await peer.send(GET.replace(b"/ ", b"/" + b"a" * 1000 + b" "))
-                await refusal(peer, 414)
-            async with connect(server) as peer:
-                await peer.send(b"GET /" + b"a" * 100_000)
-                await refusal(peer, 414)
-
-    @in_loop
-    async def test_that_never_begins_ends_the_connection(self) -> None:
-        # T119
-        async with serve(hello, first_byte_timeout=0.2) as server, connect(server) as peer:
-            with Stopwatch() as watch:
-                assert await peer.closed()
-        assert 0.15 < watch.seconds < 5
-
-    @in_loop
-    async def test_that_consists_of_empty_lines_ends_the_connection(self) -> None:
-        async with serve(hello, first_byte_timeout=0.2) as server, connect(server) as peer:
-            await peer.send(b"\r\n")
-            assert await peer.closed()
-
-    @in_loop
     async def test_that_drips_is_answered_408_at_its_deadline(self) -> None:
         # T120
         async def drip(peer: Peer) -> None:
@@ -130,40 +122,44 @@ class TestTheHead:
         assert response.status == 408
         assert 0.2 < watch.seconds < 5
 
-    @in_loop
-    async def test_of_a_second_request_has_the_same_deadline(self) -> None:
-        # T122
-        async with serve(hello, head_timeout=0.2, keep_alive_timeout=60) as server, connect(server) as peer:
-            await peer.request("GET", "/")
-            await peer.send(b"GET / HT")
-            await refusal(peer, 408)
+
+#: Settings, an application, what is sent and the status that comes for it, before the connection ends at a deadline of
+#: two tenths of a second.
+DEADLINES: dict[str, Any] = {
+    "no byte": ({"first_byte_timeout": 0.2}, hello, [(b"", None)]),  # T119
+    "empty lines": ({"first_byte_timeout": 0.2}, hello, [(b"\r\n", None)]),
+    # T122
+    "a second head": ({"head_timeout": 0.2, "keep_alive_timeout": 60}, hello, [(GET, 200), (b"GET / HT", 408)]),
+    "nothing after a response": ({"keep_alive_timeout": 0.2}, hello, [(GET, 200)]),  # T121
+    "a body that is drained": ({"body_timeout": 0.2}, early, [(post(100), 200)]),
+}
+
+
+@pytest.mark.parametrize(("settings", "application", "steps"), DEADLINES.values(), ids=DEADLINES)
+async def test_a_connection_ends_quietly_at_the_deadline_of(
+    settings: dict[str, float], application: Application, steps: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve(application, **settings) as server, connect(server) as peer:
+        with Stopwatch() as watch:
+            for data, status in steps:
+                await peer.send(data)
+                if status is not None:
+                    response, end = await peer.response(), "close" if status == 408 else None
+                    assert (response.status, response.value("connection")) == (status, end)
+            assert await peer.closed()
+    assert 0.15 < watch.seconds < 5
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
 class TestAnIdleConnection:
-    @in_loop
-    async def test_is_closed_quietly_at_the_keep_alive_timeout(self, caplog: pytest.LogCaptureFixture) -> None:
-        # T121
-        async with serve(hello, keep_alive_timeout=0.2) as server, connect(server) as peer:
-            await peer.request("GET", "/")
-            with Stopwatch() as watch:
-                assert await peer.closed()
-        assert 0.15 < watch.seconds < 5
-        assert not [record for record in caplog.records if record.levelno > logging.INFO]
-
-    @in_loop
     async def test_is_not_one_whose_requests_are_answered_slowly(self) -> None:
         # T123
-        async def slow(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            await asyncio.sleep(0.3)
-            await answer(send, b"slow")
-
-        async with serve(slow, keep_alive_timeout=0.1) as server, connect(server) as peer:
+        async with serve(slow(0.3), keep_alive_timeout=0.1) as server, connect(server) as peer:
             await peer.send(GET * 2)
             assert (await peer.response()).body == b"slow"
             assert (await peer.response()).body == b"slow"
             assert await peer.closed()
 
-    @in_loop
     async def test_is_not_one_that_still_takes_a_large_response(self) -> None:
         timeouts = {"keep_alive_timeout": 0.3, "close_timeout": 0.1}
         async with serve(large, **timeouts) as server, connect(server, receive_buffer=65536) as peer:
@@ -173,7 +169,6 @@ class TestAnIdleConnection:
                 assert len((await peer.response()).body) == 16 * 1024 * 1024
             assert await peer.closed()
 
-    @in_loop
     async def test_can_be_kept_for_ever(self) -> None:
         timeouts = {"keep_alive_timeout": 0, "first_byte_timeout": 0, "head_timeout": 0.1}
         async with serve(hello, **timeouts) as server, connect(server) as peer:
@@ -184,22 +179,15 @@ class TestAnIdleConnection:
 
 class TestTheBody:
     @pytest.mark.parametrize("coding", [b"Content-Length: 100", b"Transfer-Encoding: chunked"])
-    @in_loop
     async def test_that_stalls_is_answered_408_and_the_application_sees_a_disconnect(self, coding: bytes) -> None:
         # T124
-        events: list[dict[str, Any]] = []
-
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            while not events or events[-1]["type"] != "http.disconnect":
-                events.append(await receive())
-
+        application = Hearing()
         async with serve(application, body_timeout=0.2) as server, connect(server) as peer:
             await peer.send(POST + coding + b"\r\n\r\n5\r\n")
             await refusal(peer, 408)
-            await until(lambda: events and events[-1]["type"] == "http.disconnect")
-        assert all(event.get("more_body", True) for event in events)
+            await until(application.has_ended)
+        assert all(event.get("more_body", True) for event in application.events)
 
-    @in_loop
     async def test_that_comes_slowly_but_steadily_is_served(self) -> None:
         async with serve(hello, body_timeout=0.3) as server, connect(server) as peer:
             await peer.send(POST + b"Content-Length: 6\r\n\r\n")
@@ -208,7 +196,6 @@ class TestTheBody:
                 await peer.send(b"x")
             assert (await peer.response()).body == b"hello"
 
-    @in_loop
     async def test_that_the_application_does_not_read_is_not_late(self) -> None:
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             await asyncio.sleep(0.4)
@@ -218,7 +205,6 @@ class TestTheBody:
             assert (await peer.request("POST", "/", body=bytes(100_000))).body == b"100000"
 
     @pytest.mark.parametrize("expect", [b"", b"Expect: 100-continue\r\n"])
-    @in_loop
     async def test_whose_length_is_above_the_limit_is_answered_413_before_it_is_sent(self, expect: bytes) -> None:
         # T117
         async with serve(hello, limit_body_size=10) as server, connect(server) as peer:
@@ -226,33 +212,23 @@ class TestTheBody:
             await peer.send(POST + expect + b"Content-Length: 11\r\n\r\n")
             await refusal(peer, 413)
 
-    @in_loop
     async def test_in_chunks_that_passes_the_limit_is_answered_413_and_the_application_sees_a_disconnect(self) -> None:
         # T118
-        disconnected = asyncio.Event()
-
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            try:
-                await receive_body(receive)
-            except ConnectionError:
-                disconnected.set()
-
+        application = Hearing()
         async with serve(application, limit_body_size=10) as server, connect(server) as peer:
             await peer.send(POST + b"Transfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n")
             await asyncio.sleep(0.02)
             await peer.send(b"6\r\nabcdef\r\n")
             await refusal(peer, 413)
-            async with asyncio.timeout(DEADLINE):
-                await disconnected.wait()
+            await until(application.has_ended)
 
     @pytest.mark.parametrize("coding", ["length", "chunks"])
-    @in_loop
     async def test_of_fifty_megabytes_under_way_does_not_cost_the_client_the_413(self, coding: str) -> None:
         body = bytes(50 * 1024 * 1024)
 
         async def pieces() -> Any:
-            for start in range(0, len(body), 1024 * 1024):
-                yield body[start : start + 1024 * 1024]
+            for at in range(0, len(body), 1024 * 1024):
+                yield body[at : at + 1024 * 1024]
 
         async with serve(hello, limit_body_size=1000) as server:
             async with httpx.AsyncClient() as client:
@@ -266,48 +242,22 @@ class TestTheBody:
                 await peer.send(POST + fields + body)
                 assert (await peer.response()).status == 413
 
-    @in_loop
-    async def test_that_is_drained_has_the_deadline_of_any_body(self) -> None:
-        async def early(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            await answer(send, b"early")
-
-        async with serve(early, body_timeout=0.2) as server, connect(server) as peer:
-            await peer.send(POST + b"Content-Length: 100\r\n\r\n")
-            assert (await peer.response()).body == b"early"
-            assert await peer.closed()
-
 
 class TestTheHTTPTimeout:
-    @in_loop
     async def test_answers_503_when_nothing_was_sent(self) -> None:
         # T125
-        cancelled = asyncio.Event()
-
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            try:
-                await asyncio.sleep(DEADLINE)
-            except asyncio.CancelledError:
-                cancelled.set()
-                raise
-
+        application = Waiting()
         timeouts = {"http_timeout": 0.2, "application_close_timeout": 0.1}
         async with serve(application, **timeouts) as server, connect(server) as peer:
             with Stopwatch() as watch:
                 response = await peer.request("GET", "/")
             assert (response.status, response.value("connection")) == (503, "close")
             assert 0.15 < watch.seconds < 5
-            async with asyncio.timeout(5):
-                await cancelled.wait()
+            await until(application.ended.is_set, 5)
 
     @pytest.mark.parametrize("begin", [True, False])
-    @in_loop
     async def test_answers_503_or_cuts_off_when_the_response_was_begun(self, begin: bool) -> None:
-        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-            await send({"type": "http.response.start", "status": 200})
-            if begin:
-                await send({"type": "http.response.body", "body": b"begun", "more_body": True})
-            await asyncio.sleep(DEADLINE)
-
+        application = Waiting(start(), *([piece(b"begun", True)] if begin else []))
         timeouts = {"http_timeout": 0.2, "application_close_timeout": 0.1}
         async with serve(application, **timeouts) as server, connect(server) as peer:
             await peer.send(GET)
@@ -317,14 +267,12 @@ class TestTheHTTPTimeout:
             else:
                 await refusal(peer, 503)
 
-    @in_loop
     async def test_is_not_for_requests_that_are_answered_in_time(self) -> None:
         async with serve(hello, http_timeout=0.3) as server, connect(server) as peer:
             for _ in range(3):
                 assert (await peer.request("GET", "/")).body == b"hello"
                 await asyncio.sleep(0.2)
 
-    @in_loop
     async def test_is_not_for_websockets(self) -> None:
         # T126
         async with serve(Echo(), http_timeout=0.1) as server, raw_websocket(server) as websocket:
@@ -334,7 +282,6 @@ class TestTheHTTPTimeout:
 
 
 class TestAClientThatDoesNotRead:
-    @in_loop
     async def test_is_dropped_at_the_write_timeout(self) -> None:
         # T128
         async with serve(endless, write_timeout=0.2) as server, connect(server, receive_buffer=65536) as peer:
@@ -343,7 +290,6 @@ class TestAClientThatDoesNotRead:
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                 await peer.response()
 
-    @in_loop
     async def test_is_kept_as_long_as_it_reads_a_little(self) -> None:
         async with serve(large, write_timeout=0.5) as server, connect(server, receive_buffer=65536) as peer:
             await peer.send(GET)
@@ -354,7 +300,6 @@ class TestAClientThatDoesNotRead:
                 await asyncio.sleep(0.15)
             await peer.read(8 * 1024 * 1024)
 
-    @in_loop
     async def test_for_longer_than_the_close_timeout_still_gets_the_last_bytes(self) -> None:
         # An abort would throw away what only the kernel has left.
         sizes = [300_000, 16 * 1024 * 1024]
@@ -365,18 +310,16 @@ class TestAClientThatDoesNotRead:
         async with serve(application, close_timeout=0.1) as server:
             for size in sizes:
                 async with connect(server, receive_buffer=16384) as peer:
-                    await peer.send(b"GET /%d HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n" % size)
+                    await peer.send(get(f"/{size}", "Connection: close"))
                     await asyncio.sleep(0.6)
                     assert len((await peer.response()).body) == size
 
-    @in_loop
     async def test_nor_closes_is_dropped_at_the_close_timeout(self) -> None:
         async with serve(hello, close_timeout=0.2) as server, connect(server) as peer:
             await peer.request("GET", "/", "Connection: close")
             assert server.connections
             await until(lambda: not server.connections, 5)
 
-    @in_loop
     async def test_and_goes_on_sending_after_the_end_is_dropped_at_the_close_timeout(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -396,7 +339,6 @@ class TestAClientThatDoesNotRead:
 
 
 class TestTooMany:
-    @in_loop
     async def test_requests_at_a_time_are_answered_503_until_there_is_room_again(self) -> None:
         # T127
         go = asyncio.Event()
@@ -417,7 +359,6 @@ class TestTooMany:
             async with connect(server) as peer:
                 assert (await peer.request("GET", "/")).body == b"served"
 
-    @in_loop
     async def test_connections_are_answered_503_until_there_is_room_again(self) -> None:
         async with serve(hello, limit_connections=2) as server:
             async with connect(server) as one, connect(server) as two:
@@ -432,7 +373,6 @@ class TestTooMany:
             async with connect(server) as peer:
                 assert (await peer.request("GET", "/")).body == b"hello"
 
-    @in_loop
     async def test_connections_that_were_turned_away_do_not_keep_others_out(self) -> None:
         async with serve(hello, limit_connections=1) as server, connect(server) as first:
             await first.request("GET", "/")
@@ -448,30 +388,21 @@ class TestTooMany:
 class TestAStop:
     """What it must not take from a peer that is in the middle of something."""
 
-    @in_loop
     async def test_lets_a_request_finish_that_had_begun_to_arrive(self) -> None:
         # T269
-        async def slow(scope: Any, receive: Any, send: Any) -> None:
-            await asyncio.sleep(0.8)
-            await answer(send, b"done")
-
-        async with serve(slow, graceful_timeout=10) as server, connect(server) as peer:
+        async with serve(slow(0.8), graceful_timeout=10) as server, connect(server) as peer:
             await peer.send(b"GET / HTTP/1.1\r\nHos")
             await until(lambda: server.connections and all(each._wire for each in server.connections))
             server.stop()
             await until(lambda: server.stopping)
             await peer.send(b"t: a\r\n\r\n")
-            assert (await peer.read_rest()).endswith(b"\r\n\r\ndone")
+            assert (await peer.read_rest()).endswith(b"\r\n\r\nslow")
 
-    @in_loop
     async def test_does_not_reset_a_peer_whose_upload_was_answered_already(self) -> None:
         # T069
-        async def early(scope: Any, receive: Any, send: Any) -> None:
-            await answer(send, b"enough")
-
         async with serve(early, graceful_timeout=10) as server, connect(server) as peer:
-            await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n" + bytes(1000))
-            await peer.read_until(b"enough")
+            await peer.send(post(500_000, bytes(1000)))
+            await peer.read_until(b"early")
             server.stop()
             await until(lambda: server.stopping)
             for _ in range(4):

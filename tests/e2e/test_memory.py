@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import os
 import select
 import socket
 import struct
@@ -21,8 +20,10 @@ import httpx
 import pytest
 from twisted.internet.base import DelayedCall
 
-from .live import answer, connect, serve, until
-from .server import DEADLINE, ServerProcess, wait_for
+from .applications import answering
+from .live import connect, get, post, serve, until
+from .server import DEADLINE, ServerProcess, reset, serving, wait_for
+from .websocket import handshake
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -97,9 +98,7 @@ async def websocket(scope, receive, send):
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    (tmp_path / "remembers.py").write_text(APPLICATION)
-    options = ["-p", "0", "--app-dir", str(tmp_path), "--lifespan", "off", "--graceful-timeout", "0.2"]
-    with ServerProcess(*options, "remembers") as server:
+    with serving(tmp_path, APPLICATION, "--lifespan", "off", "--graceful-timeout", "0.2") as server:
         # What the first exchange of each kind loads and allocates is not what is measured.
         assert httpx.post(f"{server.url}/warm", content=bytes(4 * MIB)).text == str(4 * MIB)
         peer = websocket(server, "/warm")
@@ -108,33 +107,10 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
         yield server
 
 
-def memory(server: ServerProcess, field: str = "VmRSS") -> int:
-    """A line of the process's status, in bytes; VmHWM is the highest that VmRSS ever was."""
-    for line in Path(f"/proc/{server.pid}/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError(field)
-
-
-def dial(server: ServerProcess) -> socket.socket:
-    peer = socket.socket()
-    # Small, so that it is the server that has to hold back.
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
-    peer.settimeout(DEADLINE)
-    peer.connect(("127.0.0.1", server.port))
-    return peer
-
-
-def handshake(path: str) -> bytes:
-    return (
-        f"GET {path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    ).encode()
-
-
 def websocket(server: ServerProcess, path: str) -> socket.socket:
-    peer = dial(server)
-    peer.sendall(handshake(path))
+    # The buffer is small, so that it is the server that has to hold back.
+    peer = server.connect(PIECE)
+    peer.sendall(handshake(target=path))
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         head += peer.recv(1)
@@ -186,70 +162,70 @@ def wait_until_sleeping(server: ServerProcess) -> None:
 
 class TestAnApplicationThatDoesNotRead:
     def test_holds_an_upload_back(self, server: ServerProcess) -> None:
-        before = memory(server)
-        with dial(server) as peer:
-            peer.sendall(b"POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % SIZE)
+        before = server.memory()
+        with server.connect(PIECE) as peer:
+            peer.sendall(post(SIZE, target="/upload"))
             sent = send_while_taken(peer, bytes(MIB), SIZE)
             assert sent < SIZE // 4
-            assert memory(server, "VmHWM") - before < BOUND
+            assert server.memory("VmHWM") - before < BOUND
             httpx.get(f"{server.url}/go")
             sent += send_while_taken(peer, bytes(MIB), SIZE - sent)
             assert sent == SIZE
             assert b"\r\n\r\n%d" % SIZE in peer.recv(PIECE)
-        assert memory(server, "VmHWM") - before < BOUND
+        assert server.memory("VmHWM") - before < BOUND
 
     def test_holds_the_messages_of_a_websocket_back(self, server: ServerProcess) -> None:
         # T185
-        before = memory(server)
+        before = server.memory()
         # A masking key of zeros leaves the payload as it is.
         frame = b"\x82" + struct.pack("!BQ4x", 0xFF, PIECE) + bytes(PIECE)
         with websocket(server, "/upload") as peer:
             total = len(frame) * (SIZE // PIECE)
             sent = send_while_taken(peer, frame, total)
             assert sent < total // 4
-            assert memory(server, "VmHWM") - before < BOUND
+            assert server.memory("VmHWM") - before < BOUND
             httpx.get(f"{server.url}/go")
             rest = frame[sent % len(frame) :]
             peer.sendall(rest)
             sent += len(rest)
             assert send_while_taken(peer, frame, total - sent) == total - sent
             assert read(peer, 2 + len(str(SIZE))).endswith(str(SIZE).encode())
-        assert memory(server, "VmHWM") - before < BOUND
+        assert server.memory("VmHWM") - before < BOUND
 
 
 class TestAClientThatDoesNotRead:
     def test_holds_a_response_back_and_gets_it_whole(self, server: ServerProcess) -> None:
         # T070, T071
-        before = memory(server)
-        with dial(server) as peer:
-            peer.sendall(b"GET /download HTTP/1.1\r\nHost: h\r\n\r\n")
+        before = server.memory()
+        with server.connect(PIECE) as peer:
+            peer.sendall(get("/download"))
             wait_until_sleeping(server)
-            assert memory(server, "VmHWM") - before < BOUND
+            assert server.memory("VmHWM") - before < BOUND
             head = b""
             while not head.endswith(b"\r\n\r\n"):
                 head += peer.recv(1)
             read(peer, SIZE)
             # The connection is as it should be after that.
-            peer.sendall(b"GET /warm HTTP/1.1\r\nHost: h\r\n\r\n")
+            peer.sendall(get("/warm"))
             assert peer.recv(PIECE).startswith(b"HTTP/1.1 200 ")
-        assert memory(server, "VmHWM") - before < BOUND
+        assert server.memory("VmHWM") - before < BOUND
 
     def test_holds_the_messages_of_a_websocket_back_and_gets_them_all(self, server: ServerProcess) -> None:
         # T186
-        before = memory(server)
+        before = server.memory()
         with websocket(server, "/download") as peer:
             wait_until_sleeping(server)
-            assert memory(server, "VmHWM") - before < BOUND
+            assert server.memory("VmHWM") - before < BOUND
             read(peer, (10 + PIECE) * (SIZE // PIECE))
-        assert memory(server, "VmHWM") - before < BOUND
+        assert server.memory("VmHWM") - before < BOUND
 
     def test_of_many_pipelined_responses_holds_them_back(self, server: ServerProcess) -> None:
-        before = memory(server)
-        with dial(server) as peer:
-            sent = send_while_taken(peer, b"GET /download HTTP/1.1\r\nHost: h\r\n\r\n" * 1000, 100 * MIB)
+        before = server.memory()
+        with server.connect(PIECE) as peer:
+            sent = send_while_taken(peer, get("/download") * 1000, 100 * MIB)
             assert sent < 50 * MIB
             wait_until_sleeping(server)
-            assert memory(server, "VmHWM") - before < BOUND
+            assert server.memory("VmHWM") - before < BOUND
 
 
 class TestAbortedConnections:
@@ -257,19 +233,17 @@ class TestAbortedConnections:
     BEGINNINGS = (
         b"",
         b"GET / HTTP/1.1\r\nHo",
-        b"POST /warm HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n" + bytes(1000),
+        post(1_000_000, bytes(1000), "/warm"),
         b"POST /upload HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n" + bytes(1000),
-        b"GET /download HTTP/1.1\r\nHost: h\r\n\r\n" * 3,
-        handshake("/download"),
+        get("/download") * 3,
+        handshake(target="/download"),
     )
 
     def abort_many(self, server: ServerProcess, count: int) -> None:
         for number in range(count):
-            peer = dial(server)
+            peer = server.connect(PIECE)
             peer.sendall(self.BEGINNINGS[number % len(self.BEGINNINGS)])
-            if number % 2:
-                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            peer.close()
+            reset(peer) if number % 2 else peer.close()
 
     def test_leave_no_task_file_or_memory_behind(self, server: ServerProcess) -> None:
         # T130, with fewer of them
@@ -278,16 +252,16 @@ class TestAbortedConnections:
 
             def census() -> tuple[int, int]:
                 """Running tasks and open files, this client's own among them."""
-                return json.loads(client.get("/census").text), len(os.listdir(f"/proc/{server.pid}/fd"))
+                return json.loads(client.get("/census").text), server.descriptors()
 
             before = census()
             self.abort_many(server, 400)
             wait_for(lambda: census() == before)
-            warm = memory(server)
+            warm = server.memory()
             for _ in range(4):
                 self.abort_many(server, 400)
                 wait_for(lambda: census() == before)
-            assert memory(server) - warm < 2 * MIB
+            assert server.memory() - warm < 2 * MIB
         assert "Traceback" not in server.output()
 
 
@@ -300,7 +274,7 @@ def test_connections_that_came_and_went_leave_no_delayed_calls(run: Any) -> None
     """Twisted's asyncio reactor keeps those that are cancelled until the next one is due, in 20 seconds here."""
 
     async def test() -> None:
-        async with serve(lambda scope, receive, send: answer(send), interface="asgi3") as server:
+        async with serve(answering()) as server:
             for _ in range(300):
                 async with connect(server) as peer:
                     await peer.request("GET", "/")
@@ -323,8 +297,7 @@ def ours() -> int:
 @pytest.mark.parametrize(("run", "most"), [(asyncio.run, 1_400), (on_uvloop, 2_000)])
 def test_an_idle_connection_takes_no_more_than_it_has_to(run: Any, most: int) -> None:
     async def test() -> None:
-        application = serve(lambda scope, receive, send: answer(send), interface="asgi3")
-        async with application as server, AsyncExitStack() as stack:
+        async with serve(answering()) as server, AsyncExitStack() as stack:
 
             async def open_more(count: int) -> int:
                 for _ in range(count):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib.util
 import io
 import logging
 from collections import Counter
@@ -17,7 +16,7 @@ import pytest
 
 from asgiserver import Server
 
-from .live import DEADLINE, Peer, Receive, Send, answer, connect, receive_body, serve, until
+from .live import DEADLINE, Peer, Receive, Send, answer, connect, get, post, receive_body, serve, until
 from .websocket import handshake
 
 ROUNDS = 5
@@ -98,19 +97,19 @@ async def half_a_head(peer: Peer) -> None:
 
 
 async def half_a_body(peer: Peer) -> None:
-    await peer.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\nbody")
+    await peer.send(post(1000, b"body"))
 
 
 async def waiting(peer: Peer) -> None:
-    await peer.send(b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n")
+    await peer.send(get("/wait"))
 
 
 async def pipelined(peer: Peer) -> None:
-    await peer.send(b"GET /listen HTTP/1.1\r\nHost: h\r\n\r\n" * 3)
+    await peer.send(get("/listen") * 3)
 
 
 async def streaming(peer: Peer) -> None:
-    await peer.send(b"GET /stream HTTP/1.1\r\nHost: h\r\n\r\n")
+    await peer.send(get("/stream"))
     await peer.read(100000)
 
 
@@ -238,12 +237,6 @@ async def leaves_nothing(scene: Callable[[Peer], Awaitable[None]], *, abort: boo
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_an_ended_connection_leaves_nothing(scene: Callable[[Peer], Awaitable[None]], abort: bool, loop: str) -> None:
-    factory = None
-    if loop == "uvloop":
-        if importlib.util.find_spec("uvloop") is None:
-            pytest.skip("uvloop is not installed")
-        import uvloop
-
-        factory = uvloop.new_event_loop
+    factory = None if loop == "asyncio" else pytest.importorskip("uvloop").new_event_loop
     with forgetful_log(), asyncio.Runner(loop_factory=factory) as runner:
         runner.run(leaves_nothing(scene, abort=abort))

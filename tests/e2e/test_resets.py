@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import socket
-import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.server import DEADLINE, ServerProcess, wait_for
+from tests.e2e.live import get, post
+from tests.e2e.server import COMMANDS, ServerProcess, command_on, reset, serving, wait_for
 
 APPLICATION = """
 import asyncio, os
@@ -34,23 +32,10 @@ async def application(scope, receive, send):
     print("sent", name, flush=True)
 """
 
-#: Runs the command line as if uvloop were not installed.
-WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from asgiserver.cli import main; main()"
-
-COMMANDS = {
-    "asyncio": (sys.executable, "-c", WITHOUT_UVLOOP),
-    "uvloop": (sys.executable, "-m", "asgiserver"),
-}
-
-
 @pytest.fixture(scope="module", params=COMMANDS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    if request.param == "uvloop" and importlib.util.find_spec("uvloop") is None:
-        pytest.skip("uvloop is not installed")
     folder = tmp_path_factory.mktemp("application")
-    (folder / "app.py").write_text(APPLICATION, "utf-8")
-    args = ("--app-dir", str(folder), "-b", "127.0.0.1", "-p", "0", "--lifespan", "off", "app")
-    with ServerProcess(*args, command=COMMANDS[request.param]) as server:
+    with serving(folder, APPLICATION, "--lifespan", "off", command=command_on(request.param)) as server:
         assert httpx.get(f"{server.url}/loop").text.partition(".")[0] == request.param
         yield server
     assert server.returncode == 0
@@ -61,18 +46,12 @@ def application_goes_on(server: ServerProcess, name: str) -> None:
     (Path(server.args[server.args.index("--app-dir") + 1]) / name).touch()
 
 
-def reset(peer: socket.socket) -> None:
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    peer.close()
-
-
 @pytest.mark.parametrize("size", [0, 1000, 500000])
 def test_the_application_hears_of_it_after_what_came_before(server: ServerProcess, size: int) -> None:
     """T108, T170: with much unread, the server had stopped reading, and reads on after the reset."""
     name = f"after{size}"
-    peer = socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE)
-    head = b"POST /%s HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" % name.encode()
-    peer.sendall(head)
+    peer = server.connect()
+    peer.sendall(post(1_000_000, target=f"/{name}"))
     wait_for(lambda: f"begin {name}" in server.output())
     peer.sendall(bytes(size))
     reset(peer)
@@ -83,8 +62,8 @@ def test_the_application_hears_of_it_after_what_came_before(server: ServerProces
 
 
 def test_a_request_and_a_reset_in_one_go_are_a_disconnect(server: ServerProcess) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE) as peer:
-        peer.sendall(b"POST /at-once HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n1234")
+    with server.connect() as peer:
+        peer.sendall(post(10, b"1234", "/at-once"))
         reset(peer)
     application_goes_on(server, "at-once")
     # The reset may have been faster than the request, which then never was one.
@@ -109,7 +88,7 @@ def test_many_leave_nothing_behind(server: ServerProcess) -> None:
     """T130."""
     before = sockets(server)
     for number in range(100):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE) as peer:
-            peer.sendall(b"GET /loop HTTP/1.1\r\nHost: a\r\n\r\n" * (number % 3))
+        with server.connect() as peer:
+            peer.sendall(get("/loop") * (number % 3))
             reset(peer)
     wait_for(lambda: sockets(server) <= before, 5, "connections were left open")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.server import DEADLINE, ServerProcess, connects, free_port, wait_for
+from tests.e2e.proxies import nginx
+from tests.e2e.server import DEADLINE, ServerProcess, free_port, running
 from tests.programs import require
 
 APPLICATION = """
@@ -30,31 +30,19 @@ async def application(scope, receive, send):
 
 #: Each status is one line of four bytes in the access log.
 NGINX = """
-daemon off;
-pid {folder}/pid;
-error_log {folder}/error.log;
-worker_processes 1;
-events {{ worker_connections 1024; }}
-http {{
-    log_format status "$status";
-    access_log {folder}/status.log status;
-    client_body_buffer_size 64k;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    keepalive_requests 1000000;
-    proxy_http_version 1.1;
-    proxy_set_header Connection "";
-    proxy_next_upstream off;
-    upstream unix {{ server unix:{folder}/app.sock; keepalive 32; }}
-    upstream tcp {{ server 127.0.0.1:{tcp}; keepalive 32; }}
-    server {{
-        listen 127.0.0.1:{port};
-        location /unix {{ proxy_pass http://unix; }}
-        location /tcp {{ proxy_pass http://tcp; }}
-    }}
+log_format status "$status";
+access_log {folder}/status.log status;
+client_body_buffer_size 64k;
+keepalive_requests 1000000;
+proxy_http_version 1.1;
+proxy_set_header Connection "";
+proxy_next_upstream off;
+upstream unix {{ server unix:{folder}/app.sock; keepalive 32; }}
+upstream tcp {{ server 127.0.0.1:{tcp}; keepalive 32; }}
+server {{
+    listen 127.0.0.1:{port};
+    location /unix {{ proxy_pass http://unix; }}
+    location /tcp {{ proxy_pass http://tcp; }}
 }}
 """
 
@@ -76,20 +64,6 @@ def folder() -> Iterator[Path]:
     (path / "post.lua").write_text(POST, "utf-8")
     yield path
     shutil.rmtree(path)
-
-
-@contextmanager
-def running(*command: str, end: signal.Signals = signal.SIGTERM) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.send_signal(end)
-        try:
-            process.wait(DEADLINE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
 
 
 class Restarted:
@@ -137,15 +111,12 @@ class Restarted:
 
 def test_no_request_is_lost_while_processes_take_over_from_each_other(folder: Path) -> None:
     """nginx keeps connections, and cannot know that they close before it has sent its next request."""
-    nginx, wrk, port = require("nginx"), require("wrk"), free_port()
+    wrk, port = require("wrk"), free_port()
     statuses = folder / "status.log"
     with ExitStack() as stack:
         servers = Restarted(folder, stack)
-        configuration = folder / "nginx.conf"
-        configuration.write_text(NGINX.format(folder=folder, tcp=servers.port, port=port), "utf-8")
-        proxy = stack.enter_context(running(nginx, "-c", str(configuration), "-p", str(folder)))
-        wait_for(lambda: connects(port) or proxy.poll() is not None)
-        assert proxy.poll() is None, (folder / "error.log").read_text("utf-8")
+        http = NGINX.format(folder=folder, tcp=servers.port, port=port)
+        stack.enter_context(nginx(folder, http, port))
         # 32 clients each that post without a pause.
         load = wrk, "-t1", "-c32", f"-d{PATIENCE:.0f}s", "-s", str(folder / "post.lua"), f"http://127.0.0.1:{port}"
         to_unix, to_tcp = ((*load[:-1], f"{load[-1]}/{path}") for path in ("unix", "tcp"))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from typing import Any
@@ -20,8 +19,10 @@ from asgiserver.errors import ApplicationError, LifespanError, ReactorError
 from asgiserver.loop.reactor import new_loop, private_reactor
 
 from . import live_applications as applications
+from .applications import sending
 from .live import connect as peer
-from .live import in_loop, serve, until, url
+from .live import get, serve, until, url
+from .websocket import accept
 
 LOOPS = ["asyncio", *(["uvloop"] if find_spec("uvloop") else [])]
 
@@ -33,14 +34,10 @@ async def watched(application: Any, **options: Any) -> AsyncIterator[tuple[Serve
         yield server, failures
 
 
-async def fails_in_its_websocket(scope: Any, receive: Any, send: Any) -> None:
-    await receive()
-    await send({"type": "websocket.accept"})
-    raise LookupError("in a WebSocket")
+fails_in_its_websocket = sending(accept(), LookupError("in a WebSocket"), after_receive=True)
 
 
 class TestOnFailure:
-    @in_loop
     async def test_it_is_told_what_the_application_raises(self) -> None:
         async with watched(applications.application) as (server, failures), httpx.AsyncClient() as client:
             for path in ("/", "/fail", "/fail-too"):
@@ -50,7 +47,6 @@ class TestOnFailure:
             "LookupError('it fails again')",
         ]
 
-    @in_loop
     async def test_of_a_websocket_too(self) -> None:
         async with watched(fails_in_its_websocket) as (server, failures):
             with pytest.raises(ConnectionClosed):
@@ -58,7 +54,6 @@ class TestOnFailure:
                     await socket.recv()
         assert [str(each) for each in failures] == ["in a WebSocket"]
 
-    @in_loop
     async def test_that_an_answer_is_missing(self) -> None:
         async with watched(applications.application) as (server, failures), httpx.AsyncClient() as client:
             assert (await client.get(url(server) + "/nothing")).status_code == 500
@@ -66,21 +61,14 @@ class TestOnFailure:
         assert type(failure) is ApplicationError
         assert str(failure) == "The application for GET '/nothing' returned without a complete response"
 
-    @in_loop
-    async def test_what_the_stop_cuts_off_is_nobodys_failure(self) -> None:
+    @pytest.mark.parametrize("leaves", [False, True])
+    async def test_what_the_stop_cuts_off_is_nobodys_failure_nor_is_a_client_that_leaves(self, leaves: bool) -> None:
         async with watched(applications.application) as (server, failures), peer(server) as client:
-            await client.send(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+            await client.send(get("/endless"))
             await client.read_until(b"x")
-        assert failures == []
-
-    @in_loop
-    async def test_nor_is_a_client_that_leaves(self) -> None:
-        async with watched(applications.application) as (server, failures):
-            async with peer(server) as client:
-                await client.send(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
-                await client.read_until(b"x")
+            if leaves:
                 client.abort()
-            await until(lambda: not server.connections)
+                await until(lambda: not server.connections)
         assert failures == []
 
     @pytest.mark.parametrize(
@@ -90,16 +78,11 @@ class TestOnFailure:
             (applications.refusing_shutdown, LifespanError, "the application failed to shut down, see the log"),
         ],
     )
-    def test_at_the_end_what_the_lifespan_has_raised(self, application: Any, kind: type, words: str) -> None:
-        @in_loop
-        async def test() -> None:
-            async with watched(application, lifespan="on") as (_, failures):
-                pass
-            assert [(type(each), str(each)) for each in failures] == [(kind, words)]
+    async def test_at_the_end_what_the_lifespan_has_raised(self, application: Any, kind: type, words: str) -> None:
+        async with watched(application, lifespan="on") as (_, failures):
+            pass
+        assert [(type(each), str(each)) for each in failures] == [(kind, words)]
 
-        test()
-
-    @in_loop
     async def test_a_start_that_fails_is_raised_and_nothing_else(self) -> None:
         failures = list[BaseException]()
         server = Server(applications.failing_start, port=0, on_failure=failures.append)
@@ -107,17 +90,13 @@ class TestOnFailure:
             await server.serve()
         assert failures == []
 
-    def test_what_it_raises_is_logged_and_harms_nobody(self, caplog: pytest.LogCaptureFixture) -> None:
-        @in_loop
-        async def test() -> None:
-            def tracker(error: BaseException) -> None:
-                raise ConnectionError("the tracker is not there")
+    async def test_what_it_raises_is_logged_and_harms_nobody(self, caplog: pytest.LogCaptureFixture) -> None:
+        def tracker(error: BaseException) -> None:
+            raise ConnectionError("the tracker is not there")
 
-            async with serve(applications.application, on_failure=tracker) as server, httpx.AsyncClient() as client:
-                assert (await client.get(url(server) + "/fail")).status_code == 500
-                assert (await client.get(url(server))).status_code == 200
-
-        test()
+        async with serve(applications.application, on_failure=tracker) as server, httpx.AsyncClient() as client:
+            assert (await client.get(url(server) + "/fail")).status_code == 500
+            assert (await client.get(url(server))).status_code == 200
         assert [each.getMessage() for each in caplog.records if each.levelname == "ERROR"] == [
             "Exception in the application for GET '/fail'",
             "Exception in on_failure",
@@ -140,33 +119,10 @@ class TestReactor:
             loop.close()
         assert sys.modules.get("twisted.internet.reactor") is installed
 
-    @in_loop
-    async def test_one_of_another_loop_is_refused(self) -> None:
+    @pytest.mark.parametrize("start", [lambda server: asyncio.run(server.serve()), Server.run], ids=["serve", "run"])
+    async def test_one_of_another_loop_is_refused(self, start: Callable[[Server], None]) -> None:
+        """``run`` has a reactor of its own, which is the process's."""
         with private_reactor() as reactor:
-            raised = list[BaseException]()
-
-            def other() -> None:
-                try:
-                    asyncio.run(Server(applications.application, port=0, reactor=reactor).serve())
-                except ReactorError as error:
-                    raised.append(error)
-
-            thread = threading.Thread(target=other)
-            thread.start()
-            await asyncio.to_thread(thread.join)
-        assert "on another event loop than the one that serves" in str(raised[0])
-
-    @in_loop
-    async def test_run_refuses_it_as_well(self) -> None:
-        """It has a reactor of its own, which is the process's."""
-        with private_reactor() as reactor:
-            raised = list[BaseException]()
-
-            def other() -> None:
-                try:
-                    Server(applications.application, port=0, reactor=reactor).run()
-                except ReactorError as error:
-                    raised.append(error)
-
-            await asyncio.to_thread(other)
-        assert "on another event loop" in str(raised[0])
+            server = Server(applications.application, port=0, reactor=reactor)
+            with pytest.raises(ReactorError, match="on another event loop than the one that serves"):
+                await asyncio.to_thread(start, server)

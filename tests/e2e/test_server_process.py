@@ -22,8 +22,7 @@ from asgiserver.errors import StartupError
 from asgiserver.testing import ServerProcess
 
 from . import live_applications as applications
-from .live import in_loop
-from .server import DEADLINE, ROOT, connects, environment, free_port, wait_for
+from .server import DEADLINE, ROOT, connects, environment, free_port, run_python, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
@@ -155,17 +154,19 @@ class TestErrors:
             message = start_and_fail(Forked("127.0.0.1", applications.get_application, port=port))
         assert message.endswith(f"cannot listen on 127.0.0.1:{port}: Address already in use")
 
-    def test_a_setting_that_is_wrong(self) -> None:
-        process = Forked("localhost", applications.get_application, {"no_such_setting": 1})
-        assert "no_such_setting" in start_and_fail(process)
-
-    def test_a_setup_that_fails(self) -> None:
-        process = Forked("localhost", applications.get_application, setup=applications.get_oddly)
-        assert start_and_fail(process).endswith("UnpicklableError: this and that")
-
-    def test_a_process_that_says_nothing(self) -> None:
-        message = start_and_fail(Forked("localhost", partial(os._exit, 5)))
-        assert message == "the server did not start: its process ended with exit code 5; see what it has printed"
+    @pytest.mark.parametrize(
+        ("process", "words"),
+        [
+            (lambda: Forked("localhost", applications.get_application, {"no_such_setting": 1}), "no_such_setting"),
+            (lambda: Forked("localhost", applications.get_application, setup=applications.get_oddly),
+             "UnpicklableError: this and that"),
+            (lambda: Forked("localhost", partial(os._exit, 5)),
+             "the server did not start: its process ended with exit code 5; see what it has printed"),
+        ],
+        ids=["a setting is wrong", "the setup fails", "the process says nothing"],
+    )  # fmt: skip
+    def test_why_it_has_not_started_is_told(self, process: Callable[[], ServerProcess], words: str) -> None:
+        assert words in start_and_fail(process())
 
     @pytest.mark.parametrize("kind", [Spawned, ForkServed])
     @pytest.mark.parametrize(
@@ -220,7 +221,6 @@ class TestParent:
         """A fork shares the parent's epoll, its wake-up pipe and its signal pipe."""
         signals = list[int]()
 
-        @in_loop
         async def parent() -> None:
             from asgiserver import Server
 
@@ -240,7 +240,7 @@ class TestParent:
                 await asyncio.sleep(0)
                 assert (await loop.run_in_executor(None, httpx.get, f"http://{host}:{port}/")).status_code == 200
 
-        parent()
+        asyncio.run(parent())
         assert signals == []
 
     def test_a_process_does_not_outlive_its_parent(self, tmp_path: Path) -> None:
@@ -274,9 +274,6 @@ class TestParent:
             "process.ready.wait()\n"
             "print(process.folder)\n"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True, timeout=DEADLINE, check=False,
-        )  # fmt: skip
+        done = run_python(program)
         assert done.returncode == 0
         assert not Path(done.stdout.strip()).exists()

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.server import DEADLINE, ServerProcess, environment, run_command, wait_for
+from tests.e2e.live import GET
+from tests.e2e.server import DEADLINE, ServerProcess, environment, run_command, serving, wait_for
 from tests.programs import require
 
 #: Says when it has come to MOMENT, and stays there until the file RELEASE is there.
@@ -106,7 +107,7 @@ class Server(ServerProcess):
         if self.moment in ("draining", "blocked"):
             peer = stack.enter_context(socket.socket(socket.AF_UNIX))
             peer.connect(str(self.socket_file))
-            peer.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            peer.sendall(GET)
         if self.moment == "draining":
             wait_for(lambda: "now draining" in self.output())
         if self.moment in ENDING:
@@ -221,7 +222,7 @@ def test_an_import_that_swallows_the_stop_does_not_lead_to_serving(tmp_path: Pat
 
 def test_a_drain_in_which_the_loop_becomes_blocked_ends_at_once_too(tmp_path: Path) -> None:
     """B7: the loop has taken the first signal up, and not the second."""
-    (tmp_path / "late.py").write_text(
+    text = (
         "import asyncio, time\n\n"
         "async def application(scope, receive, send):\n"
         "    if scope['type'] == 'http':\n"
@@ -229,11 +230,8 @@ def test_a_drain_in_which_the_loop_becomes_blocked_ends_at_once_too(tmp_path: Pa
         "        try:\n            await asyncio.sleep(60)\n"
         "        finally:\n            while True:\n                time.sleep(0.1)\n"
     )
-    path = tmp_path / "socket"
-    arguments = ["--app-dir", str(tmp_path), "-u", str(path), "--lifespan", "off", "--graceful-timeout", "0.2", "late"]
-    with ServerProcess(*arguments) as server, socket.socket(socket.AF_UNIX) as peer:
-        peer.connect(str(path))
-        peer.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    with serving(tmp_path, text, "--lifespan", "off", "--graceful-timeout", "0.2") as server, server.connect() as peer:
+        peer.sendall(GET)
         wait_for(lambda: "here" in server.output())
         server.send_signal(signal.SIGTERM)
         wait_for(lambda: "are cancelled" in server.output())
@@ -260,13 +258,13 @@ def test_quit_under_fd_leaves_the_socket_to_whoever_made_it(tmp_path: Path) -> N
 
 def test_an_application_keeps_the_handlers_that_it_sets_itself(tmp_path: Path) -> None:
     """B8: but for SIGINT and SIGTERM, which are the server's."""
-    (tmp_path / "own.py").write_text(
+    text = (
         "import signal\n"
         "for name in ('SIGHUP', 'SIGUSR1', 'SIGTERM'):\n"
         "    signal.signal(getattr(signal, name), lambda number, _: print('mine', number, flush=True))\n"
         "async def application(scope, receive, send): ...\n"
     )
-    with ServerProcess("--app-dir", str(tmp_path), "-p", "0", "--lifespan", "off", "own") as server:
+    with serving(tmp_path, text, "--lifespan", "off") as server:
         server.send_signal(signal.SIGUSR1)
         wait_for(lambda: f"mine {signal.SIGUSR1:d}" in server.output())
         assert server.stop() == 0
@@ -301,7 +299,7 @@ def test_a_signal_at_the_exit_after_an_error_cuts_no_exit_handler(tmp_path: Path
 
 def test_a_signal_behind_the_last_exit_handler_changes_no_status(tmp_path: Path) -> None:
     """B2: Python has given the handlers up by the time that it deletes modules."""
-    (tmp_path / "app.py").write_text(
+    text = (
         "import os, signal, sys\n"
         "class Last:\n"
         "    def __del__(self, kill=os.kill, own=os.getpid(), number=signal.SIGTERM, write=os.write):\n"
@@ -310,8 +308,7 @@ def test_a_signal_behind_the_last_exit_handler_changes_no_status(tmp_path: Path)
         "last = Last()\n"
         "async def application(scope, receive, send): ...\n"
     )
-    arguments = ("--app-dir", str(tmp_path), "-p", "0", "--lifespan", "off", "app")
-    with ServerProcess(*arguments) as server:
+    with serving(tmp_path, text, "--lifespan", "off") as server:
         assert server.stop() == 0
     assert "the end" in server.output()
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
-import trustme
 from websockets.sync.client import connect
 
-from .server import ServerProcess
+from .certificate import Certificate
+from .server import ServerProcess, serving
 
 APPLICATION = """
 import gc, json, sys
@@ -42,8 +42,8 @@ FOLDER, HOW = os.environ["FOLDER"], os.environ["HOW"]
 class Contexts:
     def getContext(self):
         context = SSL.Context(SSL.TLS_METHOD)
-        context.use_certificate_chain_file(f"{FOLDER}/pair.pem")
-        context.use_privatekey_file(f"{FOLDER}/pair.pem")
+        context.use_certificate_chain_file(f"{FOLDER}/both.pem")
+        context.use_privatekey_file(f"{FOLDER}/both.pem")
         return context
 
 class Capitals(Protocol):
@@ -60,7 +60,7 @@ async def application(scope, receive, send):
         port = reactor.listenSSL(0, factory, Contexts(), interface="127.0.0.1")
     else:
         port = reactor.listenTCP(0, factory, interface="127.0.0.1")
-    context = ssl.create_default_context(cafile=f"{FOLDER}/ca.pem")
+    context = ssl.create_default_context(cafile=f"{FOLDER}/root.pem")
     number = port.getHost().port
     reader, writer = await asyncio.open_connection("127.0.0.1", number, ssl=context, server_hostname="localhost")
     writer.write(b"hello")
@@ -96,8 +96,7 @@ UNUSED = (
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    (tmp_path / "shows.py").write_text(APPLICATION, "utf-8")
-    with ServerProcess("--app-dir", str(tmp_path), "-p", "0", "shows") as server:
+    with serving(tmp_path, APPLICATION) as server:
         yield server
 
 
@@ -137,10 +136,8 @@ class TestTheGarbageCollector:
         assert seen["frozen"] > 10000
 
     def test_stays_off_where_it_was_off(self, tmp_path: Path) -> None:
-        (tmp_path / "shows.py").write_text(APPLICATION, "utf-8")
         program = "import gc; gc.disable(); from asgiserver.__main__ import script; script()"
-        args = ("--app-dir", str(tmp_path), "-p", "0", "shows")
-        with ServerProcess(*args, command=(sys.executable, "-c", program)) as server:
+        with serving(tmp_path, APPLICATION, command=(sys.executable, "-c", program)) as server:
             assert not shown(server)["collecting"]
 
 
@@ -148,14 +145,9 @@ class TestTwistedsOwnTLS:
     """Applications have what Twisted did not import at once, pyOpenSSL among it, as if it had."""
 
     @pytest.fixture(params=["listenSSL", "startTLS"])
-    def answer(self, request: pytest.FixtureRequest, tmp_path: Path) -> str:
-        ca = trustme.CA()
-        certificate = ca.issue_cert("localhost")
-        certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "pair.pem")
-        ca.cert_pem.write_to_path(tmp_path / "ca.pem")
-        (tmp_path / "speaks.py").write_text(SPEAKS_TLS, "utf-8")
-        env = {"HOW": request.param, "FOLDER": str(tmp_path)}
-        with ServerProcess("--app-dir", str(tmp_path), "-p", "0", "speaks", env=env) as server:
+    def answer(self, request: pytest.FixtureRequest, certificate: Certificate, tmp_path: Path) -> str:
+        env = {"HOW": request.param, "FOLDER": str(certificate.both.parent)}
+        with serving(tmp_path, SPEAKS_TLS, env=env) as server:
             return httpx.get(server.url).text
 
     def test_works_in_an_application(self, answer: str) -> None:

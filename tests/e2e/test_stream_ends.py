@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.e2e.server import DEADLINE, ServerProcess
-from tests.e2e.test_resets import COMMANDS
+from tests.e2e.server import COMMANDS, DEADLINE, ServerProcess, command_on
 
 #: Streams are told after half of it; seconds.
 GRACEFUL_TIMEOUT = 5.0
@@ -62,10 +61,8 @@ async def streams(server: ServerProcess) -> dict[str, Stream]:
 
 @pytest.mark.parametrize("loop", COMMANDS)
 def test_streams_without_end_are_told_and_may_end_in_order(loop: str) -> None:
-    if loop == "uvloop":
-        pytest.importorskip("uvloop")
     args = ("-p", "0", "--lifespan", "off", "--graceful-timeout", str(GRACEFUL_TIMEOUT))
-    with ServerProcess(*args, "tests.e2e.streams_project:application", command=COMMANDS[loop]) as server:
+    with ServerProcess(*args, "tests.e2e.streams_project:application", command=command_on(loop)) as server:
         found = asyncio.run(streams(server))
         assert server.wait() == 0
     output = server.output()

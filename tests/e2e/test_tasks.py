@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from .live import answer, connect, in_loop, serve
-
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+from .live import GET, answer, connect, serve
 
 
 async def first_answer(application: Any) -> bytes:
@@ -16,7 +14,6 @@ async def first_answer(application: Any) -> bytes:
         return (await peer.response()).body
 
 
-@in_loop
 async def test_what_a_request_awaits_first_others_may_await_too() -> None:
     """A2."""
 
@@ -36,7 +33,6 @@ async def test_what_a_request_awaits_first_others_may_await_too() -> None:
     assert await first_answer(application) == b"done"
 
 
-@in_loop
 async def test_an_application_may_look_into_its_own_task() -> None:
     """A3: before it has waited for anything."""
 

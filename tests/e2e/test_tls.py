@@ -9,55 +9,24 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import pytest
-import trustme
 from twisted.logger import LogEvent, globalLogPublisher
 from websockets.asyncio.client import connect as connect_websocket
 
 from asgiserver import Server
-from tests.e2e.live import DEADLINE, Peer, answer, in_loop, receive_body, serve, until, url
-from tests.e2e.server import ROOT, ServerProcess, environment, wait_for
+from tests.e2e.applications import Recorder, answering
+from tests.e2e.certificate import Certificate
+from tests.e2e.live import DEADLINE, GET, Peer, answer, connect, serve, until, url
+from tests.e2e.server import ServerProcess, read_until, reset, run_python, serving, wait_for
 from tests.programs import require
 
 MEBIBYTE = 1 << 20
-
-
-class Certificate(NamedTuple):
-    ca: trustme.CA
-    chain: Path
-    key: Path
-
-    def settings(self) -> dict[str, Any]:
-        return {"ssl_certfile": str(self.chain), "ssl_keyfile": str(self.key)}
-
-    def endpoint(self) -> dict[str, Any]:
-        description = f"ssl:0:interface=127.0.0.1:privateKey={self.key}:certKey={self.chain}"
-        return {"port": None, "endpoints": (description,)}
-
-    def client(self, *protocols: str) -> ssl.SSLContext:
-        """What a client that trusts our authority needs."""
-        context = ssl.create_default_context()
-        self.ca.configure_trust(context)
-        if protocols:
-            context.set_alpn_protocols(list(protocols))
-        return context
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    folder = tmp_path_factory.mktemp("certificate")
-    ca = trustme.CA()
-    issued = ca.issue_cert("127.0.0.1", "localhost")
-    chain, key = folder / "chain.pem", folder / "key.pem"
-    chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-    key.write_bytes(issued.private_key_pem.bytes())
-    return Certificate(ca, chain, key)
 
 
 #: Twisted makes the certificate of an ``ssl:`` description with what pyOpenSSL no longer likes.
@@ -67,49 +36,38 @@ old_style = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarn
 @pytest.fixture(params=["settings", pytest.param("endpoint", marks=old_style)])
 def settings(request: pytest.FixtureRequest, certificate: Certificate) -> dict[str, Any]:
     """Both ways to ask for TLS."""
-    made: dict[str, Any] = getattr(certificate, request.param)()
-    return made
+    endpoint = {"port": None, "endpoints": (certificate.endpoint(),)}
+    return certificate.settings if request.param == "settings" else endpoint
 
 
 @contextmanager
-def twisted_log() -> Iterator[list[LogEvent]]:
-    """What Twisted logs meanwhile; a failure is in it under ``log_failure``."""
+def quiet_twisted() -> Iterator[None]:
+    """Twisted logs no failure meanwhile."""
     events: list[LogEvent] = []
     globalLogPublisher.addObserver(events.append)
     try:
-        yield events
+        yield
     finally:
         globalLogPublisher.removeObserver(events.append)
+    assert not [event for event in events if "log_failure" in event]
 
 
-@asynccontextmanager
-async def connect(server: Server, context: ssl.SSLContext) -> AsyncIterator[Peer]:
-    host, port = server.listening_addresses[0]
-    async with asyncio.timeout(DEADLINE):
-        streams = await asyncio.open_connection(host, port, ssl=context)
-    async with Peer(*streams) as peer:
-        yield peer
+def shake_hands(server: Server | ServerProcess, context: ssl.SSLContext) -> ssl.SSLSocket:
+    address = ("127.0.0.1", server.port) if isinstance(server, ServerProcess) else server.listening_addresses[0]
+    plain = socket.create_connection(address, timeout=DEADLINE)
+    return context.wrap_socket(plain, server_hostname="127.0.0.1", suppress_ragged_eofs=False)
 
 
-class Recorder:
-    """Answers with the request's body, accepts WebSockets, and keeps the scopes."""
+def read_to_the_end(sock: ssl.SSLSocket) -> bytes:
+    return b"".join(iter(lambda: sock.recv(65536), b""))
 
-    def __init__(self) -> None:
-        self.scopes: list[dict[str, Any]] = []
 
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        self.scopes.append(scope)
-        if scope["type"] == "http":
-            await answer(send, await receive_body(receive))
-            return
-        await receive()
-        await send({"type": "websocket.accept"})
-        while (event := await receive())["type"] == "websocket.receive":
-            await send({**event, "type": "websocket.send"})
+async def posts(peer: Peer) -> bool:
+    """A request's body comes back."""
+    return (await peer.request("POST", "/", body=b"body")).body == b"body"
 
 
 class TestServing:
-    @in_loop
     async def test_http_and_websocket_know_that_they_are_secure(
         self, certificate: Certificate, settings: dict[str, Any]
     ) -> None:
@@ -141,29 +99,25 @@ class TestServing:
             ((), None),
         ],
     )
-    @in_loop
     async def test_alpn_chooses_what_is_spoken(
         self, certificate: Certificate, settings: dict[str, Any], offered: tuple[str, ...], chosen: str | None
     ) -> None:
         """T252."""
-        async with serve(Recorder(), **settings) as server, connect(server, certificate.client(*offered)) as peer:
+        async with serve(Recorder(), **settings) as server, connect(server, tls=certificate.client(*offered)) as peer:
             assert peer.writer.get_extra_info("ssl_object").selected_alpn_protocol() == chosen
-            assert (await peer.request("POST", "/", body=b"body")).body == b"body"
+            assert await posts(peer)
 
-    @in_loop
     async def test_a_client_that_speaks_nothing_of_it_is_refused(
         self, certificate: Certificate, settings: dict[str, Any]
     ) -> None:
         """RFC 7301 §3.2: by a fatal alert, not by speaking what it did not offer."""
-        with twisted_log() as events:
+        with quiet_twisted():
             async with serve(Recorder(), **settings) as server:
                 with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
-                    async with connect(server, certificate.client("h2")):
+                    async with connect(server, tls=certificate.client("h2")):
                         pass
                 await until(lambda: not server.connections)
-        assert not [event for event in events if "log_failure" in event]
 
-    @in_loop
     async def test_old_versions_are_refused(self, certificate: Certificate, settings: dict[str, Any]) -> None:
         """T243."""
         context = certificate.client()
@@ -174,90 +128,82 @@ class TestServing:
         context.set_ciphers("ALL:@SECLEVEL=0")
         async with serve(Recorder(), **settings) as server:
             with pytest.raises((ssl.SSLError, ConnectionError)):
-                async with connect(server, context):
+                async with connect(server, tls=context):
                     pass
 
     def test_the_command_line_serves_it_and_says_so(self, certificate: Certificate) -> None:
         """T242: the chain is sent along, so that a client which knows the root is convinced."""
-        args = ("--ssl-certfile", str(certificate.chain), "--ssl-keyfile", str(certificate.key))
-        with ServerProcess("-b", "127.0.0.1", "-p", "0", *args, "examples.hello:application") as server:
+        with ServerProcess("-b", "127.0.0.1", "-p", "0", *certificate.args, "examples.hello:application") as server:
             assert server.url == f"https://127.0.0.1:{server.port}"
             assert httpx.get(server.url, verify=certificate.client()).text == "Hello, world!\n"
 
-    @in_loop
     async def test_a_pipelining_client_gets_its_answers_in_order(self, certificate: Certificate) -> None:
         async def application(scope: Any, receive: Any, send: Any) -> None:
             await answer(send, scope["raw_path"])
 
         async with (
-            serve(application, **certificate.settings()) as server,
-            connect(server, certificate.client()) as peer,
+            serve(application, **certificate.settings) as server,
+            connect(server, tls=certificate.client()) as peer,
         ):
             await peer.send(b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(20)))
             assert [(await peer.response()).body for _ in range(20)] == [b"/%d" % number for number in range(20)]
 
 
 class TestPeersThatDoNotShakeHands:
-    @in_loop
     async def test_plain_http_is_turned_away_and_disturbs_nobody(
         self, certificate: Certificate, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
     ) -> None:
         """T251. Twisted's own TLS has no answer in plain text."""
         answered = b"HTTP/1.1 400 " if "ssl_certfile" in settings else b""
-        with twisted_log() as events:
+        with quiet_twisted():
             async with serve(Recorder(), **settings) as server:
-                async with Peer(*await asyncio.open_connection(*server.listening_addresses[0])) as peer:
-                    await peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                async with connect(server) as peer:
+                    await peer.send(GET)
                     try:
                         assert (await peer.read_rest())[:13] == answered
                     except ConnectionResetError:
                         pass
                 await until(lambda: not server.connections)
-                async with connect(server, certificate.client()) as peer:
-                    assert (await peer.request("POST", "/", body=b"body")).body == b"body"
-        assert not [event for event in events if "log_failure" in event]
+                async with connect(server, tls=certificate.client()) as peer:
+                    assert await posts(peer)
         assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
     @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01"])
-    @in_loop
     async def test_a_handshake_that_stalls_is_dropped_at_the_deadline(
         self, settings: dict[str, Any], sent: bytes
     ) -> None:
         """T251."""
         async with serve(Recorder(), first_byte_timeout=0.2, **settings) as server:
-            async with Peer(*await asyncio.open_connection(*server.listening_addresses[0])) as peer:
+            async with connect(server) as peer:
                 began = time.monotonic()
                 await peer.send(sent)
                 assert await peer.closed()
                 assert 0.15 < time.monotonic() - began < 4
             await until(lambda: not server.connections)
 
-    @in_loop
     async def test_a_client_that_shakes_hands_and_sends_nothing_is_dropped_too(self, certificate: Certificate) -> None:
         """T119."""
-        async with serve(Recorder(), first_byte_timeout=0.3, **certificate.settings()) as server:
-            async with connect(server, certificate.client()) as peer:
+        async with serve(Recorder(), first_byte_timeout=0.3, **certificate.settings) as server:
+            async with connect(server, tls=certificate.client()) as peer:
                 assert await peer.closed()
             await until(lambda: not server.connections)
 
-    @in_loop
     async def test_one_connection_too_many_is_told_so(self, certificate: Certificate) -> None:
-        settings = certificate.settings()
+        settings = certificate.settings
         async with (
             serve(Recorder(), limit_connections=1, **settings) as server,
-            connect(server, certificate.client()) as first,
+            connect(server, tls=certificate.client()) as first,
         ):
-            async with connect(server, certificate.client()) as second:
+            async with connect(server, tls=certificate.client()) as second:
                 assert (await second.response()).status == 503
                 assert await second.closed()
-            assert (await first.request("POST", "/", body=b"body")).body == b"body"
+            assert await posts(first)
 
 
 class TestLeaving:
-    @pytest.mark.parametrize("reset", [False, True])
-    @in_loop
+    @pytest.mark.parametrize("by_reset", [False, True])
     async def test_without_close_notify_makes_no_noise(
-        self, certificate: Certificate, settings: dict[str, Any], caplog: pytest.LogCaptureFixture, reset: bool
+        self, certificate: Certificate, settings: dict[str, Any], caplog: pytest.LogCaptureFixture, by_reset: bool
     ) -> None:
         """T253: neither between requests nor within one, whose application hears of it."""
         left, started = asyncio.Event(), asyncio.Event()
@@ -271,13 +217,7 @@ class TestLeaving:
             assert (await receive())["type"] == "http.disconnect"
             left.set()
 
-        def leave(sock: socket.socket) -> None:
-            if reset:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            # Below the TLS, as a process does that is killed.
-            sock.close()
-
-        with twisted_log() as events:
+        with quiet_twisted():
             async with serve(application, **settings) as server:
                 for target in ("/", "/wait"):
                     sock = await asyncio.to_thread(shake_hands, server, certificate.client())
@@ -286,58 +226,35 @@ class TestLeaving:
                         assert (await asyncio.to_thread(sock.recv, 1000)).endswith(b"Hello")
                     else:
                         await started.wait()
-                    leave(sock)
+                    # Below the TLS, as a process does that is killed.
+                    reset(sock) if by_reset else sock.close()
                     await until(lambda: not server.connections)
-                async with asyncio.timeout(DEADLINE):
-                    await left.wait()
-        assert not [event for event in events if "log_failure" in event]
+                await until(left.is_set)
         assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
-    @in_loop
     async def test_the_servers_end_comes_with_close_notify(self, certificate: Certificate) -> None:
         """A client can tell a complete body without a length from one that was cut off (RFC 9112 §9.8)."""
 
-        async def application(scope: Any, receive: Any, send: Any) -> None:
-            await answer(send, b"x" * 500000, headers=[])
-
-        async with serve(application, **certificate.settings()) as server:
-            sock = await asyncio.to_thread(shake_hands, server, certificate.client())
-            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            # SSLSocket raises SSLEOFError when the end comes without close_notify.
-            data = await asyncio.to_thread(read_to_the_end, sock)
-            sock.close()
+        async with serve(answering(b"x" * 500000, headers=[]), **certificate.settings) as server:
+            with await asyncio.to_thread(shake_hands, server, certificate.client()) as sock:
+                sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                # SSLSocket raises SSLEOFError when the end comes without close_notify.
+                data = await asyncio.to_thread(read_to_the_end, sock)
         assert data.partition(b"\r\n\r\n")[2] == b"x" * 500000
-
-
-def shake_hands(server: Server, context: ssl.SSLContext) -> ssl.SSLSocket:
-    plain = socket.create_connection(server.listening_addresses[0], timeout=DEADLINE)
-    return context.wrap_socket(plain, server_hostname="127.0.0.1", suppress_ragged_eofs=False)
-
-
-def read_to_the_end(sock: ssl.SSLSocket) -> bytes:
-    parts = []
-    while piece := sock.recv(65536):
-        parts.append(piece)
-    return b"".join(parts)
 
 
 class TestClosing:
     @pytest.mark.parametrize("chunked", [False, True])
-    @in_loop
     async def test_a_large_response_is_complete_before_the_connection_closes(
         self, certificate: Certificate, settings: dict[str, Any], chunked: bool
     ) -> None:
         body = bytes(range(256)) * (20 * MEBIBYTE // 256)
-
-        async def application(scope: Any, receive: Any, send: Any) -> None:
-            await answer(send, body, headers=[] if chunked else None)
-
-        async with serve(application, **settings) as server, connect(server, certificate.client()) as peer:
+        application = answering(body, headers=[] if chunked else None)
+        async with serve(application, **settings) as server, connect(server, tls=certificate.client()) as peer:
             response = await peer.request("GET", "/", "Connection: close")
             assert response.body == body
             assert await peer.read_rest() == b""
 
-    @in_loop
     async def test_a_client_that_still_sends_gets_the_early_answer(
         self, certificate: Certificate, settings: dict[str, Any]
     ) -> None:
@@ -360,20 +277,18 @@ class TestClosing:
                 assert (await asyncio.to_thread(upload, server)).startswith(b"HTTP/1.1 413 ")
             await until(lambda: not server.connections)
 
-    @in_loop
     async def test_a_peer_that_never_answers_the_close_is_dropped(self, certificate: Certificate) -> None:
-        async with serve(Recorder(), close_timeout=0.2, **certificate.settings()) as server:
+        async with serve(Recorder(), close_timeout=0.2, **certificate.settings) as server:
             sock = await asyncio.to_thread(shake_hands, server, certificate.client())
             with sock:
                 sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
                 await until(lambda: not server.connections)
 
-    @in_loop
     async def test_stopping_ends_idle_connections_and_websockets(self, certificate: Certificate) -> None:
         context = certificate.client()
-        async with serve(Recorder(), graceful_timeout=5, **certificate.settings()) as server:
+        async with serve(Recorder(), graceful_timeout=5, **certificate.settings) as server:
             opening = connect_websocket(url(server, "wss"), ssl=context)
-            async with connect(server, context) as idle, opening as websocket:
+            async with connect(server, tls=context) as idle, opening as websocket:
                 await idle.request("POST", "/", body=b"body")
                 began = time.monotonic()
                 stopping = asyncio.create_task(server.__aexit__(None, None, None))
@@ -408,23 +323,14 @@ async def application(scope, receive, send):
 class TestBackPressure:
     """T254: over TLS too, memory does not grow with what a peer leaves unread."""
 
-    def serving(self, certificate: Certificate, folder: Path, text: str) -> ServerProcess:
-        (folder / "app.py").write_text(text, "utf-8")
-        args = ("--ssl-certfile", str(certificate.chain), "--ssl-keyfile", str(certificate.key), "--lifespan", "off")
-        return ServerProcess("--app-dir", str(folder), "-b", "127.0.0.1", "-p", "0", *args, "app")
-
-    def connect(self, certificate: Certificate, server: ServerProcess) -> ssl.SSLSocket:
-        plain = socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE)
-        return certificate.client().wrap_socket(plain, server_hostname="127.0.0.1")
-
     def test_a_client_that_does_not_read(self, certificate: Certificate, tmp_path: Path) -> None:
-        with self.serving(certificate, tmp_path, DOWNLOAD) as server:
+        with serving(tmp_path, DOWNLOAD, *certificate.args, "--lifespan", "off") as server:
             self.warm_up(certificate, server)
-            before = resident(server.pid)
-            with self.connect(certificate, server) as sock:
-                sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            before = server.memory()
+            with shake_hands(server, certificate.client()) as sock:
+                sock.sendall(GET)
                 wait_until_still(server)
-                assert resident(server.pid) - before < 8 * MEBIBYTE
+                assert server.memory() - before < 8 * MEBIBYTE
                 assert server.output().count("sent ") < 50
                 head = sock.recv(65536)
                 received = len(head) - head.index(b"\r\n\r\n") - 4
@@ -433,20 +339,20 @@ class TestBackPressure:
                     assert piece, f"cut off after {received} bytes"
                     received += len(piece)
                 assert received == 200 * MEBIBYTE
-            assert resident(server.pid) - before < 8 * MEBIBYTE
+            assert server.memory() - before < 8 * MEBIBYTE
 
     def warm_up(self, certificate: Certificate, server: ServerProcess) -> None:
         """The first connection loads what all others share."""
-        with self.connect(certificate, server) as sock:
+        with shake_hands(server, certificate.client()) as sock:
             sock.sendall(b"BREW\r\n\r\n")
             sock.recv(1000)
 
     def test_an_application_that_does_not_read(self, certificate: Certificate, tmp_path: Path) -> None:
         size = 200 * MEBIBYTE
-        with self.serving(certificate, tmp_path, SLEEPER) as server:
+        with serving(tmp_path, SLEEPER, *certificate.args, "--lifespan", "off") as server:
             self.warm_up(certificate, server)
-            before = resident(server.pid)
-            with self.connect(certificate, server) as sock:
+            before = server.memory()
+            with shake_hands(server, certificate.client()) as sock:
                 sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
                 wait_for(lambda: "asleep" in server.output())
                 sent = 0
@@ -457,14 +363,7 @@ class TestBackPressure:
                 except TimeoutError:
                     pass
                 assert sent < size // 4, "the client was not stopped"
-                assert resident(server.pid) - before < 8 * MEBIBYTE
-
-
-def resident(pid: int) -> int:
-    """The bytes of memory that a process occupies."""
-    status = Path(f"/proc/{pid}/status").read_text("ascii")
-    line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
-    return int(line.split()[1]) * 1024
+                assert server.memory() - before < 8 * MEBIBYTE
 
 
 def wait_until_still(server: ServerProcess) -> None:
@@ -486,7 +385,6 @@ class TestClients:
     """Whoever speaks TLS 1.2 or later."""
 
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-    @in_loop
     async def test_resume_their_session(self, certificate: Certificate, version: ssl.TLSVersion) -> None:
         context = certificate.client()
         context.minimum_version = context.maximum_version = version
@@ -499,7 +397,7 @@ class TestClients:
                 assert sock.version() == {"TLSv1_2": "TLSv1.2", "TLSv1_3": "TLSv1.3"}[version.name]
                 return sock.session, bool(sock.session_reused)
 
-        async with serve(Recorder(), **certificate.settings()) as server:
+        async with serve(Recorder(), **certificate.settings) as server:
             session, reused = await asyncio.to_thread(visit, server, None)
             assert not reused
             _, reused = await asyncio.to_thread(visit, server, session)
@@ -508,9 +406,8 @@ class TestClients:
     @pytest.mark.parametrize(("command", "option"), [("K", "-tls1_3"), ("k", "-tls1_3"), ("R", "-tls1_2")])
     def test_change_their_keys(self, certificate: Certificate, tmp_path: Path, command: str, option: str) -> None:
         """RFC 8446 §4.6.3: with K the server has to change its own too. To shake hands again (R) is refused."""
-        args = ("--ssl-certfile", str(certificate.chain), "--ssl-keyfile", str(certificate.key))
-        request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-        with ServerProcess("-b", "127.0.0.1", "-p", "0", *args, "examples.hello:application") as server:
+        request = GET
+        with ServerProcess("-b", "127.0.0.1", "-p", "0", *certificate.args, "examples.hello:application") as server:
             program = [require("openssl"), "s_client", "-connect", f"127.0.0.1:{server.port}", option]
             log = tmp_path / "log"
             with (
@@ -535,7 +432,6 @@ class TestClients:
             assert httpx.get(server.url, verify=certificate.client()).text == "Hello, world!\n"
         assert "Traceback" not in server.output()
 
-    @in_loop
     async def test_come_by_ipv6_too(self, certificate: Certificate) -> None:
         recorder = Recorder()
 
@@ -544,12 +440,11 @@ class TestClients:
                 sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
                 return read_to_the_end(sock)
 
-        async with serve(recorder, host="::1", **certificate.settings()) as server:
+        async with serve(recorder, host="::1", **certificate.settings) as server:
             assert (await asyncio.to_thread(visit, server)).startswith(b"HTTP/1.1 200 ")
         assert recorder.scopes[0]["client"][0] == "::1"
         assert tuple(recorder.scopes[0]["server"]) == ("::1", server.listening_addresses[0][1])
 
-    @in_loop
     async def test_are_told_that_nothing_follows_and_say_so_too(self, certificate: Certificate) -> None:
         def visit(server: Server) -> socket.socket:
             sock = shake_hands(server, certificate.client())
@@ -557,14 +452,13 @@ class TestClients:
             assert read_to_the_end(sock).endswith(b"Hello")
             return sock.unwrap()
 
-        async with serve(Recorder(), **certificate.settings()) as server:
+        async with serve(Recorder(), **certificate.settings) as server:
             plain = await asyncio.to_thread(visit, server)
             # And below TLS the connection has ended as well, though this end of it is still open.
             assert await asyncio.to_thread(plain.recv, 1) == b""
             plain.close()
             await until(lambda: not server.connections)
 
-    @in_loop
     async def test_send_and_receive_much_at_the_same_time(self, certificate: Certificate) -> None:
         size = 50 * MEBIBYTE
         piece = bytes(range(256)) * 4096
@@ -582,8 +476,8 @@ class TestClients:
                 await peer.send(piece)
 
         async with (
-            serve(echo, **certificate.settings()) as server,
-            connect(server, certificate.client()) as peer,
+            serve(echo, **certificate.settings) as server,
+            connect(server, tls=certificate.client()) as peer,
             asyncio.TaskGroup() as tasks,
         ):
             tasks.create_task(upload(peer))
@@ -591,10 +485,9 @@ class TestClients:
             for _ in range(size // len(piece)):
                 assert await peer.read(len(piece)) == piece
 
-    @in_loop
     async def test_send_large_messages_over_a_websocket(self, certificate: Certificate) -> None:
         message = bytes(range(256)) * 4096
-        settings = {**certificate.settings(), "websocket_max_message_size": 2 * MEBIBYTE}
+        settings = {**certificate.settings, "websocket_max_message_size": 2 * MEBIBYTE}
         async with (
             serve(Recorder(), **settings) as server,
             connect_websocket(url(server, "wss"), ssl=certificate.client(), max_size=None) as websocket,
@@ -604,7 +497,6 @@ class TestClients:
             for _ in range(5):
                 assert await websocket.recv() == message
 
-    @in_loop
     async def test_that_shake_hands_slowly_keep_nobody_waiting(self, certificate: Certificate) -> None:
         context = certificate.client()
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -612,7 +504,7 @@ class TestClients:
         with pytest.raises(ssl.SSLWantReadError):
             client.do_handshake()
         hello = outgoing.read()
-        async with serve(Recorder(), **certificate.settings()) as server:
+        async with serve(Recorder(), **certificate.settings) as server:
             slow = []
             for number in range(200):
                 reader, writer = await asyncio.open_connection(*server.listening_addresses[0])
@@ -621,8 +513,8 @@ class TestClients:
                 slow.append((reader, writer))
             await until(lambda: len(server.connections) == 200)
             for _ in range(10):
-                async with connect(server, context) as peer:
-                    assert (await peer.request("POST", "/", body=b"body")).body == b"body"
+                async with connect(server, tls=context) as peer:
+                    assert await posts(peer)
             for number, (reader, writer) in enumerate(slow):
                 if number % 3 == 0:
                     assert (await reader.read(1)) == b"\x16"
@@ -634,9 +526,7 @@ class TestClients:
 class TestWhatConnectionsLeaveBehind:
     @pytest.fixture
     def server(self, certificate: Certificate, tmp_path: Path) -> Iterator[ServerProcess]:
-        (tmp_path / "app.py").write_text(BODY_SIZE, "utf-8")
-        args = ("--ssl-certfile", str(certificate.chain), "--ssl-keyfile", str(certificate.key), "--lifespan", "off")
-        with ServerProcess("--app-dir", str(tmp_path), "-b", "127.0.0.1", "-p", "0", *args, "app") as server:
+        with serving(tmp_path, BODY_SIZE, *certificate.args, "--lifespan", "off") as server:
             yield server
         assert "Traceback" not in server.output()
 
@@ -644,53 +534,40 @@ class TestWhatConnectionsLeaveBehind:
         size = 256 * 1024
         upload = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
 
-        def use(sock: ssl.SSLSocket) -> None:
-            sock.sendall(upload)
-            answer = sock.recv(MEBIBYTE)
-            while not answer.endswith(b"." * size):
-                answer += sock.recv(MEBIBYTE)
-
         context = certificate.client()
         connections = []
         try:
             for number in range(120):
                 if number == 20:
-                    before = resident(server.pid)
-                plain = socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE)
-                connections.append(context.wrap_socket(plain, server_hostname="127.0.0.1"))
-                use(connections[-1])
+                    before = server.memory()
+                connections.append(shake_hands(server, context))
+                connections[-1].sendall(upload)
+                read_until(connections[-1], b"." * size)
             # Either way 256 KiB went through each of a hundred connections.
-            assert resident(server.pid) - before < 100 * 64 * 1024
+            assert server.memory() - before < 100 * 64 * 1024
         finally:
             for sock in connections:
                 sock.close()
 
     def test_aborted_ones_leave_nothing(self, certificate: Certificate, server: ServerProcess) -> None:
-        def census() -> int:
-            return len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
-
         def abort(number: int) -> None:
-            plain = socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE)
-            sock: socket.socket = plain
+            sock = shake_hands(server, context) if number % 4 > 1 else server.connect()
             if number % 4 == 1:
-                plain.sendall(b"\x16\x03\x01\x02\x00\x01")
+                sock.sendall(b"\x16\x03\x01\x02\x00\x01")
             elif number % 4 > 1:
-                sock = context.wrap_socket(plain, server_hostname="127.0.0.1")
                 length = 1000 if number % 4 == 2 else 1
                 sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\nx" % length)
-            if number % 3:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            sock.close()
+            reset(sock) if number % 3 else sock.close()
 
         context = certificate.client()
-        before = census()
+        before = server.descriptors()
         for round_number in range(3):
             for number in range(240):
                 abort(number)
-            wait_for(lambda: census() == before)
+            wait_for(lambda: server.descriptors() == before)
             if round_number == 0:
-                warm = resident(server.pid)
-        assert resident(server.pid) - warm < 2 * MEBIBYTE
+                warm = server.memory()
+        assert server.memory() - warm < 2 * MEBIBYTE
 
 
 #: Answers with as many dots as the body had bytes.
@@ -718,17 +595,13 @@ main(sys.argv[1:])
 class TestWithoutPyOpenSSL:
     """The extra ``tls`` is for descriptions alone."""
 
-    COMMAND = (sys.executable, "-c", WITHOUT_PYOPENSSL)
-
     def test_a_certificate_is_enough(self, certificate: Certificate) -> None:
-        args = ("--ssl-certfile", str(certificate.chain), "--ssl-keyfile", str(certificate.key))
-        with ServerProcess("-p", "0", *args, "examples.hello:application", command=self.COMMAND) as server:
+        command = (sys.executable, "-c", WITHOUT_PYOPENSSL)
+        with ServerProcess("-p", "0", *certificate.args, "examples.hello:application", command=command) as server:
             assert httpx.get(server.url, verify=certificate.client()).text == "Hello, world!\n"
 
     def test_a_description_says_what_is_missing(self, certificate: Certificate) -> None:
-        command = [*self.COMMAND, "-e", f"ssl:0:privateKey={certificate.key}", "examples.hello:application"]
-        result = subprocess.run(
-            command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=DEADLINE, check=False
-        )
+        endpoint = f"ssl:0:privateKey={certificate.key}"
+        result = run_python(WITHOUT_PYOPENSSL, "-e", endpoint, "examples.hello:application")
         assert result.returncode == 2
         assert result.stderr.endswith(": TLS needs pyOpenSSL: install asgiserver[tls]\n")

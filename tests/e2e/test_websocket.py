@@ -13,8 +13,9 @@ from websockets.typing import Subprotocol
 from asgiserver.errors import MessageError, UnexpectedMessage
 
 from ..conformance.peer import BINARY, TEXT, frame
-from .live import Receive, Send, answer, connect, in_loop, serve, until, url
-from .websocket import ACCEPT, Attempts, Echo, accepted, handshake, raw_websocket, refused
+from .applications import Recorder, sending
+from .live import GET, Receive, Send, answer, connect, serve, until, url
+from .websocket import ACCEPT, Attempts, Echo, accept, accepted, handshake, raw_websocket, refused, text
 
 Scope = dict[str, Any]
 
@@ -22,7 +23,6 @@ Scope = dict[str, Any]
 # The scope.
 
 
-@in_loop
 async def test_scope_has_every_key_with_its_type() -> None:
     """T131, T132, T135, T138, T140."""
     application = Echo()
@@ -53,7 +53,6 @@ async def test_scope_has_every_key_with_its_type() -> None:
         assert application.events[0] == {"type": "websocket.connect"}
 
 
-@in_loop
 async def test_root_path_is_in_the_scope_and_the_path_unchanged() -> None:
     application = Echo()
     async with serve(application, root_path="/prefix") as server:
@@ -62,7 +61,6 @@ async def test_root_path_is_in_the_scope_and_the_path_unchanged() -> None:
         assert (application.scopes[0]["root_path"], application.scopes[0]["path"]) == ("/prefix", "/prefix/chat")
 
 
-@in_loop
 async def test_any_origin_reaches_the_application() -> None:
     """T193."""
     application = Echo()
@@ -72,7 +70,6 @@ async def test_any_origin_reaches_the_application() -> None:
                 assert (b"origin", origin.encode()) in application.scopes[-1]["headers"]
 
 
-@in_loop
 async def test_bytes_that_end_a_line_elsewhere_do_not_smuggle_a_field() -> None:
     """T139."""
     application = Echo()
@@ -87,7 +84,6 @@ async def test_bytes_that_end_a_line_elsewhere_do_not_smuggle_a_field() -> None:
 # Accepting.
 
 
-@in_loop
 async def test_accept_is_a_101_with_the_right_key() -> None:
     """T133, T195."""
     async with serve(Echo(), headers=("X-Extra: yes",)) as server, raw_websocket(server) as websocket:
@@ -102,7 +98,6 @@ async def test_accept_is_a_101_with_the_right_key() -> None:
             assert response.value(name) is None
 
 
-@in_loop
 async def test_server_field_can_be_turned_off() -> None:
     """T195."""
     async with serve(Echo(), server_name="") as server, raw_websocket(server) as websocket:
@@ -110,7 +105,6 @@ async def test_server_field_can_be_turned_off() -> None:
 
 
 @pytest.mark.parametrize("chosen", ["chat", "superchat", None])
-@in_loop
 async def test_application_chooses_a_subprotocol(chosen: str | None) -> None:
     """T134."""
 
@@ -123,7 +117,6 @@ async def test_application_chooses_a_subprotocol(chosen: str | None) -> None:
         assert websocket.subprotocol == chosen
 
 
-@in_loop
 async def test_wrong_accepts_raise_in_the_application_and_a_right_one_may_follow() -> None:
     """T134, T137, T179."""
     wrong: list[dict[str, Any]] = [
@@ -134,37 +127,30 @@ async def test_wrong_accepts_raise_in_the_application_and_a_right_one_may_follow
         {"headers": [(b"x a", b"b")]},
         {"headers": [("x-a", "b")]},
     ]
-    accept = {"type": "websocket.accept"}
-    application = Attempts(*({**accept, **more} for more in wrong), accept, accept)
+    application = Attempts(*(accept(**more) for more in wrong), accept(), accept())
     async with serve(application) as server, raw_websocket(server, "Sec-WebSocket-Protocol: chat") as websocket:
         assert await websocket.close_frame() == (1000, "")
         assert websocket.response.value("x-c") is None
     assert application.outcomes == [*[MessageError] * len(wrong), None, UnexpectedMessage]
 
 
-@in_loop
 async def test_headers_of_the_accept_are_sent() -> None:
     """T137."""
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        cookies = [(b"Set-Cookie", b"a=1; Path=/"), (b"set-cookie", b"b=2"), (b"server", b"mine")]
-        await accepted(receive, send, headers=cookies)
-
+    fields = [(b"Set-Cookie", b"a=1; Path=/"), (b"set-cookie", b"b=2"), (b"server", b"mine")]
+    application = sending(accept(headers=fields), after_receive=True)
     async with serve(application) as server, raw_websocket(server) as websocket:
         assert websocket.response.values("set-cookie") == ["a=1; Path=/", "b=2"]
         assert websocket.response.values("server") == ["mine"]
 
 
-@in_loop
 async def test_message_before_the_accept_raises_in_the_application() -> None:
     """T180."""
-    application = Attempts({"type": "websocket.send", "text": "early"}, {"type": "websocket.accept"})
+    application = Attempts(text("early"), accept())
     async with serve(application) as server, raw_websocket(server) as websocket:
         assert await websocket.close_frame() == (1000, "")
     assert application.outcomes == [UnexpectedMessage, None]
 
 
-@in_loop
 async def test_frames_that_come_with_the_handshake_are_delivered() -> None:
     """T183."""
     ready = asyncio.Event()
@@ -182,7 +168,6 @@ async def test_frames_that_come_with_the_handshake_are_delivered() -> None:
         assert await peer.read(8) == b"\x82\x06second"
 
 
-@in_loop
 async def test_much_that_comes_before_the_accept_waits_and_is_not_lost() -> None:
     """T183: more than is read ahead, so that the client is stopped until the application accepts."""
     ready, received = asyncio.Event(), asyncio.Queue[bytes]()
@@ -202,7 +187,6 @@ async def test_much_that_comes_before_the_accept_waits_and_is_not_lost() -> None
         assert [await received.get() for _ in range(10)] == [b"%d" % at * 20_000 for at in range(10)]
 
 
-@in_loop
 async def test_pipelined_request_before_the_handshake_is_answered_first() -> None:
     """T197."""
     echo = Echo()
@@ -215,13 +199,12 @@ async def test_pipelined_request_before_the_handshake_is_answered_first() -> Non
         await answer(send, b"plain")
 
     async with serve(application) as server, connect(server) as peer:
-        await peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + handshake() + frame(TEXT, b"hi"))
+        await peer.send(GET + handshake() + frame(TEXT, b"hi"))
         assert (await peer.response()).body == b"plain"
         assert (await peer.response()).status == 101
         assert await peer.read(4) == b"\x81\x02hi"
 
 
-@in_loop
 async def test_aiohttp_talks_to_it() -> None:
     """T151."""
     async with serve(Echo()) as server, aiohttp.ClientSession() as session:
@@ -255,7 +238,6 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("data", "status"), WRONG)
-@in_loop
 async def test_wrong_handshake_reaches_no_application_and_the_next_one_does(data: bytes, status: int) -> None:
     """T136, T187, T188, T189."""
     application = Echo()
@@ -274,33 +256,19 @@ async def test_wrong_handshake_reaches_no_application_and_the_next_one_does(data
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "status"),
     [
-        {"upgrade": "WebSocket"},
-        {"upgrade": "WEBSOCKET"},
-        {"connection": "keep-alive, Upgrade"},
-        {"connection": "keep-alive,upgrade"},
+        # T190: the tokens are found in any case and list
+        *(({"upgrade": value}, 101) for value in ("WebSocket", "WEBSOCKET")),
+        *(({"connection": value}, 101) for value in ("keep-alive, Upgrade", "keep-alive,upgrade")),
+        # T191, T192: another upgrade is plain HTTP
+        *(({"upgrade": value}, 200) for value in ("foo", "h2c")),
+        *(({"connection": value}, 200) for value in ("keep-alive", None)),
     ],
 )
-@in_loop
-async def test_tokens_of_the_handshake_are_found_in_any_case_and_list(fields: dict[str, str]) -> None:
-    """T190."""
-    async with serve(Echo()) as server, connect(server) as peer:
-        await peer.send(handshake(**fields))
-        assert (await peer.response()).status == 101
-
-
-@pytest.mark.parametrize(
-    "fields", [{"upgrade": "foo"}, {"upgrade": "h2c"}, {"connection": "keep-alive"}, {"connection": None}]
-)
-@in_loop
-async def test_another_upgrade_is_plain_http(fields: dict[str, Any]) -> None:
-    """T191, T192."""
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await answer(send, scope["type"].encode())
-
+async def test_a_handshake_is_known_by_its_tokens(fields: dict[str, Any], status: int) -> None:
+    application = Recorder()
     async with serve(application) as server, connect(server) as peer:
         await peer.send(handshake(**fields))
-        response = await peer.response()
-        assert (response.status, response.body) == (200, b"http")
+        assert (await peer.response()).status == status
+    assert application.scope["type"] == ("websocket" if status == 101 else "http")

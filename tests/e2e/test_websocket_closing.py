@@ -12,30 +12,17 @@ from websockets.exceptions import ConnectionClosed
 from asgiserver.errors import ClientDisconnected, MessageError, UnexpectedMessage
 
 from ..conformance.peer import PING, PONG, TEXT, close, frame
-from .live import Receive, Send, connect, in_loop, serve, until, url
-from .websocket import Echo, accepted, handshake, raw_websocket
+from .applications import Hearing, Waiting, sending
+from .live import Receive, Send, connect, serve, until, url
+from .websocket import Attempts, Echo, accept, accepted, handshake, raw_websocket, text
 
 Scope = dict[str, Any]
 
 
-class Closing:
-    """An application that accepts, closes as told, and remembers what its further messages and receive() gave."""
-
-    def __init__(self, **close: Any) -> None:
-        self.close = {"type": "websocket.close", **close}
-        self.outcomes: list[type[BaseException] | None] = []
-        self.events: list[dict[str, Any]] = []
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await accepted(receive, send)
-        for message in (self.close, self.close, {"type": "websocket.send", "text": "late"}):
-            try:
-                await send(message)
-            except Exception as error:
-                self.outcomes.append(type(error))
-            else:
-                self.outcomes.append(None)
-        self.events.append(await receive())
+def closing(**more: Any) -> Attempts:
+    """Accepts, closes, and sends what comes too late."""
+    close = {"type": "websocket.close", **more}
+    return Attempts(accept(), close, close, text("late"), then_receive=True)
 
 
 async def closes(websocket: Any) -> tuple[int, str]:
@@ -52,7 +39,6 @@ async def closes(websocket: Any) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("code", "reason"), [(1000, ""), (1000, "bye"), (1001, "leaving"), (3000, ""), (4005, "grüße"), (4999, "x" * 123)]
 )
-@in_loop
 async def test_application_gets_code_and_reason_of_the_client(code: int, reason: str) -> None:
     """T168."""
     application = Echo()
@@ -63,7 +49,6 @@ async def test_application_gets_code_and_reason_of_the_client(code: int, reason:
     assert application.closed == (code, reason)
 
 
-@in_loop
 async def test_close_without_a_code_is_a_1005_and_a_lost_connection_a_1006() -> None:
     """T169, T170."""
     application = Echo()
@@ -85,7 +70,6 @@ async def test_close_without_a_code_is_a_1005_and_a_lost_connection_a_1006() -> 
             assert application.closed == (1006, "")
 
 
-@in_loop
 async def test_server_closes_the_connection_soon_after_the_closing_handshake() -> None:
     """T174: RFC 6455 §7.1.1, the server closes first."""
     async with serve(Echo()) as server, raw_websocket(server) as websocket:
@@ -98,14 +82,13 @@ async def test_server_closes_the_connection_soon_after_the_closing_handshake() -
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1003, 1008, 1011, 1012, 1013, 3000, 4001, 4999])
-@in_loop
 async def test_client_sees_code_and_reason_of_the_application(code: int) -> None:
     """T171, T178: what the application sends afterwards is its mistake, and the disconnect still comes."""
-    application = Closing(code=code, reason="wärum")
+    application = closing(code=code, reason="wärum")
     async with serve(application) as server, client(url(server, "ws")) as websocket:
         assert await closes(websocket) == (code, "wärum")
         await until(lambda: application.events)
-    assert application.outcomes == [None, UnexpectedMessage, UnexpectedMessage]
+    assert application.outcomes == [None, None, UnexpectedMessage, UnexpectedMessage]
     assert application.events == [{"type": "websocket.disconnect", "code": code, "reason": "wärum"}]
 
 
@@ -117,66 +100,39 @@ async def test_client_sees_code_and_reason_of_the_application(code: int) -> None
         ({"reason": "\U0001f600" * 99}, 1000, "\U0001f600" * 30),
     ],
 )
-@in_loop
 async def test_code_and_reason_may_be_left_out_and_a_long_reason_is_cut(
     more: dict[str, Any], code: int, reason: str
 ) -> None:
     """T171, T173: at a character's border."""
-    async with serve(Closing(**more)) as server, client(url(server, "ws")) as websocket:
+    async with serve(closing(**more)) as server, client(url(server, "ws")) as websocket:
         assert await closes(websocket) == (code, reason)
 
 
 @pytest.mark.parametrize("code", [0, 99, 999, 1004, 1005, 1006, 1015, 2999, 5000, "1000", 1000.0, True])
-@in_loop
 async def test_code_that_must_not_be_sent_raises_in_the_application(code: Any) -> None:
     """T172."""
-    raised: list[BaseException] = []
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await accepted(receive, send)
-        try:
-            await send({"type": "websocket.close", "code": code})
-        except MessageError as error:
-            raised.append(error)
-        await send({"type": "websocket.send", "text": "still open"})
-
+    application = Attempts(accept(), {"type": "websocket.close", "code": code}, text("still open"))
     async with serve(application) as server, client(url(server, "ws")) as websocket:
         assert await websocket.recv() == "still open"
-    assert len(raised) == 1
+    assert application.outcomes == [None, MessageError, None]
 
 
-@in_loop
-async def test_application_that_returns_closes_with_1000() -> None:
-    """T181."""
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await accepted(receive, send)
-        await send({"type": "websocket.send", "text": "last"})
-
+@pytest.mark.parametrize(("raised", "code"), [([], 1000), ([LookupError("broken on purpose")], 1011)])
+async def test_application_that_returns_closes_with_1000_and_one_that_raises_with_1011(
+    raised: list[Exception], code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """T181, T182: with one traceback."""
+    application = sending(accept(), text("last"), *raised, after_receive=True)
     async with serve(application) as server, client(url(server, "ws")) as websocket:
         assert await websocket.recv() == "last"
-        assert await closes(websocket) == (1000, "")
+        assert (await closes(websocket))[0] == code
+    errors = [record.exc_info for record in caplog.records if record.levelname == "ERROR"]
+    assert [error and error[1] for error in errors] == raised
 
 
-@in_loop
-async def test_application_that_raises_closes_with_1011_and_one_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    """T182."""
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await accepted(receive, send)
-        raise LookupError("broken on purpose")
-
-    async with serve(application) as server, client(url(server, "ws")) as websocket:
-        assert (await closes(websocket))[0] == 1011
-    (record,) = (record for record in caplog.records if record.levelname == "ERROR")
-    assert record.exc_info is not None
-    assert "broken on purpose" in str(record.exc_info[1])
-
-
-@in_loop
 async def test_peer_that_never_answers_the_close_is_dropped_in_time() -> None:
     """T174, T175, T176: pings and messages while closing are no trouble, and reach nobody."""
-    application = Closing(code=4000)
+    application = closing(code=4000)
     async with serve(application, websocket_close_timeout=0.3) as server, raw_websocket(server) as websocket:
         assert await websocket.close_frame() == (4000, "")
         began = asyncio.get_running_loop().time()
@@ -187,7 +143,6 @@ async def test_peer_that_never_answers_the_close_is_dropped_in_time() -> None:
     assert application.events == [{"type": "websocket.disconnect", "code": 4000, "reason": ""}]
 
 
-@in_loop
 async def test_close_is_answered_although_the_application_left_messages_unread() -> None:
     """T176: more of them than are kept, so that reading had stopped when the application closed."""
 
@@ -206,7 +161,6 @@ async def test_close_is_answered_although_the_application_left_messages_unread()
 # The client is gone (what send() does then: ASGI 2.4, and why not always).
 
 
-@in_loop
 async def test_application_that_only_sends_is_told_by_an_exception(caplog: pytest.LogCaptureFixture) -> None:
     """T178: and its ending by it is nobody's error."""
     raised: list[BaseException] = []
@@ -215,7 +169,7 @@ async def test_application_that_only_sends_is_told_by_an_exception(caplog: pytes
         await accepted(receive, send)
         try:
             while True:
-                await send({"type": "websocket.send", "text": "tick"})
+                await send(text("tick"))
                 await asyncio.sleep(0.005)
         except OSError as error:
             raised.append(error)
@@ -231,7 +185,6 @@ async def test_application_that_only_sends_is_told_by_an_exception(caplog: pytes
 
 
 @pytest.mark.parametrize("how", ["close frame", "reset"])
-@in_loop
 async def test_application_that_listens_is_told_by_the_event_alone(how: str) -> None:
     """T178: its messages to a client that has left vanish."""
     events: list[dict[str, Any]] = []
@@ -242,7 +195,7 @@ async def test_application_that_listens_is_told_by_the_event_alone(how: str) -> 
         await accepted(receive, send)
         assert (await receive())["text"] == "hi"
         await until(lambda: not server.connections)
-        for message in ({"type": "websocket.send", "text": "a"}, {"type": "websocket.close", "code": 4000}):
+        for message in (text("a"), {"type": "websocket.close", "code": 4000}):
             await send(message)
             sent += 1
         events.extend([await receive(), await receive()])
@@ -258,7 +211,6 @@ async def test_application_that_listens_is_told_by_the_event_alone(how: str) -> 
     assert events == [{"type": "websocket.disconnect", "code": code, "reason": reason}] * 2
 
 
-@in_loop
 async def test_waiting_receive_and_a_sending_task_beside_it_are_no_trouble() -> None:
     """T178: the usual shape of a chat."""
     events: list[dict[str, Any]] = []
@@ -268,7 +220,7 @@ async def test_waiting_receive_and_a_sending_task_beside_it_are_no_trouble() -> 
 
         async def tick() -> None:
             while True:
-                await send({"type": "websocket.send", "text": "tick"})
+                await send(text("tick"))
                 await asyncio.sleep(0.002)
 
         task = asyncio.ensure_future(tick())
@@ -284,23 +236,12 @@ async def test_waiting_receive_and_a_sending_task_beside_it_are_no_trouble() -> 
     assert events == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
 
 
-@in_loop
 async def test_application_that_stays_is_cancelled_and_named(caplog: pytest.LogCaptureFixture) -> None:
-    cancelled = asyncio.Event()
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await accepted(receive, send)
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-
+    application = Waiting(accept())
     async with serve(application, application_close_timeout=0.1) as server:
         async with raw_websocket(server, target="/stays"):
             pass
-        async with asyncio.timeout(5):
-            await cancelled.wait()
+        await until(application.ended.is_set, 5)
     (record,) = (record for record in caplog.records if record.levelname == "WARNING")
     assert "'/stays'" in record.getMessage()
 
@@ -308,7 +249,6 @@ async def test_application_that_stays_is_cancelled_and_named(caplog: pytest.LogC
 # The server closes.
 
 
-@in_loop
 async def test_server_that_stops_closes_with_1012_and_gives_the_application_time() -> None:
     """T196."""
     application = Echo()
@@ -328,27 +268,19 @@ async def test_server_that_stops_closes_with_1012_and_gives_the_application_time
     assert application.closed == (1012, "service restart")
 
 
-@in_loop
 async def test_server_that_stops_refuses_a_websocket_that_is_not_accepted_yet() -> None:
     """T196: accepted now it would only be cut off; the client is told to come back."""
-    application = Echo()
-    came = asyncio.Event()
-
-    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
-        came.set()
-        application.events.extend([await receive(), await receive()])
-
-    async with serve(slow, graceful_timeout=60) as server, connect(server) as peer:
+    application = Hearing()
+    async with serve(application, graceful_timeout=60) as server, connect(server) as peer:
         await peer.send(handshake())
-        await came.wait()
+        await application.began.wait()
         async with asyncio.timeout(5):
             await server.__aexit__()
         response = await peer.response()
         assert (response.status, response.value("connection")) == (503, "close")
-    assert application.closed == (1006, "")
+    assert application.events[1:] == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
 
 
-@in_loop
 async def test_longest_life_ends_with_1001() -> None:
     """T194: however busy it is."""
     application = Echo()
@@ -365,19 +297,14 @@ async def test_longest_life_ends_with_1001() -> None:
     assert application.closed == (1001, "time limit")
 
 
-@in_loop
 async def test_close_deadline_takes_nothing_from_a_slow_reader() -> None:
     """T174: what was sent before the close frame arrives, though its answer does not come in time."""
     size = 6_000_000
-
-    async def sends_and_closes(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "websocket.accept"})
-        await send({"type": "websocket.send", "bytes": bytes(size)})
-        await send({"type": "websocket.close"})
-
+    application = sending(
+        accept(), {"type": "websocket.send", "bytes": bytes(size)}, {"type": "websocket.close"}, after_receive=True
+    )
     settings = {"websocket_close_timeout": 0.3, "graceful_timeout": 5}
-    async with serve(sends_and_closes, **settings) as server, connect(server, receive_buffer=65536) as peer:
+    async with serve(application, **settings) as server, connect(server, receive_buffer=65536) as peer:
         await peer.send(handshake())
         await peer.read_until(b"\r\n\r\n")
         received = 0

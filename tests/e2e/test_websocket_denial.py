@@ -12,7 +12,8 @@ from websockets.exceptions import InvalidStatus
 from asgiserver.errors import MessageError, UnexpectedMessage
 
 from ..conformance.peer import TEXT, frame
-from .live import Receive, Send, connect, in_loop, serve, until, url
+from .applications import Hearing, sending
+from .live import Receive, Send, connect, serve, until, url
 from .websocket import Attempts, Echo, handshake, raw_websocket, refused
 
 Scope = dict[str, Any]
@@ -28,7 +29,6 @@ def denial_body(body: bytes = b"", more_body: bool = False) -> dict[str, Any]:
     return {"type": "websocket.http.response.body", "body": body, "more_body": more_body}
 
 
-@in_loop
 async def test_close_before_the_accept_is_a_403_and_the_connection_goes_on() -> None:
     """T141, T195."""
     application = Attempts({"type": "websocket.close", "code": 4001})
@@ -50,7 +50,6 @@ async def test_close_before_the_accept_is_a_403_and_the_connection_goes_on() -> 
         ([denial(401, (b"x-a", b"b")), denial_body()], b""),
     ],
 )
-@in_loop
 async def test_application_denies_with_a_response_of_its_own(messages: list[dict[str, Any]], body: bytes) -> None:
     """T142, T143, T144."""
     application = Attempts(*messages)
@@ -82,7 +81,6 @@ async def test_application_denies_with_a_response_of_its_own(messages: list[dict
         ([denial(403, LENGTH_1), denial_body(b"ab"), denial_body(b"a")], [None, MessageError, None], 403),
     ],
 )
-@in_loop
 async def test_wrong_denials_raise_and_leave_no_client_waiting(
     messages: list[dict[str, Any]], outcomes: list[type[BaseException] | None], status: int
 ) -> None:
@@ -95,7 +93,6 @@ async def test_wrong_denials_raise_and_leave_no_client_waiting(
 
 
 @pytest.mark.parametrize("messages", [[denial_body(b"abc", True)], [denial_body(b"abc", True), denial_body(b"d")]])
-@in_loop
 async def test_denial_that_falls_short_is_cut_off(messages: list[dict[str, Any]]) -> None:
     """T145."""
     application = Attempts(denial(401, (b"content-length", b"9")), *messages)
@@ -105,49 +102,33 @@ async def test_denial_that_falls_short_is_cut_off(messages: list[dict[str, Any]]
             await peer.response()
 
 
-@in_loop
-async def test_application_that_raises_before_the_accept_is_a_500(caplog: pytest.LogCaptureFixture) -> None:
-    """T147."""
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        raise LookupError("broken on purpose")
-
+@pytest.mark.parametrize("raises", [True, False])
+async def test_application_that_raises_or_returns_before_the_accept_is_a_500(
+    raises: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """T147, T148."""
+    application = sending(*([LookupError("broken on purpose")] if raises else []), after_receive=True)
     async with serve(application) as server, connect(server) as peer:
         assert (await refused(peer, handshake())).status == 500
         assert (await refused(peer, handshake())).status == 500
-    assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True, True]
-
-
-@in_loop
-async def test_application_that_returns_without_an_answer_is_a_500() -> None:
-    """T148."""
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()
-
-    async with serve(application) as server, connect(server) as peer:
-        assert (await refused(peer, handshake())).status == 500
+    errors = [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"]
+    assert errors == [raises, raises]
 
 
 # Deadlines of the handshake.
 
 
-@in_loop
 async def test_application_that_does_not_accept_in_time_is_a_503() -> None:
     """T149."""
-    events: list[dict[str, Any]] = []
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        events.extend([await receive(), await receive()])
-
+    application = Hearing()
     async with serve(application, websocket_connect_timeout=0.1) as server, connect(server) as peer:
         assert (await refused(peer, handshake())).status == 503
-        await until(lambda: len(events) == 2)
-    assert events == [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1006, "reason": ""}]
+        await until(application.has_ended)
+    assert application.events[0] == {"type": "websocket.connect"}
+    assert application.events[1:] == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
 
 
 @pytest.mark.parametrize("keyword", ["websocket_connect_timeout", "websocket_handshake_timeout"])
-@in_loop
 async def test_negative_deadline_never_passes(keyword: str) -> None:
     """T150: -1 once meant that every handshake was late already."""
     application = Echo()
@@ -161,7 +142,6 @@ async def test_negative_deadline_never_passes(keyword: str) -> None:
         assert await websocket.frame() == (0x81, b"a")
 
 
-@in_loop
 async def test_denial_may_take_longer_than_the_deadline_once_it_has_begun() -> None:
     """T143, T149: the application has answered in time."""
 
@@ -176,7 +156,6 @@ async def test_denial_may_take_longer_than_the_deadline_once_it_has_begun() -> N
         assert (await refused(peer, handshake())).body == b"slowly"
 
 
-@in_loop
 async def test_client_that_leaves_before_the_accept_is_told_to_the_application() -> None:
     events: list[dict[str, Any]] = []
     came = asyncio.Event()

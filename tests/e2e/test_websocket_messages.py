@@ -16,8 +16,8 @@ from asgiserver.errors import MessageError
 
 from ..conformance.cases import deflated
 from ..conformance.peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close, fragments, frame
-from .live import Receive, Send, in_loop, serve, until, url
-from .websocket import Echo, accepted, raw_websocket
+from .live import Receive, Send, serve, until, url
+from .websocket import Attempts, Echo, accept, accepted, raw_websocket
 
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate"
 
@@ -25,7 +25,6 @@ Scope = dict[str, Any]
 
 
 @pytest.mark.parametrize("compression", ["deflate", None])
-@in_loop
 async def test_text_and_binary_go_both_ways_with_their_type(compression: str | None) -> None:
     """T151, T152, T160: empty messages among them."""
     application = Echo()
@@ -40,37 +39,19 @@ async def test_text_and_binary_go_both_ways_with_their_type(compression: str | N
     assert application.events[1:-1] == events
 
 
-@in_loop
 async def test_other_key_of_a_message_may_be_none_but_not_both() -> None:
     """T153, T154."""
-    outcomes: list[type[BaseException] | None] = []
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await accepted(receive, send)
-        for more in (
-            {"text": "a", "bytes": None},
-            {"text": None, "bytes": b"b"},
-            {"text": "", "bytes": None},
-            {"text": None, "bytes": None},
-            {},
-            {"text": "a", "bytes": b"b"},
-            {"text": b"a"},
-            {"bytes": "b"},
-            {"text": "\ud800"},
-        ):
-            try:
-                await send({"type": "websocket.send", **more})
-            except MessageError as error:
-                outcomes.append(type(error))
-            else:
-                outcomes.append(None)
-
+    messages: list[dict[str, Any]] = [
+        {"text": "a", "bytes": None}, {"text": None, "bytes": b"b"}, {"text": "", "bytes": None},
+        {"text": None, "bytes": None}, {}, {"text": "a", "bytes": b"b"}, {"text": b"a"}, {"bytes": "b"},
+        {"text": "\ud800"},
+    ]  # fmt: skip
+    application = Attempts(accept(), *({"type": "websocket.send", **more} for more in messages))
     async with serve(application) as server, client(url(server, "ws")) as websocket:
         assert [message async for message in websocket] == ["a", b"b", ""]
-    assert outcomes == [None] * 3 + [MessageError] * 6
+    assert application.outcomes == [None] * 4 + [MessageError] * 6
 
 
-@in_loop
 async def test_fragments_are_joined_and_pings_between_them_answered() -> None:
     """T155, T164."""
     async with serve(Echo()) as server, raw_websocket(server) as websocket:
@@ -102,7 +83,6 @@ async def test_fragments_are_joined_and_pings_between_them_answered() -> None:
         ),
     ],
 )
-@in_loop
 async def test_message_at_the_limit_passes_and_a_byte_more_is_a_1009(
     settings: dict[str, int], good: bytes, wrong: bytes
 ) -> None:
@@ -122,7 +102,6 @@ async def test_message_at_the_limit_passes_and_a_byte_more_is_a_1009(
         assert [event["type"] for event in application.events].count("websocket.receive") == 1
 
 
-@in_loop
 async def test_message_at_the_limit_passes_although_compression_makes_it_larger() -> None:
     """T156: a picture as large as a message may be, with the limits that a server has by default."""
     async with serve(Echo()) as server, client(url(server, "ws"), max_size=None) as websocket:
@@ -132,7 +111,6 @@ async def test_message_at_the_limit_passes_although_compression_makes_it_larger(
         assert await websocket.recv() == picture
 
 
-@in_loop
 async def test_limits_can_be_turned_off() -> None:
     application = Echo()
     async with (
@@ -144,7 +122,6 @@ async def test_limits_can_be_turned_off() -> None:
         assert await websocket.recv() == message
 
 
-@in_loop
 async def test_bomb_is_not_inflated_far_beyond_the_limit() -> None:
     """T159."""
     application = Echo()
@@ -185,7 +162,6 @@ OTHER = [
 
 
 @pytest.mark.parametrize(("wrong", "code"), PLAIN + OTHER)
-@in_loop
 async def test_wrong_frame_is_answered_by_a_close_frame_and_what_follows_is_thrown_away(
     wrong: bytes, code: int
 ) -> None:
@@ -203,7 +179,6 @@ async def test_wrong_frame_is_answered_by_a_close_frame_and_what_follows_is_thro
 
 
 @pytest.mark.parametrize(("wrong", "code"), [*OTHER, (close(1000), 1000)])
-@in_loop
 async def test_messages_are_answered_before_the_end_that_came_with_them(wrong: bytes, code: int) -> None:
     """T163: as the Autobahn test suite wants it, where one segment has a message and a violation."""
     async with serve(Echo()) as server, raw_websocket(server) as websocket:
@@ -212,7 +187,6 @@ async def test_messages_are_answered_before_the_end_that_came_with_them(wrong: b
         assert (await websocket.close_frame())[0] == code
 
 
-@in_loop
 async def test_real_client_hears_of_its_mistake() -> None:
     """T161."""
     async with serve(Echo()) as server, client(url(server, "ws")) as websocket:
@@ -225,7 +199,6 @@ async def test_real_client_hears_of_its_mistake() -> None:
     assert caught.value.rcvd.code == 1007
 
 
-@in_loop
 async def test_messages_and_a_close_in_one_segment_come_in_order() -> None:
     """T177, T184."""
     application = Echo()
@@ -240,7 +213,6 @@ async def test_messages_and_a_close_in_one_segment_come_in_order() -> None:
     ]
 
 
-@in_loop
 async def test_messages_that_came_before_the_end_can_still_be_read() -> None:
     """T184: also after a connection that was lost."""
     application = Echo()
@@ -278,7 +250,6 @@ async def test_messages_that_came_before_the_end_can_still_be_read() -> None:
         (False, DEFLATE, None),
     ],
 )
-@in_loop
 async def test_compression_is_negotiated_when_it_is_on(on: bool, offer: str, answer: str | None) -> None:
     """T160."""
     async with serve(Echo(), websocket_compression=on) as server, raw_websocket(server, offer) as websocket:
@@ -289,7 +260,6 @@ async def test_compression_is_negotiated_when_it_is_on(on: bool, offer: str, ans
         assert (len(payload) < 99) is bool(answer)
 
 
-@in_loop
 async def test_compressed_messages_of_a_real_client_share_their_context() -> None:
     """T160."""
     async with serve(Echo()) as server, client(url(server, "ws"), compression="deflate") as websocket:

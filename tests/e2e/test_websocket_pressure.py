@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from websockets.asyncio.client import connect as client
 from asgiserver.errors import ClientDisconnected
 
 from ..conformance.peer import BINARY, PING, PONG, TEXT, close, frame
-from .live import DEADLINE, Receive, Send, in_loop, serve, until, url
+from .live import Receive, Send, serve, stalls, until, url
 from .websocket import Echo, accepted, raw_websocket
 
 Scope = dict[str, Any]
@@ -23,21 +24,19 @@ Scope = dict[str, Any]
 BOUND = 1_000_000
 
 
-async def stalls(progress: Callable[[], int]) -> int:
-    """Wait until ``progress()`` has begun and does not change any more; what it is then."""
-    await until(progress)
-    last, still = -1, 0
-    while still < 10:
-        still = still + 1 if progress() == last else 0
-        last = progress()
-        await asyncio.sleep(0.03)
-    return last
+@contextmanager
+def traced() -> Iterator[Callable[[], tuple[int, int]]]:
+    """Memory that is asked for meanwhile; what is called gives what is kept and the most that ever was, in bytes."""
+    tracemalloc.start()
+    try:
+        yield tracemalloc.get_traced_memory
+    finally:
+        tracemalloc.stop()
 
 
 # Pings.
 
 
-@in_loop
 async def test_silent_peer_is_pinged_and_a_live_one_stays() -> None:
     """T165: by a real client that answers, and by raw bytes."""
     async with serve(Echo(), ping_interval=0.05, ping_timeout=0.3) as server:
@@ -55,7 +54,6 @@ async def test_silent_peer_is_pinged_and_a_live_one_stays() -> None:
         assert len(payloads) == 4
 
 
-@in_loop
 async def test_peer_that_does_not_answer_pings_is_dropped() -> None:
     """T166."""
     application = Echo()
@@ -68,7 +66,6 @@ async def test_peer_that_does_not_answer_pings_is_dropped() -> None:
 
 
 @pytest.mark.parametrize("interval", [0, -1])
-@in_loop
 async def test_no_pings_when_they_are_off(interval: float) -> None:
     """T167."""
     async with serve(Echo(), ping_interval=interval, ping_timeout=0.05) as server, raw_websocket(server) as websocket:
@@ -77,7 +74,6 @@ async def test_no_pings_when_they_are_off(interval: float) -> None:
         assert await websocket.frame() == (0x81, b"still here")
 
 
-@in_loop
 async def test_peer_is_not_dropped_because_the_application_does_not_read_its_pong() -> None:
     """T165, T185: the pong waits behind messages that nobody takes."""
     ready = asyncio.Event()
@@ -101,7 +97,6 @@ async def test_peer_is_not_dropped_because_the_application_does_not_read_its_pon
 
 
 @pytest.mark.parametrize("compression", ["deflate", None])
-@in_loop
 async def test_slow_application_stops_the_client_and_loses_nothing(compression: str | None) -> None:
     """T185."""
     ready, received = asyncio.Event(), asyncio.Queue[dict[str, Any]]()
@@ -127,13 +122,10 @@ async def test_slow_application_stops_the_client_and_loses_nothing(compression: 
         serve(application) as server,
         client(url(server, "ws"), compression=compression, ping_interval=None) as websocket,
     ):
-        tracemalloc.start()
-        try:
+        with traced() as memory:
             flooding = asyncio.ensure_future(flood())
             stopped_at = await stalls(lambda: sent)
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
+            _, peak = memory()
         assert stopped_at < total
         assert peak < BOUND
         ready.set()
@@ -144,7 +136,6 @@ async def test_slow_application_stops_the_client_and_loses_nothing(compression: 
     assert (events[-1]["code"], events[-1]["reason"]) == (4001, "done")
 
 
-@in_loop
 async def test_small_and_empty_messages_are_bounded_too() -> None:
     """T185: a message costs more than its bytes."""
     ready, received = asyncio.Event(), 0
@@ -159,13 +150,10 @@ async def test_small_and_empty_messages_are_bounded_too() -> None:
 
     async with serve(application) as server, raw_websocket(server) as websocket:
         messages = frame(BINARY) * (total // 100)
-        tracemalloc.start()
-        try:
+        with traced() as memory:
             sending = asyncio.ensure_future(websocket.send(messages * 100 + close(1000)))
             await until(lambda: any(not connection.reading for connection in server.connections))
-            size, _ = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
+            size, _ = memory()
         # What the client itself keeps is all that it sends.
         assert size < 3 * len(messages) * 100 + BOUND
         ready.set()
@@ -177,7 +165,6 @@ async def test_small_and_empty_messages_are_bounded_too() -> None:
 # The client is slow.
 
 
-@in_loop
 async def test_slow_client_makes_send_wait_and_loses_nothing() -> None:
     """T186."""
     total, sent = 1000, 0
@@ -191,12 +178,9 @@ async def test_slow_client_makes_send_wait_and_loses_nothing() -> None:
             sent += 1
 
     async with serve(application, ping_interval=0) as server, raw_websocket(server, receive_buffer=4096) as websocket:
-        tracemalloc.start()
-        try:
+        with traced() as memory:
             stopped_at = await stalls(lambda: sent)
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
+            _, peak = memory()
         assert stopped_at < total
         assert peak < BOUND
         for at in range(total):
@@ -204,7 +188,6 @@ async def test_slow_client_makes_send_wait_and_loses_nothing() -> None:
         assert await websocket.close_frame() == (1000, "")
 
 
-@in_loop
 async def test_application_that_gives_up_waiting_for_a_slow_client_fills_no_memory() -> None:
     """T186: what a send() has given up is not sent later, and what is sent is whole."""
     payload, attempts, sent = bytes(65_532), 200, 0
@@ -223,8 +206,7 @@ async def test_application_that_gives_up_waiting_for_a_slow_client_fills_no_memo
 
     settings = {"ping_interval": 0, "websocket_compression": False, "write_timeout": None}
     async with serve(application, **settings) as server, raw_websocket(server, receive_buffer=4096) as websocket:
-        async with asyncio.timeout(DEADLINE):
-            await tried.wait()
+        await until(tried.is_set)
         (connection,) = server.connections
         assert sent < attempts
         assert connection._buffered() < BOUND
@@ -238,7 +220,6 @@ async def test_application_that_gives_up_waiting_for_a_slow_client_fills_no_memo
     assert sent <= len(came) <= sent + 1
 
 
-@in_loop
 async def test_several_tasks_that_send_to_a_slow_client_fill_no_memory() -> None:
     """T186."""
     payload, tasks, each, sent = bytes(65_534), 40, 5, 0
@@ -266,7 +247,6 @@ async def test_several_tasks_that_send_to_a_slow_client_fill_no_memory() -> None
 
 
 @pytest.mark.parametrize("how", ["reset", "write timeout", "life time", "stop"])
-@in_loop
 async def test_send_that_waits_is_released_when_the_client_is_given_up(how: str) -> None:
     """T128, T186, T194, T196."""
     sent = 0
@@ -298,18 +278,14 @@ async def test_send_that_waits_is_released_when_the_client_is_given_up(how: str)
     assert raised == [ClientDisconnected]
 
 
-@in_loop
 async def test_pings_of_a_client_that_does_not_read_pile_up_nowhere() -> None:
     """T164: only the last of them is answered once it reads (RFC 6455 §5.5.3)."""
     async with serve(Echo(), write_timeout=None) as server, raw_websocket(server, receive_buffer=4096) as websocket:
         pings = b"".join(frame(PING, b"%0125d" % at) for at in range(500))
-        tracemalloc.start()
-        try:
+        with traced() as memory:
             for _ in range(100):
                 await websocket.send(pings)
-            size, _ = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
+            size, _ = memory()
         assert size < BOUND
         await websocket.send(frame(PING, b"last") + frame(TEXT, b"end"))
         last = b""

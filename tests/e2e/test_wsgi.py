@@ -16,11 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.test_tls import Certificate, certificate
-
+from .certificate import Certificate
 from .server import DEADLINE, ServerProcess, wait_for
-
-__all__ = ["certificate"]
+from .websocket import handshake
 
 SITES = "tests.e2e.wsgi_sites"
 SOURCE = Path(__file__).with_name("wsgi_sites.py")
@@ -101,7 +99,7 @@ def counted(server: ServerProcess, name: str) -> int:
 
 
 def connected(server: ServerProcess, head: str, body: bytes = b"") -> socket.socket:
-    peer = socket.create_connection(("127.0.0.1", server.port), DEADLINE)
+    peer = server.connect()
     peer.sendall(head.replace("\n", "\r\n").encode() + b"\r\n" + body)
     return peer
 
@@ -265,9 +263,8 @@ class TestRequests:
         assert environ["HTTP_HOST"] == "example.org:1234"
 
     def test_over_tls(self, certificate: Certificate) -> None:
-        options = ("--ssl-certfile", str(certificate.chain), "--ssl-keyfile", str(certificate.key))
         with (
-            serving(*options) as server,
+            serving(*certificate.args) as server,
             httpx.Client(base_url=server.url, verify=certificate.client()) as client,
         ):
             assert ast.literal_eval(client.get("/plain/").text)["wsgi.url_scheme"] == "https"
@@ -295,10 +292,8 @@ class TestFailures:
         wait_for(lambda: "ValueError: the application has failed in the middle\n" in server.output())
 
     def test_a_websocket_is_refused(self, server: ServerProcess) -> None:
-        fields = [
-            ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"),
-            ("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA=="),
-        ]  # fmt: skip
+        lines = handshake().decode().split("\r\n")[2:-2]
+        fields = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
         assert ask(server, "GET", "/plain/", fields, b"")[0] == 403
 
 
@@ -381,12 +376,6 @@ class TestThreads:
 
     @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
     def test_200_mebibytes_pass_in_little_memory(self, server: ServerProcess) -> None:
-        def peak() -> int:
-            status = Path(f"/proc/{server.pid}/status").read_text()
-            found = re.search(r"VmHWM:\s+(\d+) kB", status)
-            assert found is not None
-            return int(found[1]) * 1024
-
         def pieces() -> Iterator[bytes]:
             for _ in range(200):
                 yield bytes(MEBIBYTE)
@@ -395,11 +384,11 @@ class TestThreads:
             # Whatever is made once is there before.
             seen(server)
             client.post("/django/upload", content=b"x" * 300_000)
-            before = peak()
+            before = server.memory("VmHWM")
             sized = {"content-length": str(200 * MEBIBYTE)}
             for path, fields in (("/flask/upload", sized), ("/django/upload", {})):
                 answer = client.post(path, content=pieces(), headers=fields).text
                 assert answer.startswith(f"{200 * MEBIBYTE} ")
             with client.stream("GET", "/plain/download?3200") as response:
                 assert sum(map(len, response.iter_raw())) == 200 * MEBIBYTE
-        assert peak() - before < 16 * MEBIBYTE
+        assert server.memory("VmHWM") - before < 16 * MEBIBYTE

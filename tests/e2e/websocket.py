@@ -11,7 +11,10 @@ from asgiserver import Server
 
 from .live import Peer, Receive, Response, Send, connect
 
-__all__ = ["ACCEPT", "KEY", "Attempts", "Echo", "RawWebSocket", "accepted", "handshake", "raw_websocket", "refused"]
+__all__ = [
+    "ACCEPT", "KEY", "Attempts", "Echo", "RawWebSocket", "accept", "accepted", "handshake", "raw_websocket", "refused",
+    "text",
+]  # fmt: skip
 
 # The example of RFC 6455 §1.3.
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -87,7 +90,7 @@ class Echo:
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         self.scopes.append(scope)
         self.events.append(await receive())
-        await send({"type": "websocket.accept"})
+        await send(accept())
         while True:
             event = await receive()
             self.events.append(event)
@@ -102,10 +105,18 @@ class Echo:
         return (last["code"], last["reason"]) if last.get("type") == "websocket.disconnect" else None
 
 
+def accept(**more: Any) -> dict[str, Any]:
+    return {"type": "websocket.accept", **more}
+
+
+def text(data: str) -> dict[str, Any]:
+    return {"type": "websocket.send", "text": data}
+
+
 async def accepted(receive: Receive, send: Send, **more: Any) -> None:
     """Take the connect event and accept, with ``more`` in the message."""
     assert (await receive())["type"] == "websocket.connect"
-    await send({"type": "websocket.accept", **more})
+    await send(accept(**more))
 
 
 async def refused(peer: Peer, data: bytes) -> Response:
@@ -117,11 +128,16 @@ async def refused(peer: Peer, data: bytes) -> Response:
 
 
 class Attempts:
-    """An application that tries messages one after the other and remembers what each of them raised."""
+    """An application that tries messages one after the other, and remembers what each raised and the last event.
 
-    def __init__(self, *messages: dict[str, Any]) -> None:
+    :param then_receive: take one event more before it returns.
+    """
+
+    def __init__(self, *messages: dict[str, Any], then_receive: bool = False) -> None:
         self.messages = messages
+        self.then_receive = then_receive
         self.outcomes: list[type[BaseException] | None] = []
+        self.events: list[dict[str, Any]] = []
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await receive()
@@ -132,3 +148,5 @@ class Attempts:
                 self.outcomes.append(type(error))
             else:
                 self.outcomes.append(None)
+        if self.then_receive:
+            self.events.append(await receive())
