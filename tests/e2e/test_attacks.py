@@ -155,7 +155,7 @@ class TestTheEnvironment:
         assert "Traceback" not in server.output()
 
     def test_two_signals_at_once_are_one(self, tmp_path: Path) -> None:
-        """B2: they cut no request, and the lifespan has its shutdown."""
+        """They cut no request, and the lifespan has its shutdown."""
         text = (
             "import asyncio\n\nasync def application(scope, receive, send):\n"
             "    if scope['type'] == 'http':\n"

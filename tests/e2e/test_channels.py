@@ -38,7 +38,6 @@ async def said(server: ServerProcess, words: str, times: int) -> None:
 
 @in_loop
 async def test_sync_consumer_echoes(server: ServerProcess) -> None:
-    """T304."""
     async with client(address(server, "sync")) as websocket:
         for message in ("a", b"b", "\U0001f600" * 1000):
             await websocket.send(message)
@@ -49,7 +48,6 @@ async def test_sync_consumer_echoes(server: ServerProcess) -> None:
 
 @in_loop
 async def test_consumer_closes_with_code_and_reason(server: ServerProcess) -> None:
-    """T308."""
     async with client(address(server, "sync")) as websocket:
         await websocket.send("close")
         with pytest.raises(ConnectionClosed) as caught:
@@ -61,7 +59,6 @@ async def test_consumer_closes_with_code_and_reason(server: ServerProcess) -> No
 
 @in_loop
 async def test_group_of_json_consumers(server: ServerProcess) -> None:
-    """T304, T307."""
     async with client(address(server, "chat"), subprotocols=[Subprotocol("json")]) as one:
         async with client(address(server, "chat")) as two:
             assert (one.subprotocol, two.subprotocol) == ("json", None)
@@ -76,7 +73,7 @@ async def test_group_of_json_consumers(server: ServerProcess) -> None:
 @pytest.mark.parametrize("how", ["close", "abort"])
 @in_loop
 async def test_disconnect_runs_although_the_consumer_sends_all_the_time(server: ServerProcess, how: str) -> None:
-    """T307: an exception from its send() would keep it from running."""
+    """An exception from its send() would keep it from running."""
     code = 4300 if how == "close" else 1006
     for _ in range(10):
         # One at a time: a client that does not read what it is sent does not see the answer to its close either.
@@ -91,7 +88,7 @@ async def test_disconnect_runs_although_the_consumer_sends_all_the_time(server: 
 
 @in_loop
 async def test_disconnect_runs_when_the_client_leaves_before_it_is_accepted(server: ServerProcess) -> None:
-    """T307: it is there that a consumer leaves the groups that it joined before it accepted."""
+    """It is there that a consumer leaves the groups that it joined before it accepted."""
     fields = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     handshake = f"GET /slow HTTP/1.1\r\nHost: h\r\n{fields}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     for _ in range(5):
@@ -109,7 +106,6 @@ def said_last(server: ServerProcess) -> str:
 
 @in_loop
 async def test_consumer_that_refuses_is_a_403(server: ServerProcess) -> None:
-    """T141."""
     with pytest.raises(InvalidStatus) as caught:
         await client(address(server, "refusing"))
     assert caught.value.response.status_code == 403
@@ -117,7 +113,7 @@ async def test_consumer_that_refuses_is_a_403(server: ServerProcess) -> None:
 
 @in_loop
 async def test_consumer_that_refuses_with_what_no_close_frame_may_have_is_a_403_too(server: ServerProcess) -> None:
-    """C17. The fixture looks for tracebacks."""
+    """The fixture looks for tracebacks."""
     with pytest.raises(InvalidStatus) as caught:
         await client(address(server, "forbidding"))
     assert caught.value.response.status_code == 403
@@ -126,7 +122,6 @@ async def test_consumer_that_refuses_with_what_no_close_frame_may_have_is_a_403_
 
 @in_loop
 async def test_session_of_the_handshakes_cookie(server: ServerProcess) -> None:
-    """T304."""
     async with httpx.AsyncClient() as browser:
         response = await browser.get(f"{server.url}/login")
     cookie = f"sessionid={response.cookies['sessionid']}"
@@ -137,8 +132,6 @@ async def test_session_of_the_handshakes_cookie(server: ServerProcess) -> None:
 
 
 def test_disconnect_runs_when_the_server_stops() -> None:
-    """T196, T307."""
-
     async def visit(server: ServerProcess) -> list[tuple[int | None, str | None]]:
         websockets = [await client(address(server, name)) for name in ("sync", "chat", "ticker")]
         stopping = asyncio.get_running_loop().run_in_executor(None, server.stop)

@@ -167,7 +167,7 @@ def census(server: ServerProcess) -> Census:
 
 
 def test_memory_after_all_visits_is_as_after_half_of_them() -> None:
-    """T304, T307: visitors come and go, with messages up to 1 MiB, each of them for a while in two groups."""
+    """Visitors come and go, with messages up to 1 MiB, each of them for a while in two groups."""
     with ServerProcess(APPLICATION, "-p", "0", "--access-log", os.devnull) as server:
         half = VISITS // 2
         asyncio.run(visits(server.port, range(half)))

@@ -129,7 +129,6 @@ class TestServing:
         assert server.returncode == 0
 
     def test_asgi_threads_sizes_the_default_executor(self, applications: Path) -> None:
-        """T231."""
         with ServerProcess("-p", "0", "threads", cwd=applications, env={"ASGI_THREADS": "3"}) as server:
             assert httpx.get(server.url).text == "3"
 
@@ -198,7 +197,6 @@ class TestMistakes:
         assert (ended.returncode, ended.stderr.count("\n"), ended.stdout) == (1, 1, "")
 
     def test_a_start_up_that_raises_shows_the_applications_traceback_and_status_3(self, applications: Path) -> None:
-        """T200."""
         ended = run_command("-p", "0", "--lifespan", "on", "breaks", cwd=applications)
         assert f'File "{applications}{os.sep}breaks.py", line 4, in app' in ended.stderr
         assert ended.stderr.count("Traceback") == 1

@@ -1,4 +1,4 @@
-"""A1. Applications that send too much, too late and from several tasks, and clients that end in every way.
+"""Applications that send too much, too late and from several tasks, and clients that end in every way.
 
 What each side does is drawn from the number of the conversation, so that one that fails can be told again. A watch on
 the CPU time of the process ends whatever keeps the loop busy for a second. ``ASGISERVER_CONVERSATIONS`` in the
@@ -320,7 +320,7 @@ def test_end_with_nothing_left(
 
 @pytest.mark.parametrize("more", [1, 3])
 async def test_late_message_to_a_peer_that_has_ended_its_direction(more: int) -> None:
-    """A1: a message behind a response that the peer does not take, from one task and from several."""
+    """A message behind a response that the peer does not take, from one task and from several."""
     done = asyncio.Event()
 
     async def late(scope: Any, receive: Any, send: Any) -> None:
@@ -364,7 +364,7 @@ async def mistaken(send: Any) -> None:
 
 
 async def test_endless_mistakes_beside_a_task_that_waits_for_the_peer() -> None:
-    """A1: others have their turns too while one task waits for room, and another one makes mistakes for ever."""
+    """Others have their turns too while one task waits for room, and another one makes mistakes for ever."""
 
     async def endless(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/other":
@@ -387,7 +387,7 @@ async def test_endless_mistakes_beside_a_task_that_waits_for_the_peer() -> None:
 
 @pytest.mark.parametrize("sends", [head, empty, tiny, mistaken])
 async def test_endless_messages_that_no_peer_can_slow_down(sends: Callable[[Any], Any]) -> None:
-    """A1: those of which nothing is written, or next to nothing, give others their turns too."""
+    """Those of which nothing is written, or next to nothing, give others their turns too."""
 
     async def endless(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/other":

@@ -82,8 +82,6 @@ def finished(server: ServerProcess) -> bool:
 
 
 class TestMiddleware:
-    """T298."""
-
     @pytest.mark.parametrize("path", ["/text/", "/async/text/", "/sync/stream/", "/async/stream/", "/file/"])
     def test_of_every_kind_is_passed_in_order(self, client: httpx.Client, server: ServerProcess, path: str) -> None:
         chain = "async sync both-sync" if server.env["SYNC_MIDDLEWARE"] == "1" else "async both-async"
@@ -141,8 +139,6 @@ class TestMiddleware:
 
 
 class TestStreams:
-    """T298."""
-
     def test_of_events_bring_each_when_it_happens(self, client: httpx.Client) -> None:
         # Django's compression would keep them back.
         headers = {"accept": "text/event-stream", "accept-encoding": "identity"}
@@ -170,8 +166,6 @@ class TestStreams:
 
 
 class TestAClientThatLeaves:
-    """T299."""
-
     def test_cancels_an_async_view_that_can_still_use_the_database(self, server: ServerProcess) -> None:
         before = said(server, "view cancelled")
         for _ in range(5):
@@ -243,7 +237,6 @@ class TestFailures:
 
     @pytest.mark.parametrize("path", ["/leave/", "/async/leave/"])
     def test_by_exiting_end_no_server(self, path: str, tmp_path: Path) -> None:
-        """T111."""
         with project(tmp_path) as server, httpx.Client(base_url=server.url) as client:
             for _ in range(2):
                 assert client.get(path, timeout=DEADLINE).status_code == 500
@@ -283,7 +276,7 @@ def nginx(folder: Path, locations: str) -> Iterator[str]:
     ids=["kept-root-path", "kept-script-name", "stripped-root-path", "stripped-script-name"],
 )
 def test_urls_behind_a_prefix_are_right(strips: bool, options: list[str], env: dict[str, str], tmp_path: Path) -> None:
-    """T301: behind an nginx that takes the prefix off or leaves it on, with the server's setting and with Django's."""
+    """Behind an nginx that takes the prefix off or leaves it on, with the server's setting and with Django's."""
     with (
         project(tmp_path, *options, env=env) as server,
         nginx(tmp_path, f"location /shop/ {{ proxy_pass {server.url}{'/' if strips else ''}; }}") as proxy,
@@ -329,7 +322,7 @@ def peak(server: ServerProcess) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_file_of_a_gibibyte_takes_no_memory_and_leaves_no_file(tmp_path: Path) -> None:
-    """T298: Django keeps the body, and then the file in it, in temporary files."""
+    """Django keeps the body, and then the file in it, in temporary files."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     with project(tmp_path, env={"TMPDIR": str(temporary)}) as server:

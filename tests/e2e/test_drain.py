@@ -1,4 +1,4 @@
-"""B1. What a server that stops still does for connections that were not told that it will."""
+"""What a server that stops still does for connections that were not told that it will."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def cutting(request: pytest.FixtureRequest, folder: Path, certificate: Certifica
 
 
 class TestCutOff:
-    """B4. All that send() took arrives, and the client sees that there should be more."""
+    """All that send() took arrives, and the client sees that there should be more."""
 
     #: curl's words for a body that ended early, and for a reset.
     PARTIAL, RESET = 18, 56
@@ -146,8 +146,6 @@ refusing = answering(b"too much", 413)
 
 
 class TestLingering:
-    """C9."""
-
     def upload(self, address: tuple[str, int], context: ssl.SSLContext | None, seconds: float) -> tuple[int, bytes]:
         """Send a body for so long, as http.client does: without a look at what comes back."""
         client = http.client.HTTPConnection(*address, timeout=DEADLINE)
@@ -209,7 +207,7 @@ async def large(scope: dict[str, Any], receive: Receive, send: Send) -> None:
 async def test_a_client_that_reads_slowly_but_steadily_is_kept(
     where: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """C10. What it takes is for most of the time only what the kernel keeps for it."""
+    """What it takes is for most of the time only what the kernel keeps for it."""
     caplog.set_level(logging.INFO, "asgiserver.wire")
     settings: dict[str, Any] = {"unix_socket": str(tmp_path / "s"), "port": None} if where == "unix" else {}
     async with serve(large, write_timeout=1.2, **settings) as server:
@@ -230,8 +228,6 @@ async def test_a_client_that_reads_slowly_but_steadily_is_kept(
 
 
 class TestPlainOnTLS:
-    """C12."""
-
     @pytest.mark.parametrize("size", [0, 10, 300_000])
     async def test_a_request_without_tls_is_told(
         self, certificate: Certificate, size: int, caplog: pytest.LogCaptureFixture
@@ -277,7 +273,6 @@ class TestPlainOnTLS:
 
 
 async def test_of_too_many_connections_few_are_kept_for_their_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """D3."""
     monkeypatch.setattr(hub, "_MOST_TURNED_AWAY", 2)
     async with serve(refusing, limit_connections=1) as server, connect(server):
         await until(lambda: len(server.connections) == 1)
@@ -297,8 +292,6 @@ SCARCE = (
 
 
 class TestOutOfDescriptors:
-    """D4."""
-
     def processor_time(self, server: ServerProcess) -> float:
         fields = Path(f"/proc/{server.pid}/stat").read_text("utf-8").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -341,8 +334,6 @@ class TestOutOfDescriptors:
 
 
 class TestRates:
-    """D6."""
-
     @pytest.fixture(autouse=True)
     def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(http1, "WINDOW", 0.5)

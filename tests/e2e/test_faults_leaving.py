@@ -25,7 +25,7 @@ MORE = {"type": "http.response.body", "body": b"hello", "more_body": True}
 
 
 async def test_stream_under_middleware_that_asks_for_its_client_ends_when_the_client_leaves() -> None:
-    """E2. The middleware takes the event and loses it, as is_disconnected() asks within a cancelled scope."""
+    """The middleware takes the event and loses it, as is_disconnected() asks within a cancelled scope."""
     clients = 6
     ended = 0
 
@@ -57,7 +57,7 @@ async def test_stream_under_middleware_that_asks_for_its_client_ends_when_the_cl
 
 @pytest.mark.parametrize("waits", [True, False])
 async def test_only_an_application_that_waited_for_the_end_may_send_on_in_silence(waits: bool) -> None:
-    """E2. One that merely asked may never have got the answer."""
+    """One that merely asked may never have got the answer."""
     outcome: list[str] = []
 
     async def application(scope: Any, receive: Receive, send: Send) -> None:
@@ -89,7 +89,7 @@ async def test_only_an_application_that_waited_for_the_end_may_send_on_in_silenc
 async def test_client_that_leaves_with_the_whole_response_is_no_failure_of_what_follows(
     method: str, length: bytes, whole: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """E3. Starlette sends an empty last message, and runs background tasks after it."""
+    """Starlette sends an empty last message, and runs background tasks after it."""
     caplog.set_level(logging.INFO, "asgiserver")
     outcome: list[str] = []
 
@@ -115,7 +115,7 @@ async def test_client_that_leaves_with_the_whole_response_is_no_failure_of_what_
 
 
 async def test_stream_in_answer_to_head_ends_with_its_client(caplog: pytest.LogCaptureFixture) -> None:
-    """E3: the head is all that its client waits for, but only the client's leave can end the stream."""
+    """The head is all that its client waits for, but only the client's leave can end the stream."""
     caplog.set_level(logging.INFO, "asgiserver")
 
     async def application(scope: Any, receive: Receive, send: Send) -> None:

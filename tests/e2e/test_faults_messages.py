@@ -31,7 +31,6 @@ def levels(caplog: pytest.LogCaptureFixture) -> set[str]:
 
 
 async def test_control_byte_in_a_value_is_an_error_in_send_and_never_reaches_a_client() -> None:
-    """C7."""
     raised = 0
 
     async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -55,7 +54,6 @@ async def test_control_byte_in_a_value_is_an_error_in_send_and_never_reaches_a_c
 
 @pytest.mark.parametrize("kind", ["websocket.accept", "websocket.http.response.start"])
 async def test_control_byte_in_the_answer_to_a_handshake_is_an_error_in_send(kind: str) -> None:
-    """C7."""
     wrong = [{"type": kind, "status": 401, "headers": [(b"x-a", b"a" + control)]} for control in CONTROLS]
     application = Attempts(*wrong, {"type": "websocket.close"})
     async with serve(application) as server, connect(server) as peer:
@@ -66,7 +64,6 @@ async def test_control_byte_in_the_answer_to_a_handshake_is_an_error_in_send(kin
 
 @pytest.mark.parametrize("how", ["whole", "pieces", "file", "HEAD", "304"])
 async def test_names_reach_the_client_as_the_application_spells_them(how: str, tmp_path: Path) -> None:
-    """C8."""
     (tmp_path / "file").write_bytes(b"ok")
 
     async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -93,7 +90,6 @@ async def test_names_reach_the_client_as_the_application_spells_them(how: str, t
 
 
 async def test_default_fields_give_way_however_the_application_spells_its_own() -> None:
-    """C8."""
     own = [(b"SERVER", b"mine"), (b"Date", b"Tue, 15 Nov 1994 08:12:31 GMT"), (b"Connection", b"close")]
 
     async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -115,8 +111,6 @@ async def test_default_fields_give_way_however_the_application_spells_its_own() 
 
 
 async def test_answers_to_a_handshake_keep_their_spelling_too() -> None:
-    """C8."""
-
     async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["path"] == "/accept":
             await send({"type": "websocket.accept", "headers": SPELLED})
@@ -134,7 +128,7 @@ async def test_answers_to_a_handshake_keep_their_spelling_too() -> None:
 
 @pytest.mark.parametrize("name", ["Te", "Upgrade", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding"])
 async def test_fields_of_one_connection_are_the_servers(name: str) -> None:
-    """C8: whatever their spelling; RFC 9110 §7.6.1."""
+    """Whatever their spelling; RFC 9110 §7.6.1."""
     application = sending(start(200, (name.encode(), b"gzip, chunked")), OK)
     async with serve(application) as server, connect(server) as peer:
         for _ in range(2):
@@ -161,7 +155,7 @@ def project() -> FastAPI:
 
 @pytest.mark.parametrize("path", ["/items/seven", "/forbidden"])
 async def test_refusal_of_fastapi_is_a_403_without_a_traceback(path: str, caplog: pytest.LogCaptureFixture) -> None:
-    """C17: validation closes with a reason that is a list of errors."""
+    """Validation closes with a reason that is a list of errors."""
     async with serve(project()) as server:
         with pytest.raises(InvalidStatus) as caught:
             await client(url(server, "ws") + path)
@@ -172,7 +166,6 @@ async def test_refusal_of_fastapi_is_a_403_without_a_traceback(path: str, caplog
 
 
 async def test_close_that_cannot_be_sent_is_an_error_once_accepted() -> None:
-    """C17."""
     wrong = [{"type": "websocket.close", "code": 403}, {"type": "websocket.close", "reason": ["no text"]}]
     application = Attempts({"type": "websocket.accept"}, *wrong, {"type": "websocket.close", "code": 4001})
     async with serve(application) as server, client(url(server, "ws")) as websocket:
@@ -194,7 +187,7 @@ REFUSALS: dict[str, list[dict[str, Any]]] = {
 
 @pytest.mark.parametrize("how", REFUSALS)
 async def test_what_follows_a_refusal_is_ignored(how: str, caplog: pytest.LogCaptureFixture) -> None:
-    """C18: each with a line for developers, and whatever it says."""
+    """Each with a line for developers, and whatever it says."""
     late = [
         {"type": "websocket.accept"}, {"type": "websocket.send", "text": "a"}, {"type": "websocket.close", "code": 403},
         *REFUSALS["denial"],
@@ -214,7 +207,7 @@ async def test_what_follows_a_refusal_is_ignored(how: str, caplog: pytest.LogCap
 
 @pytest.mark.parametrize(("asked", "made"), [("HEAD", "GET"), ("GET", "HEAD")])
 async def test_method_that_an_application_writes_into_its_scope_changes_no_framing(asked: str, made: str) -> None:
-    """A1: middleware that lets GET answer HEAD, or overrides methods, misleads no client (RFC 9110 §9.3.2)."""
+    """Middleware that lets GET answer HEAD, or overrides methods, misleads no client (RFC 9110 §9.3.2)."""
 
     async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         scope["method"] = made
@@ -229,7 +222,7 @@ async def test_method_that_an_application_writes_into_its_scope_changes_no_frami
 
 @pytest.mark.parametrize("data", [GET, handshake()])
 async def test_scope_that_an_application_empties_is_its_own(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    """A1: the peer's leave is met, the request is logged, and its connection does not stay."""
+    """The peer's leave is met, the request is logged, and its connection does not stay."""
     begun = asyncio.Event()
     caplog.set_level(logging.INFO, "asgiserver.access")
 

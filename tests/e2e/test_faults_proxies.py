@@ -128,7 +128,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.mark.parametrize("proxy", ["strips", "keeps"])
 @pytest.mark.parametrize("name", APPLICATIONS)
 class TestPrefix:
-    """C2: a proxy before the server may strip the prefix or keep it."""
+    """A proxy before the server may strip the prefix or keep it."""
 
     def test_mounts_are_found_and_urls_have_it(self, site: Site, proxy: str, name: str) -> None:
         port, path = getattr(site, proxy), f"/{name}/sub/item/7/"
@@ -159,7 +159,6 @@ class TestPrefix:
 
 
 def test_the_documentation_of_fastapi_finds_its_description(site: Site) -> None:
-    """C2."""
     for port in (site.strips, site.keeps):
         page = httpx.get(f"http://127.0.0.1:{port}/fastapi/docs", timeout=DEADLINE).text
         assert "'/fastapi/openapi.json'" in page
@@ -167,7 +166,6 @@ def test_the_documentation_of_fastapi_finds_its_description(site: Site) -> None:
 
 
 def test_a_root_path_that_is_encoded_is_refused_in_one_line() -> None:
-    """C2."""
     result = run_command("-p", "0", "--root-path", "/caf%C3%A9", "examples.hello")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "root_path: expected a decoded path" in result.stderr
@@ -175,7 +173,7 @@ def test_a_root_path_that_is_encoded_is_refused_in_one_line() -> None:
 
 class TestOptions:
     async def test_of_the_whole_server_have_no_path_that_a_prefix_belongs_to(self) -> None:
-        """C2: ``OPTIONS *``."""
+        """``OPTIONS *``."""
         application = Recorder()
         async with serve(application, root_path="/shop") as server, connect(server) as peer:
             for target in ("*", "/x", "/shop/x"):
@@ -188,7 +186,6 @@ class TestOptions:
 class TestExtensions:
     @pytest.mark.parametrize("kind", ["http", "websocket"])
     async def test_what_one_request_writes_into_them_no_other_sees(self, kind: str) -> None:
-        """C11."""
         seen: list[Any] = []
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -239,7 +236,7 @@ async def behind_haproxy(application: Any, certificate: Certificate, folder: Pat
 
 
 class TestHAProxy:
-    """C3: the program itself."""
+    """The program itself."""
 
     @twisteds_tls
     async def test_its_headers_are_understood(self, certificate: Certificate, tmp_path: Path) -> None:
@@ -270,8 +267,6 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 class TestPROXYHeader:
-    """C3."""
-
     async def test_fields_of_the_machine_that_has_connected_are_read(self) -> None:
         application = Recorder()
         async with serve(application, proxy_headers=True, **HAPROXY_ENDPOINT) as server:
@@ -371,7 +366,7 @@ class TestPROXYHeader:
     async def test_without_tls_behind_it_has_a_line_in_the_log(
         self, kind: str, certificate: Certificate, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """E5: as by a proxy that takes the TLS off. C12 is that of our own TLS."""
+        """As by a proxy that takes the TLS off. C12 is that of our own TLS."""
         caplog.set_level(logging.INFO)
         endpoint = certificate.endpoint(kind)
         async with serve(Recorder(), port=None, endpoints=(endpoint,)) as server, connect(server) as peer:
@@ -398,7 +393,7 @@ MAPPED = r"\:\:ffff\:127.0.0.1"
 
 
 class TestDualStack:
-    """C4: an IPv4-mapped address is one of IPv4."""
+    """An IPv4-mapped address is one of IPv4."""
 
     async def ask(self, server: Server, head: bytes, field: str, context: ssl.SSLContext | None) -> tuple[str, int]:
         async with connect(("127.0.0.1", server.listening_addresses[0][1])) as peer:

@@ -1,4 +1,4 @@
-"""C3: our own TLS behind a PROXY header, as HAProxy sends it when it passes TLS through; with the real HAProxy."""
+"""Our own TLS behind a PROXY header, as HAProxy sends it when it passes TLS through; with the real HAProxy."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def settings(certificate: Certificate) -> dict[str, Any]:
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_haproxy_passes_tls_through(certificate: Certificate, tmp_path: Path, loop: str) -> None:
-    """C3: httpx, websockets and curl through the program itself, with a header of either version."""
+    """Httpx, websockets and curl through the program itself, with a header of either version."""
     pytest.importorskip(loop)
     body = os.urandom(3 << 20)
     where = ("-e", "haproxy:tcp:0:interface=127.0.0.1", *certificate.args)
@@ -95,8 +95,6 @@ async def posts(peer: Peer) -> bool:
 
 
 class TestOurTLSBehindAHeader:
-    """C3."""
-
     async def test_the_announced_addresses_are_the_scopes(
         self, certificate: Certificate, settings: dict[str, Any]
     ) -> None:
@@ -118,7 +116,7 @@ class TestOurTLSBehindAHeader:
 
     @pytest.mark.parametrize("head", [V1, V2_NO_TLS])
     async def test_plain_http_behind_the_header_is_answered_400(self, settings: dict[str, Any], head: bytes) -> None:
-        """C12: in plain text, as the client would read it."""
+        """In plain text, as the client would read it."""
         application = Recorder()
         async with serve(application, **settings) as server, connect(server) as peer:
             await peer.send(head + GET)
@@ -210,7 +208,7 @@ class TestOurTLSBehindAHeader:
 
 
 class TestEveryKindOfPort:
-    """C3: what stands behind the header is the connection that any other port has, with nothing in between."""
+    """What stands behind the header is the connection that any other port has, with nothing in between."""
 
     @pytest.mark.parametrize("kind", ["tcp", "unix"])
     async def test_a_file_is_sent_as_elsewhere(self, kind: str, tmp_path: Path) -> None:

@@ -56,7 +56,6 @@ def seconds_of_a_get(port: int) -> float:
     ],
 )
 def test_others_are_served_and_the_server_stops(kind: str, loop: str) -> None:
-    """D1."""
     pytest.importorskip("uvloop")
     options = "-p", "0", "--loop", loop, "--graceful-timeout", "1"
     with ServerProcess(APPLICATION, *options) as server, flood(server.url, kind):
@@ -71,7 +70,7 @@ def test_others_are_served_and_the_server_stops(kind: str, loop: str) -> None:
 
 
 async def test_empty_lines_without_end() -> None:
-    """D7. Before the first request, and between two."""
+    """Before the first request, and between two."""
     async with serve(application) as server:
         for before in (b"", GET):
             async with connect(server) as peer:
@@ -95,7 +94,6 @@ async def test_empty_lines_without_end() -> None:
     ],
 )  # fmt: skip
 async def test_chunks_are_read_as_the_rfc_has_it(data: bytes, status: int) -> None:
-    """C16, C19."""
     async with serve(application) as server, connect(server) as peer:
         await peer.send(data)
         assert (await peer.response()).status == status
@@ -104,7 +102,7 @@ async def test_chunks_are_read_as_the_rfc_has_it(data: bytes, status: int) -> No
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 async def test_a_buffer_of_one_byte(size: int) -> None:
-    """C20. Daphne takes it. Every byte of a body and every message arrives, in order."""
+    """Daphne takes it. Every byte of a body and every message arrives, in order."""
     got: list[Any] = []
 
     async def reading(scope: Any, receive: Any, send: Any) -> None:

@@ -30,7 +30,7 @@ def _takes_other_paths(scope: Scope) -> None:
 async def test_response_is_framed_and_logged_by_the_request_whatever_becomes_of_the_scope(
     change: Callable[[Scope], None],
 ) -> None:
-    """E1. A body behind the answer to HEAD would be taken for the next response (RFC 9110 §9.3.2)."""
+    """A body behind the answer to HEAD would be taken for the next response (RFC 9110 §9.3.2)."""
     told: list[dict[str, Any]] = []
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,7 +49,6 @@ async def test_response_is_framed_and_logged_by_the_request_whatever_becomes_of_
 
 @pytest.mark.parametrize("change", [dict.clear, lambda scope: scope["subprotocols"].clear()])
 async def test_websocket_is_accepted_and_logged_whatever_becomes_of_the_scope(change: Callable[[Scope], None]) -> None:
-    """E1."""
     told: list[str] = []
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:

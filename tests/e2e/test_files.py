@@ -68,7 +68,6 @@ def descriptors() -> int:
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("path", ["/path", "/length", "/parts"])
 async def test_the_whole_file_arrives(large: Path, certificate: Certificate, secure: bool, path: str) -> None:
-    """T078."""
     settings, verify = (certificate.settings, certificate.client()) if secure else ({}, True)
     application = Application(large)
     async with (
@@ -109,7 +108,6 @@ async def test_pipelined_files_come_in_order(large: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/path", "/parts"])
 async def test_a_client_that_leaves_takes_the_file_with_it(large: Path, path: str) -> None:
-    """T072."""
     application = Application(large)
     async with serve(application) as server:
         await until(lambda: not server.connections)

@@ -67,7 +67,7 @@ class TestStarlette:
     async def test_each_request_object_learns_that_the_client_has_left(
         self, by_reset: bool, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """C1: it asks within a scope that is cancelled already."""
+        """It asks within a scope that is cancelled already."""
         told: list[bool] = []
         asked = asyncio.Event()
 
@@ -93,7 +93,7 @@ class TestStarlette:
     async def test_an_upload_that_the_client_gives_up_is_one_line(
         self, way: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A4, C13: a middleware passes on what a task group has raised, whose origins go round in a circle."""
+        """A middleware passes on what a task group has raised, whose origins go round in a circle."""
 
         async def view(request: Request) -> Response:
             return PlainTextResponse(str(len(await request.body())))
@@ -148,7 +148,6 @@ class TestStarlette:
         assert not failures(caplog)
 
     async def test_runs_its_lifespan_and_sees_the_state(self) -> None:
-        """T309."""
         seen: list[str] = []
 
         @asynccontextmanager
@@ -258,8 +257,6 @@ def leave(server: ServerProcess, path: str, piece: bytes) -> None:
 
 
 class TestDjango:
-    """T298, T299."""
-
     def test_serves_pages_forms_uploads_and_streams(self, tmp_path: Path) -> None:
         content = os.urandom(3_000_000)
         with django(tmp_path) as server, httpx.Client(base_url=server.url) as client:
@@ -314,7 +311,7 @@ application = get_asgi_application()
 
 @pytest.mark.parametrize(("options", "env"), [(["--root-path", "/shop"], {}), ([], {"SCRIPT_NAME": "/shop"})])
 def test_django_below_a_prefix_makes_urls_with_it(options: list[str], env: dict[str, str], tmp_path: Path) -> None:
-    """T301: whether the proxy before it leaves the prefix in the path or takes it off."""
+    """Whether the proxy before it leaves the prefix in the path or takes it off."""
     with serving(tmp_path, MOUNTED, *options, env=env) as server:
         for target in ("/shop/item/7/", "/item/7/"):
             assert httpx.get(server.url + target).text == "/item/7/ /shop/item/7/"

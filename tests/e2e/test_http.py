@@ -54,7 +54,6 @@ def upload(body: bytes) -> bytes:
 
 class TestScope:
     async def test_has_every_key_with_its_type(self) -> None:
-        # T001, T002, T048
         recorder = Recorder()
         async with serve(recorder) as server, connect(server) as peer:
             await peer.request("GET", "/")
@@ -82,31 +81,29 @@ class TestScope:
     ROWS = [
         *((get(target), {"path": path, "raw_path": raw_path, "query_string": query})
           for target, path, raw_path, query in [
-            ("/a?b=c+d%20e&f", "/a", b"/a", b"b=c+d%20e&f"),  # T003
-            ("/a?", "/a", b"/a", b""),  # T004
-            ("/foo%2Fbar", "/foo/bar", b"/foo%2Fbar", b""),  # T005
-            ("/%E4%B8%96", "/\u4e16", b"/%E4%B8%96", b""),  # T006
-            ("/%ff", "/\ufffd", b"/%ff", b""),  # T007
+            ("/a?b=c+d%20e&f", "/a", b"/a", b"b=c+d%20e&f"),
+            ("/a?", "/a", b"/a", b""),
+            ("/foo%2Fbar", "/foo/bar", b"/foo%2Fbar", b""),
+            ("/%E4%B8%96", "/\u4e16", b"/%E4%B8%96", b""),
+            ("/%ff", "/\ufffd", b"/%ff", b""),
             ("/100%", "/100%", b"/100%", b""),
             ("//a//b", "//a//b", b"//a//b", b""),
             ("/a?b?c", "/a", b"/a", b"b?c"),
-            ("http://example.org/a?b", "/a", b"/a", b"b"),  # T032
+            ("http://example.org/a?b", "/a", b"/a", b"b"),
             ("http://example.org", "/", b"/", b""),
         ]),
         # An absolute target has the host.
         (get("http://other.example:81/a"), {"headers": [(b"host", b"other.example:81")]}),
-        # T033
         (get("*", method="OPTIONS"), {"method": "OPTIONS", "path": "*", "raw_path": b"*"}),
-        # T010, T011, T017: names in lower case and stripped values, in order
+        # names in lower case and stripped values, in order
         (get("/", "X-A: 1", "x-B:\t two  ", "X-a:3", "X-C:", "X-D: caf\xe9"),
          {"headers": [OWN, (b"x-a", b"1"), (b"x-b", b"two"), (b"x-a", b"3"), (b"x-c", b""), (b"x-d", b"caf\xe9")]}),
-        # T013: a name with an underscore is dropped, but not its twin
+        # a name with an underscore is dropped, but not its twin
         (get("/", "X_Real_Ip: 6.6.6.6", "X-Real-Ip: 192.0.2.1"), {"headers": [OWN, (b"x-real-ip", b"192.0.2.1")]}),
-        # T018, T019: the root path is the setting's and nobody else's
+        # the root path is the setting's and nobody else's
         (get("/app/x", "Daphne-Root-Path: /evil"), {"root_path": "/app", "path": "/app/x", "raw_path": b"/app/x"}),
-        # T030
         (b"GET / HTTP/1.0\r\n\r\n", {"http_version": "1.0", "headers": []}),
-        # T044: empty lines before the request line are tolerated
+        # empty lines before the request line are tolerated
         (b"\r\n\r\n" + get("/late"), {"path": "/late"}),
     ]  # fmt: skip
 
@@ -119,21 +116,18 @@ class TestScope:
         assert {key: recorder.scope[key] for key in expected} == expected
 
     async def test_of_ipv6_has_ipv6_addresses(self) -> None:
-        # T045
         recorder = Recorder()
         async with serve(recorder, host="::1") as server, connect(server) as peer:
             await peer.request("GET", "/")
         assert recorder.scope["client"][0] == recorder.scope["server"][0] == "::1"
 
     async def test_of_a_unix_socket_has_no_client(self, tmp_path: Path) -> None:
-        # T046
         recorder, path = Recorder(), str(tmp_path / "s")
         async with serve(recorder, port=None, unix_socket=path), connect(path) as peer:
             await peer.request("GET", "/")
         assert (recorder.scope["client"], recorder.scope["server"]) == (None, [path, None])
 
     async def test_has_a_copy_of_the_lifespan_state(self) -> None:
-        # T047
         shared: list[int] = []
         states: list[dict[str, Any]] = []
 
@@ -153,7 +147,6 @@ class TestScope:
         assert all(state["shared"] is shared for state in states)
 
     async def test_is_the_same_wherever_the_request_is_split(self) -> None:
-        # T043
         recorder = Recorder()
         request = b"POST /a%20b?c HTTP/1.1\r\nHost: h\r\nX-Y: z\r\nContent-Length: 3\r\n\r\nxyz"
         async with serve(recorder) as server, connect(server) as peer:
@@ -171,7 +164,6 @@ class TestScope:
         assert all(scope == first for scope in recorder.scopes)
 
     def test_and_body_come_through_unchanged_whatever_is_sent(self) -> None:
-        # T012
         tchar = "!#$%&'*+-.^`|~0123456789abcdefghijklmnopqrstuvwxyz"
         own = {"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade"}
         names = st.text(tchar, min_size=1, max_size=12).filter(lambda name: name not in own)
@@ -206,12 +198,10 @@ class TestScope:
 
 class TestRequestBody:
     async def test_with_a_length_arrives_whole(self) -> None:
-        # T020
         async with serve(Recorder()) as server, connect(server) as peer:
             assert (await peer.request("POST", "/", body=b"a" * 1000)).body == b"a" * 1000
 
     async def test_in_chunks_arrives_whole_with_extensions_and_trailers_ignored(self) -> None:
-        # T021
         chunks = b"3;name=value\r\nabc\r\n00A\r\n0123456789\r\n1 ; x\r\nz\r\n0\r\nX-Sum: 1\r\n\r\n"
         recorder = Recorder()
         async with serve(recorder) as server, connect(server) as peer:
@@ -222,7 +212,6 @@ class TestRequestBody:
         assert all(name != b"x-sum" for name, _ in recorder.scopes[0]["headers"])
 
     async def test_that_is_missing_is_one_empty_event(self) -> None:
-        # T022, T026, T076
         events: list[Any] = []
 
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -244,7 +233,6 @@ class TestRequestBody:
         ]
 
     async def test_is_seen_before_the_client_has_sent_all_of_it(self) -> None:
-        # T023
         first = asyncio.Event()
 
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -260,7 +248,6 @@ class TestRequestBody:
             assert (await peer.response()).body == b"two"
 
     async def test_of_ten_megabytes_comes_in_bounded_pieces_and_complete(self) -> None:
-        # T024, T025
         body = b"".join(hashlib.sha256(str(n).encode()).digest() for n in range(327680))
         sizes: list[int] = []
 
@@ -285,7 +272,6 @@ class TestRequestBody:
         assert len(sizes) > 2 * len(body) // 262144
 
     async def test_stays_with_the_client_while_the_application_does_not_read(self) -> None:
-        # T028, T029
         go = asyncio.Event()
 
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -303,7 +289,6 @@ class TestRequestBody:
             assert (await peer.response()).body == str(size).encode()
 
     async def test_loses_nothing_when_receive_is_cancelled(self) -> None:
-        # T027
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             for _ in range(3):
                 with pytest.raises(TimeoutError):
@@ -336,7 +321,6 @@ class TestExpectContinue:
     REQUEST = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nExpect: 100-Continue\r\n\r\n"
 
     async def test_is_answered_when_the_application_reads(self) -> None:
-        # T068
         async with serve(Recorder()) as server, connect(server) as peer:
             await peer.send(self.REQUEST)
             interim = await peer.response()
@@ -347,7 +331,6 @@ class TestExpectContinue:
             assert (await peer.request("GET", "/again")).status == 200
 
     async def test_is_not_answered_in_the_middle_of_the_response(self) -> None:
-        # T068
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             await send(start())
             await send(piece(b"begun", True))
@@ -363,7 +346,7 @@ class TestExpectContinue:
     @pytest.mark.parametrize(
         ("application", "data", "expected"),
         [
-            (answering(b"no", 403), REQUEST, (403, b"no", "close")),  # T068
+            (answering(b"no", 403), REQUEST, (403, b"no", "close")),
             (late, REQUEST + b"body", (200, b"body", None)),
             (
                 late, REQUEST.replace(b"100-Continue", b"200-ok"),
@@ -398,7 +381,6 @@ class TestExpectContinue:
 
 class TestPersistence:
     async def test_two_requests_share_a_connection(self) -> None:
-        # T067
         recorder = Recorder()
         async with serve(recorder) as server, connect(server) as peer:
             for body in (b"1", b"22"):
@@ -409,9 +391,7 @@ class TestPersistence:
     @pytest.mark.parametrize(
         ("application", "field"),
         [
-            # T066
             *((Recorder(), f"Connection: {value}") for value in ("close", "Keep-Alive, CLOSE", "x ,close")),
-            # T065
             (answering(b"x", headers=[(b"Connection", b"close"), (b"content-length", b"1")]), "X-Nothing: asked"),
         ],
     )
@@ -422,7 +402,6 @@ class TestPersistence:
             assert await peer.closed()
 
     async def test_http_1_0_is_kept_when_asked_for_and_the_length_is_known(self) -> None:
-        # T031
         async with serve(Recorder()) as server, connect(server) as peer:
             request = b"POST / HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\nx"
             for _ in range(2):
@@ -434,7 +413,6 @@ class TestPersistence:
             assert await peer.closed()
 
     async def test_http_1_0_gets_no_chunks_and_the_end_when_the_length_is_not_known(self) -> None:
-        # T030, T031
         async with serve(sending(start(), piece(b"one", True), piece(b"two"))) as server, connect(server) as peer:
             await peer.send(get("/", "Connection: keep-alive", version="1.0"))
             response = await peer.response()
@@ -442,7 +420,6 @@ class TestPersistence:
             assert response.value("transfer-encoding") is None
 
     async def test_pipelined_requests_are_answered_in_order_one_at_a_time(self) -> None:
-        # T041, T042
         running: list[str] = []
 
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -517,7 +494,6 @@ class TestUnreadBody:
     """The application answers without reading the body; the client must get the answer all the same."""
 
     async def test_that_is_small_is_drained_and_the_connection_goes_on(self) -> None:
-        # T069
         async with serve(EARLY) as server, connect(server) as peer:
             # What looks like a request inside the body is none.
             body = get("/smuggled") * 100
@@ -533,7 +509,6 @@ class TestUnreadBody:
 
     @pytest.mark.parametrize("coding", ["length", "chunked"])
     async def test_that_is_large_does_not_cost_the_client_its_answer(self, coding: str) -> None:
-        # T069
         body = bytes(20 * 1024 * 1024)
         field = "Transfer-Encoding: chunked" if coding == "chunked" else f"Content-Length: {len(body)}"
         data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if coding == "chunked" else body
@@ -566,7 +541,7 @@ class TestResponse:
         [(200, "OK"), (418, "I'm a Teapot"), (404, "Not Found"), (299, None), (799, None)],
     )
     async def test_has_status_reason_headers_and_body(self, status: int, reason: str | None) -> None:
-        # T050, T051, T053: a status may be one that nobody knows
+        # a status may be one that nobody knows
         application = answering(b"body", status, [(b"content-length", b"4"), (b"x-a", b"b")])
         async with serve(application) as server, connect(server) as peer:
             response = await peer.request("GET", "/")
@@ -580,17 +555,17 @@ class TestResponse:
     #: What the application sends, and the client gets, twice on one connection: the status, the body, and the values
     #: of some fields.
     ROWS = [
-        # T052, T054, T056: without a length it is chunked
+        # without a length it is chunked
         *((sending(start(), *(piece(part, True) for part in parts), piece()),
            (200, b"".join(parts), {"transfer-encoding": ["chunked"]}))
           for parts in [[b""], [b"one"], [b"one", b"", b"two", b""], [b"x" * 100_000, b"y"]]),
-        # T064: and is not coded twice when the application says so
+        # and is not coded twice when the application says so
         (answering(b"body", headers=[(b"Transfer-Encoding", b"chunked")]),
          (200, b"body", {"transfer-encoding": ["chunked"]})),
-        # T057, T058, T059: the headers may be any iterable, and in any case
+        # the headers may be any iterable, and in any case
         (lambda scope, receive, send: answer(send, headers=iter(TestResponse.FIELDS)),
          (200, b"", {"set-cookie": ["a=1", "b=2"], "x-mixed": ["v"]})),
-        # T061: a status without a body has neither body nor chunks
+        # a status without a body has neither body nor chunks
         *((answering(b"ignored", status, []), (status, b"", {"transfer-encoding": [], "content-length": []}))
           for status in (204, 304)),
     ]  # fmt: skip
@@ -604,7 +579,6 @@ class TestResponse:
                 assert (response.status, response.body, values) == expected
 
     async def test_is_on_the_wire_piece_by_piece(self) -> None:
-        # T055, T073
         go = asyncio.Queue[bytes]()
 
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -623,7 +597,6 @@ class TestResponse:
 
     @pytest.mark.parametrize("length", [[(b"content-length", b"4")], []])
     async def test_to_head_has_the_headers_of_get_and_no_body(self, length: list[tuple[bytes, bytes]]) -> None:
-        # T060
         async with serve(answering(b"body", headers=length)) as server, connect(server) as peer:
             head = await peer.request("HEAD", "/")
             other = await peer.request("GET", "/")
@@ -632,7 +605,6 @@ class TestResponse:
         assert (head.body, other.body) == (b"", b"body")
 
     async def test_has_date_and_server_once(self) -> None:
-        # T062, T063
         given: list[tuple[bytes, bytes]] = []
 
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -648,12 +620,10 @@ class TestResponse:
 
     @pytest.mark.parametrize(("name", "values"), [("", []), ("other", ["other"])])
     async def test_has_the_server_name_of_the_setting(self, name: str, values: list[str]) -> None:
-        # T063
         async with serve(Recorder(), server_name=name) as server, connect(server) as peer:
             assert (await peer.request("GET", "/")).values("server") == values
 
     async def test_of_fifty_megabytes_in_one_message_is_complete(self) -> None:
-        # T077
         body = bytes(range(256)) * (50 * 4096)
 
         async with serve(answering(body)) as server:
@@ -663,7 +633,6 @@ class TestResponse:
                 assert await response.read() == body
 
     async def test_waits_in_send_for_a_client_that_does_not_read_and_is_complete_in_the_end(self) -> None:
-        # T070, T071
         sent: list[int] = []
 
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -682,7 +651,6 @@ class TestResponse:
 
 class TestDisconnect:
     async def test_wakes_a_waiting_receive_at_once(self) -> None:
-        # T075, T108
         events: list[Any] = []
         begun = asyncio.Event()
 
@@ -702,7 +670,6 @@ class TestDisconnect:
 
     @pytest.mark.parametrize("reset", [True, False])
     async def test_ends_a_send_that_waits_and_fails_the_next_one(self, reset: bool) -> None:
-        # T072
         outcome: list[BaseException] = []
         sent: list[int] = []
 
@@ -726,7 +693,6 @@ class TestDisconnect:
         assert isinstance(outcome[0], ClientDisconnected)
 
     async def test_makes_send_silent_for_an_application_that_listens(self) -> None:
-        # T074
         done = asyncio.Event()
 
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -772,7 +738,6 @@ class TestDisconnect:
             await until(lambda: ended)
 
     async def test_in_the_middle_of_a_body_is_no_end_of_it(self) -> None:
-        # T108
         application = Hearing()
         async with serve(application) as server, connect(server) as peer:
             await peer.send(post(9, b"abc"))

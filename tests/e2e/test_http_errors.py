@@ -57,12 +57,12 @@ class TestAnApplicationThatFails:
     @pytest.mark.parametrize(
         ("application", "status", "tracebacks"),
         [
-            (sending(ValueError("a secret")), 500, [True]),  # T081
-            (sending(), 500, [False]),  # T082
+            (sending(ValueError("a secret")), 500, [True]),
+            (sending(), 500, [False]),
             (sending(START), 500, [False]),
-            (sending(asyncio.CancelledError()), 500, [False]),  # T110
+            (sending(asyncio.CancelledError()), 500, [False]),
             (sending(start(200, (b"content-length", b"4")), piece(b"fine"), ValueError("afterwards")), 200, [True]),
-            (returns_a_value, 200, []),  # T086
+            (returns_a_value, 200, []),
         ],
         ids=["raises", "returns", "returns after the start", "is cancelled", "raises afterwards", "returns a value"],
     )
@@ -80,7 +80,6 @@ class TestAnApplicationThatFails:
 
     @pytest.mark.parametrize("how", ["raises", "returns", "is cancelled"])
     async def test_in_the_middle_of_the_response_cuts_it_off(self, how: str, caplog: pytest.LogCaptureFixture) -> None:
-        # T083, T084, T085, T110
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             if scope["path"] == "/before":
                 raise ValueError("before")
@@ -105,7 +104,7 @@ class TestAnApplicationThatFails:
         [("SystemExit(7)", "SystemExit(7)"), ("KeyboardInterrupt", "the application raised KeyboardInterrupt")],
     )
     def test_by_exiting_does_not_end_the_server(self, error: str, words: str, tmp_path: Path) -> None:
-        # T111: with signal handlers of ours, no KeyboardInterrupt is the user's.
+        # with signal handlers of ours, no KeyboardInterrupt is the user's.
         text = f"async def application(scope, receive, send):\n    raise {error}\n"
         with serving(tmp_path, text, "--lifespan", "off") as server:
             for _ in range(2):
@@ -116,7 +115,7 @@ class TestAnApplicationThatFails:
     @pytest.mark.parametrize("loop", COMMANDS)
     @pytest.mark.parametrize("error", ["SystemExit(7)", "KeyboardInterrupt()"])
     def test_by_exiting_in_a_task_of_its_own_disturbs_nobody(self, error: str, loop: str, tmp_path: Path) -> None:
-        # T111: Django, among others, runs its views in such tasks.
+        # Django, among others, runs its views in such tasks.
         text = f"""
 import asyncio
 
@@ -157,16 +156,16 @@ class TestAMessageThatIsWrong:
     WHOLE = [(start(200, (b"content-length", b"4")), None), (piece(b"good"), None)]
 
     BAD_START = [
-        {"type": "http.response.start"},  # T091
+        {"type": "http.response.start"},
         {"type": "http.response.start", "status": "200"},
         {"type": "http.response.start", "status": 99},
-        {"type": "http.response.start", "status": 200, "headers": [("x-name", b"v")]},  # T092
+        {"type": "http.response.start", "status": 200, "headers": [("x-name", b"v")]},
         {"type": "http.response.start", "status": 200, "headers": [(b"x-name", "v")]},
-        {"type": "http.response.start", "status": 200, "headers": [(b"x-name", b"v\r\nset-cookie: evil=1")]},  # T093
+        {"type": "http.response.start", "status": 200, "headers": [(b"x-name", b"v\r\nset-cookie: evil=1")]},
         {"type": "http.response.start", "status": 200, "headers": [(b"x-name: a\r\nevil", b"v")]},
         {"type": "http.response.start", "status": 200, "headers": [(b"x-name", b"v\0")]},
         {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"-1")]},
-        {"type": "http.response.unknown"},  # T090
+        {"type": "http.response.unknown"},
         {"type": "websocket.accept"},
         {"status": 200},
         ["http.response.start"],
@@ -189,7 +188,7 @@ class TestAMessageThatIsWrong:
     #: the body that its client gets on a connection that goes on, or None when the response is cut off.
     ORDERS = {
         "is made good": ([(start(200, ("x-name", b"v")), (MessageError, "x-name")), *WHOLE], b"good"),
-        "by its order": (  # T087, T088, T089
+        "by its order": (
             [
                 (PART, (UnexpectedMessage, None)), (START, None), (START, (UnexpectedMessage, None)), (PART, None),
                 (START, (UnexpectedMessage, None)), (piece(), None),
@@ -198,12 +197,12 @@ class TestAMessageThatIsWrong:
             ],
             b"part",
         ),
-        "of a body that is too long": (  # T094: no stray byte is on the connection
+        "of a body that is too long": (  # no stray byte is on the connection
             [(start(200, (b"content-length", b"4")), None), (PART, None),
              (piece(b"stray", True), (MessageError, "longer")), (piece(), None)],
             b"part",
         ),
-        "of a body that is too short": (  # T095
+        "of a body that is too short": (
             [(start(200, (b"content-length", b"10")), None), (PART, None), (piece(), (MessageError, "short"))], None,
         ),
     }  # fmt: skip
@@ -231,43 +230,43 @@ class TestAMessageThatIsWrong:
 
 class TestARequestThatIsWrong:
     REFUSED = {
-        "garbage": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),  # T096
+        "garbage": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
         "words": (b"hello\r\n\r\n", 400),
         "four words": (b"GET / HTTP/1.1 x\r\nHost: h\r\n\r\n", 400),
         "HTTP/0.9": (b"GET /\r\n\r\n", 400),
-        "HTTP/2.0": (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505),  # T039
+        "HTTP/2.0": (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505),
         "HTTP/3.7": (b"GET / HTTP/3.7\r\nHost: h\r\n\r\n", 505),
         "the preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
-        "lower-case method": (b"get / HTTP/1.1\r\nHost: h\r\n\r\n", 400),  # T040
-        "CONNECT": (b"CONNECT example.org:443 HTTP/1.1\r\nHost: h\r\n\r\n", 501),  # T034
-        "fragment": (b"GET /a#b HTTP/1.1\r\nHost: h\r\n\r\n", 400),  # T035
+        "lower-case method": (b"get / HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        "CONNECT": (b"CONNECT example.org:443 HTTP/1.1\r\nHost: h\r\n\r\n", 501),
+        "fragment": (b"GET /a#b HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         "target without a slash": (b"GET a HTTP/1.1\r\nHost: h\r\n\r\n", 400),
-        "path that is not ASCII": (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: h\r\n\r\n", 400),  # T008
-        "query that is not ASCII": (b"GET /?\xc3\xa9 HTTP/1.1\r\nHost: h\r\n\r\n", 400),  # T009
-        "no Host": (b"GET / HTTP/1.1\r\n\r\n", 400),  # T036
-        "two Hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),  # T037
-        "bad Host": (b"GET / HTTP/1.1\r\nHost: a/b@c\r\n\r\n", 400),  # T038
-        "space in a name": (POST + b"X Y: z\r\n\r\n", 400),  # T014
+        "path that is not ASCII": (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        "query that is not ASCII": (b"GET /?\xc3\xa9 HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        "no Host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+        "two Hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        "bad Host": (b"GET / HTTP/1.1\r\nHost: a/b@c\r\n\r\n", 400),
+        "space in a name": (POST + b"X Y: z\r\n\r\n", 400),
         "no name": (POST + b": z\r\n\r\n", 400),
         "no colon": (POST + b"name\r\n\r\n", 400),
-        "space before the colon": (POST + b"Content-Length : 0\r\n\r\n", 400),  # T104
-        "folded line": (POST + b"X-Y: a\r\n b\r\n\r\n", 400),  # T105
+        "space before the colon": (POST + b"Content-Length : 0\r\n\r\n", 400),
+        "folded line": (POST + b"X-Y: a\r\n b\r\n\r\n", 400),
         "folded first line": (b"GET / HTTP/1.1\r\n Host: h\r\n\r\n", 400),
-        "bare LF": (b"GET / HTTP/1.1\nHost: h\n\n", 400),  # T106
+        "bare LF": (b"GET / HTTP/1.1\nHost: h\n\n", 400),
         "one bare LF": (POST + b"X-Y: a\nX-Z: b\r\n\r\n", 400),
-        "bare CR": (POST + b"X-Y: a\rb\r\n\r\n", 400),  # T016
+        "bare CR": (POST + b"X-Y: a\rb\r\n\r\n", 400),
         "NUL": (POST + b"X-Y: a\0b\r\n\r\n", 400),
         **{f"0x{byte:02x} in a value": (POST + b"X-Y: a%cb\r\n\r\n" % byte, 400)
-           for byte in (0x01, 0x0B, 0x0C, 0x1C, 0x1D, 0x1E, 0x7F, 0x85)},  # T015
-        "length and coding": (POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),  # T097
-        "two lengths": (POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\n", 400),  # T098
+           for byte in (0x01, 0x0B, 0x0C, 0x1C, 0x1D, 0x1E, 0x7F, 0x85)},
+        "length and coding": (POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        "two lengths": (POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\n", 400),
         "the same length twice": (POST + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\n", 400),
         "list of lengths": (POST + b"Content-Length: 3, 3\r\n\r\n", 400),
         **{f"length {value!r}": (POST + b"Content-Length: %b\r\n\r\n" % value, 400)
-           for value in (b"+5", b"-1", b"5 5", b"", b"0x5", b"1_0", b"\xb2", b"9" * 40)},  # T099
-        "gzip, chunked": (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501),  # T100
+           for value in (b"+5", b"-1", b"5 5", b"", b"0x5", b"1_0", b"\xb2", b"9" * 40)},
+        "gzip, chunked": (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501),
         "identity": (POST + b"Transfer-Encoding: identity\r\n\r\n", 501),
-        "identity, chunked": (POST + b"Transfer-Encoding: identity, chunked\r\n\r\n", 501),  # T101
+        "identity, chunked": (POST + b"Transfer-Encoding: identity, chunked\r\n\r\n", 501),
         "xchunked": (POST + b"Transfer-Encoding: xchunked\r\n\r\n", 501),
         "chunked twice": (POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n", 400),
         "chunked in two lines": (POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
@@ -295,7 +294,7 @@ class TestARequestThatIsWrong:
         assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
     BAD_CHUNKS = {
-        "no digit": b"x\r\nabc\r\n0\r\n\r\n",  # T102
+        "no digit": b"x\r\nabc\r\n0\r\n\r\n",
         "negative": b"-3\r\nabc\r\n0\r\n\r\n",
         "plus": b"+3\r\nabc\r\n0\r\n\r\n",
         "0x": b"0x3\r\nabc\r\n0\r\n\r\n",
@@ -305,7 +304,7 @@ class TestARequestThatIsWrong:
         "huge extension": b"3;" + b"x" * 5000 + b"\r\nabc\r\n0\r\n\r\n",
         "LF in an extension": b"3;a\nb\r\nabc\r\n0\r\n\r\n",
         "bare LF after the size": b"3\nabc\r\n0\r\n\r\n",
-        "data longer than its size": b"3\r\nabcd\r\n0\r\n\r\n",  # T103
+        "data longer than its size": b"3\r\nabcd\r\n0\r\n\r\n",
         "two other bytes after the data": b"3\r\nabcxx0\r\n\r\n",
         "LF after the data": b"3\r\nabc\n0\r\n\r\n",
         "malformed trailer": b"3\r\nabc\r\n0\r\nno colon\r\n\r\n",
@@ -355,7 +354,6 @@ class TestARequestThatIsWrong:
             assert await peer.closed()
 
     async def test_in_bytes_after_connection_close_is_never_read(self) -> None:
-        # T112
         async with serve(hello) as server, connect(server) as peer:
             await peer.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + b"\0" * 100_000)
             assert (await peer.response()).body == b"hello"
@@ -364,7 +362,6 @@ class TestARequestThatIsWrong:
     async def test_by_its_early_end_reaches_no_application_and_is_not_logged(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        # T107
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             raise AssertionError
 

@@ -143,7 +143,7 @@ def insist(server: ServerProcess, number: int) -> None:
 class TestSignals:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_a_running_request_is_completed_and_nobody_else_is_let_in(self, tmp_path: Path, number: int) -> None:
-        """T269, T276: and the response in flight says that the connection closes."""
+        """And the response in flight says that the connection closes."""
         with serving(tmp_path, APPLICATION) as server, server.connect() as peer:
             peer.sendall(UPLOAD)
             wait_for(lambda: "reading" in server.output())
@@ -163,11 +163,9 @@ class TestSignals:
     #: Options, a request (or the beginning of one) and what the client gets before the stop, the least seconds that
     #: the stop takes, and what is said and not said meanwhile.
     STOPS: dict[str, Any] = {
-        # T270
         "nothing": ([], b"", b"", 0, [], []),
-        # T272
         "a client within its head": ([], b"GET / HTTP/1.1\r\nHo", b"", 0, [], []),
-        # T273: its response is cut off, not completed
+        # its response is cut off, not completed
         "a request without end": (
             ["--graceful-timeout", "0.5"], get("/endless"), FIRST, 0.5,
             ["cancelled /endless", "1 applications did not end in 0.5 seconds"], [],
@@ -201,7 +199,7 @@ class TestSignals:
         assert is_orderly(words)
 
     def test_idle_connections_are_closed_at_once_where_that_is_wanted(self, tmp_path: Path) -> None:
-        """B1, T271: those that have had a response, and those that have sent nothing."""
+        """Those that have had a response, and those that have sent nothing."""
         args = ("--graceful-idle", "0")
         with serving(tmp_path, APPLICATION, *args) as server, server.connect() as used, server.connect() as fresh:
             ask(used, "/", b"0\r\n\r\n")
@@ -275,21 +273,19 @@ class TestSignals:
     def test_exit_handlers(
         self, tmp_path: Path, text: str, args: list[str], said: list[str], unsaid: list[str]
     ) -> None:
-        """B3."""
         with serving(tmp_path, self.EXITING + text, "--lifespan", "off", *args) as server:
             assert server.stop() == 0
         words = server.output()
         assert [words.count(each) for each in (*said, *unsaid)] == [1] * len(said) + [0] * len(unsaid)
 
     def test_exit_handlers_that_do_not_end_leave_the_status_as_it_is(self, tmp_path: Path) -> None:
-        """B3."""
         (tmp_path / "app.py").write_text(self.EXITING + "atexit.register(time.sleep, 60)\n")
         args = ("--app-dir", str(tmp_path), "-p", "0", "--exit-timeout", "0.2", "--lifespan", "on", "app")
         ended = run_command(*args)
         assert (ended.returncode, "exit handlers" in ended.stderr) == (3, True)
 
     def test_event_streams_and_websockets_end_within_the_deadline(self, tmp_path: Path) -> None:
-        """T275, T196: a WebSocket is closed with 1012, and its application hears of it."""
+        """A WebSocket is closed with 1012, and its application hears of it."""
         with serving(tmp_path, APPLICATION, "--graceful-timeout", "1") as server, server.connect() as peer:
             ask(peer, "/events")
             with connect_websocket(f"ws://127.0.0.1:{server.port}/") as websocket:
@@ -306,7 +302,7 @@ class TestSignals:
 
     @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_the_second_one_stops_at_once(self, tmp_path: Path, number: int, status: int) -> None:
-        """T274: no waiting for requests, and no lifespan shutdown."""
+        """No waiting for requests, and no lifespan shutdown."""
         with serving(tmp_path, APPLICATION, "--graceful-timeout", "60") as server, server.connect() as peer:
             ask(peer, "/endless")
             began = time.monotonic()
@@ -327,7 +323,6 @@ class TestSignals:
 
 class TestStop:
     async def test_from_another_thread_is_as_graceful_as_a_signal(self) -> None:
-        """T286."""
         reading, events = asyncio.Event(), []
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -357,7 +352,7 @@ class TestStop:
 
     @pytest.mark.parametrize("after_another", [False, True])
     async def test_without_waiting_cancels_requests(self, after_another: bool) -> None:
-        """B8: the lifespan has its shutdown all the same, whether the drain has begun or not."""
+        """The lifespan has its shutdown all the same, whether the drain has begun or not."""
         began, events = asyncio.Event(), []
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -394,7 +389,6 @@ class TestStop:
         assert server.listening_addresses == []
 
     async def test_during_the_start_up_cancels_it(self) -> None:
-        """T209."""
         application = Waiting()
         server = Server(application, port=0)
         task = asyncio.create_task(server.serve())
@@ -432,7 +426,7 @@ class TestStop:
     async def test_an_application_whose_client_left_is_given_time_and_then_cancelled(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """T277: and that is logged once."""
+        """And that is logged once."""
         application = Waiting()
         caplog.set_level(logging.INFO, "asgiserver")
         async with serve(application, application_close_timeout=0.2) as server:
@@ -515,7 +509,7 @@ class TestInARunningLoop:
             assert (await peer.response()).body == b"12"
 
     async def test_an_idle_connection_does_not_hold_up_the_end(self) -> None:
-        """T271: not even when its peer does not close in turn; close_timeout is 5 s."""
+        """Not even when its peer does not close in turn; close_timeout is 5 s."""
         async with serve(answer_hello, graceful_timeout=DEADLINE) as server, connect(server) as peer:
             assert (await peer.request("GET", "/")).body == b"Hello"
             began = time.monotonic()
@@ -560,7 +554,6 @@ class TestInARunningLoop:
                 raise ZeroDivisionError
 
     async def test_ready_callable_is_called_when_the_port_is_open(self) -> None:
-        """T286."""
         seen: list[bool] = []
 
         def ready() -> None:
@@ -588,7 +581,7 @@ class TestInARunningLoop:
             Server(answer_hello, port=0).run()
 
     async def test_an_application_begins_in_the_servers_own_context(self) -> None:
-        """T049: not in that of the request before it, also not when that was pipelined."""
+        """Not in that of the request before it, also not when that was pipelined."""
         variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
         seen: list[str] = []
 
@@ -657,7 +650,7 @@ for _ in range(2):
 
     @pytest.mark.parametrize("way", ["server.run()", "asyncio.run(server.serve())"])
     def test_beside_a_daphne_that_was_imported_before(self, way: str) -> None:
-        """T239: its idle reactor is used, or gives way."""
+        """Its idle reactor is used, or gives way."""
         pytest.importorskip("daphne")
         result = run_python(f"""
 import asyncio
@@ -671,7 +664,6 @@ server.ready_callable = lambda: (print("serving", flush=True), server.stop())
         assert (result.stdout, result.returncode) == ("serving\n", 0), result.stderr
 
     def test_another_reactor_is_one_clear_line(self) -> None:
-        """T239."""
         result = run_python("""
 from twisted.internet import selectreactor
 selectreactor.install()

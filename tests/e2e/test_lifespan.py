@@ -81,7 +81,6 @@ async def returns(scope: Any, receive: Any, send: Any) -> None:
 
 class TestOrder:
     async def test_startup_comes_before_the_port_is_open_and_shutdown_after_the_last_response(self) -> None:
-        """T198."""
         port = free_port()
         seen: list[Any] = []
 
@@ -106,13 +105,11 @@ class TestOrder:
 
 class TestScope:
     async def test_has_versions_and_a_state(self) -> None:
-        """T208."""
         async with serving(starts) as server:
             scope = server.application.scopes[0]  # type: ignore[attr-defined]
         assert scope == {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
 
     async def test_each_request_has_a_shallow_copy_of_the_state(self) -> None:
-        """T207."""
         pool = object()
 
         async def pools(scope: Any, receive: Any, send: Any) -> None:
@@ -139,7 +136,6 @@ class TestScope:
 class TestUnsupported:
     @pytest.mark.parametrize("unable", [raises, returns])
     async def test_auto_goes_on_quietly(self, unable: Lifespan, caplog: pytest.LogCaptureFixture) -> None:
-        """T199, T205."""
         caplog.set_level(logging.DEBUG, "asgiserver")
         async with serving(unable) as server:
             await hello(server)
@@ -148,14 +144,12 @@ class TestUnsupported:
 
     @pytest.mark.parametrize("unable", [raises, returns])
     async def test_on_is_an_error(self, unable: Lifespan) -> None:
-        """T200."""
         server = serving(unable, lifespan="on")
         with pytest.raises(LifespanError, match="before it completed its start-up"):
             await server.serve()
         assert server.listening_addresses == []
 
     async def test_off_never_calls_it(self) -> None:
-        """T201."""
         async with serving(raises, lifespan="off") as server:
             await hello(server)
             assert [scope["type"] for scope in server.application.scopes] == ["http"]  # type: ignore[attr-defined]
@@ -163,7 +157,6 @@ class TestUnsupported:
 
 class TestFailure:
     async def test_a_refused_start_up_opens_no_port(self) -> None:
-        """T202."""
         port = free_port()
         server = Server(App(refuses), port=port)
         with pytest.raises(LifespanError, match="the application failed to start: no database"):
@@ -172,18 +165,16 @@ class TestFailure:
         assert not connects(port)
 
     async def test_a_start_up_that_never_answers_is_given_up(self) -> None:
-        """T204."""
         with pytest.raises(LifespanError, match=r"did not start within 0\.1 s"):
             await serving(hangs, lifespan_startup_timeout=0.1).serve()
 
     @pytest.mark.parametrize(
         ("second", "said"),
         [
-            # T203
             ({"type": "lifespan.shutdown.failed", "message": "still writing"},
              "The application failed to shut down: still writing"),
             (None, "The application did not shut down within 0.1 s"),
-            # T206: it comes right behind the start-up
+            # it comes right behind the start-up
             (RuntimeError("the pool is gone"), "RuntimeError: the pool is gone"),
         ],
     )  # fmt: skip
@@ -209,7 +200,6 @@ class TestCommandLine:
         (folder / "app.py").write_text(text + f"    {body}\n", "utf-8")
 
     def test_a_refused_start_up_is_one_line_and_status_3(self, tmp_path: Path) -> None:
-        """T202."""
         self.write(tmp_path, "await send({'type': 'lifespan.startup.failed', 'message': 'no database'})")
         result = run_command("--app-dir", str(tmp_path), "-p", "0", "app")
         assert (result.returncode, result.stdout) == (3, "")
@@ -217,7 +207,7 @@ class TestCommandLine:
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_a_signal_during_the_start_up_ends_it_cleanly(self, tmp_path: Path, number: int) -> None:
-        """T209: the port is never opened, and the application can clean up."""
+        """The port is never opened, and the application can clean up."""
         self.write(
             tmp_path,
             "print('starting', flush=True)\n"
@@ -237,7 +227,7 @@ class TestCommandLine:
 
 
 async def test_context_variables_of_the_start_up_are_there_in_requests() -> None:
-    """C14: also those that it sets later, and what one request sets no other has."""
+    """Also those that it sets later, and what one request sets no other has."""
     variable = contextvars.ContextVar("variable", default="unset")
     later = asyncio.Event()
 
@@ -270,7 +260,6 @@ async def test_context_variables_of_the_start_up_are_there_in_requests() -> None
 
 
 async def test_name_of_a_requests_task_forges_no_line_of_a_log() -> None:
-    """C15."""
     names: list[str] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:

@@ -68,7 +68,6 @@ async def refusal(peer: Peer, status: int) -> None:
 class TestTheHead:
     @pytest.mark.parametrize("drip", [False, True])
     async def test_that_is_too_large_is_answered_431(self, drip: bool) -> None:
-        # T113, T114
         async with serve(hello, limit_head_size=4096) as server:
             async with connect(server) as peer:
                 await peer.send(b"GET / HTTP/1.1\r\nHost: h\r\n")
@@ -85,10 +84,8 @@ class TestTheHead:
         [
             ({"limit_head_size": 1000}, GET[:-2] + b"X-A: ".ljust(1000 - len(GET) - 2, b"a") + b"\r\n\r\n", 200),
             ({"limit_head_size": 1000}, GET[:-2] + b"X-A: ".ljust(1001 - len(GET) - 2, b"a") + b"\r\n\r\n", 431),
-            # T115
             ({"limit_head_count": 10}, GET[:-2] + b"X: y\r\n" * 9 + b"\r\n", 200),
             ({"limit_head_count": 10}, GET[:-2] + b"X: y\r\n" * 10 + b"\r\n", 431),
-            # T116
             ({"limit_target_size": 1000}, get("/" + "a" * 999, method="DELETE"), 200),
             ({"limit_target_size": 1000}, get("/" + "a" * 999), 200),
             ({"limit_target_size": 1000}, get("/" + "a" * 1000), 414),
@@ -107,7 +104,6 @@ class TestTheHead:
                 await refusal(peer, status)
 
     async def test_that_drips_is_answered_408_at_its_deadline(self) -> None:
-        # T120
         async def drip(peer: Peer) -> None:
             while True:
                 peer.writer.write(b"X")
@@ -126,11 +122,10 @@ class TestTheHead:
 #: Settings, an application, what is sent and the status that comes for it, before the connection ends at a deadline of
 #: two tenths of a second.
 DEADLINES: dict[str, Any] = {
-    "no byte": ({"first_byte_timeout": 0.2}, hello, [(b"", None)]),  # T119
+    "no byte": ({"first_byte_timeout": 0.2}, hello, [(b"", None)]),
     "empty lines": ({"first_byte_timeout": 0.2}, hello, [(b"\r\n", None)]),
-    # T122
     "a second head": ({"head_timeout": 0.2, "keep_alive_timeout": 60}, hello, [(GET, 200), (b"GET / HT", 408)]),
-    "nothing after a response": ({"keep_alive_timeout": 0.2}, hello, [(GET, 200)]),  # T121
+    "nothing after a response": ({"keep_alive_timeout": 0.2}, hello, [(GET, 200)]),
     "a body that is drained": ({"body_timeout": 0.2}, early, [(post(100), 200)]),
 }
 
@@ -153,7 +148,6 @@ async def test_a_connection_ends_quietly_at_the_deadline_of(
 
 class TestAnIdleConnection:
     async def test_is_not_one_whose_requests_are_answered_slowly(self) -> None:
-        # T123
         async with serve(slow(0.3), keep_alive_timeout=0.1) as server, connect(server) as peer:
             await peer.send(GET * 2)
             assert (await peer.response()).body == b"slow"
@@ -180,7 +174,6 @@ class TestAnIdleConnection:
 class TestTheBody:
     @pytest.mark.parametrize("coding", [b"Content-Length: 100", b"Transfer-Encoding: chunked"])
     async def test_that_stalls_is_answered_408_and_the_application_sees_a_disconnect(self, coding: bytes) -> None:
-        # T124
         application = Hearing()
         async with serve(application, body_timeout=0.2) as server, connect(server) as peer:
             await peer.send(POST + coding + b"\r\n\r\n5\r\n")
@@ -206,14 +199,12 @@ class TestTheBody:
 
     @pytest.mark.parametrize("expect", [b"", b"Expect: 100-continue\r\n"])
     async def test_whose_length_is_above_the_limit_is_answered_413_before_it_is_sent(self, expect: bytes) -> None:
-        # T117
         async with serve(hello, limit_body_size=10) as server, connect(server) as peer:
             assert (await peer.request("POST", "/", body=bytes(10))).status == 200
             await peer.send(POST + expect + b"Content-Length: 11\r\n\r\n")
             await refusal(peer, 413)
 
     async def test_in_chunks_that_passes_the_limit_is_answered_413_and_the_application_sees_a_disconnect(self) -> None:
-        # T118
         application = Hearing()
         async with serve(application, limit_body_size=10) as server, connect(server) as peer:
             await peer.send(POST + b"Transfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n")
@@ -245,7 +236,6 @@ class TestTheBody:
 
 class TestTheHTTPTimeout:
     async def test_answers_503_when_nothing_was_sent(self) -> None:
-        # T125
         application = Waiting()
         timeouts = {"http_timeout": 0.2, "application_close_timeout": 0.1}
         async with serve(application, **timeouts) as server, connect(server) as peer:
@@ -274,7 +264,6 @@ class TestTheHTTPTimeout:
                 await asyncio.sleep(0.2)
 
     async def test_is_not_for_websockets(self) -> None:
-        # T126
         async with serve(Echo(), http_timeout=0.1) as server, raw_websocket(server) as websocket:
             await asyncio.sleep(0.3)
             await websocket.send(frame(TEXT, b"still here"))
@@ -283,7 +272,6 @@ class TestTheHTTPTimeout:
 
 class TestAClientThatDoesNotRead:
     async def test_is_dropped_at_the_write_timeout(self) -> None:
-        # T128
         async with serve(endless, write_timeout=0.2) as server, connect(server, receive_buffer=65536) as peer:
             await peer.send(GET)
             await until(lambda: not server.connections)
@@ -340,7 +328,6 @@ class TestAClientThatDoesNotRead:
 
 class TestTooMany:
     async def test_requests_at_a_time_are_answered_503_until_there_is_room_again(self) -> None:
-        # T127
         go = asyncio.Event()
 
         async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -389,7 +376,6 @@ class TestAStop:
     """What it must not take from a peer that is in the middle of something."""
 
     async def test_lets_a_request_finish_that_had_begun_to_arrive(self) -> None:
-        # T269
         async with serve(slow(0.8), graceful_timeout=10) as server, connect(server) as peer:
             await peer.send(b"GET / HTTP/1.1\r\nHos")
             await until(lambda: server.connections and all(each._wire for each in server.connections))
@@ -399,7 +385,6 @@ class TestAStop:
             assert (await peer.read_rest()).endswith(b"\r\n\r\nslow")
 
     async def test_does_not_reset_a_peer_whose_upload_was_answered_already(self) -> None:
-        # T069
         async with serve(early, graceful_timeout=10) as server, connect(server) as peer:
             await peer.send(post(500_000, bytes(1000)))
             await peer.read_until(b"early")

@@ -36,7 +36,6 @@ def get(url: str) -> str:
 
 
 def test_on_everything_at_once(folder: Path) -> None:
-    """T214, T215, T216."""
     path, other = folder / "one", folder / "two"
     with socket.create_server(("127.0.0.1", 0)) as inherited:
         args = (
@@ -57,14 +56,13 @@ def test_on_everything_at_once(folder: Path) -> None:
 
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_on_ipv6(host: str) -> None:
-    """T213."""
     with ServerProcess("-b", host, "-p", "0", HELLO) as server:
         assert server.url == f"http://[::1]:{server.port}"
         assert get(server.url) == "Hello, world!\n"
 
 
 def test_on_a_unix_socket_with_a_mode(folder: Path) -> None:
-    """T219: a stale file is replaced, a live one is refused, and it is removed at the exit."""
+    """A stale file is replaced, a live one is refused, and it is removed at the exit."""
     path = folder / "socket"
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
@@ -106,7 +104,7 @@ async def test_on_ports_alone_needs_no_trust_in_unix_sockets(caplog: pytest.LogC
 
 
 def test_on_standard_input_as_supervisor_hands_it_over() -> None:
-    """T217: descriptor 0 is as good as any."""
+    """Descriptor 0 is as good as any."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         number = listening.fileno()
         command = handed_over(number, 0)
@@ -117,7 +115,6 @@ def test_on_standard_input_as_supervisor_hands_it_over() -> None:
 
 @pytest.mark.parametrize("names", [{}, {"LISTEN_FDNAMES": "web"}])
 def test_on_a_socket_of_systemds_without_its_names(names: dict[str, str]) -> None:
-    """T218."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         number = listening.fileno()
         command = handed_over(number, 3)
@@ -139,7 +136,6 @@ def test_on_a_socket_of_systemds_without_its_names(names: dict[str, str]) -> Non
     ],
 )
 def test_what_cannot_be_listened_on_is_one_line(args: tuple[str, ...], status: int, words: str) -> None:
-    """T215."""
     result = run_command(*args, HELLO)
     assert result.returncode == status
     assert result.stderr.count("\n") == 1

@@ -118,7 +118,7 @@ class TestWith:
             assert server.exceptions == []
 
     def test_they_are_there_as_soon_as_the_request_is_answered(self, process: Any) -> None:
-        """F7. The server answers first, and logs and tells of the exception then."""
+        """The server answers first, and logs and tells of the exception then."""
         with LiveServer(application, process=process) as server:
             visit(server, "/fail-slowly")
             assert [type(each).__name__ for each in server.exceptions] == ["SlowError"]
@@ -150,7 +150,7 @@ class TestWith:
     def test_a_stop_hides_no_answer_that_was_missing_before(
         self, process: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """F7. The block may end while the server still logs the failure for which it has answered."""
+        """The block may end while the server still logs the failure for which it has answered."""
 
         def linger(record: logging.LogRecord) -> bool:
             if "without a complete response" in record.msg:
@@ -413,7 +413,7 @@ class TestThread:
             server.drop_clients()
 
     def test_an_application_may_look_at_its_exceptions_itself(self) -> None:
-        """F7. On its own loop it does not wait for that loop."""
+        """On its own loop it does not wait for that loop."""
 
         async def looks(scope: Any, receive: Any, send: Any) -> None:
             number = str(len(server.exceptions)).encode()
@@ -452,7 +452,7 @@ class TestProcess:
         assert "live_applications.py" in caught.value.__notes__[0]
 
     def test_an_exception_whose_class_the_test_cannot_import(self, tmp_path: Path) -> None:
-        """F7. The process has found the application in ``app_dir``, where the test does not look."""
+        """The process has found the application in ``app_dir``, where the test does not look."""
         (tmp_path / "lonely.py").write_text(
             "class OwnError(Exception): pass\n"
             "async def application(scope, receive, send):\n"
@@ -464,7 +464,7 @@ class TestProcess:
         assert 'lonely.py", line 3' in caught.value.__notes__[0]
 
     def test_one_that_ends_before_it_has_started(self) -> None:
-        """F7. The error says it once."""
+        """The error says it once."""
 
         async def exits(scope: Any, receive: Any, send: Any) -> None:
             os._exit(5)

@@ -113,7 +113,6 @@ class TestChannelsLiveServerTestCase:
         passed(done, 2)
 
     def test_a_start_that_fails_is_shown_with_its_cause(self, method: str, tmp_path: Path) -> None:
-        """T306."""
         done = manage_test(
             "channels_cases.FailingTests", tmp_path=tmp_path,
             LIVE_DATABASE=str(tmp_path / "live.sqlite3"), LIVE_START_METHOD=method, LIVE_BROKEN="1",

@@ -175,7 +175,6 @@ class TestAnApplicationThatDoesNotRead:
         assert server.memory("VmHWM") - before < BOUND
 
     def test_holds_the_messages_of_a_websocket_back(self, server: ServerProcess) -> None:
-        # T185
         before = server.memory()
         # A masking key of zeros leaves the payload as it is.
         frame = b"\x82" + struct.pack("!BQ4x", 0xFF, PIECE) + bytes(PIECE)
@@ -195,7 +194,6 @@ class TestAnApplicationThatDoesNotRead:
 
 class TestAClientThatDoesNotRead:
     def test_holds_a_response_back_and_gets_it_whole(self, server: ServerProcess) -> None:
-        # T070, T071
         before = server.memory()
         with server.connect(PIECE) as peer:
             peer.sendall(get("/download"))
@@ -211,7 +209,6 @@ class TestAClientThatDoesNotRead:
         assert server.memory("VmHWM") - before < BOUND
 
     def test_holds_the_messages_of_a_websocket_back_and_gets_them_all(self, server: ServerProcess) -> None:
-        # T186
         before = server.memory()
         with websocket(server, "/download") as peer:
             wait_until_sleeping(server)
@@ -246,7 +243,7 @@ class TestAbortedConnections:
             reset(peer) if number % 2 else peer.close()
 
     def test_leave_no_task_file_or_memory_behind(self, server: ServerProcess) -> None:
-        # T130, with fewer of them
+        # with fewer of them
         with httpx.Client(base_url=server.url) as client:
             client.get("/go")
 

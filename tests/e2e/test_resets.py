@@ -48,7 +48,7 @@ def application_goes_on(server: ServerProcess, name: str) -> None:
 
 @pytest.mark.parametrize("size", [0, 1000, 500000])
 def test_the_application_hears_of_it_after_what_came_before(server: ServerProcess, size: int) -> None:
-    """T108, T170: with much unread, the server had stopped reading, and reads on after the reset."""
+    """With much unread, the server had stopped reading, and reads on after the reset."""
     name = f"after{size}"
     peer = server.connect()
     peer.sendall(post(1_000_000, target=f"/{name}"))
@@ -85,7 +85,6 @@ def sockets(server: ServerProcess) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the descriptors of a process")
 def test_many_leave_nothing_behind(server: ServerProcess) -> None:
-    """T130."""
     before = sockets(server)
     for number in range(100):
         with server.connect() as peer:

@@ -1,4 +1,4 @@
-"""B1. One server process takes over from another on the same sockets, behind a proxy, and no request is lost."""
+"""One server process takes over from another on the same sockets, behind a proxy, and no request is lost."""
 
 from __future__ import annotations
 

@@ -73,8 +73,6 @@ async def many(server: RunServer, count: int) -> list[Any]:
 
 
 class TestServing:
-    """T300, T303."""
-
     def test_it_says_what_it_is_and_where(self, server: RunServer) -> None:
         assert re.search(
             r"Performing system checks\.\.\.\n\n"
@@ -91,7 +89,7 @@ class TestServing:
         assert get(server, "about").text.startswith("http /about ASGIRequest")
 
     def test_a_view_that_imports_the_reactor_gets_the_one_that_runs(self, server: RunServer) -> None:
-        """T239: the reloader imports the URLs in its own thread, perhaps before the server's has begun."""
+        """The reloader imports the URLs in its own thread, perhaps before the server's has begun."""
         assert get(server, "reactor").text in ("UvloopReactor True", "DirectReactor True")
 
     def test_static_files_too(self, server: RunServer) -> None:
@@ -135,12 +133,10 @@ class TestServing:
 
 class TestOptions:
     def test_nostatic(self, project: Path) -> None:
-        """T300."""
         with RunServer(project, "0", "--nostatic", "--noreload") as server:
             assert get(server, "static/style.css").status_code == 404
 
     def test_static_files_without_debug_with_insecure(self, tmp_path: Path) -> None:
-        """T300, T301."""
         project = write_project(tmp_path, settings="DEBUG = False\nFORCE_SCRIPT_NAME = '/below'")
         with RunServer(project, "0", "--noreload", "--insecure") as server:
             assert get(server, "about").text.startswith("http /below/about ASGIRequest")
@@ -195,7 +191,7 @@ class TestOptions:
 class TestBesideOthers:
     @in_loop
     async def test_channels_and_daphne(self, tmp_path: Path) -> None:
-        """T304: and Daphne may stay in INSTALLED_APPS, below."""
+        """And Daphne may stay in INSTALLED_APPS, below."""
         asgi = """
             from channels.generic.websocket import WebsocketConsumer
             from channels.routing import ProtocolTypeRouter
@@ -252,15 +248,13 @@ class TestBesideOthers:
         assert "websocket_handshake_timeout 5.0\n" in server.output()
 
     def test_an_asyncio_reactor_is_used(self, tmp_path: Path) -> None:
-        """T239: the cure that the error of another reactor tells."""
+        """The cure that the error of another reactor tells."""
         cure = "from twisted.internet import asyncioreactor\nasyncioreactor.install()\nimport twisted.internet.reactor"
         with RunServer(write_project(tmp_path, settings=cure), "0", "--noreload") as server:
             assert get(server, "version").status_code == 200
 
 
 class TestReloading:
-    """T303."""
-
     def edit(self, project: Path, old: str, new: str) -> None:
         path = project / "mysite/urls.py"
         text = path.read_text("utf-8")
@@ -353,8 +347,6 @@ class TestReloading:
 
 
 class TestEnding:
-    """T303."""
-
     @pytest.mark.parametrize(
         ("options", "how"),
         [([], "ctrl-c"), (["--noreload"], "ctrl-c"), ([], "sigterm")],
@@ -421,7 +413,6 @@ class TestEnding:
 class TestMistakes:
     @pytest.mark.parametrize("options", [[], ["--noreload", "--tls"]], ids=["reloader", "noreload"])
     def test_a_taken_port_ends_it(self, project: Path, options: list[str]) -> None:
-        """T220, T303."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             with RunServer(project, str(port), *options, listeners=0) as server:
@@ -441,7 +432,7 @@ class TestMistakes:
         return status, lines[0]
 
     def test_another_reactor(self, tmp_path: Path) -> None:
-        """T239: with the cure."""
+        """With the cure."""
         project = write_project(tmp_path, settings="from twisted.internet import reactor")
         status, line = self.one_line(project)
         assert status == 1
@@ -466,7 +457,6 @@ class TestMistakes:
             assert server.wait() == 3
 
     def test_the_order_of_the_applications(self, tmp_path: Path) -> None:
-        """T302."""
         for number, (apps, owner) in enumerate(
             [
                 (["django.contrib.staticfiles", "asgiserver"], "django.contrib.staticfiles"),

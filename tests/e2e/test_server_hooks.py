@@ -1,4 +1,4 @@
-"""F7. ``Server(on_failure=…, reactor=…)``: the hooks for tests, error trackers and programs with several reactors."""
+"""``Server(on_failure=…, reactor=…)``: the hooks for tests, error trackers and programs with several reactors."""
 
 from __future__ import annotations
 

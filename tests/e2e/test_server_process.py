@@ -101,7 +101,7 @@ class TestEachMethod:
             assert "SystemExit: the application does not want to\n" in capfd.readouterr().err
 
     def test_what_is_shared_with_the_parent_travels_with_the_callables(self, kind: type[ServerProcess]) -> None:
-        """F7. Pickled twice, the shared memory's descriptor is handed to the child twice, which spawning refuses."""
+        """Pickled twice, the shared memory's descriptor is handed to the child twice, which spawning refuses."""
         shared = multiprocessing.get_context(kind.start_method).Value("i", 0)
         count = partial(applications.count, shared)
         process = kind("127.0.0.1", applications.get_application, setup=count, teardown=count)
@@ -112,7 +112,7 @@ class TestEachMethod:
         assert (process.exitcode, shared.value) == (0, 2)
 
     def test_the_applications_errors_are_told_too(self, kind: type[ServerProcess]) -> None:
-        """F7. They come by the same way as what ends the process."""
+        """They come by the same way as what ends the process."""
         with running(kind("127.0.0.1", applications.get_application)) as process:
             assert httpx.get(f"http://127.0.0.1:{process.port.value}/fail").status_code == 500
             wait_for(lambda: process.errors)
@@ -121,7 +121,7 @@ class TestEachMethod:
         assert text.endswith("ZeroDivisionError: the application fails\n")
 
     def test_its_files_go_with_it(self, kind: type[ServerProcess]) -> None:
-        """F7. Those that have not started leave none behind either."""
+        """Those that have not started leave none behind either."""
         processes = [kind("127.0.0.1", applications.leave) for _ in range(2)]
         start_and_fail(processes[0])
         folders = [each.folder for each in processes]

@@ -157,7 +157,7 @@ CELLS = [(moment, loop) for moment in MOMENTS for loop in loops_for(moment)]
 class TestFirst:
     @pytest.mark.parametrize("numbers", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGTERM)], ids=["one", "group"])
     def test_stops_in_order(self, tmp_path: Path, moment: str, loop: str, numbers: tuple[int, ...]) -> None:
-        """B2, B5, B7: two within a second, as ``uv run`` under a process manager sends them to the group, are one."""
+        """Two within a second, as ``uv run`` under a process manager sends them to the group, are one."""
         with server_at(tmp_path, moment, loop=loop) as server:
             server.send_to_group(*numbers)
             if moment not in (*UNSERVED, "serving"):
@@ -169,7 +169,7 @@ class TestFirst:
         assert ("cancelled" in words) == (moment == "start-up")
 
     def test_quit_waits_for_no_request(self, tmp_path: Path, moment: str, loop: str) -> None:
-        """B8: and the lifespan's shutdown and the exit handlers have their time all the same."""
+        """And the lifespan's shutdown and the exit handlers have their time all the same."""
         with server_at(tmp_path, moment, "--graceful-timeout", "60", loop=loop) as server:
             server.send_signal(signal.SIGQUIT)
             if moment in ("shutdown", "exit", "blocked"):
@@ -180,7 +180,7 @@ class TestFirst:
         assert ("cancelled" in words) == (moment in ("start-up", "draining"))
 
     def test_hup_usr1_and_usr2_are_ignored(self, tmp_path: Path, moment: str, loop: str) -> None:
-        """B8: with a line in the log, but for the moment of exit."""
+        """With a line in the log, but for the moment of exit."""
         names = ["SIGHUP", "SIGUSR1", "SIGUSR2"]
         with server_at(tmp_path, moment, loop=loop) as server:
             for name in names:
@@ -202,7 +202,7 @@ class TestFirst:
     + [("blocked", "asyncio", signal.SIGINT), ("blocked", "asyncio", signal.SIGQUIT)],
 )
 def test_a_later_one_ends_the_process_at_once(tmp_path: Path, moment: str, loop: str, number: int) -> None:
-    """B2, B7: later than a second after the first, whether the loop takes it up or not."""
+    """Later than a second after the first, whether the loop takes it up or not."""
     with server_at(tmp_path, moment, loop=loop, stubborn=True) as server:
         seconds = server.insist(number)
         assert server.wait() == 128 + number
@@ -212,7 +212,7 @@ def test_a_later_one_ends_the_process_at_once(tmp_path: Path, moment: str, loop:
 
 
 def test_an_import_that_swallows_the_stop_does_not_lead_to_serving(tmp_path: Path) -> None:
-    """B5: a signal between import and start-up is not lost."""
+    """A signal between import and start-up is not lost."""
     with server_at(tmp_path, "import", stubborn=True) as server:
         server.send_signal(signal.SIGTERM)
         server.release()
@@ -221,7 +221,7 @@ def test_an_import_that_swallows_the_stop_does_not_lead_to_serving(tmp_path: Pat
 
 
 def test_a_drain_in_which_the_loop_becomes_blocked_ends_at_once_too(tmp_path: Path) -> None:
-    """B7: the loop has taken the first signal up, and not the second."""
+    """The loop has taken the first signal up, and not the second."""
     text = (
         "import asyncio, time\n\n"
         "async def application(scope, receive, send):\n"
@@ -242,7 +242,6 @@ def test_a_drain_in_which_the_loop_becomes_blocked_ends_at_once_too(tmp_path: Pa
 
 
 def test_quit_under_fd_leaves_the_socket_to_whoever_made_it(tmp_path: Path) -> None:
-    """B8."""
     path = tmp_path / "handed"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
@@ -257,7 +256,7 @@ def test_quit_under_fd_leaves_the_socket_to_whoever_made_it(tmp_path: Path) -> N
 
 
 def test_an_application_keeps_the_handlers_that_it_sets_itself(tmp_path: Path) -> None:
-    """B8: but for SIGINT and SIGTERM, which are the server's."""
+    """But for SIGINT and SIGTERM, which are the server's."""
     text = (
         "import signal\n"
         "for name in ('SIGHUP', 'SIGUSR1', 'SIGTERM'):\n"
@@ -272,7 +271,7 @@ def test_an_application_keeps_the_handlers_that_it_sets_itself(tmp_path: Path) -
 
 
 def test_nohup_is_respected(tmp_path: Path) -> None:
-    """B8: a signal that was ignored from the start is ignored without a word, in the application's programs too."""
+    """A signal that was ignored from the start is ignored without a word, in the application's programs too."""
     command = [sys.executable, "-m", "asgiserver"]
     with ServerProcess(require("nohup"), *command, "-p", "0", "examples.hello:application", command=()) as server:
         server.send_signal(signal.SIGHUP)
@@ -283,7 +282,7 @@ def test_nohup_is_respected(tmp_path: Path) -> None:
 
 
 def test_a_signal_at_the_exit_after_an_error_cuts_no_exit_handler(tmp_path: Path) -> None:
-    """B2: nothing was served, and the moment is that of the exit all the same."""
+    """Nothing was served, and the moment is that of the exit all the same."""
     (tmp_path / "app.py").write_text(
         "import atexit, os, signal\n"
         "def handler():\n"
@@ -298,7 +297,7 @@ def test_a_signal_at_the_exit_after_an_error_cuts_no_exit_handler(tmp_path: Path
 
 
 def test_a_signal_behind_the_last_exit_handler_changes_no_status(tmp_path: Path) -> None:
-    """B2: Python has given the handlers up by the time that it deletes modules."""
+    """Python has given the handlers up by the time that it deletes modules."""
     text = (
         "import os, signal, sys\n"
         "class Last:\n"
@@ -314,7 +313,7 @@ def test_a_signal_behind_the_last_exit_handler_changes_no_status(tmp_path: Path)
 
 
 class TestFirstProcess:
-    """B5: PID 1 of a container, whose signals the kernel drops unless they have a handler."""
+    """PID 1 of a container, whose signals the kernel drops unless they have a handler."""
 
     @pytest.fixture
     def unshare(self) -> list[str]:
@@ -342,7 +341,7 @@ class TestFirstProcess:
 
 
 def test_the_first_words_of_the_program_take_the_signals(tmp_path: Path) -> None:
-    """B5: before Twisted and the command line are imported."""
+    """Before Twisted and the command line are imported."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "class Finder:\n"

@@ -1,4 +1,4 @@
-"""B6. Streams without end learn that the server stops, in whatever way their framework listens."""
+"""Streams without end learn that the server stops, in whatever way their framework listens."""
 
 from __future__ import annotations
 

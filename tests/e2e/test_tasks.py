@@ -15,8 +15,6 @@ async def first_answer(application: Any) -> bytes:
 
 
 async def test_what_a_request_awaits_first_others_may_await_too() -> None:
-    """A2."""
-
     async def application(scope: Any, receive: Any, send: Any) -> None:
         async def work() -> str:
             await asyncio.sleep(0)
@@ -34,7 +32,7 @@ async def test_what_a_request_awaits_first_others_may_await_too() -> None:
 
 
 async def test_an_application_may_look_into_its_own_task() -> None:
-    """A3: before it has waited for anything."""
+    """Before it has waited for anything."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         task = asyncio.current_task()

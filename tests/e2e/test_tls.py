@@ -71,7 +71,6 @@ class TestServing:
     async def test_http_and_websocket_know_that_they_are_secure(
         self, certificate: Certificate, settings: dict[str, Any]
     ) -> None:
-        """T241."""
         recorder, context = Recorder(), certificate.client()
         async with serve(recorder, **settings) as server:
             async with httpx.AsyncClient(verify=context) as client:
@@ -102,7 +101,6 @@ class TestServing:
     async def test_alpn_chooses_what_is_spoken(
         self, certificate: Certificate, settings: dict[str, Any], offered: tuple[str, ...], chosen: str | None
     ) -> None:
-        """T252."""
         async with serve(Recorder(), **settings) as server, connect(server, tls=certificate.client(*offered)) as peer:
             assert peer.writer.get_extra_info("ssl_object").selected_alpn_protocol() == chosen
             assert await posts(peer)
@@ -119,7 +117,6 @@ class TestServing:
                 await until(lambda: not server.connections)
 
     async def test_old_versions_are_refused(self, certificate: Certificate, settings: dict[str, Any]) -> None:
-        """T243."""
         context = certificate.client()
         with pytest.warns(DeprecationWarning, match="TLSv1"):
             context.minimum_version = ssl.TLSVersion.TLSv1
@@ -132,7 +129,7 @@ class TestServing:
                     pass
 
     def test_the_command_line_serves_it_and_says_so(self, certificate: Certificate) -> None:
-        """T242: the chain is sent along, so that a client which knows the root is convinced."""
+        """The chain is sent along, so that a client which knows the root is convinced."""
         with ServerProcess("-b", "127.0.0.1", "-p", "0", *certificate.args, "examples.hello:application") as server:
             assert server.url == f"https://127.0.0.1:{server.port}"
             assert httpx.get(server.url, verify=certificate.client()).text == "Hello, world!\n"
@@ -153,7 +150,7 @@ class TestPeersThatDoNotShakeHands:
     async def test_plain_http_is_turned_away_and_disturbs_nobody(
         self, certificate: Certificate, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
     ) -> None:
-        """T251. Twisted's own TLS has no answer in plain text."""
+        """Twisted's own TLS has no answer in plain text."""
         answered = b"HTTP/1.1 400 " if "ssl_certfile" in settings else b""
         with quiet_twisted():
             async with serve(Recorder(), **settings) as server:
@@ -172,7 +169,6 @@ class TestPeersThatDoNotShakeHands:
     async def test_a_handshake_that_stalls_is_dropped_at_the_deadline(
         self, settings: dict[str, Any], sent: bytes
     ) -> None:
-        """T251."""
         async with serve(Recorder(), first_byte_timeout=0.2, **settings) as server:
             async with connect(server) as peer:
                 began = time.monotonic()
@@ -182,7 +178,6 @@ class TestPeersThatDoNotShakeHands:
             await until(lambda: not server.connections)
 
     async def test_a_client_that_shakes_hands_and_sends_nothing_is_dropped_too(self, certificate: Certificate) -> None:
-        """T119."""
         async with serve(Recorder(), first_byte_timeout=0.3, **certificate.settings) as server:
             async with connect(server, tls=certificate.client()) as peer:
                 assert await peer.closed()
@@ -205,7 +200,7 @@ class TestLeaving:
     async def test_without_close_notify_makes_no_noise(
         self, certificate: Certificate, settings: dict[str, Any], caplog: pytest.LogCaptureFixture, by_reset: bool
     ) -> None:
-        """T253: neither between requests nor within one, whose application hears of it."""
+        """Neither between requests nor within one, whose application hears of it."""
         left, started = asyncio.Event(), asyncio.Event()
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -321,7 +316,7 @@ async def application(scope, receive, send):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux how large a process is")
 class TestBackPressure:
-    """T254: over TLS too, memory does not grow with what a peer leaves unread."""
+    """Over TLS too, memory does not grow with what a peer leaves unread."""
 
     def test_a_client_that_does_not_read(self, certificate: Certificate, tmp_path: Path) -> None:
         with serving(tmp_path, DOWNLOAD, *certificate.args, "--lifespan", "off") as server:

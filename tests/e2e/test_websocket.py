@@ -24,7 +24,6 @@ Scope = dict[str, Any]
 
 
 async def test_scope_has_every_key_with_its_type() -> None:
-    """T131, T132, T135, T138, T140."""
     application = Echo()
     async with serve(application) as server:
         target = "/chat/caf%C3%A9%2Fbar?room=%20a&x"
@@ -62,7 +61,6 @@ async def test_root_path_is_in_the_scope_and_the_path_unchanged() -> None:
 
 
 async def test_any_origin_reaches_the_application() -> None:
-    """T193."""
     application = Echo()
     async with serve(application) as server:
         for origin in ("null", "https://elsewhere.example"):
@@ -71,7 +69,6 @@ async def test_any_origin_reaches_the_application() -> None:
 
 
 async def test_bytes_that_end_a_line_elsewhere_do_not_smuggle_a_field() -> None:
-    """T139."""
     application = Echo()
     async with serve(application) as server:
         for octet in "\x0b\x0c\x1c\x1d\x1e\x85":
@@ -85,7 +82,6 @@ async def test_bytes_that_end_a_line_elsewhere_do_not_smuggle_a_field() -> None:
 
 
 async def test_accept_is_a_101_with_the_right_key() -> None:
-    """T133, T195."""
     async with serve(Echo(), headers=("X-Extra: yes",)) as server, raw_websocket(server) as websocket:
         response = websocket.response
         assert response.reason == "Switching Protocols"
@@ -99,15 +95,12 @@ async def test_accept_is_a_101_with_the_right_key() -> None:
 
 
 async def test_server_field_can_be_turned_off() -> None:
-    """T195."""
     async with serve(Echo(), server_name="") as server, raw_websocket(server) as websocket:
         assert websocket.response.value("server") is None
 
 
 @pytest.mark.parametrize("chosen", ["chat", "superchat", None])
 async def test_application_chooses_a_subprotocol(chosen: str | None) -> None:
-    """T134."""
-
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await accepted(receive, send, subprotocol=chosen)
         await receive()
@@ -118,7 +111,6 @@ async def test_application_chooses_a_subprotocol(chosen: str | None) -> None:
 
 
 async def test_wrong_accepts_raise_in_the_application_and_a_right_one_may_follow() -> None:
-    """T134, T137, T179."""
     wrong: list[dict[str, Any]] = [
         {"subprotocol": "not-offered"},
         {"headers": [(b"sec-websocket-accept", b"mine")]},
@@ -135,7 +127,6 @@ async def test_wrong_accepts_raise_in_the_application_and_a_right_one_may_follow
 
 
 async def test_headers_of_the_accept_are_sent() -> None:
-    """T137."""
     fields = [(b"Set-Cookie", b"a=1; Path=/"), (b"set-cookie", b"b=2"), (b"server", b"mine")]
     application = sending(accept(headers=fields), after_receive=True)
     async with serve(application) as server, raw_websocket(server) as websocket:
@@ -144,7 +135,6 @@ async def test_headers_of_the_accept_are_sent() -> None:
 
 
 async def test_message_before_the_accept_raises_in_the_application() -> None:
-    """T180."""
     application = Attempts(text("early"), accept())
     async with serve(application) as server, raw_websocket(server) as websocket:
         assert await websocket.close_frame() == (1000, "")
@@ -152,7 +142,6 @@ async def test_message_before_the_accept_raises_in_the_application() -> None:
 
 
 async def test_frames_that_come_with_the_handshake_are_delivered() -> None:
-    """T183."""
     ready = asyncio.Event()
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -169,7 +158,7 @@ async def test_frames_that_come_with_the_handshake_are_delivered() -> None:
 
 
 async def test_much_that_comes_before_the_accept_waits_and_is_not_lost() -> None:
-    """T183: more than is read ahead, so that the client is stopped until the application accepts."""
+    """More than is read ahead, so that the client is stopped until the application accepts."""
     ready, received = asyncio.Event(), asyncio.Queue[bytes]()
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -188,7 +177,6 @@ async def test_much_that_comes_before_the_accept_waits_and_is_not_lost() -> None
 
 
 async def test_pipelined_request_before_the_handshake_is_answered_first() -> None:
-    """T197."""
     echo = Echo()
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -206,7 +194,6 @@ async def test_pipelined_request_before_the_handshake_is_answered_first() -> Non
 
 
 async def test_aiohttp_talks_to_it() -> None:
-    """T151."""
     async with serve(Echo()) as server, aiohttp.ClientSession() as session:
         async with session.ws_connect(url(server), compress=15, heartbeat=5) as websocket:
             await websocket.send_str("grüße")
@@ -239,7 +226,6 @@ WRONG = [
 
 @pytest.mark.parametrize(("data", "status"), WRONG)
 async def test_wrong_handshake_reaches_no_application_and_the_next_one_does(data: bytes, status: int) -> None:
-    """T136, T187, T188, T189."""
     application = Echo()
     async with serve(application) as server:
         async with connect(server) as peer:
@@ -258,10 +244,10 @@ async def test_wrong_handshake_reaches_no_application_and_the_next_one_does(data
 @pytest.mark.parametrize(
     ("fields", "status"),
     [
-        # T190: the tokens are found in any case and list
+        # the tokens are found in any case and list
         *(({"upgrade": value}, 101) for value in ("WebSocket", "WEBSOCKET")),
         *(({"connection": value}, 101) for value in ("keep-alive, Upgrade", "keep-alive,upgrade")),
-        # T191, T192: another upgrade is plain HTTP
+        # another upgrade is plain HTTP
         *(({"upgrade": value}, 200) for value in ("foo", "h2c")),
         *(({"connection": value}, 200) for value in ("keep-alive", None)),
     ],

@@ -40,7 +40,6 @@ async def closes(websocket: Any) -> tuple[int, str]:
     ("code", "reason"), [(1000, ""), (1000, "bye"), (1001, "leaving"), (3000, ""), (4005, "grüße"), (4999, "x" * 123)]
 )
 async def test_application_gets_code_and_reason_of_the_client(code: int, reason: str) -> None:
-    """T168."""
     application = Echo()
     async with serve(application) as server, client(url(server, "ws")) as websocket:
         await websocket.close(code, reason)
@@ -50,7 +49,6 @@ async def test_application_gets_code_and_reason_of_the_client(code: int, reason:
 
 
 async def test_close_without_a_code_is_a_1005_and_a_lost_connection_a_1006() -> None:
-    """T169, T170."""
     application = Echo()
     async with serve(application) as server:
         async with raw_websocket(server) as websocket:
@@ -71,7 +69,7 @@ async def test_close_without_a_code_is_a_1005_and_a_lost_connection_a_1006() -> 
 
 
 async def test_server_closes_the_connection_soon_after_the_closing_handshake() -> None:
-    """T174: RFC 6455 §7.1.1, the server closes first."""
+    """RFC 6455 §7.1.1, the server closes first."""
     async with serve(Echo()) as server, raw_websocket(server) as websocket:
         await websocket.send(close(1000))
         assert await websocket.close_frame() == (1000, "")
@@ -83,7 +81,7 @@ async def test_server_closes_the_connection_soon_after_the_closing_handshake() -
 
 @pytest.mark.parametrize("code", [1000, 1001, 1003, 1008, 1011, 1012, 1013, 3000, 4001, 4999])
 async def test_client_sees_code_and_reason_of_the_application(code: int) -> None:
-    """T171, T178: what the application sends afterwards is its mistake, and the disconnect still comes."""
+    """What the application sends afterwards is its mistake, and the disconnect still comes."""
     application = closing(code=code, reason="wärum")
     async with serve(application) as server, client(url(server, "ws")) as websocket:
         assert await closes(websocket) == (code, "wärum")
@@ -103,14 +101,13 @@ async def test_client_sees_code_and_reason_of_the_application(code: int) -> None
 async def test_code_and_reason_may_be_left_out_and_a_long_reason_is_cut(
     more: dict[str, Any], code: int, reason: str
 ) -> None:
-    """T171, T173: at a character's border."""
+    """At a character's border."""
     async with serve(closing(**more)) as server, client(url(server, "ws")) as websocket:
         assert await closes(websocket) == (code, reason)
 
 
 @pytest.mark.parametrize("code", [0, 99, 999, 1004, 1005, 1006, 1015, 2999, 5000, "1000", 1000.0, True])
 async def test_code_that_must_not_be_sent_raises_in_the_application(code: Any) -> None:
-    """T172."""
     application = Attempts(accept(), {"type": "websocket.close", "code": code}, text("still open"))
     async with serve(application) as server, client(url(server, "ws")) as websocket:
         assert await websocket.recv() == "still open"
@@ -121,7 +118,7 @@ async def test_code_that_must_not_be_sent_raises_in_the_application(code: Any) -
 async def test_application_that_returns_closes_with_1000_and_one_that_raises_with_1011(
     raised: list[Exception], code: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """T181, T182: with one traceback."""
+    """With one traceback."""
     application = sending(accept(), text("last"), *raised, after_receive=True)
     async with serve(application) as server, client(url(server, "ws")) as websocket:
         assert await websocket.recv() == "last"
@@ -131,7 +128,7 @@ async def test_application_that_returns_closes_with_1000_and_one_that_raises_wit
 
 
 async def test_peer_that_never_answers_the_close_is_dropped_in_time() -> None:
-    """T174, T175, T176: pings and messages while closing are no trouble, and reach nobody."""
+    """Pings and messages while closing are no trouble, and reach nobody."""
     application = closing(code=4000)
     async with serve(application, websocket_close_timeout=0.3) as server, raw_websocket(server) as websocket:
         assert await websocket.close_frame() == (4000, "")
@@ -144,7 +141,7 @@ async def test_peer_that_never_answers_the_close_is_dropped_in_time() -> None:
 
 
 async def test_close_is_answered_although_the_application_left_messages_unread() -> None:
-    """T176: more of them than are kept, so that reading had stopped when the application closed."""
+    """More of them than are kept, so that reading had stopped when the application closed."""
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await accepted(receive, send)
@@ -162,7 +159,7 @@ async def test_close_is_answered_although_the_application_left_messages_unread()
 
 
 async def test_application_that_only_sends_is_told_by_an_exception(caplog: pytest.LogCaptureFixture) -> None:
-    """T178: and its ending by it is nobody's error."""
+    """And its ending by it is nobody's error."""
     raised: list[BaseException] = []
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -186,7 +183,7 @@ async def test_application_that_only_sends_is_told_by_an_exception(caplog: pytes
 
 @pytest.mark.parametrize("how", ["close frame", "reset"])
 async def test_application_that_listens_is_told_by_the_event_alone(how: str) -> None:
-    """T178: its messages to a client that has left vanish."""
+    """Its messages to a client that has left vanish."""
     events: list[dict[str, Any]] = []
     sent = 0
 
@@ -212,7 +209,7 @@ async def test_application_that_listens_is_told_by_the_event_alone(how: str) -> 
 
 
 async def test_waiting_receive_and_a_sending_task_beside_it_are_no_trouble() -> None:
-    """T178: the usual shape of a chat."""
+    """The usual shape of a chat."""
     events: list[dict[str, Any]] = []
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -250,7 +247,6 @@ async def test_application_that_stays_is_cancelled_and_named(caplog: pytest.LogC
 
 
 async def test_server_that_stops_closes_with_1012_and_gives_the_application_time() -> None:
-    """T196."""
     application = Echo()
     ended = asyncio.Event()
 
@@ -269,7 +265,7 @@ async def test_server_that_stops_closes_with_1012_and_gives_the_application_time
 
 
 async def test_server_that_stops_refuses_a_websocket_that_is_not_accepted_yet() -> None:
-    """T196: accepted now it would only be cut off; the client is told to come back."""
+    """Accepted now it would only be cut off; the client is told to come back."""
     application = Hearing()
     async with serve(application, graceful_timeout=60) as server, connect(server) as peer:
         await peer.send(handshake())
@@ -282,7 +278,7 @@ async def test_server_that_stops_refuses_a_websocket_that_is_not_accepted_yet() 
 
 
 async def test_longest_life_ends_with_1001() -> None:
-    """T194: however busy it is."""
+    """However busy it is."""
     application = Echo()
     async with serve(application, websocket_timeout=0.3) as server, client(url(server, "ws")) as websocket:
         try:
@@ -298,7 +294,7 @@ async def test_longest_life_ends_with_1001() -> None:
 
 
 async def test_close_deadline_takes_nothing_from_a_slow_reader() -> None:
-    """T174: what was sent before the close frame arrives, though its answer does not come in time."""
+    """What was sent before the close frame arrives, though its answer does not come in time."""
     size = 6_000_000
     application = sending(
         accept(), {"type": "websocket.send", "bytes": bytes(size)}, {"type": "websocket.close"}, after_receive=True

@@ -30,7 +30,6 @@ def denial_body(body: bytes = b"", more_body: bool = False) -> dict[str, Any]:
 
 
 async def test_close_before_the_accept_is_a_403_and_the_connection_goes_on() -> None:
-    """T141, T195."""
     application = Attempts({"type": "websocket.close", "code": 4001})
     async with serve(application) as server, connect(server) as peer:
         for _ in range(2):
@@ -51,7 +50,6 @@ async def test_close_before_the_accept_is_a_403_and_the_connection_goes_on() -> 
     ],
 )
 async def test_application_denies_with_a_response_of_its_own(messages: list[dict[str, Any]], body: bytes) -> None:
-    """T142, T143, T144."""
     application = Attempts(*messages)
     async with serve(application) as server:
         with pytest.raises(InvalidStatus) as caught:
@@ -84,7 +82,6 @@ async def test_application_denies_with_a_response_of_its_own(messages: list[dict
 async def test_wrong_denials_raise_and_leave_no_client_waiting(
     messages: list[dict[str, Any]], outcomes: list[type[BaseException] | None], status: int
 ) -> None:
-    """T145, T146, T148."""
     application = Attempts(*messages)
     async with serve(application) as server, connect(server) as peer:
         assert (await refused(peer, handshake())).status == status
@@ -94,7 +91,6 @@ async def test_wrong_denials_raise_and_leave_no_client_waiting(
 
 @pytest.mark.parametrize("messages", [[denial_body(b"abc", True)], [denial_body(b"abc", True), denial_body(b"d")]])
 async def test_denial_that_falls_short_is_cut_off(messages: list[dict[str, Any]]) -> None:
-    """T145."""
     application = Attempts(denial(401, (b"content-length", b"9")), *messages)
     async with serve(application) as server, connect(server) as peer:
         await peer.send(handshake())
@@ -106,7 +102,6 @@ async def test_denial_that_falls_short_is_cut_off(messages: list[dict[str, Any]]
 async def test_application_that_raises_or_returns_before_the_accept_is_a_500(
     raises: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """T147, T148."""
     application = sending(*([LookupError("broken on purpose")] if raises else []), after_receive=True)
     async with serve(application) as server, connect(server) as peer:
         assert (await refused(peer, handshake())).status == 500
@@ -119,7 +114,6 @@ async def test_application_that_raises_or_returns_before_the_accept_is_a_500(
 
 
 async def test_application_that_does_not_accept_in_time_is_a_503() -> None:
-    """T149."""
     application = Hearing()
     async with serve(application, websocket_connect_timeout=0.1) as server, connect(server) as peer:
         assert (await refused(peer, handshake())).status == 503
@@ -130,7 +124,7 @@ async def test_application_that_does_not_accept_in_time_is_a_503() -> None:
 
 @pytest.mark.parametrize("keyword", ["websocket_connect_timeout", "websocket_handshake_timeout"])
 async def test_negative_deadline_never_passes(keyword: str) -> None:
-    """T150: -1 once meant that every handshake was late already."""
+    """-1 once meant that every handshake was late already."""
     application = Echo()
 
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
@@ -143,7 +137,7 @@ async def test_negative_deadline_never_passes(keyword: str) -> None:
 
 
 async def test_denial_may_take_longer_than_the_deadline_once_it_has_begun() -> None:
-    """T143, T149: the application has answered in time."""
+    """The application has answered in time."""
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()

@@ -26,7 +26,7 @@ Scope = dict[str, Any]
 
 @pytest.mark.parametrize("compression", ["deflate", None])
 async def test_text_and_binary_go_both_ways_with_their_type(compression: str | None) -> None:
-    """T151, T152, T160: empty messages among them."""
+    """Empty messages among them."""
     application = Echo()
     sent: list[str | bytes] = ["", b"", "a", b"b", "grüße \U0001f600 " * 999, os.urandom(70_000), "x" * 125, b"y" * 126]
     async with serve(application) as server, client(url(server, "ws"), compression=compression) as websocket:
@@ -40,7 +40,6 @@ async def test_text_and_binary_go_both_ways_with_their_type(compression: str | N
 
 
 async def test_other_key_of_a_message_may_be_none_but_not_both() -> None:
-    """T153, T154."""
     messages: list[dict[str, Any]] = [
         {"text": "a", "bytes": None}, {"text": None, "bytes": b"b"}, {"text": "", "bytes": None},
         {"text": None, "bytes": None}, {}, {"text": "a", "bytes": b"b"}, {"text": b"a"}, {"bytes": "b"},
@@ -53,7 +52,6 @@ async def test_other_key_of_a_message_may_be_none_but_not_both() -> None:
 
 
 async def test_fragments_are_joined_and_pings_between_them_answered() -> None:
-    """T155, T164."""
     async with serve(Echo()) as server, raw_websocket(server) as websocket:
         await websocket.send(frame(TEXT, "grü".encode()[:3], fin=False) + frame(PING, b"between") + frame(PONG))
         assert await websocket.frame() == (0x8A, b"between")
@@ -86,7 +84,6 @@ async def test_fragments_are_joined_and_pings_between_them_answered() -> None:
 async def test_message_at_the_limit_passes_and_a_byte_more_is_a_1009(
     settings: dict[str, int], good: bytes, wrong: bytes
 ) -> None:
-    """T156, T157, T158, T159."""
     application = Echo()
     async with serve(application, **settings) as server, raw_websocket(server, DEFLATE) as websocket:
         await websocket.send(good)
@@ -103,7 +100,7 @@ async def test_message_at_the_limit_passes_and_a_byte_more_is_a_1009(
 
 
 async def test_message_at_the_limit_passes_although_compression_makes_it_larger() -> None:
-    """T156: a picture as large as a message may be, with the limits that a server has by default."""
+    """A picture as large as a message may be, with the limits that a server has by default."""
     async with serve(Echo()) as server, client(url(server, "ws"), max_size=None) as websocket:
         assert [each.name for each in websocket.protocol.extensions] == ["permessage-deflate"]
         picture = random.Random(1).randbytes(1_048_576)
@@ -123,7 +120,6 @@ async def test_limits_can_be_turned_off() -> None:
 
 
 async def test_bomb_is_not_inflated_far_beyond_the_limit() -> None:
-    """T159."""
     application = Echo()
     bomb = frame(BINARY, deflated(bytes(100_000_000)), rsv=4)
     assert len(bomb) < 1_000_000
@@ -165,7 +161,6 @@ OTHER = [
 async def test_wrong_frame_is_answered_by_a_close_frame_and_what_follows_is_thrown_away(
     wrong: bytes, code: int
 ) -> None:
-    """T161, T162."""
     application = Echo()
     async with serve(application) as server, raw_websocket(server) as websocket:
         await websocket.send(frame(TEXT, b"right"))
@@ -180,7 +175,7 @@ async def test_wrong_frame_is_answered_by_a_close_frame_and_what_follows_is_thro
 
 @pytest.mark.parametrize(("wrong", "code"), [*OTHER, (close(1000), 1000)])
 async def test_messages_are_answered_before_the_end_that_came_with_them(wrong: bytes, code: int) -> None:
-    """T163: as the Autobahn test suite wants it, where one segment has a message and a violation."""
+    """As the Autobahn test suite wants it, where one segment has a message and a violation."""
     async with serve(Echo()) as server, raw_websocket(server) as websocket:
         await websocket.send(frame(TEXT, b"first") + frame(TEXT, b"second") + wrong)
         assert [await websocket.frame() for _ in range(2)] == [(0x81, b"first"), (0x81, b"second")]
@@ -188,7 +183,6 @@ async def test_messages_are_answered_before_the_end_that_came_with_them(wrong: b
 
 
 async def test_real_client_hears_of_its_mistake() -> None:
-    """T161."""
     async with serve(Echo()) as server, client(url(server, "ws")) as websocket:
         websocket.protocol.send_text(b"\xff")
         for data in websocket.protocol.data_to_send():
@@ -200,7 +194,6 @@ async def test_real_client_hears_of_its_mistake() -> None:
 
 
 async def test_messages_and_a_close_in_one_segment_come_in_order() -> None:
-    """T177, T184."""
     application = Echo()
     async with serve(application) as server, raw_websocket(server) as websocket:
         await websocket.send(frame(TEXT, b"a") + frame(BINARY, b"b") + close(4005, b"bye"))
@@ -214,7 +207,7 @@ async def test_messages_and_a_close_in_one_segment_come_in_order() -> None:
 
 
 async def test_messages_that_came_before_the_end_can_still_be_read() -> None:
-    """T184: also after a connection that was lost."""
+    """Also after a connection that was lost."""
     application = Echo()
     lost = asyncio.Event()
 
@@ -251,7 +244,6 @@ async def test_messages_that_came_before_the_end_can_still_be_read() -> None:
     ],
 )
 async def test_compression_is_negotiated_when_it_is_on(on: bool, offer: str, answer: str | None) -> None:
-    """T160."""
     async with serve(Echo(), websocket_compression=on) as server, raw_websocket(server, offer) as websocket:
         assert websocket.response.value("sec-websocket-extensions") == answer
         await websocket.send(frame(TEXT, b"hello " * 99))
@@ -261,7 +253,6 @@ async def test_compression_is_negotiated_when_it_is_on(on: bool, offer: str, ans
 
 
 async def test_compressed_messages_of_a_real_client_share_their_context() -> None:
-    """T160."""
     async with serve(Echo()) as server, client(url(server, "ws"), compression="deflate") as websocket:
         noise = os.urandom(3000).hex()
         for _ in range(5):

@@ -38,7 +38,7 @@ def traced() -> Iterator[Callable[[], tuple[int, int]]]:
 
 
 async def test_silent_peer_is_pinged_and_a_live_one_stays() -> None:
-    """T165: by a real client that answers, and by raw bytes."""
+    """By a real client that answers, and by raw bytes."""
     async with serve(Echo(), ping_interval=0.05, ping_timeout=0.3) as server:
         async with client(url(server, "ws"), ping_interval=None) as websocket:
             await asyncio.sleep(0.6)
@@ -55,7 +55,6 @@ async def test_silent_peer_is_pinged_and_a_live_one_stays() -> None:
 
 
 async def test_peer_that_does_not_answer_pings_is_dropped() -> None:
-    """T166."""
     application = Echo()
     async with serve(application, ping_interval=0.05, ping_timeout=0.1) as server, raw_websocket(server) as websocket:
         first, _ = await websocket.frame()
@@ -67,7 +66,6 @@ async def test_peer_that_does_not_answer_pings_is_dropped() -> None:
 
 @pytest.mark.parametrize("interval", [0, -1])
 async def test_no_pings_when_they_are_off(interval: float) -> None:
-    """T167."""
     async with serve(Echo(), ping_interval=interval, ping_timeout=0.05) as server, raw_websocket(server) as websocket:
         await asyncio.sleep(0.3)
         await websocket.send(frame(TEXT, b"still here"))
@@ -75,7 +73,7 @@ async def test_no_pings_when_they_are_off(interval: float) -> None:
 
 
 async def test_peer_is_not_dropped_because_the_application_does_not_read_its_pong() -> None:
-    """T165, T185: the pong waits behind messages that nobody takes."""
+    """The pong waits behind messages that nobody takes."""
     ready = asyncio.Event()
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,7 +96,6 @@ async def test_peer_is_not_dropped_because_the_application_does_not_read_its_pon
 
 @pytest.mark.parametrize("compression", ["deflate", None])
 async def test_slow_application_stops_the_client_and_loses_nothing(compression: str | None) -> None:
-    """T185."""
     ready, received = asyncio.Event(), asyncio.Queue[dict[str, Any]]()
     total, sent = 400, 0
 
@@ -137,7 +134,7 @@ async def test_slow_application_stops_the_client_and_loses_nothing(compression: 
 
 
 async def test_small_and_empty_messages_are_bounded_too() -> None:
-    """T185: a message costs more than its bytes."""
+    """A message costs more than its bytes."""
     ready, received = asyncio.Event(), 0
     total = 200_000
 
@@ -166,7 +163,6 @@ async def test_small_and_empty_messages_are_bounded_too() -> None:
 
 
 async def test_slow_client_makes_send_wait_and_loses_nothing() -> None:
-    """T186."""
     total, sent = 1000, 0
     payload = bytes(65_000)
 
@@ -189,7 +185,7 @@ async def test_slow_client_makes_send_wait_and_loses_nothing() -> None:
 
 
 async def test_application_that_gives_up_waiting_for_a_slow_client_fills_no_memory() -> None:
-    """T186: what a send() has given up is not sent later, and what is sent is whole."""
+    """What a send() has given up is not sent later, and what is sent is whole."""
     payload, attempts, sent = bytes(65_532), 200, 0
     tried = asyncio.Event()
 
@@ -221,7 +217,6 @@ async def test_application_that_gives_up_waiting_for_a_slow_client_fills_no_memo
 
 
 async def test_several_tasks_that_send_to_a_slow_client_fill_no_memory() -> None:
-    """T186."""
     payload, tasks, each, sent = bytes(65_534), 40, 5, 0
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -248,7 +243,6 @@ async def test_several_tasks_that_send_to_a_slow_client_fill_no_memory() -> None
 
 @pytest.mark.parametrize("how", ["reset", "write timeout", "life time", "stop"])
 async def test_send_that_waits_is_released_when_the_client_is_given_up(how: str) -> None:
-    """T128, T186, T194, T196."""
     sent = 0
     raised: list[type[BaseException]] = []
 
@@ -279,7 +273,7 @@ async def test_send_that_waits_is_released_when_the_client_is_given_up(how: str)
 
 
 async def test_pings_of_a_client_that_does_not_read_pile_up_nowhere() -> None:
-    """T164: only the last of them is answered once it reads (RFC 6455 §5.5.3)."""
+    """Only the last of them is answered once it reads (RFC 6455 §5.5.3)."""
     async with serve(Echo(), write_timeout=None) as server, raw_websocket(server, receive_buffer=4096) as websocket:
         pings = b"".join(frame(PING, b"%0125d" % at) for at in range(500))
         with traced() as memory:

@@ -159,8 +159,6 @@ DIFFERENT = {"counts", "SERVER_PORT", "REMOTE_PORT", "SERVER_SOFTWARE", "REQUEST
 
 
 class TestBesideGunicorn:
-    """C5."""
-
     @pytest.mark.parametrize("framework", ["flask", "django"])
     @pytest.mark.parametrize(
         "request_", REQUESTS, ids=lambda each: " ".join((*each[:2], *(name for name, _ in each[2])))
@@ -190,8 +188,6 @@ class TestBesideGunicorn:
 
 
 class TestRequests:
-    """C5."""
-
     def test_two_cookie_lines_are_one_list_of_cookies(self, server: ServerProcess) -> None:
         for framework in ("flask", "django"):
             fields = [("Cookie", "a=1"), ("Cookie", "b=2")]
@@ -278,8 +274,6 @@ class TestRequests:
 
 
 class TestFailures:
-    """C5."""
-
     def test_before_the_response_is_500(self, server: ServerProcess) -> None:
         for path in ("/plain/fail", "/plain/exit"):
             assert httpx.get(server.url + path).status_code == 500
@@ -298,8 +292,6 @@ class TestFailures:
 
 
 class TestThreads:
-    """C5."""
-
     def test_as_many_requests_run_at_a_time_as_there_are_threads(self, server: ServerProcess) -> None:
         # The application answers when four have met.
         peers = [connected(server, "GET /plain/meet HTTP/1.1\nHost: h\n") for _ in range(THREADS)]

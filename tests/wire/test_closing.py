@@ -58,7 +58,6 @@ class TestClosing:
         assert transport.aborted
 
     def test_peer_that_still_takes_much_has_the_time_it_needs(self) -> None:
-        """T071."""
         hub, connection, transport = connected(room=0, close_timeout=2, write_timeout=5, min_response_rate=0)
         data = b"*" * (BUFFER + 100)
         connection.output.write(data)
@@ -144,14 +143,13 @@ class TestClosing:
         assert transport.transport.disconnecting
 
     def test_new_connection_that_sends_nothing_is_closed(self) -> None:
-        """T119."""
         hub, _, transport = connected(first_byte_timeout=3)
         hub.clock.advance(3)
         assert transport.half_closed
         assert transport.sent == b""
 
     def test_connection_that_was_never_used_is_closed_a_while_after_the_server_stops(self) -> None:
-        """B1, T271: what its peer has connected for may be on the way."""
+        """What its peer has connected for may be on the way."""
         hub, connection, transport = connected()
         hub.stopping, hub.keep_alive_timeout = True, 0.5
         connection.server_stopping()
@@ -161,7 +159,6 @@ class TestClosing:
         assert transport.half_closed
 
     def test_connection_that_closes_is_left_alone_when_the_server_stops(self) -> None:
-        """B1."""
         hub, connection, transport = connected(close_timeout=5)
         connection.close()
         hub.stopping, hub.keep_alive_timeout = True, 0.5

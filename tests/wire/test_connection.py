@@ -140,8 +140,6 @@ class TestPressure:
 
     @pytest.mark.parametrize("end", ["taken", "lost"])
     def test_drain_waits_until_the_peer_has_taken_all_or_is_gone(self, end: str) -> None:
-        """T072, T186."""
-
         async def main() -> None:
             _, connection, transport = connected(room=0)
             connection.output.write(b"*" * (BUFFER + 1))
@@ -154,8 +152,6 @@ class TestPressure:
         asyncio.run(main())
 
     def test_cancelled_drain_leaves_nothing_behind(self) -> None:
-        """T072."""
-
         async def main() -> None:
             _, connection, transport = connected(room=0)
             connection.output.write(b"*" * (BUFFER + 1))
@@ -202,7 +198,6 @@ class TestPressure:
         assert calls == ["pause", "resume"]
 
     def test_peer_that_takes_nothing_is_dropped_and_named(self, caplog: pytest.LogCaptureFixture) -> None:
-        """T128."""
         caplog.set_level(logging.INFO, "asgiserver.wire")
         hub, connection, transport = connected(room=0, write_timeout=5)
         connection.output.write(b"*" * (BUFFER + 1))
@@ -311,12 +306,10 @@ class TestAddresses:
         ],
     )
     def test_both_ends(self, peer: IAddress, host: IAddress, addresses: Addresses) -> None:
-        """T045, T046."""
         connection, _ = WireHub().connect(FakeTransport(peer, host))
         assert connection.addresses == addresses
 
     def test_tls_is_told(self) -> None:
-        """T241."""
         transport = FakeTransport()
         directlyProvides(transport, ISSLTransport)
         connection, _ = WireHub().connect(transport)
@@ -344,7 +337,7 @@ class TestAddresses:
     def test_a_proxys_header_gives_them_and_the_proxy_is_remembered(
         self, header: bytes, addresses: Addresses, wrapped: bool
     ) -> None:
-        """C3: next to the connection, and with something between them, as TLS would be."""
+        """Next to the connection, and with something between them, as TLS would be."""
         told = parse(header)
         assert told is not None
         transport: Any = FakeTransport(told.client, told.server)
@@ -395,5 +388,4 @@ class TestFactory:
         assert made.hub is hub
 
     def test_it_offers_http_1_1_by_alpn(self) -> None:
-        """T252."""
         assert HTTPFactory(WireHub()).acceptableProtocols() == [b"http/1.1", b"http/1.0"]

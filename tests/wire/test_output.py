@@ -193,7 +193,6 @@ class TestFiles:
         assert output.congested
 
     def test_a_peer_that_takes_nothing_is_dropped(self, large: Path) -> None:
-        """T128."""
         hub, output, transport = connected(FakeSocket(room=0))
         said = begin(output, large)
         hub.clock.advance(59)
