@@ -103,7 +103,7 @@ class TestASGILiveServerTestCase:
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 class TestChannelsLiveServerTestCase:
-    """Channels' own, with ``ServerProcess`` in Daphne's place. T305."""
+    """Channels' own, with ``ServerProcess`` in Daphne's place."""
 
     def test_two_people_chat(self, method: str, tmp_path: Path) -> None:
         done = manage_test(

@@ -271,7 +271,7 @@ class TestProxyProtocolRefusals:
             await until(lambda: not server.connections)
 
     async def test_a_client_behind_it_that_still_sends_gets_the_early_answer(self, site: Site) -> None:
-        """T069, behind a wrapping transport too."""
+        """Behind a wrapping transport too."""
         async with serve(site, limit_body_size=1000, **HAPROXY_ENDPOINT) as server:
             for _ in range(3):
                 async with connect(server) as peer:

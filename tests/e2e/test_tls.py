@@ -253,7 +253,7 @@ class TestClosing:
     async def test_a_client_that_still_sends_gets_the_early_answer(
         self, certificate: Certificate, settings: dict[str, Any]
     ) -> None:
-        """T069, over TLS: a close with unread input would reset the connection and lose the answer."""
+        """Over TLS too a close with unread input would reset the connection and lose the answer."""
 
         def upload(server: Server) -> bytes:
             with shake_hands(server, certificate.client()) as sock:
