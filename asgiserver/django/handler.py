@@ -5,7 +5,8 @@ each request. :class:`Handler` stands in its place. It overrides ``handle`` alon
 working; Django's own code makes the requests, calls the middleware and writes the heads of responses. It runs
 
 - a sync view by ``BaseHandler``'s sync chain in one call on a lane (``lanes.py``), streams and closing included;
-- an async view as Django does, with a lane for the hooks in place of a thread of its own;
+- an async view as Django does, with a lane in place of a thread of its own, and hooks that cannot block on the loop
+  (``inline.py``);
 - every request as Django does, on a loop that is not in :data:`serving`, such as another server's.
 
 Whether the view is async is a guess by the URL. A wrong guess is no wrong answer: each chain runs views of both kinds.
@@ -38,6 +39,7 @@ from django.urls import URLPattern, get_resolver, set_script_prefix
 from ..asgi.interfaces import Message, Receive, Scope, Send
 from ..errors import ClientDisconnected
 from ..pipe import Pipe, regular_part
+from .inline import run_hooks_on_loop
 from .lanes import Lane, Lanes, Lease, Slot
 
 __all__ = ["Handler", "serving", "walk_urls"]
@@ -65,6 +67,7 @@ class Handler(ASGIHandler):  # type: ignore[misc]
         #: The same middleware once more, in its sync form.
         self.sync_chain = _SyncChain()
         self.sync_chain.load_middleware(is_async=False)
+        run_hooks_on_loop(found)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
