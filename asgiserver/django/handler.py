@@ -5,8 +5,8 @@ each request. :class:`Handler` stands in its place. It overrides ``handle`` alon
 working; Django's own code makes the requests, calls the middleware and writes the heads of responses. It runs
 
 - a sync view by ``BaseHandler``'s sync chain in one call on a lane (``lanes.py``), streams and closing included;
-- an async view as Django does, with a lane in place of a thread of its own, and hooks that cannot block on the loop
-  (``inline.py``);
+- an async view as Django does, with a lane in place of a thread of its own (``lanes.py``), which it needs for less:
+  hooks that cannot block run on the loop (``inline.py``), and so do its beginning and its end (``ends.py``);
 - every request as Django does, on a loop that is not in :data:`serving`, such as another server's.
 
 Whether the view is async is a guess by the URL. A wrong guess is no wrong answer: each chain runs views of both kinds.
@@ -39,6 +39,7 @@ from django.urls import URLPattern, get_resolver, set_script_prefix
 from ..asgi.interfaces import Message, Receive, Scope, Send
 from ..errors import ClientDisconnected
 from ..pipe import Pipe, regular_part
+from .ends import handle_of
 from .inline import run_hooks_on_loop
 from .lanes import Lane, Lanes, Lease, Slot
 
@@ -68,6 +69,7 @@ class Handler(ASGIHandler):  # type: ignore[misc]
         self.sync_chain = _SyncChain()
         self.sync_chain.load_middleware(is_async=False)
         run_hooks_on_loop(found)
+        self._handle_async = handle_of(found)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -88,7 +90,7 @@ class Handler(ASGIHandler):  # type: ignore[misc]
             # Not by ThreadSensitiveContext(executor=…): a task that outlives the request could run no sync code then.
             executors[context] = lease
             try:
-                await self.found.handle(scope, receive, send)
+                await self._handle_async(scope, receive, send)
             finally:
                 executors.pop(context, None)
                 lease.end()

@@ -43,8 +43,8 @@ def configured(urls: str, **values: Any) -> Iterator[None]:
         settings._wrapped = holder
         _forget()
         for name, value in {
-            "app_configs": {}, "apps_ready": False, "models_ready": False, "ready": False,
-            "ready_event": threading.Event(),
+            "app_configs": {}, "loading": False, "apps_ready": False, "models_ready": False,
+            "ready": False, "ready_event": threading.Event(),
         }.items():  # fmt: skip
             patch.setattr(apps, name, value)
         try:
