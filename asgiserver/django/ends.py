@@ -53,15 +53,15 @@ def handle_of(found: ASGIHandler) -> Callable[..., Awaitable[None]]:
 
 async def _asend_started(sender: Any, **named: Any) -> Any:
     """Send ``request_started``; Django's own receivers get it when the request comes to its thread, if ever."""
-    lease, receivers = _lease(), _receivers(signals.request_started, sender)
-    if lease.used or receivers is None or not _STARTED.issuperset(receivers):
+    receivers = _receivers(signals.request_started, sender)
+    if receivers is None or not _STARTED.issuperset(receivers):
         return await signals.request_started.asend(sender, **named)
 
     def send_in_thread() -> None:
         for receiver in receivers:
             receiver(signal=signals.request_started, sender=sender, **named)
 
-    lease.before_first = send_in_thread
+    _lease().before_first = send_in_thread
     return []
 
 

@@ -120,8 +120,6 @@ def _hook(hook: Callable[..., Any], cannot_block: Condition) -> Callable[..., Aw
             return hook(*arguments)
         return await in_thread(*arguments)
 
-    # Django names the hook's class when a hook returns what it must not.
-    run.__self__ = middleware  # type: ignore[attr-defined]
     return run
 
 

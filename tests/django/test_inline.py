@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import hashlib
 import inspect
 import io
@@ -19,6 +20,7 @@ from asgiref.sync import SyncToAsync, async_to_sync, sync_to_async
 from django.conf import settings
 from django.contrib.messages import get_messages, info
 from django.contrib.sessions.backends.db import SessionStore
+from django.core.cache import caches
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
@@ -230,6 +232,17 @@ class TestLocale:
         trans_real.translation("dE")
         assert in_thread(chain.call(request(**other)))
 
+    def test_it_is_loaded_in_a_thread_when_the_projects_own_is_not(self) -> None:
+        chain = Chain(LOCALE)
+        trans_real.translation("de")
+        with override_settings(LANGUAGE_CODE="fr"):
+            assert in_thread(chain.call(request(accept_language="de")))
+
+    def test_none_is_active_after_the_start(self) -> None:
+        translation.deactivate_all()
+        Chain(LOCALE)
+        assert translation.get_language() is None
+
     @override_settings(USE_I18N=False)
     def test_without_languages_there_is_nothing_to_load(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(translation, "_trans", type(translation._trans)())
@@ -297,6 +310,14 @@ class TestSession:
     @override_settings(SESSION_SAVE_EVERY_REQUEST=True)
     def test_one_that_is_empty_never_is(self) -> None:
         assert on_loop(self.chain("db").call(request())).status_code == 200
+
+    def test_no_cache_is_open_after_the_start(self) -> None:
+        def opened() -> list[Any]:
+            self.chain("cache")
+            found: list[Any] = caches.all(initialized_only=True)
+            return found
+
+        assert contextvars.Context().run(opened) == []
 
     def test_that_of_another_engine_is_opened_in_a_thread(self) -> None:
         assert in_thread(Chain(SESSION, SESSION_ENGINE=others.__name__).call(request()))
