@@ -7,7 +7,8 @@ working; Django's own code makes the requests, calls the middleware and writes t
 - a sync view by ``BaseHandler``'s sync chain in one call on a lane (``lanes.py``), streams and closing included;
 - an async view as Django does, with a lane in place of a thread of its own (``lanes.py``), which it needs for less:
   hooks that cannot block run on the loop (``inline.py``), and so do its beginning and its end (``ends.py``);
-- every request as Django does, on a loop that is not in :data:`serving`, such as another server's.
+- every request as Django does, but for those hooks, on a loop that is not in :data:`serving`, such as another
+  server's.
 
 Whether the view is async is a guess by the URL. A wrong guess is no wrong answer: each chain runs views of both kinds.
 """

@@ -73,7 +73,9 @@ def _next(handler: Any) -> Any:
     for name in ("__wrapped__", "awaitable", "get_response"):
         if (found := getattr(handler, name, None)) is not None:
             return found
-    return inspect.getclosurevars(handler).nonlocals.get("get_response") if inspect.isfunction(handler) else None
+    if inspect.isfunction(handler) and "get_response" in (names := handler.__code__.co_freevars):
+        return handler.__closure__[names.index("get_response")].cell_contents  # type: ignore[index]
+    return None
 
 
 def full_name(kind: type) -> str:

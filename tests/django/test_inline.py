@@ -480,8 +480,11 @@ class Views(MiddlewareMixin):
 
 def by_function(get_response: Callable[..., Any]) -> Callable[..., Any]:
     async def middleware(request: HttpRequest) -> Any:
-        return await get_response(request)
+        return await get_response(request) or _never
 
+    # What a function names of its closure may have no value yet.
+    for _never in ():
+        pass
     return middleware
 
 
