@@ -1,8 +1,9 @@
 """The parts for Django projects: the handler of their requests, ``runserver``, system checks, a live server for tests.
 
-``handler.py`` serves sync views in one hop, on the threads of ``lanes.py``; ``serving.py`` puts it in the place of
-Django's own when the server starts. ``runserver`` itself is in :mod:`asgiserver.management.commands.runserver`, because
-Django looks for it only there. The server imports nothing of this package where there is no Django.
+``handler.py`` serves sync views in one hop, on the threads of ``lanes.py``, and keeps async views off threads by
+``inline.py`` and ``ends.py``; ``serving.py`` puts it in the place of Django's own when the server starts. ``runserver``
+itself is in :mod:`asgiserver.management.commands.runserver`, because Django looks for it only there. The server imports
+nothing of this package where there is no Django.
 """
 
 from __future__ import annotations

@@ -5,8 +5,10 @@ each request. :class:`Handler` stands in its place. It overrides ``handle`` alon
 working; Django's own code makes the requests, calls the middleware and writes the heads of responses. It runs
 
 - a sync view by ``BaseHandler``'s sync chain in one call on a lane (``lanes.py``), streams and closing included;
-- an async view as Django does, with a lane for the hooks in place of a thread of its own;
-- every request as Django does, on a loop that is not in :data:`serving`, such as another server's.
+- an async view as Django does, with a lane in place of a thread of its own (``lanes.py``), which it needs for less:
+  hooks that cannot block run on the loop (``inline.py``), and so do its beginning and its end (``ends.py``);
+- every request as Django does, but for those hooks, on a loop that is not in :data:`serving`, such as another
+  server's.
 
 Whether the view is async is a guess by the URL. A wrong guess is no wrong answer: each chain runs views of both kinds.
 """
@@ -38,6 +40,8 @@ from django.urls import URLPattern, get_resolver, set_script_prefix
 from ..asgi.interfaces import Message, Receive, Scope, Send
 from ..errors import ClientDisconnected
 from ..pipe import Pipe, regular_part
+from .ends import handle_of
+from .inline import run_hooks_on_loop
 from .lanes import Call, Lane, Lanes, Lease, Slot
 
 __all__ = ["Handler", "serving", "walk_urls"]
@@ -65,6 +69,8 @@ class Handler(ASGIHandler):  # type: ignore[misc]
         #: The same middleware once more, in its sync form.
         self.sync_chain = _SyncChain()
         self.sync_chain.load_middleware(is_async=False)
+        run_hooks_on_loop(found)
+        self._handle_async = handle_of(found)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -85,7 +91,7 @@ class Handler(ASGIHandler):  # type: ignore[misc]
             # Not by ThreadSensitiveContext(executor=…): a task that outlives the request could run no sync code then.
             executors[context] = lease
             try:
-                await self.found.handle(scope, receive, send)
+                await self._handle_async(scope, receive, send)
             finally:
                 executors.pop(context, None)
                 lease.end()

@@ -302,6 +302,9 @@ class Lease(Executor):
 
     Each call needs a slot; between two calls the lane waits without one. All calls of a request run in one thread,
     because its database connections belong to that.
+
+    :ivar used: something has been submitted.
+    :ivar before_first: runs in the thread before what was submitted first.
     """
 
     def __init__(self, lanes: Lanes, serving: str) -> None:
@@ -312,15 +315,21 @@ class Lease(Executor):
         self._lane: Lane | None = None
         self._calls = 0
         self._ended = False
+        self.used = False
+        self.before_first: Callable[[], None] | None = None
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:
         """See ``Executor``; from any thread."""
         result: Future[Any] = Future()
+        self.used = True
 
         def work() -> None:
             if not result.set_running_or_notify_cancel():
                 return
+            before, self.before_first = self.before_first, None
             try:
+                if before is not None:
+                    before()
                 value = function(*arguments, **keywords)
             except BaseException as error:  # noqa: BLE001 - raised by whoever waits for the result
                 result.set_exception(error)
