@@ -50,6 +50,7 @@ class Bound:
     :ivar path: the unix socket's file, when closing is to remove it.
     :ivar file: the file that was made at ``path``, to tell it from one that another server may have put there.
     :ivar inherited: the descriptor that ``sock`` is a copy of; another process has the same socket.
+    :ivar shared: another process has the same socket, and no descriptor of it is left in this one.
     """
 
     sock: socket.socket
@@ -58,6 +59,7 @@ class Bound:
     path: str | None = None
     file: os.stat_result | None = None
     inherited: int | None = None
+    shared: bool = False
 
     def close(self) -> None:
         """Give the socket up before anything has been accepted on it, and remove its file."""
