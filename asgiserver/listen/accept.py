@@ -66,6 +66,11 @@ class Listener:
             os.dup2(null, self._inherited)
             os.close(null)
 
+    @property
+    def port(self) -> Any:
+        """Twisted's port."""
+        return self._port
+
     def remove_file(self) -> None:
         """Remove the unix socket's file, unless another file has taken its place."""
         if self._bound is not None:
@@ -92,7 +97,8 @@ class Listener:
         # Twisted would close the socket one turn of the loop later, and more clients could come meanwhile.
         port.stopReading()  # type: ignore[no-untyped-call]
         port.numberAccepts = _LAST_ACCEPTS
-        port.doRead()  # type: ignore[no-untyped-call]
+        # That of the class: what stands before it may leave connections to other processes.
+        type(port).doRead(port)  # type: ignore[no-untyped-call]
         port.connectionLost(Failure(CONNECTION_DONE))  # type: ignore[no-untyped-call]
         return None
 
