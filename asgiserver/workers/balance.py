@@ -2,8 +2,8 @@
 
 All workers accept on the same sockets, and the kernel wakes all of them. Left to themselves, those that run first take
 whole handfuls, and WebSockets then stay where they are for hours. So a worker that has more connections than another
-one leaves what is in the queue for a moment, which is enough for the others to run, and then takes what is still there:
-a worker that is blocked delays nobody for longer than that.
+one leaves what is in the queue for a moment, in which the others may run, and then takes one, if somebody is still
+there, before it leaves the next one for a moment: a worker that is blocked delays nobody for long.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ __all__ = ["balance"]
 
 #: Seconds for which the queue is left to the others.
 _PAUSE = 0.002
-#: Most connections to accept at a time; and after pauses in a row, one after the first and twice as many after each.
-_MOST, _MOST_AFTER_PAUSES = 64, 4
+#: Most connections to accept at a time; and after a pause, as the others may only have to wait for a processor.
+_MOST, _MOST_AFTER_PAUSE = 64, 1
 #: How many more connections than the least a worker may have: this many, or this part of them, a power of two.
 _SLACK, _PART = 2, 4
 
@@ -43,7 +43,6 @@ class _Balance:
         self._slot = board.slot(number)
         self._connections = connections
         self._accept = port.doRead
-        self._after_pause = 1
         port.doRead = self._read
 
     def _read(self) -> Any:
@@ -52,7 +51,6 @@ class _Balance:
         least = self._board.least_connections(self._number)
         most = mine + _MOST if least is None else least + max(_SLACK, least >> _PART)
         if mine <= most:
-            self._after_pause = 1
             return self._take(min(_MOST, most + 1 - mine))
         self._port.stopReading()
         self._port.reactor.callLater(_PAUSE, self._resume)
@@ -67,6 +65,5 @@ class _Balance:
     def _resume(self) -> None:
         # The port may have been closed meanwhile.
         if self._port.connected and not self._port.disconnecting:
-            self._take(self._after_pause)
-            self._after_pause = min(_MOST_AFTER_PAUSES, 2 * self._after_pause)
+            self._take(_MOST_AFTER_PAUSE)
             self._port.startReading()

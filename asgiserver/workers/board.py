@@ -18,6 +18,8 @@ SLOTS = 1024
 _CONNECTIONS, _ACCEPTING, _HEARTBEAT = range(3)
 #: Numbers of a slot: a line of the processor's cache, so that neighbours do not slow each other down.
 _WIDTH = 8
+#: Nanoseconds without a beat after which a worker is not counted on to accept: several times what is between two.
+_BLOCKED = 2_000_000_000
 #: No worker has more connections; a number beyond this was written by mistake.
 _MOST_CONNECTIONS = 1 << 24
 
@@ -49,14 +51,15 @@ class Board:
         return Slot(self._cells[number * _WIDTH : (number + 1) * _WIDTH])
 
     def least_connections(self, besides: int) -> int | None:
-        """The connections of the worker that has the fewest, of those that accept; None when no other one does.
+        """The connections of the worker that has the fewest, of those that accept and are not blocked.
 
         :param besides: the slot of the worker that asks.
+        :returns: None when there is no other one.
         """
         cells, least = self._cells, _MOST_CONNECTIONS
-        own = besides * _WIDTH
+        own, beaten = besides * _WIDTH, time.monotonic_ns() - _BLOCKED
         for at in range(0, self._end(), _WIDTH):
-            if cells[at + _ACCEPTING] == 1 and at != own:
+            if cells[at + _ACCEPTING] == 1 and at != own and cells[at + _HEARTBEAT] >= beaten:
                 count = cells[at]
                 least = min(least, count if count < _MOST_CONNECTIONS else 0)
         return None if least == _MOST_CONNECTIONS else least

@@ -496,6 +496,54 @@ def test_what_a_forked_process_takes_out_of_its_uvloop_stays_in_its_parents() ->
     return FORKED_LOOP % "uvloop"
 
 
+REBASED = """
+        import os
+        from asgiserver.loop.reactor import rebase
+        reactor = install_reactor("%s")
+        called = []
+        # Before the fork, as an application's module does.
+        reactor.callLater(0.01, called.append, "early")
+        reactor.callLater(600, called.append, "late")
+        # Several, whose loops and wakers have nothing in common.
+        children = []
+        for _ in range(3):
+            child = os.fork()
+            if not child:
+                old = loop_of(reactor)
+                rebase("%s")
+                assert install_reactor() is reactor and loop_of(reactor) is not old
+                assert type(loop_of(reactor)) is type(old)
+                from twisted.internet.threads import deferToThread
+                deferToThread(os.getpid).addCallback(called.append)
+                reactor.callLater(0.5, reactor.stop)
+                reactor.run()
+                os._exit(0 if sorted(called, key=str) == sorted(["early", os.getpid()], key=str) else 1)
+            children.append(child)
+        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+        loop_of(reactor).close()
+"""
+
+
+@case
+def test_a_forked_process_moves_its_reactor_to_a_loop_of_its_own() -> str:
+    """Pins the attributes of Twisted's reactor that are moved."""
+    return REBASED % ("asyncio", "asyncio")
+
+
+@case
+def test_a_forked_process_moves_its_reactor_to_a_uvloop_of_its_own() -> str:
+    return REBASED % ("auto", "auto")
+
+
+@case
+def test_without_a_reactor_there_is_nothing_to_move() -> str:
+    return """
+        from asgiserver.loop.reactor import rebase
+        rebase()
+        assert installed() is None
+    """
+
+
 @case
 def test_without_a_reactor_there_is_nothing_to_forget() -> str:
     return """

@@ -21,6 +21,7 @@ def boards() -> tuple[Board, Board]:
 def serve(board: Board, number: int, connections: int, *, accepting: bool = True) -> None:
     slot = board.use(number)
     slot.connections, slot.accepting = connections, accepting
+    slot.beat()
 
 
 def test_what_one_writes_the_other_reads(boards: tuple[Board, Board]) -> None:
@@ -39,6 +40,16 @@ def test_the_least_is_that_of_the_others_that_accept(boards: tuple[Board, Board]
     serve(boards[0], SLOTS - 1, 7)
     serve(boards[0], 2, 2, accepting=False)
     assert (board.least_connections(0), board.least_connections(SLOTS - 1)) == (7, 1)
+
+
+def test_one_that_is_blocked_is_not_counted_on(boards: tuple[Board, Board], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [5_000_000_000]
+    monkeypatch.setattr("time.monotonic_ns", lambda: now[0])
+    serve(boards[0], 1, 3)
+    now[0] += 2_000_000_000
+    assert boards[1].least_connections(0) == 3
+    now[0] += 1
+    assert boards[1].least_connections(0) is None
 
 
 def test_a_number_that_cannot_be_counts_as_none(boards: tuple[Board, Board]) -> None:
