@@ -2,8 +2,8 @@
 
 All workers accept on the same sockets, and the kernel wakes all of them. Left to themselves, those that run first take
 whole handfuls, and WebSockets then stay where they are for hours. So a worker that has more connections than another
-one leaves what is in the queue for a moment, in which the others may run, and then takes one, if somebody is still
-there, before it leaves the next one for a moment: a worker that is blocked delays nobody for long.
+one leaves what is in the queue for a moment, in which the others may run, and looks again. After a few moments it takes
+some of what is still there: a worker that is blocked delays nobody for long.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from .board import Board
 
 __all__ = ["balance"]
 
-#: Seconds for which the queue is left to the others.
-_PAUSE = 0.002
-#: Most connections to accept at a time; and after a pause, as the others may only have to wait for a processor.
-_MOST, _MOST_AFTER_PAUSE = 64, 1
+#: Seconds for which the queue is left to the others, and how often in a row: they may have to wait for a processor.
+_PAUSE, _PAUSES = 0.002, 4
+#: Seconds after which a pause is no longer one in a row.
+_FORGOTTEN = 0.1
+#: Most connections to accept at a time, and after these pauses.
+_MOST, _MOST_AFTER_PAUSES = 64, 4
 #: How many more connections than the least a worker may have: this many, or this part of them, a power of two.
 _SLACK, _PART = 2, 4
 
@@ -43,6 +45,8 @@ class _Balance:
         self._slot = board.slot(number)
         self._connections = connections
         self._accept = port.doRead
+        self._pauses = 0
+        self._paused_at = 0.0
         port.doRead = self._read
 
     def _read(self) -> Any:
@@ -52,11 +56,17 @@ class _Balance:
         most = mine + _MOST if least is None else least + max(_SLACK, least >> _PART)
         if mine <= most:
             return self._take(min(_MOST, most + 1 - mine))
+        reactor = self._port.reactor
+        last, self._paused_at = self._paused_at, reactor.seconds()
+        self._pauses = self._pauses + 1 if self._paused_at - last < _FORGOTTEN else 1
+        if self._pauses > _PAUSES:
+            return self._take(_MOST_AFTER_PAUSES)
         self._port.stopReading()
-        self._port.reactor.callLater(_PAUSE, self._resume)
+        reactor.callLater(_PAUSE, self._resume)
         return None
 
     def _take(self, count: int) -> Any:
+        self._pauses = 0
         self._port.numberAccepts = count
         result = self._accept()
         self._slot.connections = self._connections()
@@ -65,5 +75,4 @@ class _Balance:
     def _resume(self) -> None:
         # The port may have been closed meanwhile.
         if self._port.connected and not self._port.disconnecting:
-            self._take(_MOST_AFTER_PAUSE)
             self._port.startReading()

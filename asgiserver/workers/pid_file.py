@@ -41,7 +41,8 @@ def pid_file(path: str | None) -> Iterator[None]:
 
 def _refuse_running(path: str, own: int) -> None:
     other = _number(path)
-    if other is None or other == own:
+    # On Windows os.kill() would interrupt the other process instead of looking for it.
+    if other is None or other == own or os.name != "posix":
         return
     try:
         os.kill(other, 0)

@@ -27,8 +27,10 @@ __all__ = ["certificate"]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked")
 
-#: WebSockets over all workers, and how unevenly they may be spread; a thousand by hand.
-COUNT, MOST = int(os.environ.get("ASGISERVER_TEST_WEBSOCKETS", "400")), 1.15
+#: WebSockets over all workers, a thousand by hand; and how many times the mean a worker may have of them. On a machine
+#: with much else to do a worker has to wait for a processor while others accept; left to themselves they differ more.
+BY_HAND = "ASGISERVER_TEST_WEBSOCKETS" in os.environ
+COUNT, MOST = int(os.environ.get("ASGISERVER_TEST_WEBSOCKETS", "400")), 1.15 if BY_HAND else 1.35
 
 Connect = Callable[[], Awaitable[WebSocketClient]]
 Clients = Awaitable[list[WebSocketClient]]

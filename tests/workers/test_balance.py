@@ -97,14 +97,26 @@ def test_with_many_connections_a_few_more_do_not_matter() -> None:
 
 def test_a_worker_that_is_blocked_delays_nobody_for_long() -> None:
     workers = Workers(50, 0)
-    workers.queue.extend(range(4))
-    workers.ports[0].doRead()
-    assert (len(workers.queue), workers.ports[0].reading) == (4, False)
-    for left in (3, 2, 1, 0):
-        workers.clock.advance(0.002)
-        assert (len(workers.queue), workers.ports[0].reading) == (left, True)
+    workers.queue.extend(range(6))
+    for left in (2, 0):
+        for _ in range(4):
+            workers.ports[0].doRead()
+            assert not workers.ports[0].reading
+            workers.clock.advance(0.002)
+            assert workers.ports[0].reading
         workers.ports[0].doRead()
-    assert workers.ports[0].connections == 54
+        assert len(workers.queue) == left
+    assert workers.ports[0].connections == 56
+
+
+def test_pauses_of_long_ago_do_not_count() -> None:
+    workers = Workers(50, 0)
+    for _ in range(9):
+        workers.queue.append(1)
+        workers.ports[0].doRead()
+        workers.clock.advance(0.2)
+        workers.ports[1].doRead()
+    assert [port.connections for port in workers.ports] == [50, 9]
 
 
 def test_alone_it_takes_all() -> None:
