@@ -81,7 +81,8 @@ def load(specification: Mapping[str, Any]) -> Application:
         from .. import cli
         from ..log import setup as logs
         from ..loop.reactor import install_reactor
-        from ..wire.websocket import frames  # noqa: F401 - so that the workers share it
+        from ..wire.websocket import frames  # noqa: F401 - so that the workers share it, and the next one
+        from . import worker  # noqa: F401
     name, _, kind = specification["interface"].partition(":")
     interface: cli.CommandLineInterface = attrgetter(kind)(import_module(name))()
     path = interface.parse(specification["args"])

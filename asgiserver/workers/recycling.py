@@ -12,7 +12,7 @@ from ..settings import Settings
 __all__ = ["Recycling", "memory_share"]
 
 #: Seconds between two looks at the memory: each costs the kernel a walk through all of it.
-_EVERY = 5.0
+_EVERY = 2.0
 #: The share of a worker's longest life by which lives differ, so that workers do not all end together.
 _LIFE_JITTER = 0.1
 

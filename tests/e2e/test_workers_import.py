@@ -125,3 +125,20 @@ async def test_a_reload_imports_the_code_anew_also_without_preloading(tmp_path: 
             server.send_signal(signal.SIGHUP)
             await until(lambda: load.answers["two"])
             wait_for(lambda: "Generation 2 serves" in server.output())
+
+
+@in_loop
+async def test_a_command_line_of_ones_own_loads_the_application_in_its_own_way(tmp_path: Path) -> None:
+    """Its module is found where the command itself has found it."""
+    (tmp_path / "mine.py").write_text(
+        "import sys\nfrom asgiserver.cli import CommandLineInterface\n"
+        "class Mine(CommandLineInterface):\n"
+        "    def load_asgi_app(self, path):\n"
+        "        module = __import__('app')\n"
+        "        module.VERSION = f'mine:{path}'\n"
+        "        return module.application\n",
+        "utf-8",
+    )
+    command = [sys.executable, "-c", "import sys, mine; sys.path.append('.'); mine.Mine().run(sys.argv[1:])"]
+    with Supervised(tmp_path, 1, "--app-dir", ".", command=command, cwd=tmp_path) as server:
+        assert (await ask(server.port)).split()[0] == "mine:app"

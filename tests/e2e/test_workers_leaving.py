@@ -55,7 +55,7 @@ class TestReloading:
 
     @in_loop
     async def test_an_old_worker_still_takes_a_websocket_and_a_request_on_its_connections(self, tmp_path: Path) -> None:
-        with Supervised(tmp_path, 1, "--drain-timeout", "3", "--drain-spread", "0") as server:
+        with Supervised(tmp_path, 1, "--drain-timeout", "2", "--drain-spread", "0") as server:
             streams = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
             assert await get(*streams[0]) == await get(*streams[1])
             # The third has sent nothing so far.
