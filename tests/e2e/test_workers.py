@@ -18,7 +18,7 @@ import pytest
 
 from tests.e2e.live import in_loop, until
 from tests.e2e.server import connects, environment, run_command, wait_for
-from tests.e2e.workers import Load, Supervised, ask, can_bind, gone
+from tests.e2e.workers import Load, Supervised, ask, can_bind, descendants, gone
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests look into /proc")
 
@@ -178,12 +178,30 @@ class TestStopping:
             with pytest.raises((AssertionError, asyncio.IncompleteReadError)):
                 await running
 
-    def test_ctrl_c_in_a_terminal_is_one_shutdown(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_to_all_processes_is_one_shutdown(self, tmp_path: Path, number: signal.Signals) -> None:
+        """A terminal sends SIGINT so, and systemd SIGTERM."""
         with Supervised(tmp_path, 2, new_session=True) as server:
-            os.killpg(server.pid, signal.SIGINT)
+            os.killpg(server.pid, number)
             assert server.wait() == 0
         assert "Traceback" not in server.output()
         assert server.lines("ERROR") == server.lines("WARNING") == []
+
+
+    def test_during_the_import_ends_it(self, tmp_path: Path) -> None:
+        server = Supervised(tmp_path, 2)
+        server.write("open(__file__ + '.begun', 'w').close()\ntime.sleep(600)\n")
+        process = subprocess.Popen(server.args, env=server.env, stderr=subprocess.PIPE, text=True)
+        try:
+            wait_for((tmp_path / "app.py.begun").exists)
+            processes = descendants(process.pid)
+            process.terminate()
+            assert process.communicate(timeout=20)[1] == ""
+            assert process.returncode == 0
+            wait_for(lambda: gone(processes))
+        finally:
+            process.kill()
+            process.wait()
 
 
 class TestDying:

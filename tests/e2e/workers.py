@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from .server import DEADLINE, ServerProcess, wait_for
 
-__all__ = ["Load", "Supervised", "WebSocketClient", "ask", "upgrade"]
+__all__ = ["Load", "Supervised", "WebSocketClient", "ask", "can_bind", "descendants", "get", "gone", "upgrade"]
 
 APPLICATION = """
 import asyncio, os, time
