@@ -247,7 +247,7 @@ class Generations:
             if generation.state is not GenerationState.RETIRED:
                 self.retired.append(generation)
                 generation.state = GenerationState.RETIRED
-        self.current = self.coming = None
+        self.current = self.coming = self._unserved_since = None
         for worker in self.workers:
             self._stop(worker, now, quick)
         self._proceed(now)

@@ -259,6 +259,9 @@ class TestDying:
                     service.worker(WorkerEvent.GONE, number)
             service.at(10)
         assert ("stopping",) in service.taken()
+        # Nothing is due that was due before, or the supervisor would not rest until the end.
+        due = service.generations.due(service.now)
+        assert due is None or due > service.now
 
     def test_a_nursery_is_replaced_by_a_new_generation(self, service: Service) -> None:
         service.nursery(GenerationEvent.GONE)
