@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -66,14 +67,13 @@ class TestPreloading:
     @pytest.mark.parametrize(("code", "found"), LEFT, ids=["thread", "socket", "file"])
     @in_loop
     async def test_what_must_not_be_shared_is_named_in_one_line(self, tmp_path: Path, code: str, found: str) -> None:
-        listener = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-        port = listener.sockets[0].getsockname()[1]
         server = Supervised(tmp_path, 2)
-        server.write(IMPORTED + code.format(port=port, folder=str(tmp_path)))
-        async with listener:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            names = {"port": listener.getsockname()[1], "folder": str(tmp_path)}
+            server.write(IMPORTED + code.format(**names))
             with server:
                 (line,) = server.lines("WARNING")
-                assert f"The import leaves {found.format(port=port, folder=str(tmp_path))}: it is not forked" in line
+                assert f"The import leaves {found.format(**names)}: it is not forked" in line
                 assert set(server.first) <= set(imports(tmp_path))
                 assert await ask(server.port)
 
