@@ -71,6 +71,8 @@ class Supervised(ServerProcess):
 
     def __init__(self, folder: Path, workers: int, *args: str, port: bool = True, **more: Any) -> None:
         self.folder = folder
+        self.size = workers
+        self._written = 0
         if not (folder / "app.py").exists():
             self.write()
         where = ("-p", "0") if port else ()
@@ -88,7 +90,9 @@ class Supervised(ServerProcess):
         for name, value in replaced.items():
             source, count = re.subn(rf"^{name} = .*$", f"{name} = {value!r}", source, flags=re.MULTILINE)
             assert count == 1
-        (self.folder / "app.py").write_text(source + text, "utf-8")
+        # Python takes compiled code for that of a file of the same size and the same second.
+        self._written += 1
+        (self.folder / "app.py").write_text(f"{source}{text}\n{'#' * self._written}\n", "utf-8")
 
     def workers(self) -> list[int]:
         """The processes of the workers that serve or have served."""
@@ -104,9 +108,11 @@ class Supervised(ServerProcess):
         return descendants(self.pid)
 
     def reload(self, generation: int) -> None:
-        """HUP, until the generation with this number serves."""
+        """HUP, until the generation with this number serves, and the one before takes no clients any more."""
+        drained = self.output().count("Draining")
         self.send_signal(signal.SIGHUP)
         self.wait_for_line(f"Generation {generation} serves")
+        self.wait_for_line("Draining", drained + self.size)
 
     def end_at_once(self) -> None:
         """By a second signal, which is another one only after a second."""
