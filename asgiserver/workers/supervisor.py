@@ -114,29 +114,34 @@ class Supervisor:
     def run(self) -> int:
         """Watch until nothing is left; returns the exit status."""
         wakes, wake = socket.socketpair()
-        for end in (wakes, wake):
-            end.setblocking(False)
-        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+        with self._selector, wakes, wake:
+            for end in (wakes, wake):
+                end.setblocking(False)
+            signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+            self._watch(wakes, lambda: wakes.recv(4096))
+            self._take_signals()
+            self._generations.reload(time.monotonic())
+            while self._status is None:
+                for key, _ in self._selector.select(self._pause()):
+                    if self._selector.get_map().get(key.fd) is key:
+                        # What was heard of others may have ended this one.
+                        key.data()
+                while self._signals:
+                    self._signalled(self._signals.pop(0))
+                now = time.monotonic()
+                self._look(now)
+                self._generations.tick(now)
+                self._tell(now)
+            signal.set_wakeup_fd(-1)
+        return self._status
+
+    def _take_signals(self) -> None:
         for number in HANDLED:
             if signal.getsignal(number) != signal.SIG_IGN:
                 # One that is ignored, as under nohup, stays so.
                 signal.signal(number, lambda number, _: self._signals.append(number))
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
-        self._watch(wakes, lambda: wakes.recv(4096))
-        self._generations.reload(time.monotonic())
-        while self._status is None:
-            for key, _ in self._selector.select(self._pause()):
-                if self._selector.get_map().get(key.fd) is key:
-                    # What was heard of others may have ended this one.
-                    key.data()
-            while self._signals:
-                self._signalled(self._signals.pop(0))
-            now = time.monotonic()
-            self._look(now)
-            self._generations.tick(now)
-            self._tell(now)
-        return self._status
 
     def _watch(self, file: Any, call: Callable[[], object]) -> None:
         self._selector.register(file, EVENT_READ, call)

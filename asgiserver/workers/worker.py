@@ -46,7 +46,8 @@ def serve(channel: Channel, specification: Mapping[str, Any], application: Appli
     signals = WorkerSignals()
     hold(signals)
     faulthandler.register(signal.SIGUSR2, file=2, all_threads=True)
-    # Registered first, so called last.
+    # Registered first, so called last: the supervisor takes the end of the channel for the end of the process.
+    atexit.register(channel.close)
     atexit.register(signals.finalize)
     worker: Worker | None = None
     gc.enable()

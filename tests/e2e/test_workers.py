@@ -57,7 +57,8 @@ class TestServing:
     @in_loop
     async def test_all_workers_serve_and_all_end(self, tmp_path: Path) -> None:
         path = tmp_path / "pid"
-        with Supervised(tmp_path, 3, "--pid-file", str(path)) as server:
+        command = [sys.executable, "-W", "always::ResourceWarning", "-m", "asgiserver"]
+        with Supervised(tmp_path, 3, "--pid-file", str(path), command=command) as server:
             processes = server.processes()
             assert len(processes) == 4
             assert path.read_text("ascii") == f"{server.pid}\n"
@@ -65,6 +66,7 @@ class TestServing:
             assert server.stop() == 0
         assert gone(processes)
         assert not path.exists()
+        assert "ResourceWarning" not in server.output()
         assert server.lines("ERROR") == server.lines("WARNING") == []
 
     def test_web_concurrency_is_read_and_the_command_line_wins(self, tmp_path: Path) -> None:
