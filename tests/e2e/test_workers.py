@@ -65,13 +65,10 @@ class TestServing:
             assert await answers(server, 3) == {str(process) for process in server.first}
             assert server.stop() == 0
         assert gone(processes)
+        assert not connects(server.port)
         assert not path.exists()
         assert "ResourceWarning" not in server.output()
         assert server.lines("ERROR") == server.lines("WARNING") == []
-
-    def test_web_concurrency_is_read_and_the_command_line_wins(self, tmp_path: Path) -> None:
-        with Supervised(tmp_path, 1, env={"WEB_CONCURRENCY": "3"}) as server:
-            assert len(server.first) == 1
 
     def test_a_pid_file_of_a_process_that_runs_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "pid"
@@ -367,8 +364,3 @@ class TestSignals:
                 server.wait_for_line(text)
             server.end_at_once()
             await asyncio.gather(*running, blocked, return_exceptions=True)
-
-    def test_nobody_connects_after_the_end(self, tmp_path: Path) -> None:
-        with Supervised(tmp_path, 2) as server:
-            port = server.port
-        assert not connects(port)

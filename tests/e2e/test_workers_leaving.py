@@ -18,7 +18,7 @@ from tests.e2e.workers import Load, Supervised, WebSocketClient, get, gone, upgr
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked")
 
 #: Reloads under load; fifty by hand.
-RELOADS = int(os.environ.get("ASGISERVER_TEST_RELOADS", "3"))
+RELOADS = int(os.environ.get("ASGISERVER_TEST_RELOADS", "2"))
 
 
 class TestReloading:

@@ -143,9 +143,9 @@ class TestEndpoints:
             # The socket that was handed over is still there.
             assert inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
 
-    @pytest.mark.parametrize("names", [{}, {"LISTEN_FDNAMES": "web"}])
     @in_loop
-    async def test_of_systemd(self, tmp_path: Path, names: dict[str, str]) -> None:
+    async def test_of_systemd(self, tmp_path: Path) -> None:
+        """By its name and by its index, which are two endpoints on one socket."""
         with socket.create_server(("127.0.0.1", 0)) as sock:
             # As systemd does it: the socket is descriptor 3, and the variable names the process itself.
             number = sock.fileno()
@@ -153,13 +153,12 @@ class TestEndpoints:
                 f"import os, sys; os.dup2({number}, 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
                 "os.execv(sys.executable, [sys.executable, '-m', 'asgiserver', *sys.argv[1:]])"
             )
-            which = "systemd:name=web" if names else "systemd:index=0"
             with Supervised(
-                tmp_path, 2, "-e", which, port=False, pass_fds=[number], env={"LISTEN_FDS": "1", **names},
-                command=[sys.executable, "-c", program],
+                tmp_path, 2, "-e", "systemd:name=web", "-e", "systemd:index=0", port=False, pass_fds=[number],
+                env={"LISTEN_FDS": "1", "LISTEN_FDNAMES": "web"}, command=[sys.executable, "-c", program], listeners=2,
             ) as server:  # fmt: skip
                 assert await ask(server.port)
-                server.reload(2)
+                await asyncio.to_thread(server.reload, 2)
                 assert await ask(server.port)
 
     @pytest.mark.parametrize("text", ["ssl:8443:privateKey=x", "tls:8443:x", "haproxy:ssl:8443", "onion:80", "stdio:"])
