@@ -31,6 +31,7 @@ from .run import limit_exit, thread_count
 from .server import Server
 from .settings import Info, Settings, information, parse, type_hints
 from .signals import held, hold
+from .workers.pid_file import pid_file
 
 __all__ = ["CommandLineInterface", "exit_status", "main", "script"]
 
@@ -91,6 +92,11 @@ class CommandLineInterface:
         """
         with held(), self.reporting():
             path = self.parse(args)
+            if self.settings.workers is not None:
+                # Not imported without need, like all that is for workers.
+                from .workers.launch import supervise
+
+                supervise(self, args)
             logs.configure(self.settings)
             logs.bridge_twisted()
             for variable in config.unknown_variables(os.environ):
@@ -98,7 +104,8 @@ class CommandLineInterface:
             # Before the application, which may import twisted.internet.reactor and would get another one.
             install_reactor(self.settings.loop)
             self.server = self.server_class(self.load(path), settings=self.settings)
-            self.server.run()
+            with pid_file(self.settings.pid_file):
+                self.server.run()
 
     def parse(self, args: Sequence[str]) -> str:
         """Set ``settings`` from all sources, and return what names the application.
@@ -126,9 +133,7 @@ class CommandLineInterface:
         try:
             yield
         except ASGIServerError as error:
-            if isinstance(error, LifespanError) and error.__cause__ is not None:
-                traceback.print_exception(error.__cause__)
-            self.parser.exit(exit_status(error), f"{self.parser.prog}: error: {error}\n")
+            self.parser.exit(*explanation(self.parser.prog, error))
 
     def load(self, path: str) -> Application:
         """The application that :meth:`load_asgi_app` gives; with ``--check``, check all else too, and end.
@@ -329,6 +334,19 @@ def exit_status(error: BaseException) -> int:
     if isinstance(error, SettingsError):
         return 2
     return 3 if isinstance(error, LifespanError) else 1
+
+
+def explanation(prog: str, error: BaseException) -> tuple[int, str]:
+    """The exit status of a process that could not start because of ``error``, and what its user is told."""
+    if isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        return status, f"{prog}: error: the import ended by {error!r}\n"
+    if not isinstance(error, ASGIServerError):
+        lines = traceback.format_exception(type(error), error, _outside_import(error.__traceback__))
+        return 1, "".join(lines)
+    cause = error.__cause__ if isinstance(error, LifespanError) else None
+    lines = [] if cause is None else traceback.format_exception(cause)
+    return exit_status(error), "".join([*lines, f"{prog}: error: {error}\n"])
 
 
 def _outside_import(frames: TracebackType | None) -> TracebackType | None:

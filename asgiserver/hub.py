@@ -47,6 +47,7 @@ class Hub:
     :ivar connections: all open connections.
     :ivar keep_alive_timeout: how long a connection may be idle, in seconds; less while the server stops.
     :ivar stopping: no connection is used again after its next response.
+    :ivar draining: the server stops because another process serves, and has time: WebSockets may still be opened.
     :ivar ending: half of ``graceful_timeout`` is over, so responses that stream without end are asked to end.
     :ivar refusing: no request is begun any more.
     :ivar forked: this process was forked by the application, so its requests are the parent's.
@@ -71,6 +72,7 @@ class Hub:
         self._turned_away: set[HTTPConnection] = set()
         self.keep_alive_timeout = settings.keep_alive_timeout
         self.stopping = False
+        self.draining = False
         self.ending = False
         self.refusing = False
         self.forked = False
@@ -118,7 +120,7 @@ class Hub:
         if limit is not None and len(self._tasks) >= limit:
             raise RequestError(503, "The server is busy.", ((b"retry-after", b"1"),))
         if request.upgrade:
-            if self.stopping:
+            if self.stopping and not self.draining:
                 raise RequestError(503, "The server is stopping.")
             return self._open_websocket(request, stream, addresses)
         scope = self._scopes.http(request, addresses)

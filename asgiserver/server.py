@@ -6,16 +6,19 @@ import asyncio
 import dataclasses
 import logging
 import os
+import random
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from .asgi.lifespan import Lifespan
 from .asgi.scope import ScopeBuilder
+from .asgi.websocket import WebSocketExchange
 from .errors import LifespanError, ReactorError, RequestError, SettingsError
 from .forks import let_go_in_children
 from .hub import Hub
 from .listen.accept import Listener
+from .listen.bind import Bound
 from .listen.endpoints import listen
 from .loading import as_asgi3
 from .log.setup import ActionLogger
@@ -79,6 +82,8 @@ class Server(Hub):
             settings = dataclasses.replace(settings, **Settings.named(keywords))
         super().__init__(as_asgi3(application, settings.interface), settings, action_logger, on_failure)
         self.listeners: list[Listener] = []
+        #: Sockets that another process has bound, to accept on in place of those of the settings.
+        self.bound: list[Bound] | None = None
         self.ready_callable = ready_callable
         self.signal_handlers = signal_handlers
         self.reactor = reactor
@@ -90,6 +95,8 @@ class Server(Hub):
         self._end_django: Callable[[], Awaitable[None]] | None = None
         self._abandoned = False
         self._waits = True
+        #: Time and spread of :meth:`drain`; None when nobody else serves.
+        self._handover: tuple[float | None, float] | None = None
         self._patience: asyncio.Timeout | None = None
         self._serving: asyncio.Future[None] | None = None
 
@@ -158,13 +165,29 @@ class Server(Hub):
             lifespan's shutdown runs all the same.
         """
         self._waits = self._waits and wait
+        self._handover = None
         self.stop_requested = True
         loop = self._loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._take_up_stop)
 
+    def drain(self, timeout: float | None, spread: float) -> None:
+        """Ask a running server to end because another process serves on the same sockets. Returns at once.
+
+        Nobody is cut off: a connection ends with its next response or when it has been idle for too long, and requests
+        on it are answered until then, handshakes of WebSockets too. :meth:`stop` ends this at any time.
+
+        :param timeout: seconds until clients that are left are asked to leave: WebSockets by a close frame, streams
+            without end by the application. Then ``graceful_timeout`` counts. None for no limit.
+        :param spread: seconds over which the WebSockets are closed, so that their clients do not all come back at once.
+        """
+        if not self.stop_requested:
+            self.stop()
+            self._handover = timeout, spread
+
     def _take_up_stop(self) -> None:
         self._stopped.set()
+        self._changed.set()
         if not self._waits and self._patience is not None and self._patience.when() is None:
             self._patience.reschedule(asyncio.get_running_loop().time())
 
@@ -209,8 +232,8 @@ class Server(Hub):
         await self._lifespan.startup()
         state = self._lifespan.state if self._lifespan.supported else None
         self._scopes = ScopeBuilder(self.settings.root_path, self._forwarding, state)
-        self.listeners = await listen(self.settings, HTTPFactory(self), reactor)
-        for listener in self.listeners:
+        self.listeners = await listen(self.settings, HTTPFactory(self), reactor, self.bound)
+        for listener in self.listeners if self.bound is None else ():
             logger.info("Listening on %s", listener.description)
         self._warn_of_untrusted_proxy()
         if self.ready_callable is not None:
@@ -258,21 +281,53 @@ class Server(Hub):
 
     async def _close_listeners(self) -> None:
         if self.listeners:
-            logger.info("Stopping")
+            logger.info("Stopping" if self._handover is None else "Draining")
         for listener in self.listeners:
+            listener.shared = listener.shared or self._handover is not None
             await listener.close()
 
     async def _end_requests(self) -> None:
         """Drain; cancel the requests at once when :meth:`stop` is told not to wait, before or meanwhile."""
         try:
             async with asyncio.timeout(None if self._waits else 0) as self._patience:
+                await self._hand_over()
                 await self._drain()
         except TimeoutError:
+            self.draining = False
             self.refusing = True
             if self._tasks:
                 await self._cancel_applications()
         finally:
             self._patience = None
+
+    async def _hand_over(self) -> None:
+        """Wait until the clients have left for the process that serves now, then ask those that stay to leave."""
+        if self._handover is None:
+            return
+        timeout, spread = self._handover
+        self.stopping = self.draining = True
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        await self._wait_until(self._is_handed_over, deadline)
+        self.draining = False
+        self.ending = True
+        for exchange in list(self._tasks):
+            if not isinstance(exchange, WebSocketExchange):
+                exchange.server_stopping()
+        await self._close_websockets(spread)
+
+    async def _close_websockets(self, spread: float) -> None:
+        """Close them one by one, in random order, as clients of one kind often have come one after the other."""
+        websockets = [exchange for exchange in self._tasks if isinstance(exchange, WebSocketExchange)]
+        random.shuffle(websockets)
+        began = asyncio.get_running_loop().time()
+        for number, exchange in enumerate(websockets):
+            if await self._wait_until(self._is_handed_over, began + number * spread / len(websockets)):
+                return
+            exchange.server_stopping()
+
+    def _is_handed_over(self) -> bool:
+        """Whether nobody is left, or nobody else serves any more."""
+        return self._handover is None or not self.connections
 
     async def _drain(self) -> None:
         """Let running requests finish within ``graceful_timeout``, then end them.

@@ -66,6 +66,7 @@ HTTP = "HTTP"
 WEBSOCKET = "WebSocket"
 LIMITS = "Limits"
 PROXY = "Behind a proxy"
+WORKERS = "Workers"
 LOGGING = "Logging"
 
 TRUSTED_PEERS = "127.0.0.1", "::1"  # unless others are named
@@ -248,6 +249,28 @@ class Settings:
                                              "Field with the client's scheme, X-Forwarded-Proto by default.",
                                              metavar="NAME")
 
+    workers: int | None = _field(None, WORKERS, "Processes that serve, under one that watches them; 0 for one for each "
+                                 "core. WEB_CONCURRENCY is read too.", minimum=0, maximum=256)
+    preload: str = _field("auto", WORKERS, "Import the application once and fork the workers: unless the import leaves "
+                          "threads, sockets or files behind, always, or never.", choices=("auto", "on", "off"))
+    worker_timeout: float | None = _field(60.0, WORKERS, "Time for which a worker's event loop may be blocked before "
+                                          "the worker is replaced; 0 for no limit.", unit="s", off="zero")
+    worker_start_timeout: float | None = _field(120.0, WORKERS, "Time for a worker to start, and for the import; 0 for "
+                                                "no limit.", unit="s", off="zero")
+    max_requests: int | None = _field(None, WORKERS, "Requests and WebSockets after which a worker is replaced.",
+                                      off="zero")
+    max_requests_jitter: int = _field(0, WORKERS, "Most that is added to max_requests, at random for each worker.",
+                                      minimum=0)
+    max_memory: int | None = _field(None, WORKERS, "Memory, as its proportional share (PSS), above which a worker is "
+                                    "replaced; on Linux.", unit="bytes", off="zero")
+    max_lifetime: float | None = _field(None, WORKERS, "Age at which a worker is replaced, give or take a tenth.",
+                                        unit="s", off="zero")
+    drain_timeout: float | None = _field(30.0, WORKERS, "Time for the clients of a worker that is replaced to leave, "
+                                         "before its WebSockets are closed; -1 for no limit.", unit="s", off="negative")
+    drain_spread: float = _field(10.0, WORKERS, "Time over which these WebSockets are closed.", unit="s", minimum=0)
+    pid_file: str | None = _field(None, WORKERS, "File for the process's number; also without workers.",
+                                  metavar="PATH")
+
     verbosity: int = _field(1, LOGGING, "0 warnings, 1 information, 2 debug, 3 also the event loop's debug.",
                             flags=("-v", "--verbosity"), minimum=0, maximum=3)
     access_log: str | None = _field(None, LOGGING, "File for the access log, - for standard output, where it goes "
@@ -319,6 +342,12 @@ class Settings:
                     if text.startswith("tcp://"):
                         hint = "; Kubernetes sets this for a Service called asgiserver: call it something else"
                     raise SettingsError(f"ASGISERVER_{name.upper()}: {error}{hint}") from None
+        if "workers" not in values and environ.get("WEB_CONCURRENCY"):
+            # The variable that hosting platforms set for other servers.
+            try:
+                values["workers"] = parse(environ["WEB_CONCURRENCY"], int, information("workers"))
+            except ValueError as error:
+                raise SettingsError(f"WEB_CONCURRENCY: {error}") from None
         return values
 
     @classmethod

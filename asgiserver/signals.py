@@ -188,11 +188,14 @@ class Signals:
 _held: Signals | None = None
 
 
-def hold() -> Signals:
-    """Take the process's signals, for good; call it in the main thread."""
+def hold(signals: Signals | None = None) -> Signals:
+    """Take the process's signals, for good; call it in the main thread.
+
+    :param signals: what takes them, unless they are held already.
+    """
     global _held
     if _held is None:
-        _held = Signals()
+        _held = signals or Signals()
         _held.take()
     return _held
 

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from asgiserver import __version__, cli
 from asgiserver.cli import CommandLineInterface, expanded, main
 from asgiserver.errors import LifespanError, ListenError, ReactorError, SettingsError
 from asgiserver.settings import Settings, information
+from asgiserver.workers import launch
 
 #: What each setting's flag can be given, and what must arrive; a switch has no value.
 VALUES: dict[str, tuple[str | None, Any]] = {
@@ -48,6 +50,9 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "proxy_headers_host": ("X-Real-IP", "X-Real-IP"),
     "proxy_headers_port": ("X-Real-Port", "X-Real-Port"),
     "proxy_headers_proto": ("X-Scheme", "X-Scheme"),
+    "workers": ("4", 4),
+    "preload": ("off", "off"),
+    "pid_file": ("asgiserver.pid", "asgiserver.pid"),
     "verbosity": ("2", 2),
     "access_log": ("-", "-"),
     "access_log_format": ("json", "json"),
@@ -143,7 +148,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None: ...
 
 @pytest.fixture(autouse=True)
 def server(monkeypatch: pytest.MonkeyPatch) -> type[FakeServer]:
-    """No real server, no logging set up, no variables of whoever runs the tests."""
+    """No real server, no other process, no file, no logging set up, no variables of whoever runs the tests."""
 
     class Server(FakeServer):
         pass
@@ -151,7 +156,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> type[FakeServer]:
     monkeypatch.setattr(CommandLineInterface, "server_class", Server)
     monkeypatch.setattr(cli.logs, "configure", lambda settings: None)
     monkeypatch.setattr(cli.logs, "bridge_twisted", lambda: None)
-    for name in [name for name in os.environ if name.startswith("ASGISERVER_")]:
+    monkeypatch.setattr(cli, "pid_file", lambda path: nullcontext())
+    # The real one becomes another process, and never comes back.
+    monkeypatch.setattr(launch, "supervise", lambda interface, args: None)
+    for name in [name for name in os.environ if name.startswith("ASGISERVER_") or name == "WEB_CONCURRENCY"]:
         monkeypatch.delenv(name)
     return Server
 
@@ -255,7 +263,49 @@ class TestAbbreviations:
         assert "ambiguous option: --limit" in refusal(capsys, "--limit", "3", "module:app")
 
 
+class TestWorkers:
+    """The supervisor takes the place of this process."""
+
+    def test_one_is_made_when_workers_are_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[Any] = []
+        monkeypatch.setattr(launch, "supervise", lambda interface, args: asked.append((type(interface), args)))
+        settings_of()
+        assert asked == []
+        settings_of("--workers", "0")
+        assert asked == [(Interface, ["--workers", "0", "module:app"])]
+
+    def test_an_interface_that_no_worker_can_import_is_refused(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.undo()
+        interface = Interface()
+        monkeypatch.setattr(Interface, "__module__", "__main__")
+        assert "has to be in a module" in refusal(capsys, "--workers", "2", "module:app", interface=interface)
+
+
 class TestEnvironment:
+    @pytest.mark.parametrize(
+        ("variables", "args", "workers"),
+        [
+            ({"WEB_CONCURRENCY": "3"}, [], 3),
+            ({"WEB_CONCURRENCY": ""}, [], None),
+            ({"WEB_CONCURRENCY": "3", "ASGISERVER_WORKERS": "4"}, [], 4),
+            ({"WEB_CONCURRENCY": "3", "ASGISERVER_WORKERS": "4"}, ["--workers", "5"], 5),
+        ],
+    )
+    def test_web_concurrency_is_the_number_of_workers(
+        self, variables: dict[str, str], args: list[str], workers: int | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name, text in variables.items():
+            monkeypatch.setenv(name, text)
+        assert settings_of(*args).workers == workers
+
+    def test_web_concurrency_that_is_no_number_is_named(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WEB_CONCURRENCY", "many")
+        assert refusal(capsys, "module:app") == "WEB_CONCURRENCY: expected a whole number, got 'many'"
+
     @pytest.mark.parametrize("name", fields())
     def test_each_setting_is_read_from_its_variable(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         text, value = VALUES.get(name, ("4321", 4321))

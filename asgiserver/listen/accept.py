@@ -39,6 +39,7 @@ class Listener:
 
     :ivar description: for the log: ``http://127.0.0.1:8000``, ``https://[::1]:8443``, ``unix:/run/x.sock``; a port
         given as 0 is the real one.
+    :ivar shared: another process accepts on the same socket; may be set until the listener is closed.
     :ivar address: host and port, None on anything but TCP.
     """
 
@@ -48,6 +49,7 @@ class Listener:
         self._port = port
         self._bound = bound
         self._inherited = None if bound is None else bound.inherited
+        self.shared = bound is not None and (bound.shared or bound.inherited is not None)
         self._closing: asyncio.Future[Any] | None = None
         host = port.getHost()
         self.address: tuple[str, int] | None = None if isinstance(host, UNIXAddress) else (host.host, host.port)
@@ -74,6 +76,11 @@ class Listener:
             certificates.read_again()
         return certificates is not None
 
+    @property
+    def port(self) -> Any:
+        """Twisted's port."""
+        return self._port
+
     def remove_file(self) -> None:
         """Remove the unix socket's file, unless another file has taken its place."""
         if self._bound is not None:
@@ -93,14 +100,15 @@ class Listener:
 
     def _stop_listening(self) -> Deferred[Any] | None:
         port = self._port
-        if self._inherited is not None or not isinstance(port, Port):
+        if self.shared or not isinstance(port, Port):
             stopping: Deferred[Any] | None = port.stopListening()
             return stopping
         # Clients in the backlog see themselves as connected, and the kernel resets them when the socket is closed.
         # Twisted would close the socket one turn of the loop later, and more clients could come meanwhile.
         port.stopReading()  # type: ignore[no-untyped-call]
         port.numberAccepts = _LAST_ACCEPTS
-        port.doRead()  # type: ignore[no-untyped-call]
+        # That of the class: what stands before it may leave connections to other processes.
+        type(port).doRead(port)  # type: ignore[no-untyped-call]
         port.connectionLost(Failure(CONNECTION_DONE))  # type: ignore[no-untyped-call]
         return None
 

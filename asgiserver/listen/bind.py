@@ -13,7 +13,7 @@ import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SettingsError
 from ..settings import Settings
@@ -51,6 +51,7 @@ class Bound:
     :ivar file: the file that was made at ``path``, to tell it from one that another server may have put there.
     :ivar inherited: the descriptor that ``sock`` is a copy of; another process has the same socket.
     :ivar redirects_to: the port of TLS that each request is sent on to; None to serve the application.
+    :ivar shared: another process has the same socket, and no descriptor of it is left in this one.
     """
 
     sock: socket.socket
@@ -60,6 +61,16 @@ class Bound:
     file: os.stat_result | None = None
     inherited: int | None = None
     redirects_to: int | None = None
+    shared: bool = False
+
+    @property
+    def description(self) -> str:
+        """For the log: ``http://127.0.0.1:8000``, ``https://[::1]:8443``, ``unix:/run/x.sock``."""
+        name: Any = self.sock.getsockname()
+        if self.sock.family in (socket.AF_INET, socket.AF_INET6):
+            return f"{'https' if self.secure else 'http'}://{sockets.host_and_port(name[0], name[1])}"
+        path = os.fsdecode(name)
+        return f"unix:@{path[1:]}" if path.startswith("\0") else f"unix:{path}"
 
     def close(self) -> None:
         """Give the socket up before anything has been accepted on it, and remove its file."""
@@ -94,16 +105,18 @@ class Described:
         """Nothing is open yet."""
 
 
-async def bind(settings: Settings) -> list[Bound | Described]:
+async def bind(settings: Settings, *, inheritable: bool = False) -> list[Bound | Described]:
     """Bind what the settings name: host and port, unix socket, file descriptor and descriptions, in this order.
 
     With none of them it is 127.0.0.1:8000; a host alone means port 8000, a port alone 127.0.0.1. A host name with
     several addresses is bound at the first that works, IPv4 first.
 
+    :param inheritable: bind everything here and now, for other processes; a description that Twisted would have to bind
+        is an error.
     :raises SettingsError: when a setting or a description is invalid.
     :raises ListenError: when an address cannot be bound. All sockets that were made by then have been closed again.
     """
-    binding = _Binding(settings)
+    binding = _Binding(settings, inheritable)
     try:
         await binding.all()
     except BaseException:
@@ -116,8 +129,10 @@ async def bind(settings: Settings) -> list[Bound | Described]:
 class _Binding:
     """One run of :func:`bind`: the settings, a method for each kind of address, and the sockets made so far."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, inheritable: bool) -> None:
         self.settings = settings
+        self.own = _OWN | _INHERITABLE if inheritable else _OWN
+        self.inheritable = inheritable
         self.made: list[Bound | Described] = []
 
     def check(self) -> bool:
@@ -184,11 +199,14 @@ class _Binding:
 
             trusted = TrustedPeers(self.settings.proxy_allow_ips, "proxy_allow_ips")
             self.endpoint(text.partition(":")[2], whole, trusted)
-        elif kind in _OWN:
+        elif kind in self.own:
             try:
-                _OWN[kind](self, proxies, *arguments[1:], **keywords)
+                self.own[kind](self, proxies, *arguments[1:], **keywords)
             except (TypeError, ValueError) as error:
                 raise SettingsError(f"endpoint {whole!r}: expected {_USAGE[kind]}") from error
+        elif self.inheritable:
+            kinds = ", ".join(self.own)
+            raise SettingsError(f"endpoint {whole!r}: workers cannot share it; they share {kinds}, with --ssl-certfile")
         else:
             _check_kind(kind, whole)
             if proxies is not None and kind not in _PROXIED:
@@ -196,6 +214,23 @@ class _Binding:
             secure = proxies is not None and kind not in SECURE and bool(self.settings.ssl_certfile)
             text = _with_backlog(text, arguments, keywords, self.settings.backlog)
             self.made.append(Described(kind, text, whole, secure, proxies))
+
+    def tcp_endpoint(
+        self, proxies: TrustedPeers | None, port: str, interface: str = "", backlog: str = "", *, dual: bool = False
+    ) -> None:
+        """Twisted's ``tcp:``."""
+        settings, number = self.settings, int(port)
+        with sockets.listening(sockets.host_and_port(interface or "0.0.0.0", number)):
+            addresses = sockets.resolve(interface, number, numeric=True)
+            sock = sockets.bind_tcp(addresses, int(backlog) if backlog else settings.backlog, dual=dual)
+        secure = proxies is not None and bool(settings.ssl_certfile)
+        self.made.append(Bound(sock, secure=secure, proxies=proxies))
+
+    def tcp6_endpoint(
+        self, proxies: TrustedPeers | None, port: str, backlog: str = "", interface: str = "::"
+    ) -> None:
+        """Twisted's ``tcp6:``, which takes IPv4 too."""
+        self.tcp_endpoint(proxies, port, interface, backlog, dual=True)
 
     def unix_endpoint(
         self, proxies: TrustedPeers | None, address: str, mode: str = "", backlog: str = "", lockfile: str = ""
@@ -242,7 +277,7 @@ def described_by(settings: Settings) -> list[Described]:
 
     :raises SettingsError: as :func:`bind`.
     """
-    checking = _Checking(settings)
+    checking = _Checking(settings, inheritable=False)
     checking.check()
     for text in settings.endpoints:
         checking.endpoint(text, text)
@@ -255,7 +290,11 @@ _OWN: dict[str, Callable[..., None]] = {
     "fd": _Binding.fd_endpoint,
     "systemd": _Binding.systemd_endpoint,
 }
+#: And these, where Twisted could only bind them in the process that accepts.
+_INHERITABLE: dict[str, Callable[..., None]] = {"tcp": _Binding.tcp_endpoint, "tcp6": _Binding.tcp6_endpoint}
 _USAGE = {
+    "tcp": "tcp:PORT[:interface=ADDRESS][:backlog=NUMBER]",
+    "tcp6": "tcp6:PORT[:interface=ADDRESS][:backlog=NUMBER]",
     "haproxy": "haproxy: once, before tcp, tcp6, ssl, tls, unix, fd or systemd",
     "unix": "unix:PATH[:mode=OCTAL][:backlog=NUMBER]",
     "fd": "fd:fileno=NUMBER",

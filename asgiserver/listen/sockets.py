@@ -63,29 +63,30 @@ def resolve(host: str, port: int, *, numeric: bool = False) -> list[Address]:
     return sorted(dict.fromkeys(addresses), key=lambda item: item[0] != socket.AF_INET)
 
 
-def bind_tcp(addresses: Iterable[Address], backlog: int) -> socket.socket:
+def bind_tcp(addresses: Iterable[Address], backlog: int, *, dual: bool = False) -> socket.socket:
     """Listen on the first of the addresses that works.
 
     :param backlog: most connections that the kernel keeps until they are accepted; the kernel has a bound of its own.
+    :param dual: let a socket of IPv6 take IPv4 too.
     :raises OSError: that of the first address, when none works.
     """
     first: OSError | None = None
     for family, address in addresses:
         try:
-            return _bind_tcp(family, address, backlog)
+            return _bind_tcp(family, address, backlog, dual)
         except OSError as error:
             first = first or error
     raise first or OSError("no address")
 
 
-def _bind_tcp(family: socket.AddressFamily, address: Any, backlog: int) -> socket.socket:
+def _bind_tcp(family: socket.AddressFamily, address: Any, backlog: int, dual: bool) -> socket.socket:
     with _closed_on_error(socket.socket(family, socket.SOCK_STREAM)) as sock:
         if os.name == "posix":
             # On other systems this option lets two servers listen on one port.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             # Whether :: takes IPv4 too must not depend on the machine, and 0.0.0.0 may be wanted beside it.
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not dual))
         sock.bind(address)
         sock.listen(backlog)
         sock.setblocking(False)

@@ -15,16 +15,18 @@ import time
 import warnings
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 from weakref import WeakSet
-
-from twisted.logger import ILogObserver, LogBeginner, LogEvent, LogLevel, formatEvent, globalLogBeginner
 
 from ..errors import SettingsError
 from ..settings import Settings
 from .access import ACCESS, FORMATS, AccessLog, ActionLogger
 
-__all__ = ["ACCESS", "AccessHandler", "AccessLog", "ActionLogger", "bridge_twisted", "configure", "enable"]
+if TYPE_CHECKING:
+    # A process that has a log need not have Twisted.
+    from twisted.logger import ILogObserver, LogBeginner, LogEvent
+
+__all__ = ["ACCESS", "AccessHandler", "AccessLog", "ActionLogger", "bridge_twisted", "configure", "enable", "reopen"]
 
 
 class _ServerLog(logging.StreamHandler[IO[str]]):
@@ -90,6 +92,22 @@ def enable() -> None:
     for name in [*logging.Logger.manager.loggerDict]:
         if name == "asgiserver" or name.startswith("asgiserver."):
             logging.getLogger(name).disabled = False
+
+
+def reopen() -> None:
+    """Open the files of all handlers anew, after another program has moved them away."""
+    loggers = [logging.getLogger(), *(logging.getLogger(name) for name in [*logging.Logger.manager.loggerDict])]
+    handlers = {handler for logger in loggers for handler in logger.handlers}
+    for handler in handlers:
+        if isinstance(handler, logging.FileHandler):
+            # A handler with a delay has not opened its file yet.
+            handler.acquire()
+            try:
+                if handler.stream is not None:
+                    stream, handler.stream = handler.stream, handler._open()
+                    stream.close()
+            finally:
+                handler.release()
 
 
 def _undo(logger: logging.Logger) -> None:
@@ -189,36 +207,43 @@ def _parse(path: Path) -> Any:
 
 
 _LEVELS = {
-    LogLevel.debug: logging.DEBUG,
-    LogLevel.info: logging.INFO,
-    LogLevel.warn: logging.WARNING,
-    LogLevel.error: logging.ERROR,
-    LogLevel.critical: logging.CRITICAL,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
 }
 _bridged: WeakSet[LogBeginner] = WeakSet()
 
 
-def bridge_twisted(beginner: LogBeginner = globalLogBeginner) -> None:
+def bridge_twisted(beginner: LogBeginner | None = None) -> None:
     """Send Twisted's log to :mod:`logging`, first the events that it has kept so far. A second call does nothing.
 
     Failures are logged at ERROR with their traceback. Twisted's and Autobahn's own events of level "info", such as the
     start of a factory, are only logged at DEBUG. A logger's name is its events' namespace; events of the legacy
     ``twisted.python.log`` go to ``twisted``. Standard output and error and :mod:`warnings` stay as they are.
+
+    :param beginner: of the process's log when None.
     """
+    from twisted.logger import globalLogBeginner
+
+    beginner = globalLogBeginner if beginner is None else beginner
     if beginner in _bridged:
         return
     _bridged.add(beginner)
     show = warnings.showwarning
-    beginner.beginLoggingTo([cast(ILogObserver, _forward)], redirectStandardIO=False)
+    beginner.beginLoggingTo([cast("ILogObserver", _forward)], redirectStandardIO=False)
     # The beginner takes over warnings even when it leaves standard error alone.
     warnings.showwarning = show
 
 
 def _forward(event: LogEvent) -> None:
+    from twisted.logger import formatEvent
+
     namespace = str(event.get("log_namespace", "twisted"))
     if namespace == "log_legacy":
         namespace = "twisted"
-    level = _LEVELS.get(event.get("log_level", LogLevel.info), logging.INFO)
+    level = _LEVELS.get(getattr(event.get("log_level"), "name", "info"), logging.INFO)
     failure = event.get("log_failure")
     if failure is not None:
         level = logging.ERROR

@@ -42,7 +42,10 @@ from twisted.internet.main import installReactor
 from ..asgi.interfaces import Clock
 from ..errors import ReactorError, SettingsError
 
-__all__ = ["Reactor", "forget_reactor", "install_reactor", "loop_of", "new_loop", "private_reactor", "separate_epoll"]
+__all__ = [
+    "Reactor", "forget_reactor", "install_reactor", "loop_of", "new_loop", "private_reactor", "rebase",
+    "separate_epoll",
+]  # fmt: skip
 
 _MODULE = "twisted.internet.reactor"
 
@@ -122,6 +125,28 @@ def forget_reactor() -> None:
     if installed is not None:
         _inherited.append(installed)
         del twisted.internet.reactor
+
+
+def rebase(kind: str = "auto") -> None:
+    """In a forked process: move the reactor that came with it, and never ran, to a new loop.
+
+    So the modules that have imported the reactor keep one that works, with the calls that they have scheduled. The old
+    loop and waker are kept, as :func:`forget_reactor` keeps the reactor.
+
+    :param kind: see :func:`install_reactor`.
+    """
+    reactor: Any = sys.modules.get(_MODULE)
+    if reactor is None:
+        return
+    _check_class(reactor)
+    _inherited.extend((loop_of(reactor), reactor.waker))
+    reactor._asyncioEventloop = _own_loop(kind)
+    reactor._readers, reactor._writers = {}, {}
+    reactor._timerHandle = reactor._scheduledAt = None
+    reactor._internalReaders.discard(reactor.waker)
+    reactor.waker = None
+    reactor.installWaker()
+    reactor._reschedule()
 
 
 def separate_epoll(loop: asyncio.AbstractEventLoop) -> None:

@@ -64,6 +64,7 @@ def connects(port: int) -> bool:
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The tests' environment for a child: unbuffered, without the settings of whoever runs the tests."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASGISERVER_")}
+    inherited.pop("WEB_CONCURRENCY", None)
     path = os.pathsep.join(part for part in (str(ROOT), inherited.get("PYTHONPATH", "")) if part)
     return {**inherited, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path, **(extra or {})}
 

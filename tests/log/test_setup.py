@@ -438,3 +438,21 @@ class TestEnabling:
 
 def test_the_access_log_is_reached_from_here() -> None:
     assert {"AccessLog", "ActionLogger", "ACCESS"} <= set(logs.__all__)
+
+
+class TestReopening:
+    def test_goes_on_in_a_new_file_after_the_old_one_was_moved(self, tmp_path: Path) -> None:
+        path, moved = tmp_path / "log", tmp_path / "log.1"
+        logger = logging.getLogger("asgiserver")
+        logger.addHandler(logging.FileHandler(path))
+        logger.warning("before")
+        path.rename(moved)
+        logs.reopen()
+        logger.warning("after")
+        assert (moved.read_text("utf-8"), path.read_text("utf-8")) == ("before\n", "after\n")
+
+    def test_leaves_a_file_that_was_not_opened_yet_alone(self, tmp_path: Path) -> None:
+        path = tmp_path / "log"
+        logging.getLogger("asgiserver").addHandler(logging.FileHandler(path, delay=True))
+        logs.reopen()
+        assert not path.exists()

@@ -86,6 +86,34 @@ FORKED_LOOP = """
         separate_epoll(loop)
 """
 
+REBASED = """
+        import os
+        from asgiserver.loop.reactor import rebase
+        reactor = install_reactor("%s")
+        called = []
+        # Before the fork, as an application's module does.
+        reactor.callLater(0.01, called.append, "early")
+        reactor.callLater(600, called.append, "late")
+        # Several, whose loops and wakers have nothing in common.
+        children = []
+        for _ in range(3):
+            child = os.fork()
+            if not child:
+                old = loop_of(reactor)
+                rebase("%s")
+                assert install_reactor() is reactor and loop_of(reactor) is not old
+                assert type(loop_of(reactor)) is type(old)
+                from twisted.internet.threads import deferToThread
+                deferToThread(os.getpid).addCallback(called.append)
+                reactor.callLater(0.5, reactor.stop)
+                reactor.run()
+                os._exit(0 if sorted(called, key=str) == sorted(["early", os.getpid()], key=str) else 1)
+            children.append(child)
+        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+        loop_of(reactor).close()
+"""
+
+
 #: What is to hold, and a program that finds out.
 CASES: dict[str, str] = {
     "importing installs nothing and makes no loop": """
@@ -342,6 +370,13 @@ CASES: dict[str, str] = {
             await asyncio.to_thread(reactor.callFromThread, heard.set_result, "heard")
             assert await asyncio.wait_for(heard, 10) == "heard"
         asyncio.run(main())
+    """,
+    "a forked process moves its reactor to a loop of its own": REBASED % ("asyncio", "asyncio"),
+    "a forked process moves its reactor to a uvloop of its own": REBASED % ("auto", "auto"),
+    "without a reactor there is nothing to move": """
+        from asgiserver.loop.reactor import rebase
+        rebase()
+        assert installed() is None
     """,
     "without a reactor there is nothing to forget": """
         from asgiserver.loop.reactor import forget_reactor

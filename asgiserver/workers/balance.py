@@ -1,0 +1,78 @@
+"""Accepting by count: a new connection is for the worker that has the fewest.
+
+All workers accept on the same sockets, and the kernel wakes all of them. Left to themselves, those that run first take
+whole handfuls, and WebSockets then stay where they are for hours. So a worker that has more connections than another
+one leaves what is in the queue for a moment, in which the others may run, and looks again. After a few moments it takes
+some of what is still there: a worker that is blocked delays nobody for long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .board import Board
+
+__all__ = ["balance"]
+
+#: Seconds for which the queue is left to the others, and how often in a row: they may have to wait for a processor.
+_PAUSE, _PAUSES = 0.002, 4
+#: Seconds after which a pause is no longer one in a row.
+_FORGOTTEN = 0.1
+#: Most connections to accept at a time, and after these pauses.
+_MOST, _MOST_AFTER_PAUSES = 64, 4
+#: How many more connections than the least a worker may have: this many, or this part of them, a power of two.
+_SLACK, _PART = 2, 4
+
+
+def balance(port: Any, board: Board, number: int, connections: Callable[[], int]) -> None:
+    """Have a listening port of Twisted's accept by count.
+
+    :param port: a ``tcp.Port`` that listens.
+    :param number: the slot of this worker.
+    :param connections: tells how many connections this worker has.
+    """
+    _Balance(port, board, number, connections)
+
+
+class _Balance:
+    """Stands before the ``doRead`` of a port."""
+
+    def __init__(self, port: Any, board: Board, number: int, connections: Callable[[], int]) -> None:
+        self._port = port
+        self._board = board
+        self._number = number
+        self._slot = board.slot(number)
+        self._connections = connections
+        self._accept = port.doRead
+        self._pauses = 0
+        self._paused_at = 0.0
+        port.doRead = self._read
+
+    def _read(self) -> Any:
+        """Called by the reactor when there are connections in the queue."""
+        mine = self._slot.connections = self._connections()
+        least = self._board.least_connections(self._number)
+        most = mine + _MOST if least is None else least + max(_SLACK, least >> _PART)
+        if mine <= most:
+            return self._take(min(_MOST, most + 1 - mine))
+        reactor = self._port.reactor
+        last, self._paused_at = self._paused_at, reactor.seconds()
+        self._pauses = self._pauses + 1 if self._paused_at - last < _FORGOTTEN else 1
+        if self._pauses > _PAUSES:
+            return self._take(_MOST_AFTER_PAUSES)
+        self._port.stopReading()
+        reactor.callLater(_PAUSE, self._resume)
+        return None
+
+    def _take(self, count: int) -> Any:
+        self._pauses = 0
+        self._port.numberAccepts = count
+        result = self._accept()
+        self._slot.connections = self._connections()
+        return result
+
+    def _resume(self) -> None:
+        # The port may have been closed meanwhile.
+        if self._port.connected and not self._port.disconnecting:
+            self._port.startReading()

@@ -1,0 +1,138 @@
+"""The words of :mod:`.generations`: states, events, and what it can have done."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Protocol
+
+__all__ = ["Generation", "GenerationEvent", "GenerationState", "Hands", "Worker", "WorkerEvent", "WorkerState"]
+
+#: Seconds before a worker is forked again: the first pause of a series of deaths, doubled each time, and the longest.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
+#: Failures after which the pauses grow no longer.
+_MOST_FAILURES = 16
+
+
+class WorkerState(Enum):
+    """What a worker does."""
+
+    STARTING = auto()
+    SERVING = auto()
+    LEAVING = auto()  # serves, until there is a successor
+    DRAINING = auto()  # keeps its clients until they leave, and takes no new ones
+    ENDING = auto()  # was told to end
+
+
+class WorkerEvent(Enum):
+    """What is heard of a worker."""
+
+    READY = auto()
+    FAILED = auto()  # it could not start
+    LEAVING = auto()  # it asks for a successor
+    SILENT = auto()  # its event loop is blocked
+    LATE = auto()  # its deadline is over
+    GONE = auto()  # its process has ended
+
+
+class GenerationState(Enum):
+    """How far a generation has come."""
+
+    LOADING = auto()
+    CANARY = auto()
+    STARTING = auto()
+    CURRENT = auto()
+    ORPHANED = auto()
+    RETIRED = auto()
+
+
+class GenerationEvent(Enum):
+    """What is heard of a nursery."""
+
+    LOADED = auto()
+    FAILED = auto()  # it could not import the application
+    LATE = auto()
+    GONE = auto()
+
+
+class Worker:
+    """A worker, from before its fork until its process has ended."""
+
+    def __init__(self, number: int, generation: Generation, deadline: float | None) -> None:
+        self.number = number
+        self.generation = generation
+        self.state = WorkerState.STARTING
+        self.deadline = deadline
+        self.since = 0.0  # when it began to serve
+
+    def __str__(self) -> str:
+        return f"worker {self.number}"
+
+
+class Generation:
+    """A nursery and its workers.
+
+    :ivar alive: the nursery's process runs.
+    :ivar failures: how many workers in a row have died without having served for long.
+    :ivar not_before: when the next worker, or the next generation in place of an orphaned one, may be begun.
+    """
+
+    def __init__(self, number: int, deadline: float | None) -> None:
+        self.number = number
+        self.state = GenerationState.LOADING
+        self.deadline = deadline
+        self.alive = True
+        self.workers: dict[int, Worker] = {}
+        self.failures = 0
+        self.not_before = 0.0
+
+    def __str__(self) -> str:
+        return f"generation {self.number}"
+
+    def those(self, *states: WorkerState) -> list[Worker]:
+        """The workers in one of these states, oldest first."""
+        return [worker for worker in self.workers.values() if worker.state in states]
+
+    def pause(self, now: float) -> None:
+        """Another one of a series of failures: wait for longer before the next try."""
+        self.not_before = now + min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**self.failures)
+        self.failures = min(self.failures + 1, _MOST_FAILURES)
+
+
+class Hands(Protocol):
+    """What carries the decisions out."""
+
+    def spawn(self, generation: Generation) -> None:
+        """Start the nursery."""
+
+    def fork(self, worker: Worker) -> None:
+        """Have the nursery fork the worker."""
+
+    def drain(self, worker: Worker) -> None:
+        """Others serve: take no new clients, and end when the last one has left."""
+
+    def stop(self, worker: Worker, quick: bool) -> None:
+        """End; nobody else serves. ``quick``: without waiting for requests."""
+
+    def dump(self, worker: Worker) -> None:
+        """Have a blocked worker write the stacks of its threads."""
+
+    def kill(self, worker: Worker) -> None:
+        """End the process here and now."""
+
+    def retire(self, generation: Generation, quick: bool) -> None:
+        """The nursery forks nobody any more, and ends with its last worker, or if ``quick`` at once."""
+
+    def began(self) -> None:
+        """A reload has begun."""
+
+    def done(self) -> None:
+        """A generation serves: the first one, a new one, or still the old one after a reload that failed."""
+
+    def stopping(self) -> None:
+        """The service ends."""
+
+    def end(self, status: int) -> None:
+        """Nothing is left to do; ``status`` is the supervisor's own."""
+
+    def explain(self, text: str) -> None:
+        """Tell the user why the service could not start."""

@@ -1,0 +1,383 @@
+"""The process that holds the sockets and watches the others; what it does is decided by :mod:`.generations`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from selectors import EVENT_READ, DefaultSelector
+from typing import Any, NoReturn
+
+from ..errors import ASGIServerError, SettingsError
+from ..listen.bind import Bound, bind
+from ..log import setup as logs
+from ..settings import Settings
+from .board import SLOTS, Board, Slot
+from .channel import Channel
+from .cpus import usable
+from .generations import Generations
+from .launch import HANDLED, command
+from .pid_file import pid_file
+from .states import Generation, GenerationEvent, Worker, WorkerEvent, WorkerState
+from .systemd import Notifier
+
+__all__ = ["Supervisor", "main"]
+
+logger = logging.getLogger("asgiserver")
+
+#: Seconds between two looks at the event loops of the workers, unless their limit is shorter.
+_LOOK = 1.0
+#: The part of ``worker_timeout`` after which a warning says where a worker is, and its least length in seconds.
+_WARNING_PART, _LEAST_WARNING = 0.1, 2.0
+
+
+def main() -> NoReturn:
+    """Run the supervisor; the arguments are the descriptor of the settings and the specification."""
+    with open(int(sys.argv[1]), encoding="ascii") as file:
+        settings = Settings(**json.load(file))
+    specification = json.loads(sys.argv[2])
+    status = 1
+    try:
+        logs.configure(settings)
+        for variable in Settings.unknown_variables():
+            logger.warning("%s is not the variable of any setting and is ignored", variable)
+        with pid_file(settings.pid_file):
+            bound = asyncio.run(bind(settings, inheritable=True))
+            try:
+                status = Supervisor(settings, specification, [each for each in bound if isinstance(each, Bound)]).run()
+            finally:
+                for each in bound:
+                    each.close()
+    except ASGIServerError as error:
+        status = 2 if isinstance(error, SettingsError) else 1
+        print(f"{specification['prog']}: error: {error}", file=sys.stderr)  # noqa: T201 - as the command line does
+    sys.exit(status)
+
+
+class _Nursery:
+    """The process of a generation."""
+
+    def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
+        self.process = process
+        self.channel = channel
+
+
+class _Process:
+    """The process of a worker.
+
+    :ivar number: the process's; None until the nursery has told it.
+    :ivar warned: its event loop is blocked, and the log says so.
+    :ivar gone: it has ended, as its nursery has told.
+    """
+
+    def __init__(self, worker: Worker, channel: Channel, place: int, slot: Slot) -> None:
+        self.worker = worker
+        self.channel = channel
+        self.place = place
+        self.slot = slot
+        self.number: int | None = None
+        self.warned = self.gone = False
+
+
+class Supervisor:
+    """Carries out what :class:`Generations` decides, and tells it what happens.
+
+    :param specification: see :func:`.launch.supervise`.
+    """
+
+    def __init__(self, settings: Settings, specification: Mapping[str, Any], bound: Sequence[Bound]) -> None:
+        self._settings = settings
+        self._specification = specification
+        self._bound = bound
+        self._board, self._memory = Board.create()
+        self._selector = DefaultSelector()
+        self._nurseries: dict[Generation, _Nursery] = {}
+        self._processes: dict[int, _Process] = {}
+        self._signals: list[int] = []
+        self._notifier = Notifier()
+        self._told = ""
+        self._listens = False
+        self._status: int | None = None
+        limit = settings.worker_timeout
+        self._look_every = _LOOK if limit is None else min(_LOOK, limit / 4)
+        self._looked = self._awake_since = self._alive_at = time.monotonic()
+        self._generations = Generations(self, settings, settings.workers or usable())
+
+    def run(self) -> int:
+        """Watch until nothing is left; returns the exit status."""
+        wakes, wake = socket.socketpair()
+        with self._selector, wakes, wake:
+            for end in (wakes, wake):
+                end.setblocking(False)
+            signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+            self._watch(wakes, lambda: wakes.recv(4096))
+            self._take_signals()
+            self._generations.reload(time.monotonic())
+            while self._status is None:
+                for key, _ in self._selector.select(self._pause()):
+                    if self._selector.get_map().get(key.fd) is key:
+                        # What was heard of others may have ended this one.
+                        key.data()
+                while self._signals:
+                    self._signalled(self._signals.pop(0))
+                now = time.monotonic()
+                self._look(now)
+                self._generations.tick(now)
+                self._tell(now)
+            signal.set_wakeup_fd(-1)
+        return self._status
+
+    def _take_signals(self) -> None:
+        for number in HANDLED:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                # One that is ignored, as under nohup, stays so.
+                signal.signal(number, lambda number, _: self._signals.append(number))
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+
+    def _watch(self, file: Any, call: Callable[[], object]) -> None:
+        self._selector.register(file, EVENT_READ, call)
+
+    def _pause(self) -> float:
+        now = time.monotonic()
+        due = self._generations.due(now)
+        times = [self._looked + self._look_every, *([] if due is None else [due])]
+        if self._notifier.watchdog is not None:
+            times.append(self._alive_at + self._notifier.watchdog)
+        return max(0.0, min(times) - now)
+
+    def _signalled(self, number: int) -> None:
+        now, generations = time.monotonic(), self._generations
+        match signal.Signals(number):
+            case signal.SIGINT | signal.SIGTERM:
+                generations.stop(number, now)
+            case signal.SIGQUIT:
+                generations.stop(number, now, quick=True)
+            case signal.SIGHUP:
+                generations.reload(now)
+            case signal.SIGTTIN:
+                generations.resize(1, now)
+            case signal.SIGTTOU:
+                generations.resize(-1, now)
+            case signal.SIGUSR1:
+                logs.reopen()
+                for nursery in self._nurseries.values():
+                    nursery.channel.send({"do": "reopen"})
+                for process in self._processes.values():
+                    process.channel.send({"do": "reopen"})
+            case signal.SIGUSR2:
+                for process in self._processes.values():
+                    process.channel.send({"do": "report"})
+                    if process.slot.silence(now) > self._look_every:
+                        # The event loop, which would obey, is blocked.
+                        self.dump(process.worker)
+
+    # What the processes say.
+
+    def _hear_nursery(self, generation: Generation) -> None:
+        nursery = self._nurseries[generation]
+        tell = partial(self._generations.nursery, generation=generation)
+        for message in nursery.channel.receive():
+            now = time.monotonic()
+            match message["is"]:
+                case "loaded":
+                    logger.debug("%s was imported in %.2f s", str(generation).capitalize(), message["seconds"])
+                    tell(GenerationEvent.LOADED, now=now)
+                case "failed":
+                    tell(GenerationEvent.FAILED, now=now, text=message["text"], status=message["status"])
+                case "unsafe":
+                    logger.warning(
+                        "The import leaves %s: it is not forked, and each worker imports for itself (--preload)",
+                        ", ".join(message["found"]),
+                    )
+                case "forked":
+                    self._processes[message["number"]].number = message["process"]
+                case "exited":
+                    self._ended(self._processes[message["number"]], message["text"])
+        if not nursery.channel.open:
+            del self._nurseries[generation]
+            self._forget(nursery.channel)
+            nursery.process.kill()
+            status = nursery.process.wait()
+            tell(GenerationEvent.GONE, now=time.monotonic(), text=f"the nursery has ended with status {status}")
+            for process in list(self._processes.values()):
+                if process.worker.generation is generation and not process.channel.open:
+                    self._ended(process, "nobody knows why")
+
+    def _hear_worker(self, process: _Process) -> None:
+        tell = partial(self._generations.worker, worker=process.worker)
+        for message in process.channel.receive():
+            now = time.monotonic()
+            match message["is"]:
+                case "ready":
+                    name = str(process.worker).capitalize()
+                    logger.info("%s (process %s) serves", name, process.number)
+                    tell(WorkerEvent.READY, now=now)
+                case "leaving":
+                    tell(WorkerEvent.LEAVING, now=now, text=message["text"])
+                case "failed":
+                    tell(WorkerEvent.FAILED, now=now, text=message["text"], status=message["status"])
+        if not process.channel.open or process.gone:
+            self._forget(process.channel)
+            process.slot.clear()
+            # Why, its nursery is about to tell, unless that is gone.
+            if not process.gone and process.worker.generation not in self._nurseries:
+                self._ended(process, "nobody knows why, as its nursery is gone")
+
+    def _ended(self, process: _Process, text: str) -> None:
+        if process.channel.fileno() >= 0:
+            # What it has said at the very end.
+            process.gone = True
+            self._hear_worker(process)
+        del self._processes[process.worker.number]
+        self._generations.worker(WorkerEvent.GONE, process.worker, time.monotonic(), text)
+
+    def _forget(self, channel: Channel) -> None:
+        self._selector.unregister(channel)
+        channel.close()
+
+    def _look(self, now: float) -> None:
+        """Look for workers whose event loop is blocked."""
+        if now - self._looked < self._look_every:
+            return
+        if now - self._looked > self._look_every + _LOOK:
+            # This process was stopped too: nobody is to blame for a silence.
+            self._awake_since = now
+        self._looked = now
+        limit = self._settings.worker_timeout
+        if limit is None:
+            return
+        for process in list(self._processes.values()):
+            silence = min(process.slot.silence(now), now - self._awake_since)
+            if process.worker.state in (WorkerState.STARTING, WorkerState.ENDING):
+                continue
+            if silence >= limit:
+                self._generations.worker(WorkerEvent.SILENT, process.worker, now, f"{silence:.1f} s")
+            elif silence < max(_LEAST_WARNING, limit * _WARNING_PART):
+                process.warned = False
+            elif not process.warned:
+                process.warned = True
+                logger.warning("The event loop of %s is blocked for %.1f s", process.worker, silence)
+                self.dump(process.worker)
+
+    def _tell(self, now: float) -> None:
+        """Tell systemd how it is."""
+        generations, watchdog = self._generations, self._notifier.watchdog
+        serving = generations.serving
+        text = f"{serving} workers serve, {sum(1 for _ in generations.workers) - serving} start or end"
+        if text != self._told:
+            self._told = text
+            self._notifier.status(text)
+        if watchdog is not None and now - self._alive_at >= watchdog:
+            self._alive_at = now
+            if serving:
+                self._notifier.alive()
+
+    # What Generations says: see Hands.
+
+    def spawn(self, generation: Generation) -> None:
+        """See ``Hands``."""
+        channel, there = Channel.pair()
+        sockets = [
+            {
+                "descriptor": each.sock.fileno(),
+                "secure": each.secure,
+                "redirects_to": each.redirects_to,
+                "proxied": each.proxies is not None,
+                "shared": each.inherited is not None,
+            }
+            for each in self._bound
+        ]
+        specification = {
+            **self._specification,
+            "preload": self._settings.preload,
+            "supervisor": os.getpid(),
+            "board": self._memory,
+            "sockets": sockets,
+        }
+        descriptors = [there.fileno(), self._memory, *(each.sock.fileno() for each in self._bound)]
+        line = command("nursery", str(there.fileno()), json.dumps(specification))
+        with there:
+            process = subprocess.Popen(line, pass_fds=descriptors)
+        self._nurseries[generation] = _Nursery(process, channel)
+        self._watch(channel, partial(self._hear_nursery, generation))
+
+    def fork(self, worker: Worker) -> None:
+        """See ``Hands``."""
+        channel, there = Channel.pair()
+        taken = {process.place for process in self._processes.values()}
+        place = next(place for place in range(SLOTS) if place not in taken)
+        process = self._processes[worker.number] = _Process(worker, channel, place, self._board.use(place))
+        self._watch(channel, partial(self._hear_worker, process))
+        with there:
+            message = {"do": "fork", "number": worker.number, "slot": place}
+            self._nurseries[worker.generation].channel.send(message, there.fileno())
+
+    def drain(self, worker: Worker) -> None:
+        """See ``Hands``."""
+        self._processes[worker.number].channel.send({"do": "drain"})
+
+    def stop(self, worker: Worker, quick: bool) -> None:
+        """See ``Hands``."""
+        self._processes[worker.number].channel.send({"do": "stop", "quick": quick})
+
+    def dump(self, worker: Worker) -> None:
+        """See ``Hands``."""
+        self._send_signal(worker, signal.SIGUSR2)
+
+    def kill(self, worker: Worker) -> None:
+        """See ``Hands``."""
+        self._send_signal(worker, signal.SIGKILL)
+
+    def _send_signal(self, worker: Worker, number: int) -> None:
+        process = self._processes[worker.number]
+        if process.number is not None:
+            try:
+                os.kill(process.number, number)
+            except ProcessLookupError:
+                pass  # its end is about to be heard
+
+    def retire(self, generation: Generation, quick: bool) -> None:
+        """See ``Hands``."""
+        nursery = self._nurseries[generation]
+        nursery.channel.send({"do": "retire"})
+        if quick:
+            nursery.process.kill()
+
+    def began(self) -> None:
+        """See ``Hands``."""
+        self._notifier.reloading()
+
+    def done(self) -> None:
+        """See ``Hands``."""
+        if not self._listens:
+            self._listens = True
+            for each in self._bound:
+                logger.info("Listening on %s", each.description)
+        self._notifier.ready()
+
+    def stopping(self) -> None:
+        """See ``Hands``."""
+        if self._listens:
+            logger.info("Stopping")
+        self._notifier.stopping()
+        for each in self._bound:
+            # The last copies are the workers', which accept who waits in the queue before they close them.
+            each.close()
+
+    def end(self, status: int) -> None:
+        """See ``Hands``."""
+        self._status = status
+
+    def explain(self, text: str) -> None:
+        """See ``Hands``."""
+        sys.stderr.write(text)
+        sys.stderr.flush()

@@ -1,0 +1,185 @@
+"""What workers share: sockets of every kind, and the connections on them, evenly."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+import stat
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.live import in_loop, until
+from tests.e2e.server import run_command
+from tests.e2e.test_tls import Certificate, certificate
+from tests.e2e.workers import Supervised, WebSocketClient, ask, get
+
+__all__ = ["certificate"]
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked")
+
+#: WebSockets over all workers, a thousand by hand; and how many times the mean a worker may have of them. On a machine
+#: with much else to do a worker has to wait for a processor while others accept; left to themselves they differ more.
+BY_HAND = "ASGISERVER_TEST_WEBSOCKETS" in os.environ
+COUNT, MOST = int(os.environ.get("ASGISERVER_TEST_WEBSOCKETS", "400")), 1.15 if BY_HAND else 1.35
+
+Connect = Callable[[], Awaitable[WebSocketClient]]
+Clients = Awaitable[list[WebSocketClient]]
+
+
+def spread(clients: list[WebSocketClient], workers: int) -> float:
+    """The most that a worker has, as a multiple of the mean."""
+    counts = Counter(client.process for client in clients)
+    return max(counts.values()) / (len(clients) / workers)
+
+
+async def burst(connect: Connect, count: int) -> list[WebSocketClient]:
+    return await asyncio.gather(*(connect() for _ in range(count)))
+
+
+async def at_rate(connect: Connect, count: int, rate: float = 300) -> list[WebSocketClient]:
+    tasks = []
+    began = time.monotonic()
+    for number in range(count):
+        await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
+        tasks.append(asyncio.create_task(connect()))
+    return await asyncio.gather(*tasks)
+
+
+class TestBalance:
+    @pytest.mark.parametrize(
+        ("kind", "how"),
+        [(kind, how) for kind in ("tcp", "unix", "tls") for how in (burst, at_rate)] if BY_HAND else
+        [("tcp", at_rate), ("tcp", burst), ("unix", at_rate), ("tls", burst)],
+    )
+    @in_loop
+    async def test_websockets_are_spread_evenly_also_after_a_worker_was_replaced(
+        self, tmp_path: Path, certificate: Certificate, kind: str, how: Callable[[Connect, int], Clients]
+    ) -> None:
+        path = tmp_path / "s"
+        args = {"tcp": (), "unix": ("-u", str(path)), "tls": ("--ssl-certfile", str(certificate.chain))}[kind]
+        more = ("--ssl-keyfile", str(certificate.key)) if kind == "tls" else ()
+        with Supervised(tmp_path, 4, *args, *more, port=kind != "unix") as server:
+            client = certificate.client() if kind == "tls" else None
+
+            async def connect() -> WebSocketClient:
+                if kind == "unix":
+                    return await WebSocketClient.over(*await asyncio.open_unix_connection(str(path)))
+                return await WebSocketClient.over(*await asyncio.open_connection("127.0.0.1", server.port, ssl=client))
+
+            clients = await how(connect, COUNT)
+            assert spread(clients, 4) <= MOST
+            killed = server.first[0]
+            os.kill(killed, signal.SIGKILL)
+            await until(lambda: len(server.workers()) == 5)
+            back = await how(connect, sum(each.process == killed for each in clients))
+            stay = [each for each in clients if each.process != killed]
+            assert spread([*stay, *back], 4) <= MOST
+            for each in [*clients, *back]:
+                each.writer.close()
+
+    @in_loop
+    async def test_a_blocked_worker_delays_nobody(self, tmp_path: Path) -> None:
+        with Supervised(tmp_path, 2) as server:
+            # Until the other worker has more, and would leave the next ones to the blocked one.
+            blocked = asyncio.create_task(ask(server.port, "/block"))
+            await asyncio.sleep(0.2)
+            times = []
+            for _ in range(100):
+                began = time.monotonic()
+                client = await WebSocketClient.connect(server.port)
+                times.append(time.monotonic() - began)
+                blocked.add_done_callback(lambda _, each=client: each.writer.close())
+            assert statistics.quantiles(times, n=100)[-1] <= 0.25
+            server.end_at_once()
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await blocked
+
+
+class TestEndpoints:
+    @in_loop
+    async def test_of_every_kind_at_once(self, tmp_path: Path, certificate: Certificate) -> None:
+        path, other = tmp_path / "s", tmp_path / "o"
+        with ExitStack() as stack:
+            inherited = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            stale = stack.enter_context(socket.socket(socket.AF_UNIX))
+            stale.bind(str(path))
+            stale.close()
+            args = (
+                "-b", "127.0.0.1", "--ssl-certfile", str(certificate.chain), "--ssl-keyfile", str(certificate.key),
+                "-u", str(path), "--unix-socket-mode", "640", "--fd", str(inherited.fileno()),
+                "-e", "tcp:0:interface=127.0.0.1", "-e", r"tcp6:0:interface=\:\:1", "-e", f"unix:{other}:mode=600",
+                "-e", "haproxy:tcp:0:interface=127.0.0.1", "-e", f"haproxy:unix:{other}.proxied",
+            )  # fmt: skip
+            server = stack.enter_context(Supervised(tmp_path, 2, *args, listeners=8, pass_fds=[inherited.fileno()]))
+            assert stat.S_IMODE(path.stat().st_mode) == 0o640
+            assert stat.S_IMODE(other.stat().st_mode) == 0o600
+            tls, unix, fd, tcp, tcp6, second, proxied, proxied_unix = server.urls
+            header = b"PROXY TCP4 203.0.113.7 198.51.100.1 5000 443\r\n"
+            context = certificate.client()
+            for url, announced, secure in (
+                (tls, b"", context), (fd, b"", None), (tcp, b"", None), (tcp6, b"", None), (unix, b"", None),
+                (second, b"", None), (proxied_unix, header, None),
+            ):  # fmt: skip
+                assert await asked(url, announced, secure) == "one"
+            # TLS behind the header.
+            assert await asked(proxied, header, context) == "one"
+            # A worker leaves the files alone, only the service removes them.
+            os.kill(server.first[0], signal.SIGTERM)
+            await until(lambda: len(server.workers()) == 3)
+            assert await asked(unix, b"", None) == "one"
+            assert server.stop() == 0
+            assert not path.exists()
+            assert not other.exists()
+            # The socket that was handed over is still there.
+            assert inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+
+    @in_loop
+    async def test_of_systemd(self, tmp_path: Path) -> None:
+        """By its name and by its index, which are two endpoints on one socket."""
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            # As systemd does it: the socket is descriptor 3, and the variable names the process itself.
+            number = sock.fileno()
+            program = (
+                f"import os, sys; os.dup2({number}, 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
+                "os.execv(sys.executable, [sys.executable, '-m', 'asgiserver', *sys.argv[1:]])"
+            )
+            with Supervised(
+                tmp_path, 2, "-e", "systemd:name=web", "-e", "systemd:index=0", port=False, pass_fds=[number],
+                env={"LISTEN_FDS": "1", "LISTEN_FDNAMES": "web"}, command=[sys.executable, "-c", program], listeners=2,
+            ) as server:  # fmt: skip
+                assert await ask(server.port)
+                await asyncio.to_thread(server.reload, 2)
+                assert await ask(server.port)
+
+    @pytest.mark.parametrize("text", ["ssl:8443:privateKey=x", "tls:8443:x", "haproxy:ssl:8443", "onion:80", "stdio:"])
+    def test_that_cannot_be_shared_are_named(self, text: str) -> None:
+        done = run_command("--workers", "2", "-e", text, "examples.hello:application")
+        assert done.returncode == 2
+        assert f"endpoint {text!r}: workers cannot share it" in done.stderr
+
+
+async def asked(url: str, header: bytes, context: ssl.SSLContext | None) -> str:
+    """The first word of the answer at ``url``, asked behind a PROXY header if there is one."""
+    if url.startswith("unix:"):
+        reader, writer = await asyncio.open_unix_connection(url.removeprefix("unix:"))
+    else:
+        host, _, port = url.partition("://")[2].rpartition(":")
+        early = None if header else context
+        reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=early)
+    writer.write(header)
+    if header and context is not None:
+        await writer.start_tls(context, server_hostname="localhost")
+    try:
+        return (await get(reader, writer)).split()[0]
+    finally:
+        writer.close()
