@@ -269,7 +269,7 @@ class Settings:
                                          "before its WebSockets are closed; -1 for no limit.", unit="s", off="negative")
     drain_spread: float = _field(10.0, WORKERS, "Time over which these WebSockets are closed.", unit="s", minimum=0)
     pid_file: str | None = _field(None, WORKERS, "File for the process's number; also without workers.",
-                                  metavar="PATH")
+                                  unit="path", metavar="PATH")
 
     verbosity: int = _field(1, LOGGING, "0 warnings, 1 information, 2 debug, 3 also the event loop's debug.",
                             flags=("-v", "--verbosity"), minimum=0, maximum=3)
