@@ -88,7 +88,11 @@ class TestPidFile:
             assert path.read_text("ascii") == f"{os.getpid()}\n"
         assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.parametrize("text", ["", "what\n", "999999999\n", "-1\n", f"{os.getpid()}\n"])
+    @pytest.mark.parametrize(
+        "text",
+        ["", "what\n", "999999999\n", "-1\n", f"{os.getpid()}\n"],
+        ids=["empty", "text", "high", "negative", "own"],
+    )
     def test_replaces_one_of_a_process_that_is_gone(self, tmp_path: Path, text: str) -> None:
         path = tmp_path / "pid"
         path.write_text(text, "ascii")

@@ -18,12 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.certificate import Certificate
 from tests.e2e.live import in_loop, until
 from tests.e2e.server import run_command
-from tests.e2e.test_tls import Certificate, certificate
 from tests.e2e.workers import Supervised, WebSocketClient, ask, get
-
-__all__ = ["certificate"]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked")
 
