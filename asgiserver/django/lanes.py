@@ -13,9 +13,10 @@ import contextvars
 import logging
 import os
 import threading
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Self
 
 from asgiref.sync import SyncToAsync, _restore_context
@@ -165,7 +166,8 @@ class Lanes:
         self.limit = limit
         self._loop = asyncio.get_running_loop()
         self._running: set[Slot] = set()
-        self._waiting: deque[tuple[float, Callable[[Slot], None]]] = deque()
+        #: The slots that are wanted, in order, and since when.
+        self._waiting: OrderedDict[asyncio.Future[Slot], float] = OrderedDict()
         self._idle: list[Lane] = []
         self._busy: set[Lane] = set()
         self._made = 0
@@ -183,40 +185,38 @@ class Lanes:
 
     async def enter(self) -> Slot:
         """Wait for a slot; first come, first served. A caller that is cancelled has none."""
-        granted: asyncio.Future[Slot] = self._loop.create_future()
-        request = self.ask(granted.set_result)
-        if request is None:
-            return granted.result()
+        granted = self.ask()
         try:
             return await granted
         except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled():
-                granted.result().leave()
+            if granted.cancelled():
+                self._waiting.pop(granted, None)
             else:
-                self._waiting.remove(request)
+                granted.result().leave()
             raise
 
-    def ask(self, grant: Callable[[Slot], None]) -> tuple[float, Callable[[Slot], None]] | None:
-        """Call ``grant`` with a slot, at once if there is one; else return the entry of those that wait."""
-        if len(self._running) < self.limit and not self._waiting:
-            self._grant(grant)
-            return None
-        request = (self._loop.time(), grant)
-        self._waiting.append(request)
-        if self._looking is None:
+    def ask(self) -> asyncio.Future[Slot]:
+        """A slot, now or later; if it is cancelled, the next in order has it."""
+        granted: asyncio.Future[Slot] = self._loop.create_future()
+        self._waiting[granted] = self._loop.time()
+        self._grant()
+        if self._waiting and self._looking is None:
             self._looking = self._loop.call_later(_LOOK, self._look)
-        return request
-
-    def _grant(self, grant: Callable[[Slot], None]) -> None:
-        slot = Slot(self)
-        self._running.add(slot)
-        grant(slot)
+        return granted
 
     def left(self, slot: Slot) -> None:
         """A slot is free."""
         self._running.discard(slot)
+        self._grant()
+
+    def _grant(self) -> None:
         while self._waiting and len(self._running) < self.limit:
-            self._grant(self._waiting.popleft()[1])
+            granted, _ = self._waiting.popitem(last=False)
+            # One that was cancelled in this turn of the loop has not yet been withdrawn.
+            if not granted.cancelled():
+                slot = Slot(self)
+                self._running.add(slot)
+                granted.set_result(slot)
 
     def _look(self) -> None:
         """Take the slots of threads that wait long for a coroutine, which may wait for a request without one; or warn.
@@ -233,7 +233,7 @@ class Lanes:
             return
         self._looking = self._loop.call_later(_LOOK, self._look)
         now = self._loop.time()
-        waited = now - self._waiting[0][0]
+        waited = now - next(iter(self._waiting.values()))
         if waited >= _LONG and now - self._warned >= _WARNING:
             self._warned = now
             logger.warning(
@@ -336,18 +336,21 @@ class Lease(Executor):
 
     def _ask(self, work: Callable[[], None]) -> None:
         self._calls += 1
+        granted = self._lanes.ask()
+        if granted.done():
+            self._run(work, granted)
+        else:
+            granted.add_done_callback(partial(self._run, work))
 
-        def run(slot: Slot) -> None:
-            slot.lane = lane = self._lane = self._lane or self._lanes.take(self._serving)
+    def _run(self, work: Callable[[], None], granted: asyncio.Future[Slot]) -> None:
+        slot = granted.result()
+        slot.lane = lane = self._lane = self._lane or self._lanes.take(self._serving)
+        lane.end(work, partial(self._call_ended, slot))
 
-            def ended() -> None:
-                slot.leave()
-                self._calls -= 1
-                self._give()
-
-            lane.end(work, ended)
-
-        self._lanes.ask(run)
+    def _call_ended(self, slot: Slot) -> None:
+        slot.leave()
+        self._calls -= 1
+        self._give()
 
     def end(self) -> None:
         """The request has ended: give the lane back when its last call is done."""

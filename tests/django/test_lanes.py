@@ -91,6 +91,24 @@ class TestSlots:
 
         run(main)
 
+    def test_those_who_are_cancelled_in_the_turn_before_the_grant_are_passed_over(self) -> None:
+        async def main() -> None:
+            lanes = lanes_of(1)
+            slot = await lanes.enter()
+            leaving = [asyncio.ensure_future(lanes.enter()) for _ in range(2000)]
+            last = asyncio.ensure_future(lanes.enter())
+            await asyncio.sleep(0)
+            for each in leaving:
+                each.cancel()
+            slot.leave()
+            assert {type(error) for error in await asyncio.gather(*leaving, return_exceptions=True)} == {
+                asyncio.CancelledError
+            }
+            (await last).leave()
+            (await lanes.enter()).leave()
+
+        run(main)
+
     def test_left_twice_counts_once(self) -> None:
         async def main() -> None:
             lanes = lanes_of(1)
