@@ -14,7 +14,6 @@ Whether the view is async is a guess by the URL. A wrong guess is no wrong answe
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import io
 import types
@@ -77,7 +76,8 @@ class Handler(ASGIHandler):  # type: ignore[misc]
         # Whoever runs the server in a ThreadSensitiveContext of his own wants all sync code in that one thread.
         given = executors.get(context)
         if not is_async(scope):
-            await _SyncRequest(self, scope, send, lanes, None if given is None else Lane(given)).serve(receive)
+            lane = None if given is None else Lane(given, _name(scope))
+            await _SyncRequest(self, scope, send, lanes, lane).serve(receive)
         elif given is not None:
             await self.found.handle(scope, receive, send)
         else:
@@ -233,8 +233,12 @@ class _SyncRequest:
 
     async def _answer(self) -> None:
         if self._lane is None:
-            self._slot = await self._lanes.enter()
-            self._lane = self._slot.lane = self._lanes.take(_name(self._scope))
+            self._slot = slot = await self._lanes.enter()
+            try:
+                self._lane = slot.lane = self._lanes.take(_name(self._scope))
+            except RuntimeError:
+                slot.leave()
+                raise
         self._state = _State.RUNNING
         idle = False
         try:
@@ -291,12 +295,12 @@ class _SyncRequest:
             self._lane_done = self._loop.create_future()
             lane.end(self._close, partial(self._give_lane, lane))
 
-    def _give_lane(self, lane: Lane) -> None:
+    def _give_lane(self, lane: Lane, failure: BaseException | None = None) -> None:
+        if self._lane_done is not None:
+            lane.settle(self._lane_done, failure)
         if self._slot is not None:
             self._lanes.give(lane)
             self._slot.leave()
-        if self._lane_done is not None and not self._lane_done.done():
-            self._lane_done.set_result(None)
 
     # In the thread.
 
@@ -305,11 +309,6 @@ class _SyncRequest:
         keeps = False
         try:
             keeps = self._respond()
-        except (StopIteration, concurrent.futures.CancelledError, asyncio.CancelledError) as error:
-            if self._state is _State.LEFT:
-                return
-            # No future can hold a StopIteration, and a CancelledError would look like the end of this request.
-            raise RuntimeError(f"the application raised {type(error).__name__}") from error
         finally:
             if not keeps:
                 self._close()

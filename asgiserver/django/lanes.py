@@ -9,6 +9,7 @@ lanes may outnumber slots. All bookkeeping happens on the loop.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import logging
 import os
@@ -22,7 +23,7 @@ from typing import Any, Self
 from asgiref.sync import SyncToAsync, _restore_context
 from django.db import connections
 
-__all__ = ["Lane", "Lanes", "Lease"]
+__all__ = ["Lane", "Lanes", "Lease", "Slot"]
 
 logger = logging.getLogger("asgiserver")
 
@@ -32,6 +33,9 @@ _IDLE = 60.0
 #: How often threads are looked at while requests wait for a slot, in seconds; the least wait that is worth a warning,
 #: and the least time between two warnings.
 _LOOK, _LONG, _WARNING = 0.1, 1.0, 60.0
+
+#: No future of asyncio ends with the first, and the second closes the coroutine that waits.
+_NOT_FOR_TASKS = (StopIteration, GeneratorExit)
 
 #: How long the end of the lanes waits for their database connections to close; seconds.
 _LAST_WAIT = 1.0
@@ -44,21 +48,26 @@ class Lane:
     :ivar serving: the request that the lane belongs to now, for the log.
     """
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, serving: str = "") -> None:
         self.executor = executor
-        self.serving = ""
+        self.serving = serving
         self.idle_since = 0.0
         self._bridge: dict[str, Any] = {}
 
     @classmethod
     def of_its_own(cls, number: int) -> Self:
-        """A lane with a new thread."""
+        """A lane with a new thread.
+
+        :raises RuntimeError: the process may have no more threads.
+        """
 
         def look() -> None:
             # The thread's own part of what asgiref keeps for ``async_to_sync``.
             lane._bridge = SyncToAsync.threadlocal.__dict__
 
         lane = cls(ThreadPoolExecutor(1, f"django-{number}", initializer=look))
+        # A thread is started by the first call. Where none can be, that is to be known before a request counts on it.
+        lane.executor.submit(int)
         return lane
 
     @property
@@ -68,48 +77,69 @@ class Lane:
         return coroutines[-1] if coroutines else None
 
     async def call(self, function: Callable[[], None]) -> None:
-        """Run ``function`` in the thread, as ``sync_to_async`` does, and raise what it raises, but no StopIteration.
+        """Run ``function`` in the thread, as ``sync_to_async`` does, and raise what it raises.
 
         Context variables go there and come back. When this is cancelled, ``function`` runs on; a coroutine that it
         waits for in ``async_to_sync`` is cancelled.
+
+        :raises RuntimeError: ``function`` raised what no future can hold, or what would cancel this task.
         """
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()
         done: asyncio.Future[None] = loop.create_future()
         coroutines: list[asyncio.Task[Any]] = []
         # Not run_in_executor, whose futures and callbacks cost as much as a small view.
-        self.executor.submit(_work, loop, context, coroutines, function, done)
+        self.executor.submit(self._work, loop, context, coroutines, function, done)
         try:
             await done
         except asyncio.CancelledError:
             for coroutine in coroutines:
-                coroutine.cancel()
+                # async_to_sync may run it on a loop of its own.
+                _tell(coroutine.get_loop(), coroutine.cancel)
             raise
         finally:
             _restore_context(context)
 
-    def end(self, function: Callable[[], None], ended: Callable[[], None]) -> None:
-        """Run ``function`` behind all that the thread has still to do, then call ``ended`` on the loop."""
+    def end(self, function: Callable[[], None], ended: Callable[[BaseException | None], None]) -> None:
+        """Run ``function`` behind all that the thread has still to do, then call ``ended`` on the loop.
+
+        ``ended`` is given what ``function`` raised.
+        """
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()
-        self.executor.submit(context.run, function).add_done_callback(lambda _: _tell(loop, ended))
+        done = self.executor.submit(context.run, function)
+        done.add_done_callback(lambda done: _tell(loop, ended, _for_a_future(done.exception())))
 
+    # In the thread.
 
-def _work(
-    loop: asyncio.AbstractEventLoop,
-    context: contextvars.Context,
-    coroutines: list[asyncio.Task[Any]],
-    function: Callable[[], None],
-    done: asyncio.Future[None],
-) -> None:
-    """What :meth:`Lane.call` does in the thread."""
-    bridge = SyncToAsync.threadlocal
-    # Where ``async_to_sync`` finds the loop, and where it notes what it waits for.
-    bridge.main_event_loop, bridge.main_event_loop_pid, bridge.task_context = loop, os.getpid(), coroutines
-    failure: BaseException | None = None
-    try:
-        context.run(_within, context, function)
-    except BaseException as error:  # noqa: BLE001 - raised on the loop
-        failure = error
-    _tell(loop, _settle, done, failure)
+    def _work(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: contextvars.Context,
+        coroutines: list[asyncio.Task[Any]],
+        function: Callable[[], None],
+        done: asyncio.Future[None],
+    ) -> None:
+        """What :meth:`call` does in the thread."""
+        bridge = SyncToAsync.threadlocal
+        # Where ``async_to_sync`` finds the loop, and where it notes what it waits for.
+        bridge.main_event_loop, bridge.main_event_loop_pid, bridge.task_context = loop, os.getpid(), coroutines
+        try:
+            context.run(_within, context, function)
+        except BaseException as error:  # noqa: BLE001 - raised on the loop
+            _tell(loop, self.settle, done, _for_a_future(error))
+        else:
+            _tell(loop, self.settle, done, None)
+
+    # On the loop.
+
+    def settle(self, done: asyncio.Future[None], failure: BaseException | None) -> None:
+        """End a future, with ``failure`` if there is one; log it if the future was cancelled."""
+        if not done.cancelled():
+            if failure is None:
+                done.set_result(None)
+            else:
+                done.set_exception(failure)
+        elif failure is not None and not isinstance(failure.__cause__, asyncio.CancelledError):
+            logger.error("Exception in %s, whose end nobody waits for any more", self.serving, exc_info=failure)
 
 
 def _within(context: contextvars.Context, function: Callable[[], None]) -> None:
@@ -118,16 +148,16 @@ def _within(context: contextvars.Context, function: Callable[[], None]) -> None:
     function()
 
 
-def _settle(done: asyncio.Future[None], failure: BaseException | None) -> None:
-    if done.cancelled():
-        return
-    if failure is None:
-        done.set_result(None)
-    else:
-        done.set_exception(failure)
+def _for_a_future(error: BaseException | None) -> BaseException | None:
+    """``error`` as a future may hold it, without cancelling the task that waits."""
+    if not isinstance(error, (*_NOT_FOR_TASKS, concurrent.futures.CancelledError, asyncio.CancelledError)):
+        return error
+    raised = RuntimeError(f"the application raised {type(error).__name__}")
+    raised.__cause__ = error
+    return raised
 
 
-def _tell(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> None:
+def _tell(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arguments: Any) -> None:
     """Call a function on the loop, from a thread that may outlive it."""
     try:
         loop.call_soon_threadsafe(function, *arguments)
@@ -247,7 +277,10 @@ class Lanes:
     # Lanes.
 
     def take(self, serving: str) -> Lane:
-        """A lane for one request; :meth:`give` takes it back."""
+        """A lane for one request; :meth:`give` takes it back.
+
+        :raises RuntimeError: the process may have no more threads.
+        """
         if self._idle:
             lane = self._idle.pop()
         else:
@@ -293,9 +326,16 @@ class Lanes:
 
 
 def _retire(lane: Lane) -> Future[None]:
-    closed = lane.executor.submit(connections.close_all)
+    closed = lane.executor.submit(_close_connections)
     lane.executor.shutdown(wait=False)
     return closed
+
+
+def _close_connections() -> None:
+    try:
+        connections.close_all()
+    except Exception:
+        logger.exception("A thread of Django's could not close its database connections")
 
 
 class Lease(Executor):
@@ -323,31 +363,40 @@ class Lease(Executor):
                 return
             try:
                 value = function(*arguments, **keywords)
+            except _NOT_FOR_TASKS as error:
+                # A cancellation stays one: asgiref waits for the result, and may have asked for it.
+                result.set_exception(_for_a_future(error))
             except BaseException as error:  # noqa: BLE001 - raised by whoever waits for the result
                 result.set_exception(error)
             else:
                 result.set_result(value)
 
         if threading.get_ident() == self._thread:
-            self._ask(work)
+            self._ask(work, result)
         else:
-            self._loop.call_soon_threadsafe(self._ask, work)
+            self._loop.call_soon_threadsafe(self._ask, work, result)
         return result
 
-    def _ask(self, work: Callable[[], None]) -> None:
+    def _ask(self, work: Callable[[], None], result: Future[Any]) -> None:
         self._calls += 1
         granted = self._lanes.ask()
         if granted.done():
-            self._run(work, granted)
+            self._run(work, result, granted)
         else:
-            granted.add_done_callback(partial(self._run, work))
+            granted.add_done_callback(partial(self._run, work, result))
 
-    def _run(self, work: Callable[[], None], granted: asyncio.Future[Slot]) -> None:
+    def _run(self, work: Callable[[], None], result: Future[Any], granted: asyncio.Future[Slot]) -> None:
         slot = granted.result()
-        slot.lane = lane = self._lane = self._lane or self._lanes.take(self._serving)
-        lane.end(work, partial(self._call_ended, slot))
+        try:
+            slot.lane = lane = self._lane = self._lane or self._lanes.take(self._serving)
+        except RuntimeError as error:
+            if result.set_running_or_notify_cancel():
+                result.set_exception(error)
+            self._call_ended(slot)
+        else:
+            lane.end(work, partial(self._call_ended, slot))
 
-    def _call_ended(self, slot: Slot) -> None:
+    def _call_ended(self, slot: Slot, _: BaseException | None = None) -> None:
         slot.leave()
         self._calls -= 1
         self._give()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,14 @@ pytest.importorskip("django")
 
 
 made: list[Lanes] = []
+
+
+@pytest.fixture(autouse=True)
+def connections(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """In the place of Django's, which need a project."""
+    stand_in = SimpleNamespace(close_all=lambda: None)
+    monkeypatch.setattr(module, "connections", stand_in)
+    return stand_in
 
 
 def lanes_of(limit: int) -> Lanes:
@@ -219,6 +228,21 @@ class TestLanes:
 
         run(main)
 
+    def test_connections_that_do_not_close_are_told(
+        self, connections: SimpleNamespace, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fail() -> None:
+            raise OSError("the database is gone")
+
+        connections.close_all = fail
+
+        async def main() -> None:
+            lanes = lanes_of(1)
+            lanes.give(lanes.take("GET '/'"))
+
+        run(main)
+        assert caplog.messages == ["A thread of Django's could not close its database connections"]
+
     def test_the_end_names_the_requests_that_still_run(self, caplog: pytest.LogCaptureFixture) -> None:
         release = threading.Event()
 
@@ -238,6 +262,75 @@ class TestLanes:
         with caplog.at_level(logging.WARNING, "asgiserver"):
             run(main)
         assert caplog.messages == ["A thread of Django's still runs GET '/slow', and is left behind"]
+
+    def test_a_process_that_may_have_no_more_threads_is_told_before(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(threading.Thread, "start", no_thread)
+
+        async def main() -> None:
+            lanes = lanes_of(1)
+            with pytest.raises(RuntimeError, match="can't start"):
+                lanes.take("GET '/'")
+            assert lanes.threads == 0
+
+        run(main)
+
+    def test_a_failure_that_nobody_waits_for_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        begun, release = threading.Event(), threading.Event()
+
+        def fail() -> None:
+            begun.set()
+            release.wait(10)
+            raise ValueError("too late")
+
+        async def main() -> None:
+            lanes = lanes_of(1)
+            lane = lanes.take("GET '/'")
+            call = asyncio.ensure_future(lane.call(fail))
+            await until(begun.is_set)
+            call.cancel()
+            await asyncio.wait([call])
+            release.set()
+            await until(lambda: caplog.records)
+            lanes.give(lane)
+
+        run(main)
+        assert caplog.messages == ["Exception in GET '/', whose end nobody waits for any more"]
+
+    @pytest.mark.parametrize("own", [False, True], ids=["the loop", "a loop of its own"])
+    def test_a_coroutine_is_cancelled_on_whichever_loop_it_runs(
+        self, own: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        begun = threading.Event()
+        ended: list[str] = []
+
+        async def held() -> None:
+            begun.set()
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                ended.append("cancelled")
+                raise
+
+        async def main() -> None:
+            # Then a task that another loop's thread cancels raises.
+            asyncio.get_running_loop().set_debug(True)
+            lanes = lanes_of(1)
+            lane = lanes.take("GET '/'")
+            call = asyncio.ensure_future(lane.call(lambda: async_to_sync(held, force_new_loop=own)()))
+            await until(begun.is_set)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            await until(lambda: ended)
+            lanes.give(lane)
+
+        run(main)
+        assert caplog.messages == []
+
+
+def no_thread(_: threading.Thread) -> None:
+    """What a process meets whose limit of threads is reached."""
+    raise RuntimeError("can't start new thread")
 
 
 class TestLease:
@@ -298,6 +391,21 @@ class TestLease:
             other: Any = await asyncio.to_thread(lease.submit, int, "nine")
             with pytest.raises(ValueError, match="nine"):
                 await asyncio.wrap_future(other)
+            lease.end()
+
+        run(main)
+
+    def test_a_call_that_no_thread_can_be_had_for_fails_and_loses_nothing(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def main() -> None:
+            lanes = lanes_of(1)
+            lease, loop = Lease(lanes, "GET '/'"), asyncio.get_running_loop()
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", no_thread)
+                with pytest.raises(RuntimeError, match="can't start"):
+                    await loop.run_in_executor(lease, int)
+            assert await loop.run_in_executor(lease, int) == 0
             lease.end()
 
         run(main)
