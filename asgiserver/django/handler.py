@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import io
 import types
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from enum import Enum, auto
 from functools import lru_cache, partial
 from typing import Any, ClassVar
@@ -82,13 +82,23 @@ class Handler(ASGIHandler):  # type: ignore[misc]
             await self.found.handle(scope, receive, send)
         else:
             lease = Lease(lanes, _name(scope))
-            # Not by ThreadSensitiveContext(executor=…): a task that outlives the request could run no sync code then.
-            executors[context] = lease
             try:
-                await self.found.handle(scope, receive, send)
+                with _leased(lease):
+                    await self.found.handle(scope, receive, send)
             finally:
-                executors.pop(context, None)
                 lease.end()
+
+
+@contextlib.contextmanager
+def _leased(lease: Lease) -> Iterator[None]:
+    """Let ``sync_to_async`` run what belongs in the request's one thread by ``lease``."""
+    context = SyncToAsync.thread_sensitive_context.get()
+    # Not by ThreadSensitiveContext(executor=…): a task that outlives the request could run no sync code then.
+    SyncToAsync.context_to_thread_executor[context] = lease
+    try:
+        yield
+    finally:
+        SyncToAsync.context_to_thread_executor.pop(context, None)
 
 
 class _SyncChain(BaseHandler):  # type: ignore[misc]
@@ -165,6 +175,7 @@ class _SyncRequest:
         self._pipe = Pipe(send, self._piece_waits)
         self._state = _State.WAITING
         self._slot: Slot | None = None
+        self._lease: Lease | None = None
         self._sender: asyncio.Task[None] | None = None
         self._last_put = False
         self._lane_done: asyncio.Future[None] | None = None
@@ -246,7 +257,7 @@ class _SyncRequest:
             idle = self._closed
             if not idle:
                 # The response has an async iterator, which belongs to the loop.
-                await self._handler.send_response(self._response, self._send)
+                await self._send_from_the_loop(self._lane)
                 self._state = _State.ANSWERING
         except asyncio.CancelledError:
             self._pipe.fail(ClientDisconnected("the request was cancelled"))
@@ -264,6 +275,16 @@ class _SyncRequest:
             await self._lane_done
         if self._pipe.failure is not None and not isinstance(self._pipe.failure, ClientDisconnected):
             raise self._pipe.failure
+
+    async def _send_from_the_loop(self, lane: Lane) -> None:
+        sending = self._handler.send_response(self._response, self._send)
+        if self._slot is None:
+            await sending
+            return
+        # What the iterator calls belongs in the view's thread, whose database connections end with the request.
+        self._lease = Lease(self._lanes, lane.serving, lane)
+        with _leased(self._lease):
+            await sending
 
     def _piece_waits(self) -> None:
         """The pipe has a piece of the response."""
@@ -298,8 +319,11 @@ class _SyncRequest:
     def _give_lane(self, lane: Lane, failure: BaseException | None = None) -> None:
         if self._lane_done is not None:
             lane.settle(self._lane_done, failure)
-        if self._slot is not None:
+        if self._lease is not None:
+            self._lease.end()
+        elif self._slot is not None:
             self._lanes.give(lane)
+        if self._slot is not None:
             self._slot.leave()
 
     # In the thread.

@@ -343,14 +343,16 @@ class Lease(Executor):
 
     Each call needs a slot; between two calls the lane waits without one. All calls of a request run in one thread,
     because its database connections belong to that.
+
+    :param lane: the lane that the request has already.
     """
 
-    def __init__(self, lanes: Lanes, serving: str) -> None:
+    def __init__(self, lanes: Lanes, serving: str, lane: Lane | None = None) -> None:
         self._lanes = lanes
         self._serving = serving
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._lane: Lane | None = None
+        self._lane = lane
         self._calls = 0
         self._ended = False
 

@@ -147,6 +147,15 @@ def test_what_a_function_of_a_coroutine_raises_is_an_error(kind: type) -> None:
     run(main)
 
 
+def test_what_an_async_iterator_calls_runs_in_the_thread_of_its_view() -> None:
+    async def main(handler: Handler, lanes: Lanes) -> None:
+        client = Client("on_the_loop")
+        await handler(client.scope, client.receive, client.send)
+        assert client.sent == "True"
+
+    run(main)
+
+
 def test_a_request_that_no_thread_can_be_had_for_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
