@@ -13,13 +13,16 @@ import concurrent.futures
 import contextvars
 import logging
 import os
+import sys
 import threading
+import types
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Self
 
+from asgiref.current_thread_executor import CurrentThreadExecutor
 from asgiref.sync import SyncToAsync, _restore_context
 from django.db import connections
 
@@ -37,6 +40,9 @@ _LOOK, _LONG, _WARNING = 0.1, 1.0, 60.0
 #: No future of asyncio ends with the first, and the second closes the coroutine that waits.
 _NOT_FOR_TASKS = (StopIteration, GeneratorExit)
 
+#: The modules in whose functions a thread waits.
+_WAITING = ("threading", "queue")
+
 #: How long the end of the lanes waits for their database connections to close; seconds.
 _LAST_WAIT = 1.0
 
@@ -52,7 +58,7 @@ class Lane:
         self.executor = executor
         self.serving = serving
         self.idle_since = 0.0
-        self._bridge: dict[str, Any] = {}
+        self._thread = 0
 
     @classmethod
     def of_its_own(cls, number: int) -> Self:
@@ -61,20 +67,27 @@ class Lane:
         :raises RuntimeError: the process may have no more threads.
         """
 
-        def look() -> None:
-            # The thread's own part of what asgiref keeps for ``async_to_sync``.
-            lane._bridge = SyncToAsync.threadlocal.__dict__
+        def begin() -> None:
+            lane._thread = threading.get_ident()
 
-        lane = cls(ThreadPoolExecutor(1, f"django-{number}", initializer=look))
+        lane = cls(ThreadPoolExecutor(1, f"django-{number}", initializer=begin))
         # A thread is started by the first call. Where none can be, that is to be known before a request counts on it.
         lane.executor.submit(int)
         return lane
 
-    @property
-    def coroutine(self) -> asyncio.Task[Any] | None:
-        """What the thread waits for in ``async_to_sync``."""
-        coroutines = self._bridge.get("task_context")
-        return coroutines[-1] if coroutines else None
+    def waits_for(self, frames: dict[int, types.FrameType]) -> object | None:
+        """The call of ``async_to_sync`` that the thread waits for, unless it runs something else meanwhile.
+
+        :param frames: where each thread is. What asgiref notes of these calls it forgets with the first function that
+            the coroutine calls in the thread.
+        """
+        frame = frames.get(self._thread)
+        while frame is not None and frame.f_globals.get("__name__") in _WAITING:
+            frame = frame.f_back
+        if frame is None or frame.f_code is not CurrentThreadExecutor.run_until_future.__code__:
+            return None
+        waited: object | None = frame.f_locals.get("future")
+        return waited
 
     async def call(self, function: Callable[[], None]) -> None:
         """Run ``function`` in the thread, as ``sync_to_async`` does, and raise what it raises.
@@ -177,7 +190,7 @@ class Slot:
     def __init__(self, lanes: Lanes) -> None:
         self._lanes: Lanes | None = lanes
         self.lane: Lane | None = None
-        self.seen: asyncio.Task[Any] | None = None
+        self.seen: object | None = None
 
     def leave(self) -> None:
         """Let another request run."""
@@ -254,8 +267,9 @@ class Lanes:
         Only of those that wait for the same one as at the look before: each slot that is taken may need one lane more.
         """
         self._looking = None
+        frames = sys._current_frames()
         for slot in list(self._running):
-            waits_for = None if slot.lane is None else slot.lane.coroutine
+            waits_for = None if slot.lane is None else slot.lane.waits_for(frames)
             if waits_for is not None and waits_for is slot.seen:
                 slot.leave()
             slot.seen = waits_for

@@ -8,6 +8,7 @@ import logging
 from typing import Any
 
 import django
+from asgiref.current_thread_executor import CurrentThreadExecutor
 from asgiref.sync import SyncToAsync
 from django.conf import settings
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
@@ -29,6 +30,7 @@ _OLDEST = (4, 2)
 _USED = {
     ASGIHandler: ("handle", "create_request", "listen_for_disconnect", "read_body", "send_response"),
     BaseHandler: ("load_middleware", "get_response"),
+    CurrentThreadExecutor: ("run_until_future",),
     SyncToAsync: ("context_to_thread_executor", "thread_sensitive_context", "threadlocal"),
 }
 

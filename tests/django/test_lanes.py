@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 
 from asgiserver.django import lanes as module
 from asgiserver.django.lanes import Lane, Lanes, Lease
@@ -147,6 +147,55 @@ class TestSlots:
                 second_runs.set()
 
             await asyncio.gather(first(), second())
+
+        run(main)
+
+    def test_so_does_one_whose_coroutine_has_called_a_function_before(self) -> None:
+        async def main() -> None:
+            lanes = lanes_of(1)
+            second_runs = asyncio.Event()
+
+            async def coroutine() -> None:
+                await sync_to_async(int)()
+                await second_runs.wait()
+
+            async def first() -> None:
+                slot = await lanes.enter()
+                lane = slot.lane = lanes.take("GET '/first'")
+                await lane.call(lambda: async_to_sync(coroutine)())
+
+            async def second() -> None:
+                await lanes.enter()
+                second_runs.set()
+
+            await asyncio.gather(first(), second())
+
+        run(main)
+
+    def test_a_thread_that_works_for_the_coroutine_that_it_waits_for_keeps_its_slot(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "_LOOK", 0.01)
+        looks: list[object] = []
+        waits_for = Lane.waits_for
+        monkeypatch.setattr(Lane, "waits_for", lambda *given: looks.append(waits_for(*given)) or looks[-1])
+
+        async def main() -> None:
+            lanes, release = lanes_of(1), threading.Event()
+            slot = await lanes.enter()
+            lane = slot.lane = lanes.take("GET '/'")
+
+            async def coroutine() -> None:
+                await sync_to_async(lambda: release.wait(10))()
+
+            second = asyncio.ensure_future(lanes.enter())
+            call = asyncio.ensure_future(lane.call(lambda: async_to_sync(coroutine)()))
+            await until(lambda: looks[5:])
+            assert not second.done()
+            release.set()
+            await call
+            slot.leave()
+            (await second).leave()
 
         run(main)
 
