@@ -308,7 +308,8 @@ class Lanes:
         """Keep a lane for the next request, unless enough are kept."""
         self._busy.discard(lane)
         lane.serving = ""
-        if self._closed or self.threads >= self.limit:
+        # Those that wait for slow clients do not count: without them, each request would begin and end a thread.
+        if self._closed or len(self._idle) >= self.limit:
             _retire(lane)
             return
         lane.idle_since = self._loop.time()

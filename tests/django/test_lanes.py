@@ -264,6 +264,19 @@ class TestLanes:
 
         run(main)
 
+    def test_those_of_requests_that_wait_for_slow_clients_do_not_count(self) -> None:
+        async def main() -> None:
+            lanes = lanes_of(2)
+            waiting = [lanes.take(str(number)) for number in range(4)]
+            lane = lanes.take("GET '/'")
+            lanes.give(lane)
+            assert lanes.take("GET '/'") is lane
+            for each in (lane, *waiting):
+                lanes.give(each)
+            assert lanes.threads == 2
+
+        run(main)
+
     def test_idle_lanes_end_with_their_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "_IDLE", 0.01)
 
