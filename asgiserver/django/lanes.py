@@ -203,10 +203,12 @@ class Lanes:
     """All lanes of a loop; made on it.
 
     :param limit: how many requests may run synchronous code at a time.
+    :ivar users: how many servers use them.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.users = 0
         self._loop = asyncio.get_running_loop()
         self._running: set[Slot] = set()
         #: The slots that are wanted, in order, and since when.

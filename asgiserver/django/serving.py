@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import django
@@ -19,7 +21,7 @@ from django.utils.module_loading import import_string
 from .handler import Handler, serving, walk_urls
 from .lanes import Lanes
 
-__all__ = ["begin", "end", "replaced"]
+__all__ = ["begin", "replaced"]
 
 logger = logging.getLogger("asgiserver")
 
@@ -35,26 +37,32 @@ _USED = {
 }
 
 
-def begin(application: Any, threads: int) -> Any:
-    """Serve a project's HTTP requests the short way on the running loop, until :func:`end`; log how.
+def begin(application: Any, threads: int) -> tuple[Any, Callable[[], Awaitable[None]] | None]:
+    """Serve a project's HTTP requests the short way on the running loop; log how.
 
-    :param threads: how many requests may run synchronous code at a time.
-    :return: the application with :class:`.Handler` in the place of Django's handler, wherever that can be found.
+    :param threads: how many requests may run synchronous code at a time. Servers on one loop share the threads, and the
+        first says how many.
+    :return: the application with :class:`.Handler` in the place of Django's handler, wherever that can be found; and
+        what ends the serving, with the threads and their database connections, unless there is nothing to end.
     """
     application, obstacle = replaced(application)
     if obstacle and not Handler.made:
         logger.info("Django's own handler serves the project: %s", obstacle)
-        return application
-    serving[asyncio.get_running_loop()] = Lanes(threads)
+        return application, None
+    loop = asyncio.get_running_loop()
+    lanes = serving.get(loop)
+    if lanes is None:
+        lanes = serving[loop] = Lanes(threads)
+    lanes.users += 1
     walk_urls()
-    logger.info("Django's sync views run on up to %d threads", threads)
-    return application
+    logger.info("Django's sync views run on up to %d threads", lanes.limit)
+    return application, partial(_end, loop, lanes)
 
 
-async def end() -> None:
-    """End what :func:`begin` has begun, with the threads and their database connections."""
-    lanes = serving.pop(asyncio.get_running_loop(), None)
-    if lanes is not None:
+async def _end(loop: asyncio.AbstractEventLoop, lanes: Lanes) -> None:
+    lanes.users -= 1
+    if not lanes.users:
+        del serving[loop]
         await lanes.close()
 
 

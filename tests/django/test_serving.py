@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -119,3 +120,43 @@ def test_a_django_without_what_ours_uses_keeps_its_handler(monkeypatch: pytest.M
     replaced, obstacle = serving.replaced(HANDLER)
     assert replaced is HANDLER
     assert obstacle == "this release lacks ASGIHandler.listen_for_disconnect"
+
+
+class TestServersOnOneLoop:
+    @pytest.fixture(autouse=True)
+    def lanes(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """The numbers of threads of those that were closed."""
+        closed: list[int] = []
+
+        class StandInForLanes:
+            def __init__(self, limit: int) -> None:
+                self.limit, self.users = limit, 0
+
+            async def close(self) -> None:
+                closed.append(self.limit)
+
+        monkeypatch.setattr(serving, "Lanes", StandInForLanes)
+        monkeypatch.setattr(StandIn, "made", [], raising=False)
+        monkeypatch.setattr(serving, "walk_urls", lambda: None)
+        return closed
+
+    def test_share_threads_until_the_last_ends(self, lanes: list[int]) -> None:
+        async def main() -> None:
+            _, end_first = serving.begin(HANDLER, 3)
+            _, end_second = serving.begin(HANDLER, 5)
+            assert end_first is not None
+            assert end_second is not None
+            await end_first()
+            assert serving.serving[asyncio.get_running_loop()].limit == 3
+            assert lanes == []
+            await end_second()
+            assert asyncio.get_running_loop() not in serving.serving
+            assert lanes == [3]
+
+        asyncio.run(main())
+
+    def test_one_without_djangos_handler_ends_nothing(self, lanes: list[int]) -> None:
+        async def main() -> None:
+            assert serving.begin(application, 3) == (application, None)
+
+        asyncio.run(main())
