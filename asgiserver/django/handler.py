@@ -55,7 +55,6 @@ class Handler(ASGIHandler):  # type: ignore[misc]
     made: ClassVar[WeakSet[Handler]] = WeakSet()
 
     def __init__(self, found: ASGIHandler | None = None) -> None:
-        self.made.add(self)
         found = ASGIHandler() if found is None else found
         self.__dict__.update(found.__dict__)
         self.found = found
@@ -64,6 +63,7 @@ class Handler(ASGIHandler):  # type: ignore[misc]
         #: The same middleware once more, in its sync form.
         self.sync_chain = _SyncChain()
         self.sync_chain.load_middleware(is_async=False)
+        self.made.add(self)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

@@ -75,8 +75,12 @@ def replaced(application: Any) -> tuple[Any, str]:
     if kind is Handler:
         return application, ""
     if kind is ASGIHandler:
-        obstacle = _obstacle()
-        return (application, obstacle) if obstacle else (Handler(application), "")
+        if obstacle := _obstacle():
+            return application, obstacle
+        try:
+            return Handler(application), ""
+        except Exception as error:  # noqa: BLE001 - Django has made the same middleware, for coroutines, without one
+            return application, f"its middleware cannot be made for sync views: {error!r}"
     if isinstance(application, ASGIStaticFilesHandler) and kind.__module__.startswith(("django.", "asgiserver.")):
         inner, obstacle = replaced(application.application)
         application = copy.copy(application)

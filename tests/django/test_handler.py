@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import UserSettingsHolder, global_settings, settings
+from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_finished, request_started
 from django.dispatch import Signal
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
@@ -59,14 +60,14 @@ urlpatterns = [path(view.__name__, view) for view in (plain, coroutine, stream, 
 
 
 @pytest.fixture(autouse=True)
-def project() -> Iterator[UserSettingsHolder]:
+def project() -> Iterator[None]:
     """A project without middleware."""
     holder = UserSettingsHolder(global_settings)
     holder.ROOT_URLCONF, holder.ALLOWED_HOSTS, holder.SECRET_KEY = __name__, ["h"], "of no use"
     holder.MIDDLEWARE = []
     # Not by monkeypatch, which would load the settings that the environment names.
     before, settings._wrapped = settings._wrapped, holder
-    yield holder
+    yield
     settings._wrapped = before
 
 
@@ -171,3 +172,24 @@ def test_a_request_that_no_thread_can_be_had_for_fails_alone(monkeypatch: pytest
         assert client.sent == "plain"
 
     run(main)
+
+
+class Coroutines:
+    """A middleware that says nothing of it, but takes coroutines alone."""
+
+    async_capable = True
+
+    def __init__(self, get_response: Callable[..., Any]) -> None:
+        if not iscoroutinefunction(get_response):
+            raise TypeError("only coroutines")
+
+
+def test_a_handler_that_cannot_be_made_does_not_count() -> None:
+    found = ASGIHandler()
+    settings.MIDDLEWARE = [f"{__name__}.Coroutines"]
+    before = set(Handler.made)
+    with pytest.raises(TypeError) as caught:
+        Handler(found)
+    # The traceback holds the one that was being made.
+    assert caught.traceback
+    assert set(Handler.made) == before

@@ -108,6 +108,15 @@ def test_async_only_middleware_keeps_djangos_handler(project: SimpleNamespace) -
     assert serving.replaced(HANDLER) == (HANDLER, f"the middleware {__name__}.AsyncOnly is async only")
 
 
+def test_middleware_that_cannot_be_made_for_sync_views_keeps_djangos_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(found: Any) -> None:
+        raise TypeError("only coroutines")
+
+    monkeypatch.setattr(serving, "Handler", refuse)
+    reason = "its middleware cannot be made for sync views: TypeError('only coroutines')"
+    assert serving.replaced(HANDLER) == (HANDLER, reason)
+
+
 def test_an_old_django_keeps_its_handler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving.django, "VERSION", (4, 1, 9, "final", 0))
     replaced, obstacle = serving.replaced(HANDLER)
