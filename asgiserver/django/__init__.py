@@ -7,9 +7,12 @@ Django looks for it only there. The server imports nothing of this package where
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 __all__ = ["get_asgi_application"]
+
+logger = logging.getLogger("asgiserver")
 
 
 def get_asgi_application() -> Any:
@@ -21,6 +24,12 @@ def get_asgi_application() -> Any:
     import django
 
     django.setup(set_prefix=False)
-    from .handler import Handler
+    try:
+        from .handler import Handler
+    except ImportError as error:
+        # Django 4.2, for example, has not all that ours uses.
+        from django.core.handlers.asgi import ASGIHandler
 
+        logger.warning("Django's own handler serves the project: %s", error)
+        return ASGIHandler()
     return Handler()

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-import django
 from asgiref.current_thread_executor import CurrentThreadExecutor
 from asgiref.sync import SyncToAsync
 from django.conf import settings
@@ -24,9 +23,6 @@ from .lanes import Lanes
 __all__ = ["begin", "replaced"]
 
 logger = logging.getLogger("asgiserver")
-
-#: The first release whose handler works as ours expects.
-_OLDEST = (4, 2)
 
 #: What ours uses of Django and asgiref besides what their documentation names.
 _USED = {
@@ -101,8 +97,6 @@ def replaced(application: Any) -> tuple[Any, str]:
 
 def _obstacle() -> str:
     """Why ours cannot stand in for Django's handler; empty when it can."""
-    if django.VERSION < _OLDEST:
-        return f"Django {django.get_version()} is older than {'.'.join(map(str, _OLDEST))}"
     used = [(owner, name) for owner, names in _USED.items() for name in names]
     missing = [f"{owner.__name__}.{name}" for owner, name in used if not hasattr(owner, name)]
     if missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from django.dispatch import Signal
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import path
 
+from asgiserver.django import get_asgi_application
 from asgiserver.django.handler import Handler, serving
 from asgiserver.django.lanes import Lanes
 
@@ -193,3 +195,12 @@ def test_a_handler_that_cannot_be_made_does_not_count() -> None:
     # The traceback holds the one that was being made.
     assert caught.traceback
     assert set(Handler.made) == before
+
+
+def test_a_django_without_what_ours_imports_serves_by_its_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.LOGGING_CONFIG = None
+    monkeypatch.setitem(sys.modules, "asgiserver.django.handler", None)
+    assert type(get_asgi_application()) is ASGIHandler
+    assert caplog.messages[0].startswith("Django's own handler serves the project: ")

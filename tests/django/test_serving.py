@@ -117,13 +117,6 @@ def test_middleware_that_cannot_be_made_for_sync_views_keeps_djangos_handler(mon
     assert serving.replaced(HANDLER) == (HANDLER, reason)
 
 
-def test_an_old_django_keeps_its_handler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving.django, "VERSION", (4, 1, 9, "final", 0))
-    replaced, obstacle = serving.replaced(HANDLER)
-    assert replaced is HANDLER
-    assert obstacle.endswith("is older than 4.2")
-
-
 def test_a_django_without_what_ours_uses_keeps_its_handler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(ASGIHandler, "listen_for_disconnect")
     replaced, obstacle = serving.replaced(HANDLER)
