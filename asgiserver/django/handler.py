@@ -372,9 +372,9 @@ class _SyncRequest:
             return
         begin: Message | None = head
         for piece in response:
-            if piece:
-                self._pipe.put(begin, bytes(piece), True)
-                begin = None
+            # Empty ones too: a stream that has nothing to say for long learns by them that its client has left.
+            self._pipe.put(begin, bytes(piece), True)
+            begin = None
         self._pipe.put(begin, b"", False)
 
     def _head(self, response: Any) -> Message:

@@ -48,6 +48,11 @@ def stream(request: HttpRequest) -> HttpResponse:
     return StreamingHttpResponse(iter([b"one", b"two"]))
 
 
+def empty_pieces(request: HttpRequest) -> HttpResponse:
+    """A stream that waits for something, and asks from time to time whether anybody still wants it."""
+    return StreamingHttpResponse(iter(bytes, None))
+
+
 def on_the_loop(request: HttpRequest) -> HttpResponse:
     """A stream of the threads of the view and of what the iterator calls."""
     view = threading.get_ident()
@@ -58,7 +63,7 @@ def on_the_loop(request: HttpRequest) -> HttpResponse:
     return StreamingHttpResponse(pieces())
 
 
-urlpatterns = [path(view.__name__, view) for view in (plain, coroutine, stream, on_the_loop)]
+urlpatterns = [path(view.__name__, view) for view in (plain, coroutine, stream, empty_pieces, on_the_loop)]
 
 
 @pytest.fixture(autouse=True)
@@ -84,11 +89,13 @@ class Client:
         }  # fmt: skip
         self.status = 0
         self.sent = ""
+        self.left = asyncio.Event()
         self._asked = False
 
     async def receive(self) -> Any:
         if self._asked:
-            await asyncio.Event().wait()
+            await self.left.wait()
+            return {"type": "http.disconnect"}
         self._asked = True
         return {"type": "http.request"}
 
@@ -155,6 +162,18 @@ def test_what_an_async_iterator_calls_runs_in_the_thread_of_its_view() -> None:
         client = Client("on_the_loop")
         await handler(client.scope, client.receive, client.send)
         assert client.sent == "True"
+
+    run(main)
+
+
+def test_a_stream_of_empty_pieces_begins_the_response_and_ends_with_its_client() -> None:
+    async def main(handler: Handler, lanes: Lanes) -> None:
+        client = Client("empty_pieces")
+        request = asyncio.ensure_future(handler(client.scope, client.receive, client.send))
+        while not client.status:  # noqa: ASYNC110 - threads set no asyncio.Event
+            await asyncio.sleep(0.001)
+        client.left.set()
+        await request
 
     run(main)
 
