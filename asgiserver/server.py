@@ -249,8 +249,8 @@ class Server(Hub):
         except ImportError as error:
             logger.warning("Django's own handler serves the project: %s", error)
             return
-        self.application = serving.begin(self.application, self.settings.django_threads or _django_threads())
-        self._end_django = serving.end
+        threads = self.settings.django_threads or _django_threads()
+        self.application, self._end_django = serving.begin(self.application, threads)
 
     def _warn_of_untrusted_proxy(self) -> None:
         """Daphne trusts every peer of its unix socket; here ``forwarded_allow_ips`` has to name them."""

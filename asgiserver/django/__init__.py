@@ -8,9 +8,12 @@ nothing of this package where there is no Django.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 __all__ = ["get_asgi_application"]
+
+logger = logging.getLogger("asgiserver")
 
 
 def get_asgi_application() -> Any:
@@ -22,6 +25,12 @@ def get_asgi_application() -> Any:
     import django
 
     django.setup(set_prefix=False)
-    from .handler import Handler
+    try:
+        from .handler import Handler
+    except ImportError as error:
+        # Django 4.2, for example, has not all that ours uses.
+        from django.core.handlers.asgi import ASGIHandler
 
+        logger.warning("Django's own handler serves the project: %s", error)
+        return ASGIHandler()
     return Handler()

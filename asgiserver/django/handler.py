@@ -16,11 +16,10 @@ Whether the view is async is a guess by the URL. A wrong guess is no wrong answe
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import io
 import types
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from enum import Enum, auto
 from functools import lru_cache, partial
 from typing import Any, ClassVar
@@ -60,7 +59,6 @@ class Handler(ASGIHandler):  # type: ignore[misc]
     made: ClassVar[WeakSet[Handler]] = WeakSet()
 
     def __init__(self, found: ASGIHandler | None = None) -> None:
-        self.made.add(self)
         found = ASGIHandler() if found is None else found
         self.__dict__.update(found.__dict__)
         self.found = found
@@ -71,6 +69,7 @@ class Handler(ASGIHandler):  # type: ignore[misc]
         self.sync_chain.load_middleware(is_async=False)
         run_hooks_on_loop(found)
         self._handle_async = handle_of(found)
+        self.made.add(self)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -83,18 +82,29 @@ class Handler(ASGIHandler):  # type: ignore[misc]
         # Whoever runs the server in a ThreadSensitiveContext of his own wants all sync code in that one thread.
         given = executors.get(context)
         if not is_async(scope):
-            await _SyncRequest(self, scope, send, lanes, None if given is None else Lane(given)).serve(receive)
+            lane = None if given is None else Lane(given, _name(scope))
+            await _SyncRequest(self, scope, send, lanes, lane).serve(receive)
         elif given is not None:
             await self.found.handle(scope, receive, send)
         else:
             lease = Lease(lanes, _name(scope))
-            # Not by ThreadSensitiveContext(executor=…): a task that outlives the request could run no sync code then.
-            executors[context] = lease
             try:
-                await self._handle_async(scope, receive, send)
+                with _leased(lease):
+                    await self._handle_async(scope, receive, send)
             finally:
-                executors.pop(context, None)
                 lease.end()
+
+
+@contextlib.contextmanager
+def _leased(lease: Lease) -> Iterator[None]:
+    """Let ``sync_to_async`` run what belongs in the request's one thread by ``lease``."""
+    context = SyncToAsync.thread_sensitive_context.get()
+    # Not by ThreadSensitiveContext(executor=…): a task that outlives the request could run no sync code then.
+    SyncToAsync.context_to_thread_executor[context] = lease
+    try:
+        yield
+    finally:
+        SyncToAsync.context_to_thread_executor.pop(context, None)
 
 
 class _SyncChain(BaseHandler):  # type: ignore[misc]
@@ -172,6 +182,8 @@ class _SyncRequest:
         self._state = _State.WAITING
         self._slot: Slot | None = None
         self._call: Call | None = None
+        self._abandoned = False
+        self._lease: Lease | None = None
         self._lane_done: asyncio.Future[None] | None = None
         self._body: Any = None
         self._request: Any = None
@@ -238,8 +250,12 @@ class _SyncRequest:
 
     async def _answer(self) -> None:
         if self._lane is None:
-            self._slot = await self._lanes.enter()
-            self._lane = self._slot.lane = self._lanes.take(_name(self._scope))
+            self._slot = slot = await self._lanes.enter()
+            try:
+                self._lane = slot.lane = self._lanes.take(_name(self._scope))
+            except RuntimeError:
+                slot.leave()
+                raise
         self._state = _State.RUNNING
         call = self._call = self._lane.start(self._run, self._pipe.notify)
         try:
@@ -257,10 +273,11 @@ class _SyncRequest:
                 raise call.failure
             if not self._closed:
                 # The response has an async iterator, which belongs to the loop.
-                await self._handler.send_response(self._response, self._send)
+                await self._send_from_the_loop(self._lane)
                 self._state = _State.ANSWERING
         except asyncio.CancelledError:
             self._pipe.fail(ClientDisconnected("the request was cancelled"))
+            self._abandoned = True
             call.cancel()
             raise
         finally:
@@ -273,6 +290,16 @@ class _SyncRequest:
         if self._pipe.failure is not None and not isinstance(self._pipe.failure, ClientDisconnected):
             raise self._pipe.failure
 
+    async def _send_from_the_loop(self, lane: Lane) -> None:
+        sending = self._handler.send_response(self._response, self._send)
+        if self._slot is None:
+            await sending
+            return
+        # What the iterator calls belongs in the view's thread, whose database connections end with the request.
+        self._lease = Lease(self._lanes, lane.serving, lane)
+        with _leased(self._lease):
+            await sending
+
     def _noticed(self) -> None:
         """The thread has put a piece, or has ended; the request need not wait for its client to give the lane back."""
         assert self._call is not None
@@ -281,13 +308,20 @@ class _SyncRequest:
         if self._call.done and self._closed and self._lane_done is None:
             self._give_lane()
 
-    def _give_lane(self) -> None:
+    def _give_lane(self, failure: BaseException | None = None) -> None:
         lane, self._lane = self._lane, None
-        if self._slot is not None and lane is not None:
+        if lane is None:
+            return
+        if self._abandoned and self._call is not None:
+            lane.log(self._call.failure)
+        if self._lane_done is not None:
+            lane.settle(self._lane_done, failure)
+        if self._lease is not None:
+            self._lease.end()
+        elif self._slot is not None:
             self._lanes.give(lane)
+        if self._slot is not None:
             self._slot.leave()
-        if self._lane_done is not None and not self._lane_done.done():
-            self._lane_done.set_result(None)
 
     # In the thread.
 
@@ -296,11 +330,6 @@ class _SyncRequest:
         keeps = False
         try:
             keeps = self._respond()
-        except (StopIteration, concurrent.futures.CancelledError, asyncio.CancelledError) as error:
-            if self._state is _State.LEFT:
-                return
-            # No future can hold a StopIteration, and a CancelledError would look like the end of this request.
-            raise RuntimeError(f"the application raised {type(error).__name__}") from error
         finally:
             if not keeps:
                 self._close()
@@ -340,9 +369,9 @@ class _SyncRequest:
             return
         begin: Message | None = head
         for piece in response:
-            if piece:
-                self._pipe.put(begin, bytes(piece), True)
-                begin = None
+            # Empty ones too: a stream that has nothing to say for long learns by them that its client has left.
+            self._pipe.put(begin, bytes(piece), True)
+            begin = None
         self._pipe.put(begin, b"", False)
 
     def _head(self, response: Any) -> Message:

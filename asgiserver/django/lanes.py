@@ -9,15 +9,20 @@ lanes may outnumber slots. All bookkeeping happens on the loop.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import logging
 import os
+import sys
 import threading
-from collections import deque
+import types
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Self
 
+from asgiref.current_thread_executor import CurrentThreadExecutor
 from asgiref.sync import SyncToAsync, _restore_context
 from django.db import connections
 
@@ -32,6 +37,12 @@ _IDLE = 60.0
 #: and the least time between two warnings.
 _LOOK, _LONG, _WARNING = 0.1, 1.0, 60.0
 
+#: No future of asyncio ends with the first, and the second closes the coroutine that waits.
+_NOT_FOR_TASKS = (StopIteration, GeneratorExit)
+
+#: The modules in whose functions a thread waits.
+_WAITING = ("threading", "queue")
+
 #: How long the end of the lanes waits for their database connections to close; seconds.
 _LAST_WAIT = 1.0
 
@@ -40,7 +51,7 @@ class Call:
     """A call of a function in a thread, as ``sync_to_async`` makes it; made on the loop.
 
     :ivar done: the function has ended.
-    :ivar failure: what it has raised.
+    :ivar failure: what it has raised, or RuntimeError for what no future can hold, or what would cancel a task.
     """
 
     __slots__ = ("_context", "_coroutines", "_ended", "_function", "_loop", "done", "failure")
@@ -63,7 +74,7 @@ class Call:
         try:
             self._context.run(self._within)
         except BaseException as error:  # noqa: BLE001 - raised on the loop
-            self.failure = error
+            self.failure = _for_a_future(error)
         self.done = True
         self._ended()
 
@@ -72,14 +83,17 @@ class Call:
         _restore_context(self._context)
         self._function()
 
+    # On the loop.
+
     def take_context(self) -> None:
-        """On the loop: take over the context variables as the function has set them until now."""
+        """Take over the context variables as the function has set them until now."""
         _restore_context(self._context)
 
     def cancel(self) -> None:
-        """On the loop: cancel the coroutines that the function waits for in ``async_to_sync``; it runs on itself."""
+        """Cancel the coroutines that the function waits for in ``async_to_sync``; the function itself runs on."""
         for coroutine in self._coroutines:
-            coroutine.cancel()
+            # async_to_sync may run it on a loop of its own.
+            _tell(coroutine.get_loop(), coroutine.cancel)
 
 
 class Lane:
@@ -89,28 +103,40 @@ class Lane:
     :ivar serving: the request that the lane belongs to now, for the log.
     """
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, serving: str = "") -> None:
         self.executor = executor
-        self.serving = ""
+        self.serving = serving
         self.idle_since = 0.0
-        self._bridge: dict[str, Any] = {}
+        self._thread = 0
 
     @classmethod
     def of_its_own(cls, number: int) -> Self:
-        """A lane with a new thread."""
+        """A lane with a new thread.
 
-        def look() -> None:
-            # The thread's own part of what asgiref keeps for ``async_to_sync``.
-            lane._bridge = SyncToAsync.threadlocal.__dict__
+        :raises RuntimeError: the process may have no more threads.
+        """
 
-        lane = cls(ThreadPoolExecutor(1, f"django-{number}", initializer=look))
+        def begin() -> None:
+            lane._thread = threading.get_ident()
+
+        lane = cls(ThreadPoolExecutor(1, f"django-{number}", initializer=begin))
+        # A thread is started by the first call. Where none can be, that is to be known before a request counts on it.
+        lane.executor.submit(int)
         return lane
 
-    @property
-    def coroutine(self) -> asyncio.Task[Any] | None:
-        """What the thread waits for in ``async_to_sync``."""
-        coroutines = self._bridge.get("task_context")
-        return coroutines[-1] if coroutines else None
+    def waits_for(self, frames: dict[int, types.FrameType]) -> object | None:
+        """The call of ``async_to_sync`` that the thread waits for, unless it runs something else meanwhile.
+
+        :param frames: where each thread is. What asgiref notes of these calls it forgets with the first function that
+            the coroutine calls in the thread.
+        """
+        frame = frames.get(self._thread)
+        while frame is not None and frame.f_globals.get("__name__") in _WAITING:
+            frame = frame.f_back
+        if frame is None or frame.f_code is not CurrentThreadExecutor.run_until_future.__code__:
+            return None
+        waited: object | None = frame.f_locals.get("future")
+        return waited
 
     def start(self, function: Callable[[], None], ended: Callable[[], None]) -> Call:
         """Run ``function`` in the thread; ``ended`` is called there behind it."""
@@ -119,13 +145,40 @@ class Lane:
         self.executor.submit(call.run)
         return call
 
-    def end(self, function: Callable[[], None], ended: Callable[[], None]) -> None:
-        """Run ``function`` behind all that the thread has still to do, then call ``ended`` on the loop."""
+    def end(self, function: Callable[[], None], ended: Callable[[BaseException | None], None]) -> None:
+        """Run ``function`` behind all that the thread has still to do, then call ``ended`` on the loop.
+
+        ``ended`` is given what ``function`` raised.
+        """
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()
-        self.executor.submit(context.run, function).add_done_callback(lambda _: _tell(loop, ended))
+        done = self.executor.submit(context.run, function)
+        done.add_done_callback(lambda done: _tell(loop, ended, _for_a_future(done.exception())))
+
+    def settle(self, done: asyncio.Future[None], failure: BaseException | None) -> None:
+        """End a future, with ``failure`` if there is one; log it if the future was cancelled."""
+        if done.cancelled():
+            self.log(failure)
+        elif failure is None:
+            done.set_result(None)
+        else:
+            done.set_exception(failure)
+
+    def log(self, failure: BaseException | None) -> None:
+        """Log an exception that nobody waits for, unless it is only the end of what was cancelled."""
+        if failure is not None and not isinstance(failure.__cause__, asyncio.CancelledError):
+            logger.error("Exception in %s, whose end nobody waits for any more", self.serving, exc_info=failure)
 
 
-def _tell(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> None:
+def _for_a_future(error: BaseException | None) -> BaseException | None:
+    """``error`` as a future may hold it, without cancelling the task that waits."""
+    if not isinstance(error, (*_NOT_FOR_TASKS, concurrent.futures.CancelledError, asyncio.CancelledError)):
+        return error
+    raised = RuntimeError(f"the application raised {type(error).__name__}")
+    raised.__cause__ = error
+    return raised
+
+
+def _tell(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arguments: Any) -> None:
     """Call a function on the loop, from a thread that may outlive it."""
     try:
         loop.call_soon_threadsafe(function, *arguments)
@@ -145,7 +198,7 @@ class Slot:
     def __init__(self, lanes: Lanes) -> None:
         self._lanes: Lanes | None = lanes
         self.lane: Lane | None = None
-        self.seen: asyncio.Task[Any] | None = None
+        self.seen: object | None = None
 
     def leave(self) -> None:
         """Let another request run."""
@@ -158,13 +211,16 @@ class Lanes:
     """All lanes of a loop; made on it.
 
     :param limit: how many requests may run synchronous code at a time.
+    :ivar users: how many servers use them.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.users = 0
         self._loop = asyncio.get_running_loop()
         self._running: set[Slot] = set()
-        self._waiting: deque[tuple[float, Callable[[Slot], None]]] = deque()
+        #: The slots that are wanted, in order, and since when.
+        self._waiting: OrderedDict[asyncio.Future[Slot], float] = OrderedDict()
         self._idle: list[Lane] = []
         self._busy: set[Lane] = set()
         self._made = 0
@@ -182,40 +238,38 @@ class Lanes:
 
     async def enter(self) -> Slot:
         """Wait for a slot; first come, first served. A caller that is cancelled has none."""
-        granted: asyncio.Future[Slot] = self._loop.create_future()
-        request = self.ask(granted.set_result)
-        if request is None:
-            return granted.result()
+        granted = self.ask()
         try:
             return await granted
         except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled():
-                granted.result().leave()
+            if granted.cancelled():
+                self._waiting.pop(granted, None)
             else:
-                self._waiting.remove(request)
+                granted.result().leave()
             raise
 
-    def ask(self, grant: Callable[[Slot], None]) -> tuple[float, Callable[[Slot], None]] | None:
-        """Call ``grant`` with a slot, at once if there is one; else return the entry of those that wait."""
-        if len(self._running) < self.limit and not self._waiting:
-            self._grant(grant)
-            return None
-        request = (self._loop.time(), grant)
-        self._waiting.append(request)
-        if self._looking is None:
+    def ask(self) -> asyncio.Future[Slot]:
+        """A slot, now or later; if it is cancelled, the next in order has it."""
+        granted: asyncio.Future[Slot] = self._loop.create_future()
+        self._waiting[granted] = self._loop.time()
+        self._grant()
+        if self._waiting and self._looking is None:
             self._looking = self._loop.call_later(_LOOK, self._look)
-        return request
-
-    def _grant(self, grant: Callable[[Slot], None]) -> None:
-        slot = Slot(self)
-        self._running.add(slot)
-        grant(slot)
+        return granted
 
     def left(self, slot: Slot) -> None:
         """A slot is free."""
         self._running.discard(slot)
+        self._grant()
+
+    def _grant(self) -> None:
         while self._waiting and len(self._running) < self.limit:
-            self._grant(self._waiting.popleft()[1])
+            granted, _ = self._waiting.popitem(last=False)
+            # One that was cancelled in this turn of the loop has not yet been withdrawn.
+            if not granted.cancelled():
+                slot = Slot(self)
+                self._running.add(slot)
+                granted.set_result(slot)
 
     def _look(self) -> None:
         """Take the slots of threads that wait long for a coroutine, which may wait for a request without one; or warn.
@@ -223,8 +277,9 @@ class Lanes:
         Only of those that wait for the same one as at the look before: each slot that is taken may need one lane more.
         """
         self._looking = None
+        frames = sys._current_frames()
         for slot in list(self._running):
-            waits_for = None if slot.lane is None else slot.lane.coroutine
+            waits_for = None if slot.lane is None else slot.lane.waits_for(frames)
             if waits_for is not None and waits_for is slot.seen:
                 slot.leave()
             slot.seen = waits_for
@@ -232,7 +287,7 @@ class Lanes:
             return
         self._looking = self._loop.call_later(_LOOK, self._look)
         now = self._loop.time()
-        waited = now - self._waiting[0][0]
+        waited = now - next(iter(self._waiting.values()))
         if waited >= _LONG and now - self._warned >= _WARNING:
             self._warned = now
             logger.warning(
@@ -246,7 +301,10 @@ class Lanes:
     # Lanes.
 
     def take(self, serving: str) -> Lane:
-        """A lane for one request; :meth:`give` takes it back."""
+        """A lane for one request; :meth:`give` takes it back.
+
+        :raises RuntimeError: the process may have no more threads.
+        """
         if self._idle:
             lane = self._idle.pop()
         else:
@@ -260,7 +318,8 @@ class Lanes:
         """Keep a lane for the next request, unless enough are kept."""
         self._busy.discard(lane)
         lane.serving = ""
-        if self._closed or self.threads >= self.limit:
+        # Those that wait for slow clients do not count: without them, each request would begin and end a thread.
+        if self._closed or len(self._idle) >= self.limit:
             _retire(lane)
             return
         lane.idle_since = self._loop.time()
@@ -292,9 +351,16 @@ class Lanes:
 
 
 def _retire(lane: Lane) -> Future[None]:
-    closed = lane.executor.submit(connections.close_all)
+    closed = lane.executor.submit(_close_connections)
     lane.executor.shutdown(wait=False)
     return closed
+
+
+def _close_connections() -> None:
+    try:
+        connections.close_all()
+    except Exception:
+        logger.exception("A thread of Django's could not close its database connections")
 
 
 class Lease(Executor):
@@ -303,16 +369,17 @@ class Lease(Executor):
     Each call needs a slot; between two calls the lane waits without one. All calls of a request run in one thread,
     because its database connections belong to that.
 
+    :param lane: the lane that the request has already.
     :ivar used: something has been submitted.
     :ivar before_first: runs in the thread before what was submitted first.
     """
 
-    def __init__(self, lanes: Lanes, serving: str) -> None:
+    def __init__(self, lanes: Lanes, serving: str, lane: Lane | None = None) -> None:
         self._lanes = lanes
         self._serving = serving
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._lane: Lane | None = None
+        self._lane = lane
         self._calls = 0
         self._ended = False
         self.used = False
@@ -331,31 +398,43 @@ class Lease(Executor):
                 if before is not None:
                     before()
                 value = function(*arguments, **keywords)
+            except _NOT_FOR_TASKS as error:
+                # A cancellation stays one: asgiref waits for the result, and may have asked for it.
+                result.set_exception(_for_a_future(error))
             except BaseException as error:  # noqa: BLE001 - raised by whoever waits for the result
                 result.set_exception(error)
             else:
                 result.set_result(value)
 
         if threading.get_ident() == self._thread:
-            self._ask(work)
+            self._ask(work, result)
         else:
-            self._loop.call_soon_threadsafe(self._ask, work)
+            self._loop.call_soon_threadsafe(self._ask, work, result)
         return result
 
-    def _ask(self, work: Callable[[], None]) -> None:
+    def _ask(self, work: Callable[[], None], result: Future[Any]) -> None:
         self._calls += 1
+        granted = self._lanes.ask()
+        if granted.done():
+            self._run(work, result, granted)
+        else:
+            granted.add_done_callback(partial(self._run, work, result))
 
-        def run(slot: Slot) -> None:
+    def _run(self, work: Callable[[], None], result: Future[Any], granted: asyncio.Future[Slot]) -> None:
+        slot = granted.result()
+        try:
             slot.lane = lane = self._lane = self._lane or self._lanes.take(self._serving)
+        except RuntimeError as error:
+            if result.set_running_or_notify_cancel():
+                result.set_exception(error)
+            self._call_ended(slot)
+        else:
+            lane.end(work, partial(self._call_ended, slot))
 
-            def ended() -> None:
-                slot.leave()
-                self._calls -= 1
-                self._give()
-
-            lane.end(work, ended)
-
-        self._lanes.ask(run)
+    def _call_ended(self, slot: Slot, _: BaseException | None = None) -> None:
+        slot.leave()
+        self._calls -= 1
+        self._give()
 
     def end(self) -> None:
         """The request has ended: give the lane back when its last call is done."""

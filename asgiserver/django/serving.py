@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
-import django
+from asgiref.current_thread_executor import CurrentThreadExecutor
 from asgiref.sync import SyncToAsync
 from django.conf import settings
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
@@ -18,41 +20,51 @@ from django.utils.module_loading import import_string
 from .handler import Handler, serving, walk_urls
 from .lanes import Lanes
 
-__all__ = ["begin", "end", "replaced"]
+__all__ = ["begin", "replaced"]
 
 logger = logging.getLogger("asgiserver")
-
-#: The first release whose handler works as ours expects.
-_OLDEST = (4, 2)
 
 #: What ours uses of Django and asgiref besides what their documentation names.
 _USED = {
     ASGIHandler: ("handle", "create_request", "listen_for_disconnect", "read_body", "send_response"),
     BaseHandler: ("load_middleware", "get_response"),
+    CurrentThreadExecutor: ("run_until_future",),
     SyncToAsync: ("context_to_thread_executor", "thread_sensitive_context", "threadlocal"),
 }
 
 
-def begin(application: Any, threads: int) -> Any:
-    """Serve a project's HTTP requests the short way on the running loop, until :func:`end`; log how.
+#: An obstacle.
+_NOT_FOUND = "it was not found in the application; see asgiserver.django.get_asgi_application"
 
-    :param threads: how many requests may run synchronous code at a time.
-    :return: the application with :class:`.Handler` in the place of Django's handler, wherever that can be found.
+
+def begin(application: Any, threads: int) -> tuple[Any, Callable[[], Awaitable[None]] | None]:
+    """Serve a project's HTTP requests the short way on the running loop; log how.
+
+    :param threads: how many requests may run synchronous code at a time. Servers on one loop share the threads, and the
+        first says how many.
+    :return: the application with :class:`.Handler` in the place of Django's handler, wherever that can be found; and
+        what ends the serving, with the threads and their database connections, unless there is nothing to end.
     """
     application, obstacle = replaced(application)
     if obstacle and not Handler.made:
-        logger.info("Django's own handler serves the project: %s", obstacle)
-        return application
-    serving[asyncio.get_running_loop()] = Lanes(threads)
+        # Where it was not found, the application may have nothing to do with Django.
+        level = logging.DEBUG if obstacle == _NOT_FOUND else logging.INFO
+        logger.log(level, "Django's own handler serves the project: %s", obstacle)
+        return application, None
+    loop = asyncio.get_running_loop()
+    lanes = serving.get(loop)
+    if lanes is None:
+        lanes = serving[loop] = Lanes(threads)
+    lanes.users += 1
     walk_urls()
-    logger.info("Django's sync views run on up to %d threads", threads)
-    return application
+    logger.info("Django's sync views run on up to %d threads", lanes.limit)
+    return application, partial(_end, loop, lanes)
 
 
-async def end() -> None:
-    """End what :func:`begin` has begun, with the threads and their database connections."""
-    lanes = serving.pop(asyncio.get_running_loop(), None)
-    if lanes is not None:
+async def _end(loop: asyncio.AbstractEventLoop, lanes: Lanes) -> None:
+    lanes.users -= 1
+    if not lanes.users:
+        del serving[loop]
         await lanes.close()
 
 
@@ -65,8 +77,12 @@ def replaced(application: Any) -> tuple[Any, str]:
     if kind is Handler:
         return application, ""
     if kind is ASGIHandler:
-        obstacle = _obstacle()
-        return (application, obstacle) if obstacle else (Handler(application), "")
+        if obstacle := _obstacle():
+            return application, obstacle
+        try:
+            return Handler(application), ""
+        except Exception as error:  # noqa: BLE001 - Django has made the same middleware, for coroutines, without one
+            return application, f"its middleware cannot be made for sync views: {error!r}"
     if isinstance(application, ASGIStaticFilesHandler) and kind.__module__.startswith(("django.", "asgiserver.")):
         inner, obstacle = replaced(application.application)
         application = copy.copy(application)
@@ -82,13 +98,11 @@ def replaced(application: Any) -> tuple[Any, str]:
         return application, obstacle
     if isinstance(application, ASGIHandler):
         return application, f"{kind.__qualname__} is a subclass of it"
-    return application, f"it stands behind {kind.__qualname__}, if at all; see asgiserver.django.get_asgi_application"
+    return application, _NOT_FOUND
 
 
 def _obstacle() -> str:
     """Why ours cannot stand in for Django's handler; empty when it can."""
-    if django.VERSION < _OLDEST:
-        return f"Django {django.get_version()} is older than {'.'.join(map(str, _OLDEST))}"
     used = [(owner, name) for owner, names in _USED.items() for name in names]
     missing = [f"{owner.__name__}.{name}" for owner, name in used if not hasattr(owner, name)]
     if missing:

@@ -81,6 +81,19 @@ class _Owner(Protocol):
         """The peer has taken all that was written; a file may still go on."""
 
 
+class _Nobody:
+    """The owner of an output whose transport is gone."""
+
+    def output_full(self) -> None:
+        """See ``_Owner``."""
+
+    def output_empty(self) -> None:
+        """See ``_Owner``."""
+
+
+_NOBODY = _Nobody()
+
+
 @implementer(IPushProducer)
 class Output:
     """The way out of one connection, for the connection and all its streams; the transport's producer.
@@ -102,7 +115,7 @@ class Output:
     def __init__(self, transport: Any, clock: Clock, owner: _Owner) -> None:
         self._transport = transport
         self._clock = clock
-        self._owner = owner
+        self._owner: _Owner = owner
         self.slow = self.congested = False
         self.unyielded = 0
         self._waiters: list[asyncio.Future[None]] | None = None
@@ -354,6 +367,8 @@ class Output:
 
     def lost(self) -> None:
         """The transport is gone: drop the file, and wake the tasks that wait in :meth:`drain`."""
+        # Else the two would be a cycle, which only the garbage collector finds.
+        self._owner = _NOBODY
         self.slow = self.congested = False
         self.socket = self._sender = None
         self._drop_file()

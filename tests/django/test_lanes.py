@@ -6,10 +6,11 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 
 from asgiserver.django import lanes as module
 from asgiserver.django.lanes import Lane, Lanes, Lease
@@ -18,6 +19,14 @@ pytest.importorskip("django")
 
 
 made: list[Lanes] = []
+
+
+@pytest.fixture(autouse=True)
+def connections(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """In the place of Django's, which need a project."""
+    stand_in = SimpleNamespace(close_all=lambda: None)
+    monkeypatch.setattr(module, "connections", stand_in)
+    return stand_in
 
 
 def lanes_of(limit: int) -> Lanes:
@@ -104,6 +113,24 @@ class TestSlots:
 
         run(main)
 
+    def test_those_who_are_cancelled_in_the_turn_before_the_grant_are_passed_over(self) -> None:
+        async def main() -> None:
+            lanes = lanes_of(1)
+            slot = await lanes.enter()
+            leaving = [asyncio.ensure_future(lanes.enter()) for _ in range(2000)]
+            last = asyncio.ensure_future(lanes.enter())
+            await asyncio.sleep(0)
+            for each in leaving:
+                each.cancel()
+            slot.leave()
+            assert {type(error) for error in await asyncio.gather(*leaving, return_exceptions=True)} == {
+                asyncio.CancelledError
+            }
+            (await last).leave()
+            (await lanes.enter()).leave()
+
+        run(main)
+
     def test_left_twice_counts_once(self) -> None:
         async def main() -> None:
             lanes = lanes_of(1)
@@ -133,6 +160,55 @@ class TestSlots:
                 second_runs.set()
 
             await asyncio.gather(first(), second())
+
+        run(main)
+
+    def test_so_does_one_whose_coroutine_has_called_a_function_before(self) -> None:
+        async def main() -> None:
+            lanes = lanes_of(1)
+            second_runs = asyncio.Event()
+
+            async def coroutine() -> None:
+                await sync_to_async(int)()
+                await second_runs.wait()
+
+            async def first() -> None:
+                slot = await lanes.enter()
+                lane = slot.lane = lanes.take("GET '/first'")
+                await called(lane, lambda: async_to_sync(coroutine)())
+
+            async def second() -> None:
+                await lanes.enter()
+                second_runs.set()
+
+            await asyncio.gather(first(), second())
+
+        run(main)
+
+    def test_a_thread_that_works_for_the_coroutine_that_it_waits_for_keeps_its_slot(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "_LOOK", 0.01)
+        looks: list[object] = []
+        waits_for = Lane.waits_for
+        monkeypatch.setattr(Lane, "waits_for", lambda *given: looks.append(waits_for(*given)) or looks[-1])
+
+        async def main() -> None:
+            lanes, release = lanes_of(1), threading.Event()
+            slot = await lanes.enter()
+            lane = slot.lane = lanes.take("GET '/'")
+
+            async def coroutine() -> None:
+                await sync_to_async(lambda: release.wait(10))()
+
+            second = asyncio.ensure_future(lanes.enter())
+            call = asyncio.ensure_future(called(lane, lambda: async_to_sync(coroutine)()))
+            await until(lambda: looks[5:])
+            assert not second.done()
+            release.set()
+            await call
+            slot.leave()
+            (await second).leave()
 
         run(main)
 
@@ -201,6 +277,19 @@ class TestLanes:
 
         run(main)
 
+    def test_those_of_requests_that_wait_for_slow_clients_do_not_count(self) -> None:
+        async def main() -> None:
+            lanes = lanes_of(2)
+            waiting = [lanes.take(str(number)) for number in range(4)]
+            lane = lanes.take("GET '/'")
+            lanes.give(lane)
+            assert lanes.take("GET '/'") is lane
+            for each in (lane, *waiting):
+                lanes.give(each)
+            assert lanes.threads == 2
+
+        run(main)
+
     def test_idle_lanes_end_with_their_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "_IDLE", 0.01)
 
@@ -213,6 +302,21 @@ class TestLanes:
             assert lanes.threads == 0
 
         run(main)
+
+    def test_connections_that_do_not_close_are_told(
+        self, connections: SimpleNamespace, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fail() -> None:
+            raise OSError("the database is gone")
+
+        connections.close_all = fail
+
+        async def main() -> None:
+            lanes = lanes_of(1)
+            lanes.give(lanes.take("GET '/'"))
+
+        run(main)
+        assert caplog.messages == ["A thread of Django's could not close its database connections"]
 
     def test_the_end_names_the_requests_that_still_run(self, caplog: pytest.LogCaptureFixture) -> None:
         release = threading.Event()
@@ -233,6 +337,68 @@ class TestLanes:
         with caplog.at_level(logging.WARNING, "asgiserver"):
             run(main)
         assert caplog.messages == ["A thread of Django's still runs GET '/slow', and is left behind"]
+
+    def test_a_process_that_may_have_no_more_threads_is_told_before(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(threading.Thread, "start", no_thread)
+
+        async def main() -> None:
+            lanes = lanes_of(1)
+            with pytest.raises(RuntimeError, match="can't start"):
+                lanes.take("GET '/'")
+            assert lanes.threads == 0
+
+        run(main)
+
+    def test_a_failure_that_nobody_waits_for_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def main() -> None:
+            lane = lanes_of(1).take("GET '/'")
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            done.cancel()
+            lane.settle(done, None)
+            lane.settle(done, ValueError("too late"))
+            cancelled = RuntimeError("the application raised CancelledError")
+            cancelled.__cause__ = asyncio.CancelledError()
+            lane.settle(done, cancelled)
+            made.pop().give(lane)
+
+        run(main)
+        assert caplog.messages == ["Exception in GET '/', whose end nobody waits for any more"]
+
+    @pytest.mark.parametrize("own", [False, True], ids=["the loop", "a loop of its own"])
+    def test_a_coroutine_is_cancelled_on_whichever_loop_it_runs(
+        self, own: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        begun = threading.Event()
+        ended: list[str] = []
+
+        async def held() -> None:
+            begun.set()
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                ended.append("cancelled")
+                raise
+
+        async def main() -> None:
+            # Then a task that another loop's thread cancels raises.
+            asyncio.get_running_loop().set_debug(True)
+            lanes = lanes_of(1)
+            lane = lanes.take("GET '/'")
+            call = asyncio.ensure_future(called(lane, lambda: async_to_sync(held, force_new_loop=own)()))
+            await until(begun.is_set)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            await until(lambda: ended)
+            lanes.give(lane)
+
+        run(main)
+        assert caplog.messages == []
+
+
+def no_thread(_: threading.Thread) -> None:
+    """What a process meets whose limit of threads is reached."""
+    raise RuntimeError("can't start new thread")
 
 
 class TestLease:
@@ -293,6 +459,21 @@ class TestLease:
             other: Any = await asyncio.to_thread(lease.submit, int, "nine")
             with pytest.raises(ValueError, match="nine"):
                 await asyncio.wrap_future(other)
+            lease.end()
+
+        run(main)
+
+    def test_a_call_that_no_thread_can_be_had_for_fails_and_loses_nothing(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def main() -> None:
+            lanes = lanes_of(1)
+            lease, loop = Lease(lanes, "GET '/'"), asyncio.get_running_loop()
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", no_thread)
+                with pytest.raises(RuntimeError, match="can't start"):
+                    await loop.run_in_executor(lease, int)
+            assert await loop.run_in_executor(lease, int) == 0
             lease.end()
 
         run(main)

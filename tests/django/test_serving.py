@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -89,7 +90,7 @@ def test_what_else_a_router_leads_to_stays() -> None:
     ("found", "reason"),
     [
         (made(Own), "Own is a subclass of it"),
-        (application, "it stands behind function, if at all; see asgiserver.django.get_asgi_application"),
+        (application, "it was not found in the application; see asgiserver.django.get_asgi_application"),
         (ProtocolTypeRouter({"websocket": application}), "the ProtocolTypeRouter has no 'http'"),
         (ProtocolTypeRouter({"http": made(Own)}), "Own is a subclass of it"),
     ],
@@ -107,11 +108,13 @@ def test_async_only_middleware_keeps_djangos_handler(project: SimpleNamespace) -
     assert serving.replaced(HANDLER) == (HANDLER, f"the middleware {__name__}.AsyncOnly is async only")
 
 
-def test_an_old_django_keeps_its_handler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving.django, "VERSION", (4, 1, 9, "final", 0))
-    replaced, obstacle = serving.replaced(HANDLER)
-    assert replaced is HANDLER
-    assert obstacle.endswith("is older than 4.2")
+def test_middleware_that_cannot_be_made_for_sync_views_keeps_djangos_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(found: Any) -> None:
+        raise TypeError("only coroutines")
+
+    monkeypatch.setattr(serving, "Handler", refuse)
+    reason = "its middleware cannot be made for sync views: TypeError('only coroutines')"
+    assert serving.replaced(HANDLER) == (HANDLER, reason)
 
 
 def test_a_django_without_what_ours_uses_keeps_its_handler(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,3 +122,43 @@ def test_a_django_without_what_ours_uses_keeps_its_handler(monkeypatch: pytest.M
     replaced, obstacle = serving.replaced(HANDLER)
     assert replaced is HANDLER
     assert obstacle == "this release lacks ASGIHandler.listen_for_disconnect"
+
+
+class TestServersOnOneLoop:
+    @pytest.fixture(autouse=True)
+    def lanes(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """The numbers of threads of those that were closed."""
+        closed: list[int] = []
+
+        class StandInForLanes:
+            def __init__(self, limit: int) -> None:
+                self.limit, self.users = limit, 0
+
+            async def close(self) -> None:
+                closed.append(self.limit)
+
+        monkeypatch.setattr(serving, "Lanes", StandInForLanes)
+        monkeypatch.setattr(StandIn, "made", [], raising=False)
+        monkeypatch.setattr(serving, "walk_urls", lambda: None)
+        return closed
+
+    def test_share_threads_until_the_last_ends(self, lanes: list[int]) -> None:
+        async def main() -> None:
+            _, end_first = serving.begin(HANDLER, 3)
+            _, end_second = serving.begin(HANDLER, 5)
+            assert end_first is not None
+            assert end_second is not None
+            await end_first()
+            assert serving.serving[asyncio.get_running_loop()].limit == 3
+            assert lanes == []
+            await end_second()
+            assert asyncio.get_running_loop() not in serving.serving
+            assert lanes == [3]
+
+        asyncio.run(main())
+
+    def test_one_without_djangos_handler_ends_nothing(self, lanes: list[int]) -> None:
+        async def main() -> None:
+            assert serving.begin(application, 3) == (application, None)
+
+        asyncio.run(main())

@@ -13,6 +13,7 @@ import pytest
 from websockets.asyncio.client import connect as client
 
 from asgiserver.errors import ClientDisconnected
+from asgiserver.transport.buffer import unsent
 
 from ..conformance.peer import BINARY, PING, PONG, TEXT, close, frame
 from .live import Receive, Send, serve, stalls, until, url
@@ -205,7 +206,7 @@ async def test_application_that_gives_up_waiting_for_a_slow_client_fills_no_memo
         await until(tried.is_set)
         (connection,) = server.connections
         assert sent < attempts
-        assert connection._buffered() < BOUND
+        assert unsent(connection.transport) < BOUND
         came: list[int] = []
         while (answer := await websocket.frame())[0] == 0x82:
             assert len(answer[1]) == 65_536
@@ -233,7 +234,7 @@ async def test_several_tasks_that_send_to_a_slow_client_fill_no_memory() -> None
     async with serve(application, **settings) as server, raw_websocket(server, receive_buffer=4096) as websocket:
         assert await stalls(lambda: sent) < tasks * each
         (connection,) = server.connections
-        assert connection._buffered() < BOUND
+        assert unsent(connection.transport) < BOUND
         came: list[tuple[int, int]] = []
         while (answer := await websocket.frame())[0] == 0x82:
             came.append((answer[1][0], answer[1][1]))
