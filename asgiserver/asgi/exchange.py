@@ -11,6 +11,7 @@ import asyncio
 import logging
 import sys
 from abc import ABC, abstractmethod
+from contextvars import ContextVar
 from enum import Enum, auto
 from typing import Any
 
@@ -27,6 +28,9 @@ __all__ = [
 ]  # fmt: skip
 
 logger = logging.getLogger("asgiserver")
+
+#: How long a request has waited for a thread before its application ran, in seconds; for the access log.
+waited: ContextVar[float] = ContextVar("asgiserver.waited")
 
 
 class State(Enum):

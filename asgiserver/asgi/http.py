@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import MessageError, RequestError
 from ..settings import Settings
 from .deadlines import Deadline
-from .exchange import COMPLETE, GONE, LAST_WORDS, STARTED, STREAMING, WAITING, Exchange, State, logged_request
+from .exchange import COMPLETE, GONE, LAST_WORDS, STARTED, STREAMING, WAITING, Exchange, State, logged_request, waited
 from .files import FilePart, SendFile, SendPath, file_part, open_path, pass_by
 from .interfaces import Clock, Hub, Message, Scope, Stream
 from .messages import ResponseBody, ResponseStart, parse_http
@@ -229,7 +229,7 @@ class HTTPExchange(Exchange):
             self._hub.exchange_gone(self)
 
     def _details(self, began: float) -> dict[str, Any]:
-        return {
+        details = {
             **logged_request(self.scope),
             "status": self.status,
             "method": self.scope["method"],
@@ -237,3 +237,6 @@ class HTTPExchange(Exchange):
             "size": 0 if self.response is None else self.response.sent,
             "request_size": self._received,
         }
+        if (seconds := waited.get(None)) is not None:
+            details["waited"] = seconds
+        return details

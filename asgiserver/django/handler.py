@@ -36,6 +36,7 @@ from django.core.handlers.base import BaseHandler
 from django.http import FileResponse, StreamingHttpResponse
 from django.urls import URLPattern, get_resolver, set_script_prefix
 
+from ..asgi.exchange import waited
 from ..asgi.interfaces import Message, Receive, Scope, Send
 from ..errors import ClientDisconnected
 from ..pipe import Pipe, regular_part
@@ -44,6 +45,9 @@ from .inline import run_hooks_on_loop
 from .lanes import Call, Lane, Lanes, Lease, Slot
 
 __all__ = ["Handler", "serving", "walk_urls"]
+
+#: A shorter wait for a thread is no news for the access log; seconds.
+_NOTABLE = 0.001
 
 #: The lanes of each loop on which requests are served the short way.
 serving: dict[asyncio.AbstractEventLoop, Lanes] = {}
@@ -250,7 +254,10 @@ class _SyncRequest:
 
     async def _answer(self) -> None:
         if self._lane is None:
+            began = self._loop.time()
             self._slot = slot = await self._lanes.enter()
+            if (seconds := self._loop.time() - began) >= _NOTABLE:
+                waited.set(seconds)
             try:
                 self._lane = slot.lane = self._lanes.take(_name(self._scope))
             except RuntimeError:

@@ -20,8 +20,8 @@ ACCESS: Final = "asgiserver.access"
 #: Called with protocol, action and details, as Daphne's: ``("http", "complete", {...})`` with path (and query),
 #: status, method, client (``"host:port"`` or None), time_taken (seconds), size (bytes sent); ``("websocket",
 #: "connecting" | "connected" | "disconnected" | "rejected", {...})`` with path and client. Daphne does not give:
-#: http_version, scheme, headers; request_size (bytes received); code of a disconnected WebSocket, which has time_taken
-#: and size as well; status of a rejected one.
+#: http_version, scheme, headers; request_size (bytes received); waited (seconds for a thread, if at all); code of a
+#: disconnected WebSocket, which has time_taken and size as well; status of a rejected one.
 ActionLogger = Callable[[str, str, dict[str, Any]], None]
 
 _DAPHNE = '%(client)s - - [%(time)s] "%(method)s %(path)s" '
@@ -120,6 +120,7 @@ _VALUES: dict[str, Callable[[Entry], Any]] = {
     "status": _detail("status"),
     "size": _detail("size"),
     "request_size": _detail("request_size"),
+    "waited": lambda entry: None if (seconds := entry.details.get("waited")) is None else round(seconds, 6),
     "duration": lambda entry: entry.duration(1),
     "duration_ms": lambda entry: entry.duration(1000),
     "user_agent": lambda entry: entry.field(b"user-agent"),
@@ -149,8 +150,9 @@ class AccessLog:
     """An :data:`ActionLogger` that writes a line for each action, at level INFO.
 
     :param format: ``daphne``, ``common``, ``combined``, ``json``, or a %-format such as ``"%(client)s %(path)s"``.
-        Its names: client, client_host, time, iso_time, method, path, protocol, status, size, request_size, duration
-        (seconds), duration_ms, user_agent, referer, scheme, event, code. An unknown value is ``-``, in JSON null.
+        Its names: client, client_host, time, iso_time, method, path, protocol, status, size, request_size, waited
+        (seconds for a thread), duration (seconds), duration_ms, user_agent, referer, scheme, event, code. An unknown
+        value is ``-``, in JSON null.
     :param logger: where the lines go; its records have ``status`` (or None) and ``event`` as attributes.
     :param now: the time in seconds since the epoch.
     :raises SettingsError: the format has an unknown name, none at all, or something else behind a percent sign.

@@ -143,11 +143,15 @@ class TestJSON:
             "status": 404,
             "size": 1234,
             "request_size": 56,
+            "waited": None,
             "duration": 0.012346,
             "user_agent": "curl/8",
             "referer": "https://b.example/",
             "code": None,
         }
+
+    def test_a_request_that_waited_for_a_thread_says_how_long(self) -> None:
+        assert json.loads(line("json", waited=1.23456789))["waited"] == 1.234568
 
     def test_a_websocket_has_its_close_code(self) -> None:
         recorder = Recorder()
@@ -167,7 +171,7 @@ class TestAFormatOfOnesOwn:
     def test_it_may_use_all_names(self) -> None:
         names = [
             "client", "client_host", "time", "iso_time", "method", "path", "protocol", "status", "size", "request_size",
-            "duration", "duration_ms", "user_agent", "referer", "scheme", "event", "code",
+            "waited", "duration", "duration_ms", "user_agent", "referer", "scheme", "event", "code",
         ]  # fmt: skip
         found = line("|".join(f"%({name})s" for name in names)).split("|")
         assert dict(zip(names, found, strict=True)) == {
@@ -181,6 +185,7 @@ class TestAFormatOfOnesOwn:
             "status": "404",
             "size": "1234",
             "request_size": "56",
+            "waited": "-",
             "duration": "0.012346",
             "duration_ms": "12.346",
             "user_agent": "curl/8",
