@@ -104,8 +104,11 @@ class Pipe:
         """Drop what waits; nothing is forwarded any more."""
         # Not the owner's, so that the two are no cycle, which only the garbage collector would find.
         self._wake = self._changed.set
-        if self._file is not None:
-            self._file["file"].close()
+        with self._room:
+            file = self._file
+            self._blocks, self._file = [], None
+        if file is not None:
+            file["file"].close()
 
     # Anywhere.
 
