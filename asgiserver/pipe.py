@@ -114,8 +114,11 @@ class Pipe:
         """Drop what waits; nothing is forwarded any more, and nobody is told."""
         # Else the pipe and its owner would be a cycle, which only the garbage collector finds.
         self._noticed = None
-        if self._file is not None:
-            self._file["file"].close()
+        with self._room:
+            file = self._file
+            self._blocks, self._file = [], None
+        if file is not None:
+            file["file"].close()
 
     # Anywhere.
 

@@ -22,15 +22,15 @@ def get_asgi_application() -> Any:
     Its sync views are served the short way even where the server could not find Django's own handler, such as behind
     middleware of ASGI. Under another server it serves as Django's does.
     """
-    import django
+    from django.core.asgi import get_asgi_application as djangos
 
-    django.setup(set_prefix=False)
+    found = djangos()
     try:
-        from .handler import Handler
+        from .serving import replaced
     except ImportError as error:
-        # Django 4.2, for example, has not all that ours uses.
-        from django.core.handlers.asgi import ASGIHandler
-
         logger.warning("Django's own handler serves the project: %s", error)
-        return ASGIHandler()
-    return Handler()
+        return found
+    application, obstacle = replaced(found)
+    if obstacle:
+        logger.info("Django's own handler serves the project: %s", obstacle)
+    return application

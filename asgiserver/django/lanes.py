@@ -422,6 +422,9 @@ class Lease(Executor):
 
     def _run(self, work: Callable[[], None], result: Future[Any], granted: asyncio.Future[Slot]) -> None:
         slot = granted.result()
+        if result.cancelled():
+            self._call_ended(slot)
+            return
         try:
             slot.lane = lane = self._lane = self._lane or self._lanes.take(self._serving)
         except RuntimeError as error:

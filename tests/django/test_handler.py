@@ -220,6 +220,6 @@ def test_a_django_without_what_ours_imports_serves_by_its_own(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.LOGGING_CONFIG = None
-    monkeypatch.setitem(sys.modules, "asgiserver.django.handler", None)
+    monkeypatch.setitem(sys.modules, "asgiserver.django.serving", None)
     assert type(get_asgi_application()) is ASGIHandler
     assert caplog.messages[0].startswith("Django's own handler serves the project: ")

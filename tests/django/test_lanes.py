@@ -438,6 +438,21 @@ class TestLease:
 
         run(main)
 
+    def test_a_call_that_is_cancelled_while_it_waits_begins_no_thread(self) -> None:
+        async def main() -> None:
+            lanes = lanes_of(1)
+            slot = await lanes.enter()
+            lease = Lease(lanes, "GET '/'")
+            call = asyncio.get_running_loop().run_in_executor(lease, int)
+            call.cancel()
+            await asyncio.wait([call])
+            lease.end()
+            slot.leave()
+            (await lanes.enter()).leave()
+            assert lanes.threads == 0
+
+        run(main)
+
     def test_a_call_that_outlives_its_request_keeps_the_lane(self) -> None:
         async def main() -> None:
             lanes, release = lanes_of(1), threading.Event()
