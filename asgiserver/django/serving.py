@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import types
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -33,10 +34,6 @@ _USED = {
 }
 
 
-#: An obstacle.
-_NOT_FOUND = "it was not found in the application; see asgiserver.django.get_asgi_application"
-
-
 def begin(application: Any, threads: int) -> tuple[Any, Callable[[], Awaitable[None]] | None]:
     """Serve a project's HTTP requests the short way on the running loop; log how.
 
@@ -45,11 +42,11 @@ def begin(application: Any, threads: int) -> tuple[Any, Callable[[], Awaitable[N
     :return: the application with :class:`.Handler` in the place of Django's handler, wherever that can be found; and
         what ends the serving, with the threads and their database connections, unless there is nothing to end.
     """
-    application, obstacle = replaced(application)
-    if obstacle and not Handler.made:
-        # Where it was not found, the application may have nothing to do with Django.
-        level = logging.DEBUG if obstacle == _NOT_FOUND else logging.INFO
-        logger.log(level, "Django's own handler serves the project: %s", obstacle)
+    found, (application, obstacle) = application, replaced(application)
+    if application is found and not Handler.made:
+        # Or the application has nothing to do with Django.
+        if obstacle:
+            logger.info("Django's own handler serves the project: %s", obstacle)
         return application, None
     loop = asyncio.get_running_loop()
     lanes = serving.get(loop)
@@ -69,7 +66,7 @@ async def _end(loop: asyncio.AbstractEventLoop, lanes: Lanes) -> None:
 
 
 def replaced(application: Any) -> tuple[Any, str]:
-    """The application with our handler in the place of Django's, and the reason why not, if there is one.
+    """The application with our handler in the place of Django's, and why one that is there was not replaced, if so.
 
     Only Django's very class is replaced: a subclass may have changed anything.
     """
@@ -85,20 +82,41 @@ def replaced(application: Any) -> tuple[Any, str]:
             return application, f"its middleware cannot be made for sync views: {error!r}"
     if isinstance(application, ASGIStaticFilesHandler) and kind.__module__.startswith(("django.", "asgiserver.")):
         inner, obstacle = replaced(application.application)
-        application = copy.copy(application)
-        application.application = inner
+        if inner is not application.application:
+            application = copy.copy(application)
+            application.application = inner
         return application, obstacle
     if f"{kind.__module__}.{kind.__qualname__}" == "channels.routing.ProtocolTypeRouter":
         routes = application.application_mapping
         if "http" not in routes:
             return application, "the ProtocolTypeRouter has no 'http'"
         inner, obstacle = replaced(routes["http"])
-        application = copy.copy(application)
-        application.application_mapping = {**routes, "http": inner}
+        if inner is not routes["http"]:
+            application = copy.copy(application)
+            application.application_mapping = {**routes, "http": inner}
         return application, obstacle
     if isinstance(application, ASGIHandler):
         return application, f"{kind.__qualname__} is a subclass of it"
-    return application, _NOT_FOUND
+    if _holds_one(application):
+        return application, f"it stands behind {_name(application)}; see asgiserver.django.get_asgi_application"
+    return application, ""
+
+
+def _name(application: Any) -> str:
+    return getattr(application, "__qualname__", None) or type(application).__qualname__
+
+
+def _holds_one(application: Any, depth: int = 4) -> bool:
+    """Whether Django's handler is among what an object refers to, as middleware refers to what it wraps."""
+    if isinstance(application, ASGIHandler):
+        return True
+    if not depth or not callable(application) or isinstance(application, type):
+        return False
+    cells = [cell for cell in getattr(application, "__closure__", None) or () if cell != types.CellType()]
+    parts = [*getattr(application, "__dict__", {}).values(), *(cell.cell_contents for cell in cells)]
+    if isinstance(application, partial):
+        parts += [application.func, *application.args, *application.keywords.values()]
+    return any(_holds_one(part, depth - 1) for part in (*parts, getattr(application, "__self__", None)))
 
 
 def _obstacle() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -54,6 +55,25 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     """An application that is not Django's."""
 
 
+class Wrapper:
+    """Middleware of ASGI."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+
+def wrapped(app: Any) -> Any:
+    """Middleware as a function."""
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+
+    return inner
+
+
 HANDLER = made(ASGIHandler)
 
 
@@ -90,11 +110,18 @@ def test_what_else_a_router_leads_to_stays() -> None:
     ("found", "reason"),
     [
         (made(Own), "Own is a subclass of it"),
-        (application, "it was not found in the application; see asgiserver.django.get_asgi_application"),
+        (application, ""),
+        (
+            functools.partial(application, inner=HANDLER),
+            "it stands behind partial; see asgiserver.django.get_asgi_application",
+        ),
+        (Wrapper(Wrapper(HANDLER)), "it stands behind Wrapper; see asgiserver.django.get_asgi_application"),
+        (wrapped(HANDLER), "it stands behind wrapped.<locals>.inner; see asgiserver.django.get_asgi_application"),
+        (Wrapper(application), ""),
         (ProtocolTypeRouter({"websocket": application}), "the ProtocolTypeRouter has no 'http'"),
         (ProtocolTypeRouter({"http": made(Own)}), "Own is a subclass of it"),
     ],
-    ids=["subclass", "something else", "router without http", "router to a subclass"],
+    ids=["subclass", "something else", "partial", "wrapped twice", "closure", "other wrapped", "no http", "router"],
 )
 def test_anything_else_is_left_alone_and_the_reason_is_told(found: Any, reason: str) -> None:
     replaced, obstacle = serving.replaced(found)
