@@ -57,6 +57,9 @@ _REPEATS = 100
 #: the event: Starlette's middleware loses an event that ``is_disconnected()`` takes.
 LAST_WORDS = 3
 
+#: And when it was waiting: one that still sends after so many has lost the event in the same way.
+MANY_WORDS = 1000
+
 
 class Exchange(ABC):
     """What HTTP and WebSocket exchanges share.
@@ -149,6 +152,9 @@ class Exchange(ABC):
                 if waiter.done() and not waiter.cancelled():
                     # The event came in the turn of the loop in which this call was cancelled.
                     self._give_back(waiter.result())
+                    if self.finished and self._waiters == [waiter]:
+                        # Nobody who waited has been told.
+                        self._spared = LAST_WORDS
                 raise
             finally:
                 self._waiters.remove(waiter)

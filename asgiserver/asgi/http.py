@@ -9,7 +9,19 @@ from typing import Any
 from ..errors import MessageError, RequestError
 from ..settings import Settings
 from .deadlines import Deadline
-from .exchange import COMPLETE, GONE, LAST_WORDS, STARTED, STREAMING, WAITING, Exchange, State, logged_request, waited
+from .exchange import (
+    COMPLETE,
+    GONE,
+    LAST_WORDS,
+    MANY_WORDS,
+    STARTED,
+    STREAMING,
+    WAITING,
+    Exchange,
+    State,
+    logged_request,
+    waited,
+)  # fmt: skip
 from .files import FilePart, SendFile, SendPath, file_part, open_path, pass_by
 from .interfaces import Clock, Hub, Message, Scope, Stream
 from .messages import ResponseBody, ResponseStart, parse_http
@@ -203,8 +215,9 @@ class HTTPExchange(Exchange):
             return
         if not self._ended:
             self._body = None
-        if not self._waiters:
-            self._spared = LAST_WORDS
+        # One that was cancelled in this turn of the loop is still there, and will not be told.
+        waits = any(not waiter.done() for waiter in self._waiters or ())
+        self._spared = MANY_WORDS if waits else LAST_WORDS
         self._complete(state)
 
     def _abort_response(self) -> None:
