@@ -21,7 +21,7 @@ from .errors import ClientDisconnected
 __all__ = ["Pipe", "regular_part"]
 
 #: Bytes of a response that may wait for the loop before the thread has to wait: several blocks of the usual sizes.
-_AHEAD = 262144
+_AHEAD = 524288
 
 #: Several waiting blocks that are smaller on average are joined, to be one message of ASGI; bytes.
 _SMALL = 8192
