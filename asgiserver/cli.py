@@ -27,9 +27,9 @@ from .errors import ASGIServerError, LifespanError, SettingsError
 from .listen.accept import check
 from .log import setup as logs
 from .loop.reactor import install_reactor
-from .run import limit_exit, thread_count
+from .run import limit_exit
 from .server import Server
-from .settings import Info, Settings, information, parse, type_hints
+from .settings import Info, Settings, information, parse, thread_count, type_hints
 from .signals import held, hold
 from .workers.pid_file import pid_file
 

@@ -43,15 +43,16 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from .errors import ReactorError, SettingsError
+from .errors import ReactorError
 from .forks import let_go_in_children
 from .loop.reactor import install_reactor, loop_of
+from .settings import thread_count
 from .signals import Asked, Signals, held
 
 if TYPE_CHECKING:
     from .server import Server
 
-__all__ = ["limit_exit", "run", "tear_down", "thread_count"]
+__all__ = ["limit_exit", "run", "tear_down"]
 
 logger = logging.getLogger("asgiserver")
 
@@ -239,14 +240,6 @@ def _set_up(loop: asyncio.AbstractEventLoop, verbosity: int) -> ThreadPoolExecut
     executor = ThreadPoolExecutor(max_workers=thread_count())
     loop.set_default_executor(executor)
     return executor
-
-
-def thread_count() -> int | None:
-    """The threads that ``ASGI_THREADS`` asks for, None for Python's default; raises SettingsError when it is wrong."""
-    threads = os.environ.get("ASGI_THREADS")
-    if threads is not None and (not threads.isdecimal() or int(threads) < 1):
-        raise SettingsError(f"ASGI_THREADS: expected a whole number of at least 1, got {threads!r}")
-    return None if threads is None else int(threads)
 
 
 def tear_down(loop: asyncio.AbstractEventLoop, executor: ThreadPoolExecutor) -> None:

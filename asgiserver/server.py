@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import os
 import random
 import sys
 from collections.abc import Awaitable, Callable, Iterable
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from .asgi.lifespan import Lifespan
 from .asgi.scope import ScopeBuilder
 from .asgi.websocket import WebSocketExchange
-from .errors import LifespanError, ReactorError, RequestError, SettingsError
+from .errors import LifespanError, ReactorError, RequestError
 from .forks import let_go_in_children
 from .hub import Hub
 from .listen.accept import Listener
@@ -24,7 +23,7 @@ from .loading import as_asgi3
 from .log.setup import ActionLogger
 from .loop.clock import LoopClock
 from .loop.reactor import Reactor, install_reactor, loop_of, separate_epoll
-from .settings import PROXY_PEERS, TRUSTED_PEERS, Settings
+from .settings import PROXY_PEERS, TRUSTED_PEERS, Settings, thread_count
 from .wire.connection import HTTPFactory
 
 if TYPE_CHECKING:
@@ -39,6 +38,9 @@ _LAST_WAIT = 0.5
 
 #: How long applications, once told that their client is gone, have to end before they are cancelled; seconds.
 _TOLD_WAIT = 0.1
+
+#: Threads for Django's sync views where nobody says how many: as many as anyio has.
+_DJANGO_THREADS = 40
 
 
 class Server(Hub):
@@ -249,7 +251,7 @@ class Server(Hub):
         except ImportError as error:
             logger.warning("Django's own handler serves the project: %s", error)
             return
-        threads = self.settings.django_threads or _django_threads()
+        threads = self.settings.django_threads or thread_count() or _DJANGO_THREADS
         self.application, self._end_django = serving.begin(self.application, threads)
 
     def _warn_of_untrusted_proxy(self) -> None:
@@ -393,14 +395,6 @@ class Server(Hub):
         except TimeoutError:
             return condition()
         return True
-
-
-def _django_threads() -> int:
-    """``ASGI_THREADS``, which asgiref's users know, or as many threads as anyio has."""
-    text = os.environ.get("ASGI_THREADS", "40")
-    if not text.isascii() or not text.isdecimal() or not int(text):
-        raise SettingsError(f"ASGI_THREADS: expected a number of threads, got {text!r}")
-    return int(text)
 
 
 def _forwarding(settings: Settings) -> Forwarding | None:

@@ -471,3 +471,11 @@ def _typed(name: str, value: Any, hint: Any, info: Info) -> Any:
     if info.maximum is not None and value > info.maximum:
         raise SettingsError(f"{name}: expected at most {info.maximum}, got {value!r}")
     return value
+
+
+def thread_count() -> int | None:
+    """The threads that ``ASGI_THREADS`` asks for, None when it says nothing; raises SettingsError when it is wrong."""
+    threads = os.environ.get("ASGI_THREADS")
+    if threads is not None and (not threads.isdecimal() or int(threads) < 1):
+        raise SettingsError(f"ASGI_THREADS: expected a whole number of at least 1, got {threads!r}")
+    return None if threads is None else int(threads)
