@@ -7,6 +7,7 @@ blocks as messages of ASGI. What runs in the thread, and who runs it, the pipe d
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import io
 import os
 import stat
@@ -18,7 +19,7 @@ from typing import Any
 from .asgi.interfaces import Message, Send
 from .errors import ClientDisconnected
 
-__all__ = ["Pipe", "regular_part"]
+__all__ = ["NOT_FOR_TASKS", "Pipe", "for_a_future", "regular_part"]
 
 #: Bytes of a response that may wait for the loop before the thread has to wait: several blocks of the usual sizes.
 _AHEAD = 524288
@@ -28,6 +29,9 @@ _SMALL = 8192
 
 #: Bytes that a block counts for besides its own, so that the number of tiny blocks is bounded too.
 _OVERHEAD = 64
+
+#: No future of asyncio ends with the first, and the second closes the coroutine that waits.
+NOT_FOR_TASKS = (StopIteration, GeneratorExit)
 
 
 class Pipe:
@@ -172,6 +176,18 @@ class Pipe:
         except RuntimeError:
             # The loop is closed, and with it the connection.
             self.fail(ClientDisconnected("the server has stopped"))
+
+
+def for_a_future(error: BaseException) -> BaseException:
+    """An exception of a thread as a future may hold it, without cancelling the task that waits.
+
+    A CancelledError of the application's would look like a cancelled request, whose end is logged without a traceback.
+    """
+    if not isinstance(error, (*NOT_FOR_TASKS, concurrent.futures.CancelledError, asyncio.CancelledError)):
+        return error
+    raised = RuntimeError(f"the application raised {type(error).__name__}")
+    raised.__cause__ = error
+    return raised
 
 
 def regular_part(file: Any) -> tuple[io.FileIO, int, int] | None:

@@ -21,7 +21,7 @@ from .exchange import (
     State,
     logged_request,
     waited,
-)  # fmt: skip
+)
 from .files import FilePart, SendFile, SendPath, file_part, open_path, pass_by
 from .interfaces import Clock, Hub, Message, Scope, Stream
 from .messages import ResponseBody, ResponseStart, parse_http

@@ -9,7 +9,6 @@ lanes may outnumber slots. All bookkeeping happens on the loop.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextvars
 import logging
 import os
@@ -26,6 +25,8 @@ from asgiref.current_thread_executor import CurrentThreadExecutor
 from asgiref.sync import SyncToAsync, _restore_context
 from django.db import connections
 
+from ..pipe import NOT_FOR_TASKS, for_a_future
+
 __all__ = ["Call", "Lane", "Lanes", "Lease", "Slot"]
 
 logger = logging.getLogger("asgiserver")
@@ -36,9 +37,6 @@ _IDLE = 60.0
 #: How often threads are looked at while requests wait for a slot, in seconds; the least wait that is worth a warning,
 #: and the least time between two warnings.
 _LOOK, _LONG, _WARNING = 0.1, 1.0, 60.0
-
-#: No future of asyncio ends with the first, and the second closes the coroutine that waits.
-_NOT_FOR_TASKS = (StopIteration, GeneratorExit)
 
 #: The modules in whose functions a thread waits.
 _WAITING = ("threading", "queue")
@@ -74,7 +72,7 @@ class Call:
         try:
             self._context.run(self._within)
         except BaseException as error:  # noqa: BLE001 - raised on the loop
-            self.failure = _for_a_future(error)
+            self.failure = for_a_future(error)
         self.done = True
         self._ended()
 
@@ -141,7 +139,7 @@ class Lane:
     def start(self, function: Callable[[], None], ended: Callable[[], None]) -> Call:
         """Run ``function`` in the thread; ``ended`` is called there behind it."""
         call = Call(function, ended)
-        # Not run_in_executor, whose futures and callbacks cost as much as a small view.
+        # Not run_in_executor: ``ended`` tells the loop, so nobody would wait for its future.
         self.executor.submit(call.run)
         return call
 
@@ -151,8 +149,12 @@ class Lane:
         ``ended`` is given what ``function`` raised.
         """
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()
-        done = self.executor.submit(context.run, function)
-        done.add_done_callback(lambda done: _tell(loop, ended, _for_a_future(done.exception())))
+
+        def tell(done: Future[None]) -> None:
+            failure = done.exception()
+            _tell(loop, ended, None if failure is None else for_a_future(failure))
+
+        self.executor.submit(context.run, function).add_done_callback(tell)
 
     def settle(self, done: asyncio.Future[None], failure: BaseException | None) -> None:
         """End a future, with ``failure`` if there is one; log it if the future was cancelled."""
@@ -167,15 +169,6 @@ class Lane:
         """Log an exception that nobody waits for, unless it is only the end of what was cancelled."""
         if failure is not None and not isinstance(failure.__cause__, asyncio.CancelledError):
             logger.error("Exception in %s, whose end nobody waits for any more", self.serving, exc_info=failure)
-
-
-def _for_a_future(error: BaseException | None) -> BaseException | None:
-    """``error`` as a future may hold it, without cancelling the task that waits."""
-    if not isinstance(error, (*_NOT_FOR_TASKS, concurrent.futures.CancelledError, asyncio.CancelledError)):
-        return error
-    raised = RuntimeError(f"the application raised {type(error).__name__}")
-    raised.__cause__ = error
-    return raised
 
 
 def _tell(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arguments: Any) -> None:
@@ -398,9 +391,9 @@ class Lease(Executor):
                 if before is not None:
                     before()
                 value = function(*arguments, **keywords)
-            except _NOT_FOR_TASKS as error:
+            except NOT_FOR_TASKS as error:
                 # A cancellation stays one: asgiref waits for the result, and may have asked for it.
-                result.set_exception(_for_a_future(error))
+                result.set_exception(for_a_future(error))
             except BaseException as error:  # noqa: BLE001 - raised by whoever waits for the result
                 result.set_exception(error)
             else:

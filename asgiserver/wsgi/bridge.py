@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextvars
 import io
 import logging
@@ -12,7 +11,7 @@ from typing import Any
 
 from ..asgi.interfaces import Message, Receive, Send
 from ..errors import ClientDisconnected
-from ..pipe import Pipe
+from ..pipe import Pipe, for_a_future
 
 __all__ = ["Bridge", "RestOfBody"]
 
@@ -68,12 +67,10 @@ class Bridge:
     def _work(self, function: Callable[..., None], *arguments: object) -> None:
         try:
             function(*arguments)
-        except (StopIteration, concurrent.futures.CancelledError, asyncio.CancelledError) as error:
-            # No future can hold a StopIteration. A CancelledError, from a future of the application's, would look like
-            # a cancelled request, whose end is logged without a traceback.
-            raise RuntimeError(f"the application raised {type(error).__name__}") from error
-        except Exception as error:
-            if self._abandoned and not isinstance(error, ClientDisconnected):
+        except BaseException as error:
+            if (raised := for_a_future(error)) is not error:
+                raise raised from error
+            if self._abandoned and isinstance(error, Exception) and not isinstance(error, ClientDisconnected):
                 # Nobody waits for the end of this thread any more.
                 logger.exception("Exception in the application for %r, whose request was cancelled", self._name)
             raise

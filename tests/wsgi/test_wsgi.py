@@ -459,11 +459,16 @@ class TestThreads:
         assert seen == ["set", "set"]
 
     @pytest.mark.parametrize(
-        "error", [SystemExit, StopIteration, KeyError, asyncio.CancelledError, concurrent.futures.CancelledError]
-    )
+        "error",
+        [
+            SystemExit, StopIteration, GeneratorExit, KeyError, asyncio.CancelledError,
+            concurrent.futures.CancelledError,
+        ],
+    )  # fmt: skip
     def test_whatever_is_raised_is_raised(self, error: type[BaseException]) -> None:
         """What a future cannot hold, or takes for its own cancellation, is the cause of a RuntimeError."""
-        wrapped = issubclass(error, StopIteration | asyncio.CancelledError | concurrent.futures.CancelledError)
+        cancelled = asyncio.CancelledError | concurrent.futures.CancelledError
+        wrapped = issubclass(error, StopIteration | GeneratorExit | cancelled)
 
         def application(environ: Environ, start_response: Any) -> list[bytes]:
             raise error("reason")
