@@ -155,7 +155,13 @@ CELLS = [(moment, loop) for moment in MOMENTS for loop in loops_for(moment)]
 
 @pytest.mark.parametrize(("moment", "loop"), CELLS)
 class TestFirst:
-    @pytest.mark.parametrize("numbers", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGTERM)], ids=["one", "group"])
+    @pytest.mark.parametrize(
+        "numbers",
+        [
+            pytest.param((signal.SIGTERM,), id="one", marks=pytest.mark.slow),
+            pytest.param((signal.SIGINT, signal.SIGTERM), id="group"),
+        ],
+    )
     def test_stops_in_order(self, tmp_path: Path, moment: str, loop: str, numbers: tuple[int, ...]) -> None:
         """Two within a second, as ``uv run`` under a process manager sends them to the group, are one."""
         with server_at(tmp_path, moment, loop=loop) as server:
@@ -198,8 +204,11 @@ class TestFirst:
 
 @pytest.mark.parametrize(
     ("moment", "loop", "number"),
-    [(moment, loop, signal.SIGTERM) for moment, loop in CELLS if moment != "serving"]
-    + [("blocked", "asyncio", signal.SIGINT), ("blocked", "asyncio", signal.SIGQUIT)],
+    [(moment, "asyncio", signal.SIGTERM) for moment, loop in CELLS if moment != "serving" and loop == "asyncio"]
+    + [
+        pytest.param("blocked", loop, number, marks=pytest.mark.slow)
+        for loop, number in (("uvloop", signal.SIGTERM), ("asyncio", signal.SIGINT), ("asyncio", signal.SIGQUIT))
+    ],
 )
 def test_a_later_one_ends_the_process_at_once(tmp_path: Path, moment: str, loop: str, number: int) -> None:
     """Later than a second after the first, whether the loop takes it up or not."""

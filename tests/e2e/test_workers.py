@@ -22,11 +22,6 @@ from tests.e2e.workers import Load, Supervised, ask, can_bind, descendants, gone
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests look into /proc")
 
-#: How often something is done that has to hold each time; more often by hand.
-TIMES = int(os.environ.get("ASGISERVER_TEST_TIMES", "1"))
-#: Seconds of a kill every second.
-KILLING = float(os.environ.get("ASGISERVER_TEST_KILLING", "2"))
-
 
 async def answers(server: Supervised, count: int) -> set[str]:
     """The processes that answer; ``count`` of them, or the test waits."""
@@ -204,14 +199,15 @@ class TestStopping:
 
 
 class TestDying:
+    @pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.slow)])
     @in_loop
-    async def test_workers_that_are_killed_lose_only_their_own_clients(self, tmp_path: Path) -> None:
+    async def test_workers_that_are_killed_lose_only_their_own_clients(self, tmp_path: Path, seconds: float) -> None:
         with Supervised(tmp_path, 3) as server:
             descriptors = f"/proc/{server.pid}/fd"
             before = len(os.listdir(descriptors))
             cut = ConnectionError, asyncio.IncompleteReadError
             async with Load(server.port, spare=cut) as load:
-                end, kills = time.monotonic() + KILLING, 0
+                end, kills = time.monotonic() + seconds, 0
                 while time.monotonic() < end:
                     alive = [process for process in server.workers() if not gone([process])]
                     os.kill(random.choice(alive), signal.SIGKILL)
@@ -224,9 +220,13 @@ class TestDying:
             wait_for(lambda: len(os.listdir(descriptors)) == before)
             assert await ask(server.port)
 
-    @pytest.mark.parametrize("_", range(TIMES))
+    @pytest.mark.parametrize("times", [1, pytest.param(50, marks=pytest.mark.slow)])
     @in_loop
-    async def test_without_the_supervisor_all_end_by_themselves(self, tmp_path: Path, _: int) -> None:
+    async def test_without_the_supervisor_all_end_by_themselves(self, tmp_path: Path, times: int) -> None:
+        for _ in range(times):
+            await self.kill_the_supervisor(tmp_path)
+
+    async def kill_the_supervisor(self, tmp_path: Path) -> None:
         with Supervised(tmp_path, 2) as server:
             processes, port = server.processes(), server.port
             running = asyncio.create_task(ask(port, "/sleep/1"))
@@ -289,7 +289,7 @@ class TestBlocking:
 
     def test_a_start_up_may_block_for_longer(self, tmp_path: Path) -> None:
         server = Supervised(tmp_path, 1, "--worker-timeout", "0.5", "--lifespan", "on")
-        server.write("async def started(): time.sleep(2)\n")
+        server.write("async def started(): time.sleep(1)\n")
         with server:
             assert len(server.first) == 1
         assert server.lines("ERROR") == []
@@ -362,5 +362,5 @@ class TestSignals:
             server.wait_for_line("in the_place_where_it_blocks")
             for text in ("Under way: GET '/sleep/600'", "in sleep"):
                 server.wait_for_line(text)
-            server.end_at_once()
+            server.kill()
             await asyncio.gather(*running, blocked, return_exceptions=True)

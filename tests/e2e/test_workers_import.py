@@ -64,7 +64,12 @@ class TestPreloading:
         with server:
             assert sorted(imports(tmp_path)) == sorted(server.first)
 
-    @pytest.mark.parametrize(("code", "found"), LEFT, ids=["thread", "socket", "file"])
+    @pytest.mark.parametrize(
+        ("code", "found"),
+        [pytest.param(*each, id=name, marks=marks) for name, each, marks in zip(
+            ("thread", "socket", "file"), LEFT, ((), pytest.mark.slow, pytest.mark.slow), strict=True
+        )],
+    )
     @in_loop
     async def test_what_must_not_be_shared_is_named_in_one_line(self, tmp_path: Path, code: str, found: str) -> None:
         server = Supervised(tmp_path, 2)
@@ -87,7 +92,7 @@ class TestPreloading:
             assert imports(tmp_path) == [server.nursery()]
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("loop", [pytest.param("asyncio", marks=pytest.mark.slow), "uvloop"])
 @in_loop
 async def test_an_application_that_imports_the_reactor_works_in_every_worker(tmp_path: Path, loop: str) -> None:
     pytest.importorskip(loop)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 import time
@@ -17,16 +16,14 @@ from tests.e2e.workers import Load, Supervised, WebSocketClient, get, gone, upgr
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked")
 
-#: Reloads under load; fifty by hand.
-RELOADS = int(os.environ.get("ASGISERVER_TEST_RELOADS", "2"))
-
 
 class TestReloading:
+    @pytest.mark.parametrize("reloads", [2, pytest.param(50, marks=pytest.mark.slow)])
     @in_loop
-    async def test_under_load_loses_nothing(self, tmp_path: Path) -> None:
+    async def test_under_load_loses_nothing(self, tmp_path: Path, reloads: int) -> None:
         with Supervised(tmp_path, 2, "--drain-timeout", "0.5", "--drain-spread", "0.5") as server:
             async with Load(server.port, slow=4, websockets=40) as load:
-                for number in range(RELOADS):
+                for number in range(reloads):
                     await asyncio.sleep(0.5)
                     await asyncio.to_thread(server.reload, number + 2)
                 await until(lambda: load.done["closed"] >= 40)
@@ -97,6 +94,7 @@ class TestRecycling:
             await until(lambda: "it has answered 5 requests" in server.output())
             await until(lambda: len(server.workers()) == 2)
 
+    @pytest.mark.slow
     @in_loop
     async def test_after_so_long_a_life(self, tmp_path: Path) -> None:
         with Supervised(tmp_path, 2, "--max-lifetime", "1") as server:

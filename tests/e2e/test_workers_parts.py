@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 from asgiserver.errors import SettingsError
 from asgiserver.workers.channel import Channel
 from asgiserver.workers.launch import command
+from asgiserver.workers.nursery import left_behind, opened
 from asgiserver.workers.pid_file import pid_file
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="there are no workers")
@@ -78,6 +82,38 @@ class TestChannel:
         assert not here.open
         there.receive()
         assert not there.open
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what an import leaves is seen in /proc")
+class TestWhatAnImportLeaves:
+    def test_a_thread_a_socket_and_a_file_that_is_written_are_named(self, tmp_path: Path) -> None:
+        before, end = opened(), threading.Event()
+        thread = threading.Thread(target=end.wait, name="scheduler")
+        here, there = socket.socketpair()
+        with here, there, socket.socket() as sock, open(tmp_path / "file", "w") as file:
+            thread.start()
+            found = left_behind(before)
+            end.set()
+        thread.join()
+        assert found.count("socket to ") == 2
+        for each in ("thread 'scheduler'", "socket of AF_INET", f"file {file.name!r}"):
+            assert each in found
+        assert sock.fileno() == -1
+
+    def test_pipes_logs_and_files_that_are_read_are_not(self, tmp_path: Path) -> None:
+        before = opened()
+        handler = logging.FileHandler(tmp_path / "log")
+        logging.getLogger("mine").addHandler(handler)
+        reader, writer = os.pipe()
+        with open(__file__) as file:
+            found = left_behind(before)
+        logging.getLogger("mine").removeHandler(handler)
+        handler.close()
+        for descriptor in (reader, writer):
+            os.close(descriptor)
+        assert file.closed
+        # The tests themselves may have threads.
+        assert [each for each in found if "thread" not in each] == []
 
 
 @posix

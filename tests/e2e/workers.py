@@ -32,6 +32,8 @@ async def application(scope, receive, send):
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.send", "text": f"{VERSION} {os.getpid()}"})
         while (event := await receive())["type"] == "websocket.receive":
+            if event.get("text") == "block":
+                the_place_where_it_blocks()
             await send({**event, "type": "websocket.send"})
         return
     path, _, argument = scope["path"][1:].partition("/")
@@ -113,6 +115,11 @@ class Supervised(ServerProcess):
         self.send_signal(signal.SIGHUP)
         self.wait_for_line(f"Generation {generation} serves")
         self.wait_for_line("Draining", drained + self.size)
+
+    def kill(self) -> None:
+        """End all processes without a word, where a test has blocked some of them."""
+        for process in (*self.processes(), self.pid):
+            os.kill(process, signal.SIGKILL)
 
     def end_at_once(self) -> None:
         """By a second signal, which is another one only after a second."""

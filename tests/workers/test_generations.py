@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +13,6 @@ from hypothesis import strategies as st
 from asgiserver.settings import Settings
 from asgiserver.workers.generations import Generations
 from asgiserver.workers.states import Generation, GenerationEvent, GenerationState, Worker, WorkerEvent, WorkerState
-
-#: Random histories of the service; more of them by hand.
-HISTORIES = int(os.environ.get("ASGISERVER_TEST_HISTORIES", "200"))
 
 
 class FakeHands:
@@ -520,9 +516,24 @@ class World(Service):
         return len(generation.those(WorkerState.STARTING)) + self.serving(generation)
 
 
-@settings(max_examples=HISTORIES, deadline=None)
-@given(st.integers(1, 4), st.lists(st.integers(0, 1000), max_size=80))
+#: The number of workers, and a choice of what happens at each step.
+HISTORIES = st.integers(1, 4), st.lists(st.integers(0, 1000), max_size=80)
+
+
+@settings(max_examples=200, deadline=None)
+@given(*HISTORIES)
 def test_whatever_happens_nobody_who_is_needed_is_sent_away(size: int, happens: list[int]) -> None:
+    live(size, happens)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(*HISTORIES)
+def test_the_same_for_long(size: int, happens: list[int]) -> None:
+    live(size, happens)
+
+
+def live(size: int, happens: list[int]) -> None:
     world = World(size)
     for choice in happens:
         world.step(choice)
