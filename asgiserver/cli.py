@@ -70,6 +70,7 @@ class CommandLineInterface:
         self.parser = _parser(self.description)
         self.settings = Settings()
         self.server: Server | None = None
+        self.configuration: config.Configuration | None = None
         self._only_checks = False
 
     @classmethod
@@ -92,7 +93,7 @@ class CommandLineInterface:
         """
         with held(), self.reporting():
             path = self.parse(args)
-            if self.settings.workers is not None:
+            if (self.settings.workers is not None or self.settings.reload) and not self._only_checks:
                 # Not imported without need, like all that is for workers.
                 from .workers.launch import supervise
 
@@ -118,13 +119,17 @@ class CommandLineInterface:
         given = {name: value for name, value in vars(namespace).items() if name in names}
         file, env_file = getattr(namespace, "config", None), getattr(namespace, "env_file", None)
         configuration = config.collect(given, file, env_file, os.environ)
-        self.settings = configuration.settings
+        self.configuration, self.settings = configuration, configuration.settings
         self._only_checks = hasattr(namespace, "check")
         if hasattr(namespace, "show_settings"):
             sys.stdout.write(config.shown(configuration))
             self.parser.exit()
         if configuration.application is None:
             self.parser.error("the following arguments are required: MODULE:ATTRIBUTE")
+        if self.settings.reload:
+            from .workers.watch import quick
+
+            self.settings = quick(self.settings)
         return configuration.application
 
     @contextmanager
@@ -340,22 +345,22 @@ def explanation(prog: str, error: BaseException) -> tuple[int, str]:
     """The exit status of a process that could not start because of ``error``, and what its user is told."""
     if isinstance(error, SystemExit):
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
-        return status, f"{prog}: error: the import ended by {error!r}\n"
+        return status, f"{_formatted(error)}{prog}: error: the import ended by {error!r}\n"
     if not isinstance(error, ASGIServerError):
-        lines = traceback.format_exception(type(error), error, _outside_import(error.__traceback__))
-        return 1, "".join(lines)
+        return 1, _formatted(error)
     cause = error.__cause__ if isinstance(error, LifespanError) else None
     lines = [] if cause is None else traceback.format_exception(cause)
     return exit_status(error), "".join([*lines, f"{prog}: error: {error}\n"])
 
 
+def _formatted(error: BaseException) -> str:
+    return "".join(traceback.format_exception(type(error), error, _outside_import(error.__traceback__)))
+
+
 def _outside_import(frames: TracebackType | None) -> TracebackType | None:
     """The traceback without the leading frames of this package and of Python's import machinery."""
-    ours = {os.path.dirname(__file__), os.path.dirname(importlib.__file__)}
-    while frames is not None:
-        name = frames.tb_frame.f_code.co_filename
-        if os.path.dirname(name) not in ours and not name.startswith("<frozen importlib"):
-            break
+    ours = *(os.path.join(os.path.dirname(file), "") for file in (__file__, importlib.__file__)), "<frozen importlib"
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(ours):
         frames = frames.tb_next
     # None for a SyntaxError of the named module itself, which says file and line without any frame.
     return frames

@@ -21,7 +21,9 @@ from typing import Any, NamedTuple
 from .errors import SettingsError
 from .settings import Settings, checked, information, parse, type_hints
 
-__all__ = ["Configuration", "collect", "key", "read_file", "read_variables", "shown", "unknown_variables"]
+__all__ = [
+    "Configuration", "collect", "found_file", "key", "read_file", "read_variables", "shown", "unknown_variables",
+]  # fmt: skip
 
 #: Names that are looked for besides the settings' own.
 APPLICATION = "application"
@@ -45,11 +47,13 @@ class Configuration(NamedTuple):
     """All settings, and the application if one is named.
 
     :param origins: where the values come from, by the settings' names; a default has none.
+    :param path: the configuration file; empty when there is none.
     """
 
     settings: Settings
     application: str | None
     origins: dict[str, str]
+    path: str
 
 
 def collect(
@@ -66,7 +70,9 @@ def collect(
     added = {} if env_file is None else read_variables(env_file)
     added = {name: value for name, value in added.items() if name not in environ}
     environ.update(added)
-    values, origins = read_file(environ.get(_CONFIG) if config is None else config)
+    path = environ.get(_CONFIG) if config is None else config
+    path = found_file() if path is None else path
+    values, origins = read_file(path)
     variables = Settings.from_environment(environ)
     if f"ASGISERVER_{APPLICATION.upper()}" in environ:
         variables[APPLICATION] = environ[f"ASGISERVER_{APPLICATION.upper()}"]
@@ -76,13 +82,16 @@ def collect(
         origins[name] = f"{env_file}: {variable}" if variable in added else f"environment: {variable}"
     values |= given
     origins |= dict.fromkeys(given, "command line")
+    if given.get("reload") and "workers" not in given:
+        # The workers of production, from a file or WEB_CONCURRENCY; the origin stays, for a line in the log.
+        values.pop("workers", None)
     application = values.pop(APPLICATION, None)
     if isinstance(values.get("host"), str):
         values["host"] = values["host"].strip("[]")
     for name in ("proxy_headers_host", "proxy_headers_port", "proxy_headers_proto"):
         if values.get(name) and not values.get("proxy_headers"):
             raise SettingsError(f"--{name.replace('_', '-')} needs --proxy-headers beside it")
-    return Configuration(Settings(**values), application, origins)
+    return Configuration(Settings(**values), application, origins, path)
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
@@ -102,14 +111,11 @@ def _keys() -> dict[str, str]:
     return {key(name): name for name in names}
 
 
-def read_file(path: str | None) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values of a configuration file by the settings' names, and the origin of each.
+def read_file(path: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values of a configuration file by the settings' names, and the origin of each; empty ``path`` for none.
 
-    :param path: None for ``asgiserver.toml`` in the working directory, else ``[tool.asgiserver]`` of ``pyproject.toml``
-        there; empty for none.
     :raises SettingsError: the file cannot be read, or has a wrong value or an unknown key.
     """
-    path = _found() if path is None else path
     if not path:
         return {}, {}
     origin, table = _table(path)
@@ -126,8 +132,8 @@ def read_file(path: str | None) -> tuple[dict[str, Any], dict[str, str]]:
     return values, dict.fromkeys(values, origin)
 
 
-def _found() -> str:
-    """The file in the working directory; empty when there is none."""
+def found_file() -> str:
+    """``asgiserver.toml`` in the working directory, else ``pyproject.toml`` there with a table for us; else empty."""
     if os.path.exists("asgiserver.toml"):
         return "asgiserver.toml"
     heading = os.path.exists("pyproject.toml") and _HEADING.search(_read("pyproject.toml"))
@@ -234,7 +240,7 @@ def shown(configuration: Configuration) -> str:
 
     :raises SettingsError: a value is not Unicode, which TOML cannot write.
     """
-    settings, application, origins = configuration
+    settings, application, origins, _ = configuration
     lines = []
     if application is not None:
         lines.append(f"application = {_literal(APPLICATION, application)}  # {_origin(origins[APPLICATION])}")

@@ -67,6 +67,7 @@ WEBSOCKET = "WebSocket"
 LIMITS = "Limits"
 PROXY = "Behind a proxy"
 WORKERS = "Workers"
+RELOAD = "Reloading"
 LOGGING = "Logging"
 
 TRUSTED_PEERS = "127.0.0.1", "::1"  # unless others are named
@@ -271,6 +272,16 @@ class Settings:
     pid_file: str | None = _field(None, WORKERS, "File for the process's number; also without workers.",
                                   unit="path", metavar="PATH")
 
+    reload: bool = _field(False, RELOAD, "For development: serve by one worker, and by another as soon as the code has "
+                          "changed.")
+    reload_dir: tuple[str, ...] = _field((".",), RELOAD, "Folder that is watched, with all below it; may be given "
+                                         "several times.", unit="path", metavar="DIR")
+    reload_include: tuple[str, ...] = _field((), RELOAD, "Files to watch besides *.py; may be given several times.",
+                                             metavar="PATTERN")
+    reload_exclude: tuple[str, ...] = _field(
+        (), RELOAD, "Files and folders not to watch, besides .*, *.pyc, ~*, node_modules and virtual environments; may "
+        "be given several times.", metavar="PATTERN")
+
     verbosity: int = _field(1, LOGGING, "0 warnings, 1 information, 2 debug, 3 also the event loop's debug.",
                             flags=("-v", "--verbosity"), minimum=0, maximum=3)
     access_log: str | None = _field(None, LOGGING, "File for the access log, - for standard output, where it goes "
@@ -295,6 +306,8 @@ class Settings:
             raise SettingsError("ssl_keyfile_password and ssl_keyfile_password_file: expected only one of them")
         if self.ssl_ca_certs is None and self.ssl_cert_reqs in ("optional", "required"):
             raise SettingsError("ssl_cert_reqs needs ssl_ca_certs beside it")
+        if self.reload and self.workers is not None:
+            raise SettingsError("reload and workers: expected only one of them")
 
     @classmethod
     def from_keywords(cls, **keywords: Any) -> Settings:

@@ -53,6 +53,10 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "workers": ("4", 4),
     "preload": ("off", "off"),
     "pid_file": ("asgiserver.pid", "asgiserver.pid"),
+    "reload": (None, True),
+    "reload_dir": ("site", ("site",)),
+    "reload_include": ("*.html", ("*.html",)),
+    "reload_exclude": ("media/*", ("media/*",)),
     "verbosity": ("2", 2),
     "access_log": ("-", "-"),
     "access_log_format": ("json", "json"),
@@ -272,7 +276,15 @@ class TestWorkers:
         settings_of()
         assert asked == []
         settings_of("--workers", "0")
-        assert asked == [(Interface, ["--workers", "0", "module:app"])]
+        settings_of("--reload")
+        assert asked == [(Interface, ["--workers", "0", "module:app"]), (Interface, ["--reload", "module:app"])]
+
+    @pytest.mark.parametrize("args", [("--workers", "2"), ("--reload",)])
+    def test_none_is_made_for_a_check(self, args: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(launch, "supervise", None)
+        with pytest.raises(SystemExit) as ended:
+            settings_of(*args, "--check")
+        assert ended.value.code == 0
 
     def test_an_interface_that_no_worker_can_import_is_refused(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -281,6 +293,41 @@ class TestWorkers:
         interface = Interface()
         monkeypatch.setattr(Interface, "__module__", "__main__")
         assert "has to be in a module" in refusal(capsys, "--workers", "2", "module:app", interface=interface)
+
+
+class TestReload:
+    @pytest.mark.parametrize(
+        ("args", "message"),
+        [
+            (["--reload-dir", "no/such"], "reload_dir: 'no/such' is not a folder"),
+            (["--workers", "2"], "reload and workers: expected only one of them"),
+        ],
+    )
+    def test_a_mistake_is_one_line(
+        self, args: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.undo()
+        assert message in refusal(capsys, "--reload", *args, "module:app")
+
+    def test_without_watchfiles_the_extra_is_named(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr("asgiserver.workers.watch.find_spec", lambda name: None)
+        assert "pip install 'asgiserver[standard]'" in refusal(capsys, "--reload", "module:app")
+
+    @pytest.mark.parametrize("given", [[], ["--reload-dir", "."]])
+    def test_the_flag_wins_over_workers_from_elsewhere(self, given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WEB_CONCURRENCY", "4")
+        settings = settings_of("--reload", *given)
+        assert (settings.reload, settings.workers) == (True, None)
+
+    def test_a_worker_makes_way_at_once_and_may_stand_in_a_debugger(self) -> None:
+        settings = settings_of("--reload")
+        assert (settings.graceful_timeout, settings.graceful_idle, settings.drain_timeout) == (0.5, 0, 0)
+        assert settings.worker_timeout is settings.worker_start_timeout is None
+        assert settings_of("--reload", "--graceful-timeout", "-1").graceful_timeout == 0.5
+        assert settings_of("--reload", "--graceful-timeout", "0.1").graceful_timeout == 0.1
 
 
 class TestEnvironment:

@@ -13,7 +13,7 @@ from hypothesis import given as given_by
 from hypothesis import strategies as st
 
 from asgiserver import config
-from asgiserver.config import Configuration, collect, key, read_file, read_variables, shown
+from asgiserver.config import Configuration, collect, found_file, key, read_file, read_variables, shown
 from asgiserver.errors import SettingsError
 from asgiserver.settings import Settings, information
 
@@ -37,6 +37,10 @@ VALUES: dict[str, tuple[str, Any]] = {
     "workers": ("4", 4),
     "preload": ('"off"', "off"),
     "pid_file": ('"/run/a.pid"', "/run/a.pid"),
+    "reload": ("true", True),
+    "reload_dir": ('["/site", "/other"]', ("/site", "/other")),
+    "reload_include": ('"*.html"', ("*.html",)),
+    "reload_exclude": ('"media/*"', ("media/*",)),
     "factory": ("true", True),
     "app_dir": ('"/site"', "/site"),
     "lifespan": ('"off"', "off"),
@@ -165,29 +169,29 @@ class TestWhichFile:
 
     def test_that_of_the_working_directory(self) -> None:
         write("pyproject.toml", self.PROJECT)
-        values, origins = read_file(None)
+        values, origins = read_file(found_file())
         assert values == {"port": 2}
         assert origins == {"port": "pyproject.toml: [tool.asgiserver]"}
         write("asgiserver.toml", self.OWN)
-        assert read_file(None) == ({"port": 1}, {"port": "asgiserver.toml"})
+        assert read_file(found_file()) == ({"port": 1}, {"port": "asgiserver.toml"})
 
     def test_none_is_needed(self) -> None:
-        assert read_file(None) == ({}, {})
+        assert read_file(found_file()) == ({}, {})
 
     def test_one_further_up_is_not_looked_for(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write("asgiserver.toml", self.OWN)
         (folder / "below").mkdir()
         monkeypatch.chdir("below")
-        assert read_file(None) == ({}, {})
+        assert read_file(found_file()) == ({}, {})
 
     def test_a_project_that_says_nothing_of_us_is_not_even_parsed(self) -> None:
         write("pyproject.toml", "[tool.asgiserver-plugin]\nport = 1\ndependencies = ['asgiserver'\n")
-        assert read_file(None) == ({}, {})
+        assert read_file(found_file()) == ({}, {})
 
     def test_a_mistake_in_a_project_names_the_table(self) -> None:
         write("pyproject.toml", "[tool.asgiserver]\nprot = 2\n")
         message = "pyproject.toml: [tool.asgiserver]: there is no setting 'prot'; did you mean 'port'?"
-        assert refusal(read_file, None) == message
+        assert refusal(read_file, found_file()) == message
 
     @pytest.mark.parametrize("text", ["", "tool = 1", "[tool]\nasgiserver = 1"])
     def test_a_project_that_is_named_has_to_have_the_table(self, text: str) -> None:

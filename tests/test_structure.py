@@ -62,6 +62,7 @@ TESTED_IN = {
     "asgiserver/transport/unix.py": "tests/e2e/test_endpoints.py",
     "asgiserver/wire/addresses.py": "tests/wire/test_connection.py",
     "asgiserver/workers/channel.py": "tests/e2e/test_workers_parts.py",
+    "asgiserver/workers/failure_page.py": "tests/e2e/test_reload.py",
     "asgiserver/workers/launch.py": "tests/e2e/test_workers_parts.py",
     "asgiserver/workers/nursery.py": "tests/e2e/test_workers_import.py",
     "asgiserver/workers/pid_file.py": "tests/e2e/test_workers_parts.py",

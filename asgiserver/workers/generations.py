@@ -75,8 +75,15 @@ class Generations:
     # What happens.
 
     def reload(self, now: float) -> None:
-        """Begin a generation with the code as it is now; one that is still coming is given up for it."""
+        """Begin a generation with the code as it is now; one that is still coming is given up for it.
+
+        With ``reload`` there is one generation, whose nursery has not imported the application: its worker is replaced.
+        """
         if self._status is not None:
+            return
+        latest = self.coming or self.current
+        if self._settings.reload and latest is not None and latest.state is not GenerationState.ORPHANED:
+            self._replace(latest, now)
             return
         if self.coming is not None:
             self._retire(self.coming, now)
@@ -169,7 +176,7 @@ class Generations:
         self._look_for_service(now)
 
     def _look_for_service(self, now: float) -> None:
-        if self.current is None or self.serving:
+        if self.current is None or self.serving or self._settings.reload:
             self._unserved_since = None
         elif self._unserved_since is None:
             self._unserved_since = now
@@ -182,9 +189,9 @@ class Generations:
         self.coming = Generation(self._generations, self._later(now, self._settings.worker_start_timeout))
         self._hands.spawn(self.coming)
 
-    def _fork(self, generation: Generation, now: float) -> None:
+    def _fork(self, generation: Generation, now: float, failure: str = "") -> None:
         self._workers += 1
-        worker = Worker(self._workers, generation, self._later(now, self._settings.worker_start_timeout))
+        worker = Worker(self._workers, generation, self._later(now, self._settings.worker_start_timeout), failure)
         generation.workers[worker.number] = worker
         self._hands.fork(worker)
 
@@ -226,6 +233,16 @@ class Generations:
         for worker in generation.those(WorkerState.STARTING):
             self._stop(worker, now, True)
 
+    def _replace(self, generation: Generation, now: float) -> None:
+        """Let the successor import the code while the old worker ends: clients wait for it in the sockets' queues."""
+        for worker in generation.those(*_SERVE):
+            self._drain(worker, now)
+        for worker in generation.those(WorkerState.STARTING):
+            self._stop(worker, now, True)
+        generation.failures, generation.not_before = 0, now
+        if generation.state is not GenerationState.LOADING:
+            self._fill(generation, now)
+
     def _drain(self, worker: Worker, now: float) -> None:
         settings = self._settings
         worker.state = WorkerState.DRAINING
@@ -233,6 +250,9 @@ class Generations:
         self._hands.drain(worker)
 
     def _stop(self, worker: Worker, now: float, quick: bool) -> None:
+        if self._settings.reload and worker.state is WorkerState.STARTING:
+            # It hears nothing before its import has ended, which nobody waits for.
+            self._hands.kill(worker)
         worker.state = WorkerState.ENDING
         worker.deadline = self._later(now, *self._ending())
         self._hands.stop(worker, quick)
@@ -284,7 +304,10 @@ class Generations:
 
     def _not_started(self, worker: Worker, now: float, text: str, status: int) -> None:
         generation = worker.generation
-        if generation is self.coming:
+        if self._settings.reload and not worker.failure:
+            logger.error("The application cannot start; a page says so until the next change\n%s", text.rstrip())
+            self._fork(generation, now, text)
+        elif generation is self.coming:
             self._fail(generation, now, text, status)
         else:
             logger.error("%s could not start\n%s", str(worker).capitalize(), text.rstrip())

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import SettingsError
+from .watch import check
 
 if TYPE_CHECKING:
     from ..cli import CommandLineInterface
@@ -66,19 +67,24 @@ def supervise(interface: CommandLineInterface, args: Sequence[str]) -> NoReturn:
     """Become the supervisor: this process has imported Twisted, which the supervisor should not carry along.
 
     :param interface: its class is made anew in each generation, to read ``args`` again and to load the application.
-    :raises SettingsError: workers cannot be had here.
+    :raises SettingsError: workers cannot be had here, or changes not be watched.
     """
-    kind = type(interface)
+    kind, setting = type(interface), "reload" if interface.settings.reload else "workers"
     if not hasattr(os, "fork"):
-        raise SettingsError("workers: this system cannot fork processes")
+        raise SettingsError(f"{setting}: this system cannot fork processes")
     if kind.__module__ == "__main__":
-        raise SettingsError(f"workers: {kind.__qualname__} has to be in a module that the workers can import")
+        raise SettingsError(f"{setting}: {kind.__qualname__} has to be in a module that the workers can import")
+    if interface.settings.reload:
+        check(interface.settings)
+    configuration = interface.configuration
     # In the specification stands what all generations have in common. The settings go another way than the command
     # line, which every user of the system can read.
     specification: Mapping[str, Any] = {
         "interface": f"{kind.__module__}:{kind.__qualname__}",
         "args": list(args),
         "prog": interface.parser.prog,
+        "config": configuration.path if configuration is not None else "",
+        "origins": configuration.origins if configuration is not None else {},
         "path": [os.path.abspath(part) for part in sys.path],
     }
     reader, writer = os.pipe()

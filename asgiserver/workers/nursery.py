@@ -46,11 +46,11 @@ def main() -> NoReturn:
     else:
         nursery.begin()
         descriptor = nursery.run()
-        if descriptor is None or nursery.application is None:
+        if descriptor is None:
             # Not the exit handlers of the application, which are the workers'.
             os._exit(0)
-        application, specification = nursery.application, nursery.specification
-        channel = Channel(socket.socket(fileno=descriptor))
+        channel, specification = Channel(socket.socket(fileno=descriptor)), nursery.specification
+        application = nursery.application or Nursery(channel, specification).load()
     from .worker import serve
 
     serve(channel, specification, application)
@@ -58,6 +58,18 @@ def main() -> NoReturn:
 
 def _pass(*_: object) -> None:
     """Do nothing."""
+
+
+def import_server(specification: Mapping[str, Any]) -> None:
+    """Import all that a worker needs besides the application."""
+    from ..lazy_imports import postponed, unused_by_servers
+
+    sys.path.extend(part for part in specification["path"] if part not in sys.path)
+    with postponed(unused_by_servers()):
+        from .. import cli  # noqa: F401
+        from ..loop import reactor  # noqa: F401
+        from ..wire.websocket import frames  # noqa: F401
+        from . import worker  # noqa: F401
 
 
 class Application(NamedTuple):
@@ -74,15 +86,11 @@ class Application(NamedTuple):
 
 def load(specification: Mapping[str, Any]) -> Application:
     """Import the application as the command line does; raises whatever its import raises."""
-    from ..lazy_imports import postponed, unused_by_servers
+    import_server(specification)
+    from .. import cli
+    from ..log import setup as logs
+    from ..loop.reactor import install_reactor
 
-    sys.path.extend(part for part in specification["path"] if part not in sys.path)
-    with postponed(unused_by_servers()):
-        from .. import cli
-        from ..log import setup as logs
-        from ..loop.reactor import install_reactor
-        from ..wire.websocket import frames  # noqa: F401 - so that the workers share it, and the next one
-        from . import worker  # noqa: F401
     name, _, kind = specification["interface"].partition(":")
     interface: cli.CommandLineInterface = attrgetter(kind)(import_module(name))()
     path = interface.parse(specification["args"])
@@ -110,10 +118,12 @@ class Nursery:
 
     :ivar specification: what the workers are to serve, on which sockets; and ``preload``. In a worker also its slot.
     :ivar application: None when each worker imports it.
+    :ivar forks: workers are forked, and share what the nursery has imported; else each is a fresh interpreter.
     """
 
     def __init__(self, channel: Channel, specification: Mapping[str, Any]) -> None:
         self.application: Application | None = None
+        self.forks = False
         self._channel = channel
         self.specification = specification
         self._descriptors = [specification["board"], *(each["descriptor"] for each in specification["sockets"])]
@@ -124,6 +134,11 @@ class Nursery:
 
     def load(self) -> Application:
         """Import the application; ends the process when that fails."""
+        failure = self.specification.get("failure")
+        if failure is not None:
+            from . import failure_page
+
+            return failure_page.load(failure["text"], failure["settings"])
         try:
             application = load(self.specification)
         except BaseException as error:  # noqa: BLE001 - whatever the import raises, the supervisor is told
@@ -135,8 +150,12 @@ class Nursery:
     def begin(self) -> None:
         """Import the application, unless each worker does; that is also decided here, once the import has been seen."""
         began, preload = time.monotonic(), self.specification["preload"]
-        if preload == "on" or preload == "auto" and sys.platform == "linux":
-            self.application = self.load()
+        if self.specification["reload"]:
+            import_server(self.specification)
+            gc.freeze()
+            self.forks = True
+        elif preload == "on" or preload == "auto" and sys.platform == "linux":
+            self.application, self.forks = self.load(), True
             found = left_behind(self.application.before) if preload == "auto" else []
             if found:
                 self._channel.send({"is": "unsafe", "found": found})
@@ -175,9 +194,10 @@ class Nursery:
     def _begin_worker(self, message: Mapping[str, Any]) -> int | None:
         """Begin a worker; the forked process alone gets a value."""
         descriptor = self._channel.take_descriptor()
-        number, specification = message["number"], {**self.specification, "slot": message["slot"]}
+        number, given = message["number"], {name: message[name] for name in ("slot", "failure")}
+        specification = {**self.specification, **given}
         try:
-            if self.application is None:
+            if not self.forks:
                 line = command("nursery", str(descriptor), json.dumps(specification))
                 with inheritable([descriptor, *self._descriptors]):
                     process = os.posix_spawn(line[0], line, os.environ)

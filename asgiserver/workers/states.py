@@ -55,10 +55,15 @@ class GenerationEvent(Enum):
 
 
 class Worker:
-    """A worker, from before its fork until its process has ended."""
+    """A worker, from before its fork until its process has ended.
 
-    def __init__(self, number: int, generation: Generation, deadline: float | None) -> None:
+    :ivar failure: why the worker before it could not start: this one serves a page that says so. Empty for the
+        application.
+    """
+
+    def __init__(self, number: int, generation: Generation, deadline: float | None, failure: str = "") -> None:
         self.number = number
+        self.failure = failure
         self.generation = generation
         self.state = WorkerState.STARTING
         self.deadline = deadline

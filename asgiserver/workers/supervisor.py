@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any, NoReturn
@@ -28,6 +29,7 @@ from .launch import HANDLED, command
 from .pid_file import pid_file
 from .states import Generation, GenerationEvent, Worker, WorkerEvent, WorkerState
 from .systemd import Notifier
+from .watch import watching
 
 __all__ = ["Supervisor", "main"]
 
@@ -49,6 +51,8 @@ def main() -> NoReturn:
         logs.configure(settings)
         for variable in Settings.unknown_variables():
             logger.warning("%s is not the variable of any setting and is ignored", variable)
+        if settings.reload and "workers" in specification["origins"]:
+            logger.warning("workers is ignored with --reload (%s)", specification["origins"]["workers"])
         with pid_file(settings.pid_file):
             bound = asyncio.run(bind(settings, inheritable=True))
             try:
@@ -109,16 +113,18 @@ class Supervisor:
         limit = settings.worker_timeout
         self._look_every = _LOOK if limit is None else min(_LOOK, limit / 4)
         self._looked = self._awake_since = self._alive_at = time.monotonic()
-        self._generations = Generations(self, settings, settings.workers or usable())
+        self._generations = Generations(self, settings, 1 if settings.reload else settings.workers or usable())
 
     def run(self) -> int:
         """Watch until nothing is left; returns the exit status."""
         wakes, wake = socket.socketpair()
-        with self._selector, wakes, wake:
+        with self._selector, wakes, wake, watching(self._settings, self._specification["config"]) as changes:
             for end in (wakes, wake):
                 end.setblocking(False)
             signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
             self._watch(wakes, lambda: wakes.recv(4096))
+            if changes is not None:
+                self._watch(changes, partial(self._hear_changes, changes))
             self._take_signals()
             self._generations.reload(time.monotonic())
             while self._status is None:
@@ -181,6 +187,11 @@ class Supervisor:
                         self.dump(process.worker)
 
     # What the processes say.
+
+    def _hear_changes(self, changes: Channel) -> None:
+        for message in changes.receive():
+            logger.info("Reloading: %s", message["text"])
+            self._generations.reload(time.monotonic())
 
     def _hear_nursery(self, generation: Generation) -> None:
         nursery = self._nurseries[generation]
@@ -299,6 +310,7 @@ class Supervisor:
         specification = {
             **self._specification,
             "preload": self._settings.preload,
+            "reload": self._settings.reload,
             "supervisor": os.getpid(),
             "board": self._memory,
             "sockets": sockets,
@@ -318,7 +330,9 @@ class Supervisor:
         process = self._processes[worker.number] = _Process(worker, channel, place, self._board.use(place))
         self._watch(channel, partial(self._hear_worker, process))
         with there:
-            message = {"do": "fork", "number": worker.number, "slot": place}
+            message = {"do": "fork", "number": worker.number, "slot": place, "failure": None}
+            if worker.failure:
+                message["failure"] = {"text": worker.failure, "settings": asdict(self._settings)}
             self._nurseries[worker.generation].channel.send(message, there.fileno())
 
     def drain(self, worker: Worker) -> None:

@@ -214,6 +214,108 @@ class TestReloading:
         assert service.taken() == []
 
 
+class TestReplacingTheCode:
+    """With ``reload``."""
+
+    @pytest.fixture
+    def service(self) -> Service:
+        made = Service(size=1, reload=True, worker_start_timeout=None)
+        made.start()
+        made.at(10)
+        assert made.taken() == [("spawn", 1), ("fork", 1), ("done",)]
+        return made
+
+    def test_a_successor_is_forked_while_the_old_worker_drains(self, service: Service) -> None:
+        service.reload()
+        assert service.taken() == [("drain", 1), ("fork", 2)]
+        service.worker(WorkerEvent.READY, 2)
+        service.worker(WorkerEvent.GONE, 1)
+        assert service.taken() == []
+        assert service.states() == {2: WorkerState.SERVING}
+
+    def test_one_that_imports_code_of_before_is_killed(self, service: Service) -> None:
+        service.reload()
+        service.taken()
+        service.reload()
+        assert service.taken() == [("kill", 2), ("stop", 2, True), ("fork", 3)]
+        service.worker(WorkerEvent.GONE, 2)
+        service.worker(WorkerEvent.READY, 3)
+        assert service.generations.serving == 1
+
+    @pytest.mark.parametrize("event", [WorkerEvent.FAILED, WorkerEvent.GONE])
+    @pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
+    def test_code_that_cannot_start_is_told_by_a_page(
+        self, event: WorkerEvent, first: bool, service: Service, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        if first:
+            service = Service(size=1, reload=True)
+            service.reload()
+            service.nursery(GenerationEvent.LOADED)
+        else:
+            service.reload()
+        broken = max(service.states())
+        service.taken()
+        service.worker(event, broken, text="SyntaxError: no")
+        assert service.taken() == [("fork", broken + 1)]
+        page = next(each for each in service.generations.workers if each.number == broken + 1)
+        assert page.failure == "SyntaxError: no"
+        assert caplog.records[-1].getMessage().endswith("\nSyntaxError: no")
+        service.worker(WorkerEvent.READY, page.number)
+        service.taken()
+        # The next change cures it.
+        service.reload()
+        assert service.taken() == [("drain", page.number), ("fork", page.number + 1)]
+        assert [each.failure for each in service.generations.workers if each.number > page.number] == [""]
+
+    def test_a_page_that_cannot_start_is_tried_again_after_a_pause(self, service: Service) -> None:
+        service.reload()
+        for number in (2, 3):
+            service.worker(WorkerEvent.FAILED, number, text="no")
+        assert service.taken() == [("drain", 1), ("fork", 2), ("fork", 3)]
+        service.at(0.2)
+        assert service.taken() == [("fork", 4)]
+
+    def test_changes_before_the_import_change_nothing(self) -> None:
+        service = Service(size=1, reload=True)
+        service.reload()
+        service.taken()
+        service.reload()
+        assert service.taken() == []
+
+    def test_a_change_of_the_first_code_that_is_imported_is_seen(self) -> None:
+        service = Service(size=1, reload=True)
+        service.reload()
+        service.nursery(GenerationEvent.LOADED)
+        service.taken()
+        service.reload()
+        assert service.taken() == [("kill", 1), ("stop", 1, True), ("fork", 2)]
+        service.worker(WorkerEvent.GONE, 1)
+        service.worker(WorkerEvent.READY, 2)
+        assert service.taken() == [("done",)]
+
+    def test_another_nursery_takes_the_place_of_one_that_has_died(self, service: Service) -> None:
+        service.nursery(GenerationEvent.GONE)
+        service.reload()
+        assert service.taken() == [("spawn", 2)]
+        service.nursery(GenerationEvent.LOADED)
+        service.worker(WorkerEvent.READY, 2)
+        assert service.taken() == [("fork", 2), ("drain", 1), ("done",)]
+
+    def test_nobody_waits_for_an_import_when_the_service_ends(self, service: Service) -> None:
+        service.reload()
+        service.taken()
+        service.generations.stop(2, service.now)
+        assert service.taken() == [("stopping",), ("retire", 1, False), ("stop", 1, False), ("kill", 2),
+                                   ("stop", 2, False)]  # fmt: skip
+
+    def test_is_never_without_hope(self, service: Service) -> None:
+        """An import may take any time, and stand in a debugger."""
+        service.reload()
+        service.at(3600)
+        assert service.hands.status is None
+        assert service.states()[2] is WorkerState.STARTING
+
+
 class TestDying:
     def test_a_worker_is_replaced_at_once(self, service: Service) -> None:
         service.worker(WorkerEvent.GONE, 1)
