@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -77,7 +79,7 @@ class ScopeBuilder:
     :param state: what the lifespan filled; every scope gets a shallow copy of it.
     """
 
-    __slots__ = ("_below", "_forwarding", "_raw_root_path", "_root_path", "_state")
+    __slots__ = ("_below", "_forwarding", "_number", "_prefix", "_raw_root_path", "_root_path", "_state")
 
     def __init__(self, root_path: str, forwarding: Forwarding | None, state: dict[str, Any] | None) -> None:
         self._root_path = root_path
@@ -85,6 +87,9 @@ class ScopeBuilder:
         self._raw_root_path = quote(root_path, safe=_PATH_CHARACTERS).encode("ascii")
         self._forwarding = forwarding
         self._state = state
+        # What makes request ids: one such prefix for each builder, so for each process too.
+        self._prefix = os.urandom(8).hex()
+        self._number = count(1)
 
     def http(self, request: Request, addresses: Addresses) -> Scope:
         """The scope of an HTTP request."""
@@ -100,9 +105,11 @@ class ScopeBuilder:
             path, raw_path = root_path + path, self._raw_root_path + raw_path
         client, server, secure, announced, proxy = addresses
         scheme = "https" if secure else "http"
+        request_id = None
         if self._forwarding is not None:
             peer = proxy if announced else client
-            client, scheme, host = self._forwarding.resolve(headers, client, scheme, peer, announced=announced)
+            resolved = self._forwarding.resolve(headers, client, scheme, peer, announced=announced)
+            client, scheme, host, request_id = resolved
             if host is not None:
                 headers = replace_host(headers, host)
         scope: dict[str, Any] = {
@@ -120,7 +127,11 @@ class ScopeBuilder:
             "headers": headers,
             "client": client,
             "server": None if server is None else [*server],
-            "extensions": {"http.response.pathsend": {}, "http.response.zerocopysend": {}},
+            "extensions": {
+                "http.response.pathsend": {},
+                "http.response.zerocopysend": {},
+                "asgiserver": {"request_id": request_id or f"{self._prefix}-{next(self._number)}"},
+            },
         }
         if self._state is not None:
             scope["state"] = self._state.copy()
@@ -133,7 +144,7 @@ class ScopeBuilder:
         scope["type"] = "websocket"
         scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
         scope["subprotocols"] = subprotocols
-        scope["extensions"] = {"websocket.http.response": {}}
+        scope["extensions"] = {"websocket.http.response": {}, "asgiserver": scope["extensions"]["asgiserver"]}
         return scope
 
 
@@ -144,9 +155,11 @@ def for_application(scope: Scope) -> Scope:
     §9.3.2), and the log tells what the client has sent.
     """
     copied = {**scope}
-    for name in ("client", "subprotocols"):
-        if copied.get(name) is not None:
-            copied[name] = [*copied[name]]
+    client = copied["client"]
+    if client is not None:
+        copied["client"] = [*client]
+    if "subprotocols" in copied:
+        copied["subprotocols"] = [*copied["subprotocols"]]
     return copied
 
 

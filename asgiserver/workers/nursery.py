@@ -175,7 +175,8 @@ class Nursery:
     def _begin_worker(self, message: Mapping[str, Any]) -> int | None:
         """Begin a worker; the forked process alone gets a value."""
         descriptor = self._channel.take_descriptor()
-        number, specification = message["number"], {**self.specification, "slot": message["slot"]}
+        number, slot = message["number"], message["slot"]
+        specification = {**self.specification, "slot": slot, "number": number}
         try:
             if self.application is None:
                 line = command("nursery", str(descriptor), json.dumps(specification))
