@@ -17,7 +17,8 @@ from .asgi.interfaces import Application, Clock, Stream
 from .asgi.scope import Addresses, Request, ScopeBuilder, for_application
 from .asgi.websocket import WebSocketExchange
 from .errors import ApplicationError, ClientDisconnected, RequestError
-from .log.setup import AccessLog, ActionLogger
+from .log.access import AccessLog, ActionLogger, chosen_format
+from .log.formatters import request_id
 from .settings import Settings
 from .wire.connection import HTTPConnection
 from .wire.default_fields import DefaultFields
@@ -65,7 +66,7 @@ class Hub:
     ) -> None:
         self.application = application
         self.settings = settings
-        self.action_logger: ActionLogger = action_logger or AccessLog(settings.access_log_format)
+        self.action_logger: ActionLogger = action_logger or AccessLog(chosen_format(settings))
         self.on_failure = on_failure
         self.fields = DefaultFields(settings.server_name, settings.headers)
         self.connections: set[HTTPConnection] = set()
@@ -150,15 +151,22 @@ class Hub:
 
     def request_refused(self, request: Request | None, addresses: Addresses, error: RequestError) -> None:
         """Log a request that the wire has refused and answered: the mistake, and a line in the access log."""
-        what = f"{request.method} {request.target[:_SHOWN]!r}" if request is not None else "a request"
         # A redirect is nobody's mistake.
         level = logging.INFO if error.status >= 400 else logging.DEBUG
-        logger.log(level, "Refused %s of %s with %d: %s", what, addresses.peer, error.status, error.reason)
+        if not (logger.isEnabledFor(level) or self.logs_actions):
+            return
+        what = "a request"
+        details: dict[str, Any] = {"request_id": None}
+        if request is not None:
+            scopes, what = self._scopes, f"{request.method} {request.target[:_SHOWN]!r}"
+            scope = scopes.websocket(request, addresses, []) if request.upgrade else scopes.http(request, addresses)
+            details = logged_request(scope, scope["extensions"]["asgiserver"]["request_id"])
+        # None says that there is no id: what is refused may come in the context of the request before it.
+        extra = {"request_id": details["request_id"]}
+        logger.log(level, "Refused %s of %s with %d: %s", what, addresses.peer, error.status, error.reason, extra=extra)
         if request is None or not self.logs_actions:
             return
-        scopes = self._scopes
-        scope = scopes.websocket(request, addresses, []) if request.upgrade else scopes.http(request, addresses)
-        details = {**logged_request(scope), "status": error.status}
+        details["status"] = error.status
         if request.upgrade:
             self.log_action("websocket", "rejected", details)
         else:
@@ -181,6 +189,7 @@ class Hub:
         task.add_done_callback(partial(self._task_done, exchange), context=context)
 
     async def _run_application(self, exchange: Exchange) -> None:
+        request_id.set(exchange.request_id)
         try:
             send = MethodType(self.handle_reply, exchange)
             await self.application(for_application(exchange.scope), exchange.receive, send)
@@ -218,7 +227,8 @@ class Hub:
         elif error is not None:
             if cut_off or finished and is_disconnect(error):
                 # A client that leaves is no failure of the application, whichever exception its framework raises.
-                logger.info("The client of %s left, which ended its application: %s", exchange, type(error).__name__)
+                what, name = "The client of %s left, which ended its application: %s", type(error).__name__
+                logger.info(what, exchange, name, extra=exchange.logged)
             else:
                 self.application_failed("Exception in the application for %s", exchange, error)
         elif not answered:
@@ -226,7 +236,7 @@ class Hub:
 
     def application_failed(self, message: str, exchange: Exchange, error: BaseException | None = None) -> None:
         """Log a failure of the application's, once; ``message`` has one ``%s``, for the exchange."""
-        logger.error(message, exchange, exc_info=error)
+        logger.error(message, exchange, exc_info=error, extra=exchange.logged)
         # An application that the stop has cut off has not failed.
         if error is not None or not self.stopping:
             self.report(ApplicationError(message % exchange) if error is None else error)
@@ -250,7 +260,7 @@ class Hub:
     def _cancel(self, exchange: Exchange) -> None:
         if exchange in self._tasks:
             what = "The application for %s still ran %g seconds after its exchange had ended, and is cancelled"
-            logger.warning(what, exchange, self.settings.application_close_timeout or 0)
+            logger.warning(what, exchange, self.settings.application_close_timeout or 0, extra=exchange.logged)
             self._tasks[exchange].cancel()
 
     # The access log.

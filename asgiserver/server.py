@@ -28,6 +28,7 @@ from .wire.connection import HTTPFactory
 
 if TYPE_CHECKING:
     from .asgi.forwarded import Forwarding
+    from .slow import SlowRequests
 
 __all__ = ["Server"]
 
@@ -92,6 +93,7 @@ class Server(Hub):
         #: True from the first :meth:`stop` on.
         self.stop_requested = False
         self._forwarding = _forwarding(settings)
+        self._slow_requests: SlowRequests | None = None
         self._stopped = asyncio.Event()
         self._lifespan: Lifespan | None = None
         self._end_django: Callable[[], Awaitable[None]] | None = None
@@ -229,6 +231,10 @@ class Server(Hub):
         if loop_of(reactor) is not self._loop:
             raise ReactorError("the reactor that Server was given is on another event loop than the one that serves")
         self.clock = LoopClock(asyncio.get_running_loop())
+        if self.settings.slow_request_log is not None:
+            from .slow import SlowRequests
+
+            self._slow_requests = SlowRequests(self._tasks, self.settings.slow_request_log, self.clock)
         self._begin_django()
         self._lifespan = Lifespan(self.application, self.settings, self._context)
         await self._lifespan.startup()
@@ -272,6 +278,8 @@ class Server(Hub):
             if not self._abandoned:
                 await self._end_requests()
         finally:
+            if self._slow_requests is not None:
+                self._slow_requests.stop()
             for connection in list(self.connections):
                 connection.drop()
             if self._end_django is not None:
@@ -383,7 +391,7 @@ class Server(Hub):
         # A graceful_timeout that is shorter than this wait asks for a shorter wait here too.
         await self._wait_until(lambda: not self._tasks, now() + min(_LAST_WAIT, max(timeout, _TOLD_WAIT)))
         for exchange in self._tasks:
-            logger.error("The application for %s did not end when it was cancelled", exchange)
+            logger.error("The application for %s did not end when it was cancelled", exchange, extra=exchange.logged)
 
     async def _wait_until(self, condition: Callable[[], bool], deadline: float | None) -> bool:
         """Wait until ``condition`` holds, looking again whenever a task or connection has ended."""

@@ -286,12 +286,17 @@ class Settings:
                             flags=("-v", "--verbosity"), minimum=0, maximum=3)
     access_log: str | None = _field(None, LOGGING, "File for the access log, - for standard output, where it goes "
                                     "by default but with -v 0.", unit="path", metavar="FILE")
-    access_log_format: str = _field("daphne", LOGGING, "daphne, common, combined, json, or a format of your own "
-                                    "like '%(client)s %(status)s'.", metavar="FORMAT")
-    log_fmt: str = _field("%(asctime)-15s %(levelname)-8s %(message)s", LOGGING, "Format of the server's log lines.",
+    access_log_format: str = _field("auto", LOGGING, "daphne, common, combined, terminal, json, or a format of your "
+                                    "own like '%(client)s %(status)s'; auto: json where log-format is, terminal on a "
+                                    "terminal, else daphne.", metavar="FORMAT")
+    log_format: str = _field("text", LOGGING, "Lines of the server's log: text, or JSON objects.",
+                             choices=("text", "json"))
+    log_fmt: str = _field("%(asctime)-15s %(levelname)-8s %(message)s", LOGGING, "Format of these lines of text.",
                           metavar="FORMAT")
     log_config: str | None = _field(None, LOGGING, "Logging configuration (dictConfig) in JSON or TOML.",
                                     unit="path", metavar="FILE")
+    slow_request_log: float | None = _field(None, LOGGING, "Time after which a request that is still under way is "
+                                            "logged with where it is, and once more at its end.", unit="s", off="zero")
 
     def __post_init__(self) -> None:
         for name in type_hints():
@@ -308,6 +313,8 @@ class Settings:
             raise SettingsError("ssl_cert_reqs needs ssl_ca_certs beside it")
         if self.reload and self.workers is not None:
             raise SettingsError("reload and workers: expected only one of them")
+        if self.log_config is not None and self.log_format != "text":
+            raise SettingsError("log_format and log_config: expected only one of them")
 
     @classmethod
     def from_keywords(cls, **keywords: Any) -> Settings:

@@ -60,6 +60,7 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "verbosity": ("2", 2),
     "access_log": ("-", "-"),
     "access_log_format": ("json", "json"),
+    "log_format": ("json", "json"),
     "log_fmt": ("%(message)s", "%(message)s"),
     "log_config": ("log.toml", "log.toml"),
 }  # fmt: skip

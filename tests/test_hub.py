@@ -24,6 +24,7 @@ from asgiserver.asgi.scope import CHUNKED, Request
 from asgiserver.asgi.websocket import WebSocketExchange
 from asgiserver.errors import ClientDisconnected, MessageError, RequestError, UnexpectedMessage
 from asgiserver.hub import Hub, is_disconnect
+from asgiserver.log.formatters import request_id
 from asgiserver.log.setup import AccessLog
 from asgiserver.settings import Settings
 from tests.asgi.test_scope import ADDRESSES
@@ -993,6 +994,15 @@ class TestActions:
         (line,) = [record.getMessage() for record in caplog.records if record.name == "asgiserver"]
         assert f"GET b'/{'a' * 199}' of" in line
 
+    def test_refusal_names_its_request_and_never_the_one_before_it(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "asgiserver")
+        calls: list[tuple[str, str, dict[str, Any]]] = []
+        hub = Served(never_called, lambda *call: calls.append(call)).hub
+        for asked in (GET, None):
+            hub.request_refused(asked, ADDRESSES, RequestError(400, "It was wrong."))
+        ((_, _, details),) = calls
+        assert [vars(record)["request_id"] for record in caplog.records] == [details["request_id"], None]
+
     def test_refusal_that_nobody_wants_to_know_of_makes_no_scope(self) -> None:
         """As for a scanner's requests with the access log off."""
         hub = Hub(never_called, Settings(), None)
@@ -1002,6 +1012,43 @@ class TestActions:
             hub.request_refused(GET, ADDRESSES, RequestError(413, "It is too large."))
         finally:
             logging.getLogger("asgiserver.access").setLevel(logging.NOTSET)
+
+
+class TestRequestIds:
+    def test_what_the_application_logs_has_that_of_its_request(self) -> None:
+        found: list[tuple[str, str | None, str | None]] = []
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            in_thread = await asyncio.to_thread(request_id.get)
+            found.append((scope["extensions"]["asgiserver"]["request_id"], request_id.get(), in_thread))
+
+        async def both() -> None:
+            served = Served(application)
+            for request in (GET, UPGRADE):
+                exchange, _ = await served.open(request)
+                await asyncio.gather(*served.hub._tasks.values())
+                assert found[-1] == (exchange.request_id,) * 3
+
+        asyncio.run(both())
+        assert len({one for one, _, _ in found}) == 2
+        assert request_id.get() is None
+
+    def test_an_exception_of_the_application_is_logged_with_it(self, caplog: pytest.LogCaptureFixture) -> None:
+        served = run(ValueError())
+        (record,) = [each for each in caplog.records if each.name == "asgiserver"]
+        assert record.getMessage() == FAILED
+        assert vars(record)["request_id"] == served.exchange.request_id
+
+    def test_an_application_that_changes_its_scope_does_not_change_what_is_logged(self) -> None:
+        calls: list[dict[str, Any]] = []
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["extensions"]["asgiserver"]["request_id"] = "mine"
+            await send(START)
+            await send(LAST)
+
+        exchange, _ = asyncio.run(Served(application, lambda *call: calls.append(call[2])).open())
+        assert calls[0]["request_id"] == exchange.request_id != "mine"
 
 
 class TestConnections:

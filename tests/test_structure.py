@@ -77,7 +77,7 @@ TESTED_IN = {
 
 MOST_LINES = 450
 #: An idea is not cut in two to be shorter.
-LONGER = {"asgiserver/settings.py": 500, "asgiserver/wire/http1.py": 550}
+LONGER = {"asgiserver/settings.py": 600, "asgiserver/wire/http1.py": 550}
 MOST_LINES_OF_A_FUNCTION = 60
 
 

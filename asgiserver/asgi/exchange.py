@@ -68,16 +68,19 @@ class Exchange(ABC):
     :param scope: the application's scope.
     :param stream: where this exchange writes.
     :param hub: told when the peer is gone and what to log.
+    :ivar request_id: what the log calls this exchange: an id that a trusted proxy or the server has made.
     :ivar response: the response, None before its start; for a WebSocket, the denial of its handshake.
     """
 
     __slots__ = (
-        "_deadlines", "_hub", "_repeated", "_spared", "_told", "_waiters", "clock", "response", "scope", "settings",
-        "state", "stream",
+        "_deadlines", "_hub", "_repeated", "_spared", "_told", "_waiters", "clock", "request_id", "response", "scope",
+        "settings", "state", "stream",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, stream: Stream, hub: Hub, settings: Settings, clock: Clock) -> None:
         self.scope = scope
+        # Kept here too, as the application may change what its scope says.
+        self.request_id: str = scope["extensions"]["asgiserver"]["request_id"]
         self.stream = stream
         self.response: Response | None = None
         self.settings = settings
@@ -94,6 +97,11 @@ class Exchange(ABC):
 
     def __str__(self) -> str:
         return f"{self.scope.get('method', 'WEBSOCKET')} {self.scope['path']!r}"
+
+    @property
+    def logged(self) -> dict[str, str]:
+        """What a record about this exchange has besides its message: the ``extra`` of a logger's methods."""
+        return {"request_id": self.request_id}
 
     @property
     def status(self) -> int:
@@ -202,7 +210,7 @@ class Exchange(ABC):
         if self._spared < 0 or (self.gone and not self.listening):
             raise ClientDisconnected("the client has left")
         if not self.gone:
-            logger.debug("A message for %s after its response was complete is ignored", self)
+            logger.debug("A message for %s after its response was complete is ignored", self, extra=self.logged)
 
     @abstractmethod
     def _next_event(self) -> Message | None:
@@ -278,7 +286,7 @@ class Exchange(ABC):
         return UnexpectedMessage(f"{kind} was sent {so_far[self.state]}")
 
 
-def logged_request(scope: Scope) -> dict[str, Any]:
+def logged_request(scope: Scope, request_id: str) -> dict[str, Any]:
     """What ``action_logger`` is told of any request: Daphne's path, with the query, and client; and more."""
     client, query = scope["client"], scope["query_string"]
     path = scope["raw_path"] + (b"?" + query if query else b"")
@@ -288,6 +296,7 @@ def logged_request(scope: Scope) -> dict[str, Any]:
         "http_version": scope["http_version"],
         "scheme": scope["scheme"],
         "headers": scope["headers"],
+        "request_id": request_id,
     }
 
 

@@ -13,8 +13,8 @@ as before: its scheme and host count. But the list of addresses is gone through 
 too, since a proxy that writes PROXY headers may have passed the list on as it came.
 
 ``X-Forwarded-Proto`` and ``-Host`` have no list that goes with the addresses, so their last value counts, which the
-nearest proxy wrote. In ``Forwarded``, scheme and host belong to a hop, and the value of the farthest hop that is still
-believed counts.
+nearest proxy wrote; so does the last line of ``X-Request-ID``. In ``Forwarded``, scheme and host belong to a hop, and
+the value of the farthest hop that is still believed counts.
 
 **Which family is read.** Most proxies maintain one family and pass the other on as the client sent it, and no request
 shows which. So they are never mixed: ``Forwarded`` is read only in requests without any ``X-Forwarded-For``,
@@ -60,11 +60,14 @@ class Forwarded(NamedTuple):
     :param client: address and port, the port 0 when it is not known; None for a peer on a unix socket.
     :param scheme: ``"http"`` or ``"https"``.
     :param host: what replaces the Host field; None to leave it.
+    :param request_id: ``X-Request-ID``, when it is fit for the log: up to 128 visible ASCII characters, but no comma,
+        quotation mark or backslash.
     """
 
     client: tuple[str, int] | None
     scheme: str
     host: bytes | None = None
+    request_id: str | None = None
 
 
 class Node(NamedTuple):
@@ -125,7 +128,7 @@ class Forwarding:
     :raises SettingsError: a wrong entry of ``forwarded_allow_ips``, or a name that cannot be a field's.
     """
 
-    __slots__ = ("_for", "_forwarded", "_port", "_proto", "_trusted", "_x_fields")
+    __slots__ = ("_for", "_names", "_port", "_proto", "_trusted", "_x_fields")
 
     def __init__(self, settings: Settings) -> None:
         self._trusted = TrustedPeers(settings.forwarded_allow_ips)
@@ -133,8 +136,9 @@ class Forwarding:
         self._port = _field_name("proxy_headers_port", settings.proxy_headers_port or "X-Forwarded-Port")
         self._proto = _field_name("proxy_headers_proto", settings.proxy_headers_proto or "X-Forwarded-Proto")
         only_forwarded = self._for == b"forwarded"
-        self._forwarded = only_forwarded or settings.proxy_headers_host is None
         self._x_fields = frozenset() if only_forwarded else frozenset((self._for, self._proto, b"x-forwarded-host"))
+        forwarded = {b"forwarded"} if only_forwarded or settings.proxy_headers_host is None else set()
+        self._names = self._x_fields | forwarded | {self._port, b"x-request-id"}
 
     def resolve(
         self,
@@ -152,13 +156,13 @@ class Forwarding:
         :param peer: the machine that has connected, None on a unix socket; its fields are read when it is trusted.
         :param announced: ``client`` is from a PROXY header; None then does not mean a peer on a unix socket of ours.
         """
-        known = Forwarded(client, scheme)
         if peer not in self._trusted:
-            return known
+            return Forwarded(client, scheme)
         fields: dict[bytes, list[bytes]] = {}
         for name, value in headers:
-            if name == self._port or name in self._x_fields or name == b"forwarded" and self._forwarded:
+            if name in self._names:
                 fields.setdefault(name, []).append(value)
+        known = Forwarded(client, scheme, None, _request_id(fields.get(b"x-request-id")))
         reached = announced and (client is None or client not in self._trusted)
         if not self._x_fields.isdisjoint(fields):
             return self._x_forwarded(fields, known, reached)
@@ -170,7 +174,7 @@ class Forwarding:
         hops = (Hop(_node(entry)) for entry in _entries(fields.get(self._for, [])))
         found = self._walk(hops, known, _port(_last(fields, self._port)) or 0, reached)
         scheme = _SCHEMES.get(_last(fields, self._proto).lower(), found.scheme)
-        return Forwarded(found.client, scheme, _host(_last(fields, b"x-forwarded-host")))
+        return Forwarded(found.client, scheme, _host(_last(fields, b"x-forwarded-host")), known.request_id)
 
     def _walk(self, hops: Iterator[Hop], known: Forwarded, port: int, reached: bool) -> Forwarded:
         """Go outward through ``hops`` from the trusted peer.
@@ -178,7 +182,7 @@ class Forwarding:
         :param port: for entries that have none.
         :param reached: the client is ``known`` already, and only what the nearest proxy says of the request counts.
         """
-        client, scheme, host = known
+        client, scheme, host, request_id = known
         for hop in hops:
             scheme, host = hop.scheme or scheme, hop.host or host
             if reached or hop.node is None:
@@ -188,7 +192,7 @@ class Forwarding:
                 client = (address, port if hop.node.port is None else hop.node.port)
             if (None if address is None else client) not in self._trusted:
                 break
-        return Forwarded(client, scheme, host)
+        return Forwarded(client, scheme, host, request_id)
 
 
 _SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
@@ -206,6 +210,8 @@ _NODE = re.compile(r"(?:\[([^\[\]]*:[^\[\]]*)\]|([^:\[\]]+))(?::([0-9]{1,5}|_[A-
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 # RFC 9110 §7.2 and RFC 3986 §3.2.2; without the comma, which separates the values of X-Forwarded-Host.
 _HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?")
+# Visible ASCII, but for both quotation marks, the backslash, and the comma, which separates several.
+_REQUEST_ID = re.compile(rb"[!#-&(-+\--\[\]-~]{1,128}")
 
 
 def _network(entry: str, setting: str) -> Network:
@@ -273,6 +279,10 @@ def _host(value: bytes) -> bytes | None:
     if match is None or match[1] is not None and _address(match[1].decode("ascii")) is None:
         return None
     return value
+
+
+def _request_id(lines: list[bytes] | None) -> str | None:
+    return str(lines[-1], "ascii") if lines is not None and _REQUEST_ID.fullmatch(lines[-1]) else None
 
 
 def _last(fields: dict[bytes, list[bytes]], name: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from typing import Any
@@ -30,6 +31,8 @@ from .response import Response
 
 __all__ = ["HTTPExchange"]
 
+logger = logging.getLogger("asgiserver")
+
 
 class HTTPExchange(Exchange):
     """An HTTP request and its response."""
@@ -44,8 +47,8 @@ class HTTPExchange(Exchange):
         self._body: deque[bytes] | None = None
         self._buffered = self._received = 0
         self._ended = self._delivered = self._paused = False
-        # The clock is asked only for a request that is logged.
-        self._began = clock.seconds() if hub.logs_actions else None
+        # The clock is asked only for a request that may be logged.
+        self._began = clock.seconds() if hub.logs_actions or settings.slow_request_log is not None else None
         if settings.http_timeout is not None:
             self.deadlines.set(Deadline.REQUEST, settings.http_timeout, self._too_old)
 
@@ -251,21 +254,33 @@ class HTTPExchange(Exchange):
         if self._deadlines is not None:
             self._deadlines.clear(Deadline.REQUEST)
         if self._began is not None:
-            self._hub.log_action("http", "complete", self._details(self._began))
+            self._log(self.clock.seconds() - self._began)
         if self._waiters:
             self._wake()
         if state is GONE:
             self._hub.exchange_gone(self)
 
-    def _details(self, began: float) -> dict[str, Any]:
+    @property
+    def age(self) -> float | None:
+        """Seconds since the request came; None when nothing that is set needs to know."""
+        return None if self._began is None else self.clock.seconds() - self._began
+
+    def _log(self, seconds: float) -> None:
+        if self._hub.logs_actions:
+            self._hub.log_action("http", "complete", self._details(seconds))
+        limit = self.settings.slow_request_log
+        if limit is not None and seconds >= limit:
+            logger.warning("%s took %.1f seconds, status %d", self, seconds, self.status, extra=self.logged)
+
+    def _details(self, seconds: float) -> dict[str, Any]:
         details = {
-            **logged_request(self.scope),
+            **logged_request(self.scope, self.request_id),
             "status": self.status,
             "method": self.scope["method"],
-            "time_taken": self.clock.seconds() - began,
+            "time_taken": seconds,
             "size": 0 if self.response is None else self.response.sent,
             "request_size": self._received,
         }
-        if (seconds := waited.get(None)) is not None:
-            details["waited"] = seconds
+        if (for_thread := waited.get(None)) is not None:
+            details["waited"] = for_thread
         return details

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -103,7 +105,7 @@ class ScopeBuilder:
     :param state: what the lifespan filled; every scope gets a shallow copy of it.
     """
 
-    __slots__ = ("_below", "_forwarding", "_raw_root_path", "_root_path", "_state")
+    __slots__ = ("_below", "_forwarding", "_number", "_prefix", "_raw_root_path", "_root_path", "_state")
 
     def __init__(self, root_path: str, forwarding: Forwarding | None, state: dict[str, Any] | None) -> None:
         self._root_path = root_path
@@ -111,6 +113,9 @@ class ScopeBuilder:
         self._raw_root_path = quote(root_path, safe=_PATH_CHARACTERS).encode("ascii")
         self._forwarding = forwarding
         self._state = state
+        # What makes request ids: one such prefix for each builder, so for each process too.
+        self._prefix = os.urandom(8).hex()
+        self._number = count(1)
 
     def http(self, request: Request, addresses: Addresses) -> Scope:
         """The scope of an HTTP request."""
@@ -126,12 +131,18 @@ class ScopeBuilder:
             path, raw_path = root_path + path, self._raw_root_path + raw_path
         client, server, secure, announced, proxy, tls = addresses
         scheme = "https" if secure else "http"
+        request_id = None
         if self._forwarding is not None:
             peer = proxy if announced else client
-            client, scheme, host = self._forwarding.resolve(headers, client, scheme, peer, announced=announced)
+            resolved = self._forwarding.resolve(headers, client, scheme, peer, announced=announced)
+            client, scheme, host, request_id = resolved
             if host is not None:
                 headers = replace_host(headers, host)
-        extensions: dict[str, Any] = {"http.response.pathsend": {}, "http.response.zerocopysend": {}}
+        extensions: dict[str, Any] = {
+            "http.response.pathsend": {},
+            "http.response.zerocopysend": {},
+            "asgiserver": {"request_id": request_id or f"{self._prefix}-{next(self._number)}"},
+        }
         if trailers:
             extensions["http.response.trailers"] = {}
         if early_hints:
@@ -166,7 +177,8 @@ class ScopeBuilder:
         scope["type"] = "websocket"
         scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
         scope["subprotocols"] = subprotocols
-        scope["extensions"] = {"websocket.http.response": {}}
+        own = scope["extensions"]["asgiserver"]
+        scope["extensions"] = {"websocket.http.response": {}, "asgiserver": own}
         if addresses.tls is not None:
             scope["extensions"]["tls"] = addresses.tls._asdict()
         return scope
@@ -179,9 +191,11 @@ def for_application(scope: Scope) -> Scope:
     §9.3.2), and the log tells what the client has sent.
     """
     copied = {**scope}
-    for name in ("client", "subprotocols"):
-        if copied.get(name) is not None:
-            copied[name] = [*copied[name]]
+    client = copied["client"]
+    if client is not None:
+        copied["client"] = [*client]
+    if "subprotocols" in copied:
+        copied["subprotocols"] = [*copied["subprotocols"]]
     return copied
 
 

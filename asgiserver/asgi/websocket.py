@@ -350,7 +350,8 @@ class WebSocketExchange(Exchange):
         if self.full or output.slow or 0 < output.pending < self._pending:
             self.deadlines.set(_PING, self.settings.ping_interval, self._silent)
             return
-        logger.info("Dropped %s, which answered no ping for %g seconds", self, self.settings.ping_timeout)
+        seconds = self.settings.ping_timeout
+        logger.info("Dropped %s, which answered no ping for %g seconds", self, seconds, extra=self.logged)
         self._close = (ABNORMAL_CLOSURE, "ping timeout")
         self._cut_off()
 
@@ -375,7 +376,7 @@ class WebSocketExchange(Exchange):
 
     def _log(self, action: str, **details: Any) -> None:
         if self._hub.logs_actions:
-            self._hub.log_action("websocket", action, {**logged_request(self.scope), **details})
+            self._hub.log_action("websocket", action, {**logged_request(self.scope, self.request_id), **details})
 
 
 def _event(payload: str | bytes) -> Message:

@@ -69,8 +69,10 @@ class Call:
         # Where async_to_sync finds the loop, and where it notes what it waits for.
         bridge.main_event_loop, bridge.main_event_loop_pid = self._loop, os.getpid()
         bridge.task_context = self._coroutines
+        # A name of its own, by which slow_request_log finds the thread of a request.
+        context = self._context
         try:
-            self._context.run(self._within)
+            context.run(self._within)
         except BaseException as error:  # noqa: BLE001 - raised on the loop
             self.failure = for_a_future(error)
         self.done = True

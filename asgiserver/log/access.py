@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
+import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 
 from ..errors import SettingsError
+from ..settings import Settings
+from .formatters import iso_time, json_line
 
-__all__ = ["ACCESS", "FORMATS", "AccessLog", "ActionLogger"]
+__all__ = ["ACCESS", "FORMATS", "AccessLog", "ActionLogger", "chosen_format"]
 
 ACCESS: Final = "asgiserver.access"
 
 #: Called with protocol, action and details, as Daphne's: ``("http", "complete", {...})`` with path (and query),
 #: status, method, client (``"host:port"`` or None), time_taken (seconds), size (bytes sent); ``("websocket",
 #: "connecting" | "connected" | "disconnected" | "rejected", {...})`` with path and client. Daphne does not give:
-#: http_version, scheme, headers; request_size (bytes received); waited (seconds for a thread, if at all); code of a
-#: disconnected WebSocket, which has time_taken and size as well; status of a rejected one.
+#: http_version, scheme, headers, request_id; request_size (bytes received); waited (seconds for a thread, if at all);
+#: code of a disconnected WebSocket, which has time_taken and size as well; status of a rejected one.
 ActionLogger = Callable[[str, str, dict[str, Any]], None]
 
 _DAPHNE = '%(client)s - - [%(time)s] "%(method)s %(path)s" '
@@ -30,10 +31,25 @@ FORMATS = {
     "daphne": _DAPHNE + "%(status)s %(size)s",
     "common": _COMMON,
     "combined": _COMMON + ' "%(referer)s" "%(user_agent)s"',
+    "terminal": '%(iso_time)s %(client)s "%(method)s %(path)s" %(status)s %(size)s',
 }
 _WEBSOCKET_METHODS = {
     "connecting": "WSCONNECTING", "connected": "WSCONNECT", "disconnected": "WSDISCONNECT", "rejected": "WSREJECT",
 }  # fmt: skip
+
+
+def chosen_format(settings: Settings) -> str:
+    """The format that ``access_log_format`` means.
+
+    ``auto`` is JSON where the server's log is; on a terminal, lines that begin with the time as those of the server's
+    log do; else Daphne's, which programs read.
+    """
+    if settings.access_log_format != "auto":
+        return settings.access_log_format
+    if settings.log_format == "json":
+        return "json"
+    on_terminal = settings.access_log in (None, "-") and sys.stdout is not None and sys.stdout.isatty()
+    return "terminal" if on_terminal else "daphne"
 
 
 class Entry:
@@ -78,6 +94,11 @@ class Entry:
             return _WEBSOCKET_METHODS.get(self.action, self.action)
         return self.details.get("method")
 
+    def traceparent(self) -> str | None:
+        """The trace of which the client says that the request is a part (W3C Trace Context §3.2)."""
+        value = self.field(b"traceparent")
+        return str(value, "ascii") if value is not None and _TRACEPARENT.fullmatch(value) else None
+
     def version(self) -> str | None:
         """``HTTP/1.1``."""
         version = self.details.get("http_version")
@@ -113,7 +134,7 @@ _VALUES: dict[str, Callable[[Entry], Any]] = {
     "client": _detail("client"),
     "client_host": Entry.client_host,
     "time": lambda entry: _ncsa_time(int(entry.now)),
-    "iso_time": lambda entry: datetime.fromtimestamp(entry.now).astimezone().isoformat(timespec="milliseconds"),
+    "iso_time": lambda entry: iso_time(entry.now),
     "method": Entry.method,
     "path": _detail("path"),
     "protocol": Entry.version,
@@ -128,8 +149,12 @@ _VALUES: dict[str, Callable[[Entry], Any]] = {
     "scheme": _detail("scheme"),
     "event": lambda entry: entry.action,
     "code": _detail("code"),
+    "request_id": _detail("request_id"),
+    "traceparent": Entry.traceparent,
 }
 
+# Neither the version ff nor an id of zeros is valid.
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _UNSAFE = re.compile(r"[^ !#-\[\]-~]")
 
 
@@ -149,11 +174,12 @@ def _escape(match: re.Match[str]) -> str:
 class AccessLog:
     """An :data:`ActionLogger` that writes a line for each action, at level INFO.
 
-    :param format: ``daphne``, ``common``, ``combined``, ``json``, or a %-format such as ``"%(client)s %(path)s"``.
-        Its names: client, client_host, time, iso_time, method, path, protocol, status, size, request_size, waited
-        (seconds for a thread), duration (seconds), duration_ms, user_agent, referer, scheme, event, code. An unknown
-        value is ``-``, in JSON null.
-    :param logger: where the lines go; its records have ``status`` (or None) and ``event`` as attributes.
+    :param format: ``daphne``, ``common``, ``combined``, ``terminal``, ``json``, or a %-format such as
+        ``"%(client)s %(path)s"``. Its names: client, client_host, time, iso_time, method, path, protocol, status, size,
+        request_size, waited (seconds for a thread), duration (seconds), duration_ms, user_agent, referer, scheme,
+        event, code, request_id, traceparent. An unknown value is ``-``, in JSON null.
+    :param logger: where the lines go; its records have as attributes ``event`` and, each maybe None, ``status`` and
+        ``request_id``.
     :param now: the time in seconds since the epoch.
     :raises SettingsError: the format has an unknown name, none at all, or something else behind a percent sign.
     """
@@ -185,7 +211,8 @@ class AccessLog:
         else:
             pattern, names = self._websocket if protocol == "websocket" else self._http
             line = pattern % {name: entry.text(name) for name in names}
-        self.logger.info(line, extra={"status": entry.value("status"), "event": action})
+        extra = {"status": entry.value("status"), "event": action, "request_id": entry.value("request_id")}
+        self.logger.info(line, extra=extra)
 
 
 _NAME = re.compile(r"%(?:%|\((\w+)\)[-#0 +]*\d*(?:\.\d+)?s)")
@@ -214,7 +241,4 @@ _JSON_NAMES = {"time": "iso_time"} | {
 
 
 def _json_line(entry: Entry) -> str:
-    values = {key: entry.value(name) for key, name in _JSON_NAMES.items()}
-    line = json.dumps(values, separators=(",", ":"), default=lambda value: str(value, "utf-8", "backslashreplace"))
-    # json.dumps() does not escape DEL.
-    return line.replace("\x7f", "\\u007f")
+    return json_line({key: entry.value(name) for key, name in _JSON_NAMES.items()})

@@ -20,7 +20,8 @@ from weakref import WeakSet
 
 from ..errors import SettingsError
 from ..settings import Settings
-from .access import ACCESS, FORMATS, AccessLog, ActionLogger
+from .access import ACCESS, FORMATS, AccessLog, ActionLogger, chosen_format
+from .formatters import JSONFormatter, TextFormatter
 
 if TYPE_CHECKING:
     # A process that has a log need not have Twisted.
@@ -66,15 +67,16 @@ def configure(settings: Settings) -> None:
     """Set logging up as the command line's settings say. May be called again: then its handlers are replaced.
 
     With ``log_config``, that file decides all, and only an ``access_log`` that was given is added. Otherwise the
-    root logger gets the level of ``verbosity`` and writes ``log_fmt`` to standard error, unless it has handlers
-    already (the application's own configuration), and ``asgiserver.access`` writes plain lines to ``access_log``, or
-    from verbosity 1 on to standard output, unless it has handlers already.
+    root logger gets the level of ``verbosity`` and writes ``log_fmt``, or JSON and then Python's warnings too, to
+    standard error, unless it has handlers already (the application's own configuration), and ``asgiserver.access``
+    writes plain lines to ``access_log``, or from verbosity 1 on to standard output, unless it has handlers already.
 
     :raises SettingsError: an unreadable or wrong ``log_config``, a wrong ``log_fmt``, an ``access_log`` that cannot be
         opened.
     """
     _undo(logging.getLogger())
     _undo(logging.getLogger(ACCESS))
+    logging.captureWarnings(settings.log_format == "json")
     if settings.log_config is not None:
         _load(settings.log_config)
     else:
@@ -124,14 +126,14 @@ def _configure_server(settings: Settings) -> None:
     root = logging.getLogger()
     if not root.handlers:
         handler = _ServerLog(sys.stderr)
-        handler.setFormatter(_formatter(settings.log_fmt))
+        handler.setFormatter(JSONFormatter() if settings.log_format == "json" else _formatter(settings.log_fmt))
         root.addHandler(handler)
         root.setLevel(level)
 
 
 def _formatter(pattern: str) -> logging.Formatter:
     try:
-        formatter = logging.Formatter(pattern)
+        formatter = TextFormatter(pattern)
         # A wrong name or conversion would be noticed only at the first line.
         formatter.format(logging.makeLogRecord({"msg": "", "name": "asgiserver", "levelno": 20, "levelname": "INFO"}))
     except (ValueError, TypeError, KeyError) as error:
@@ -158,7 +160,7 @@ def _access_handler(settings: Settings) -> logging.Handler:
     handler: logging.Handler
     if path is None or path == "-":
         handler = _AccessStream(sys.stdout)
-        if settings.access_log_format in FORMATS and _shows_colours(sys.stdout):
+        if chosen_format(settings) in FORMATS and _shows_colours(sys.stdout):
             handler.setFormatter(_ColourFormatter())
         return handler
     from .access_file import AccessFile

@@ -264,7 +264,7 @@ class HTTP1:
             logger.info("Closed the connection of %s: %s", self._connection.addresses.peer, error.reason)
             self.close()
         elif exchange is not None:
-            logger.info("Ended %s with %d: %s", exchange, error.status, error.reason)
+            logger.info("Ended %s with %d: %s", exchange, error.status, error.reason, extra=exchange.logged)
             exchange.request_failed(error)
         else:
             self._refuse(error)

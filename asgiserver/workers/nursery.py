@@ -194,7 +194,7 @@ class Nursery:
     def _begin_worker(self, message: Mapping[str, Any]) -> int | None:
         """Begin a worker; the forked process alone gets a value."""
         descriptor = self._channel.take_descriptor()
-        number, given = message["number"], {name: message[name] for name in ("slot", "failure")}
+        number, given = message["number"], {name: message[name] for name in ("number", "slot", "failure")}
         specification = {**self.specification, **given}
         try:
             if not self.forks:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ..asgi.forwarded import TrustedPeers
 from ..listen.bind import Bound
 from ..log import setup as logs
+from ..log.formatters import JSONFormatter
 from ..loop.reactor import install_reactor, loop_of, rebase
 from ..run import limit_exit
 from ..settings import Settings
@@ -43,6 +44,7 @@ _BEAT = 0.5
 def serve(channel: Channel, specification: Mapping[str, Any], application: Application) -> NoReturn:
     """Serve until the supervisor says otherwise, then end the process."""
     settings: Settings = application.interface.settings
+    JSONFormatter.worker = specification["number"]
     signals = WorkerSignals()
     hold(signals)
     faulthandler.register(signal.SIGUSR2, file=2, all_threads=True)
@@ -104,7 +106,7 @@ def _pass(*_: object) -> None:
 class Worker:
     """Does what the supervisor says, and tells it what happens.
 
-    :param specification: as the nursery's, with ``slot``.
+    :param specification: as the nursery's, with ``slot`` and ``number``.
     :ivar started: the application has started, and the sockets are accepted on.
     """
 

@@ -22,7 +22,8 @@ class Letterbox(Exchange):
     __slots__ = ("__weakref__", "letters")
 
     def __init__(self, clock: Clock | None = None) -> None:
-        scope = {"type": "http", "method": "GET", "path": "/\u2603"}
+        extensions = {"asgiserver": {"request_id": "9-1"}}
+        scope = {"type": "http", "method": "GET", "path": "/\u2603", "extensions": extensions}
         super().__init__(scope, FakeStream(), FakeHub(), Settings(), clock or Clock())
         self.letters: list[dict[str, Any]] = []
 
@@ -223,6 +224,7 @@ class TestNames:
             "client": client, "raw_path": b"/a%20b", "query_string": query, "http_version": "1.1", "scheme": "http",
             "headers": [(b"a", b"b")],
         }
-        assert logged_request(scope) == {
+        assert logged_request(scope, "9-1") == {
             "path": path, "client": shown, "http_version": "1.1", "scheme": "http", "headers": [(b"a", b"b")],
+            "request_id": "9-1",
         }

@@ -15,8 +15,10 @@ import pytest
 from asgiserver.asgi.files import FilePart, SendFile, SendPath, file_part, open_path, pass_by
 from asgiserver.asgi.http import HTTPExchange
 from asgiserver.asgi.messages import ResponseStart, parse_http
+from asgiserver.asgi.scope import Request, ScopeBuilder
 from asgiserver.errors import MessageError, UnexpectedMessage
 from asgiserver.settings import Settings
+from tests.asgi.test_scope import ADDRESSES
 from tests.fakes import Clock, FakeHub, FakeSocket, FakeStream, WireHub
 
 PATHSEND, ZEROCOPYSEND = "http.response.pathsend", "http.response.zerocopysend"
@@ -169,7 +171,7 @@ class Files(FakeStream):
 class Conversation:
     def __init__(self, method: str = "GET") -> None:
         self.stream = Files()
-        scope = {"type": "http", "method": method, "path": "/", "raw_path": b"/", "query_string": b""}
+        scope = ScopeBuilder("", None, None).http(Request(method, b"/", []), ADDRESSES)
         self.hub = FakeHub(logs_actions=False)
         self.exchange = HTTPExchange(scope, self.stream, self.hub, Settings(), Clock())
 

@@ -1,21 +1,30 @@
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asgiserver.asgi import forwarded
-from asgiserver.asgi.forwarded import MAX_HOPS, MAX_PARAMETERS, MAX_SIZE, Forwarded, Forwarding, TrustedPeers
+from asgiserver.asgi.forwarded import MAX_HOPS, MAX_PARAMETERS, MAX_SIZE, Forwarding, TrustedPeers
 from asgiserver.asgi.interfaces import Headers
 from asgiserver.errors import SettingsError
 from asgiserver.settings import Settings
 
 PROXY = ("10.0.0.1", 4711)
 TRUSTED = ("10.0.0.0/8", "127.0.0.1", "::1", "2001:db8:f::/48")
+
+
+class Believed(NamedTuple):
+    """All but the request's id."""
+
+    client: tuple[str, int] | None
+    scheme: str
+    host: bytes | None
 
 
 def resolve(
@@ -25,12 +34,12 @@ def resolve(
     trusted: tuple[str, ...] = TRUSTED,
     announced_by: tuple[str, int] | str | None = "nobody",
     **settings: str,
-) -> Forwarded:
+) -> Believed:
     """What is believed of a request with field lines such as ``"x-forwarded-for: 1.2.3.4"``."""
     forwarding = Forwarding(Settings(proxy_headers=True, forwarded_allow_ips=trusted, **settings))  # type: ignore[arg-type]
     announced = announced_by != "nobody"
     peer: Any = announced_by if announced else client
-    return forwarding.resolve(fields(*lines), client, scheme, peer, announced=announced)
+    return Believed(*forwarding.resolve(fields(*lines), client, scheme, peer, announced=announced)[:3])
 
 
 def fields(*lines: str | bytes) -> Headers:
@@ -254,7 +263,7 @@ class TestRFC7239:
         ("host=a.example", (PROXY, "http", b"a.example")),
         ("proto=gopher;host=a/b;for=1.2.3.4", (("1.2.3.4", 0), "http", None)),
     ])  # fmt: skip
-    def test_its_parameters_give_client_scheme_and_host(self, value: str, found: Forwarded) -> None:
+    def test_its_parameters_give_client_scheme_and_host(self, value: str, found: Any) -> None:
         assert resolve(f"forwarded: {value}") == found
 
     @pytest.mark.parametrize(
@@ -271,7 +280,7 @@ class TestRFC7239:
     def test_a_malformed_field_changes_nothing(self, value: str) -> None:
         line = b"forwarded", (value + ";proto=https").encode()
         forwarding = Forwarding(Settings(forwarded_allow_ips=TRUSTED))
-        assert forwarding.resolve([line], PROXY, "http", PROXY) == (PROXY, "http", None)
+        assert forwarding.resolve([line], PROXY, "http", PROXY) == (PROXY, "http", None, None)
 
     def test_the_client_is_the_first_from_the_right_that_is_not_trusted(self) -> None:
         assert resolve("forwarded: for=6.6.6.6;host=evil, for=1.2.3.4, for=10.0.0.9") == (("1.2.3.4", 0), "http", None)
@@ -494,6 +503,7 @@ def test_whatever_is_sent_the_answer_is_well_formed(
 ) -> None:
     found = Forwarding(Settings(forwarded_allow_ips=trusted)).resolve(headers, client, "http", client)
     assert found.scheme in ("http", "https")
+    assert found.request_id is None or re.fullmatch(r"[^\s\"',\\]{1,128}", found.request_id, re.ASCII)
     assert found.host is None or found.host and not set(found.host) & set(b'\r\n\0 ,"/@')
     if found.client != client:
         assert found.client is not None

@@ -475,12 +475,29 @@ class TestActions:
             "http_version": "1.1",
             "scheme": "http",
             "headers": [],
+            "request_id": made.exchange.request_id,
             "status": 200,
             "method": "POST",
             "time_taken": 0.5,
             "size": 6,
             "request_size": 5,
         }
+
+    @pytest.mark.parametrize(("limit", "logs_actions", "lines"), [
+        (None, True, []), (0.51, True, []), (0.5, True, ["GET '/a b' took 0.5 seconds, status 200"]),
+        (0.5, False, ["GET '/a b' took 0.5 seconds, status 200"]),
+    ])  # fmt: skip
+    def test_a_slow_request_is_a_warning_at_its_end(
+        self, caplog: pytest.LogCaptureFixture, limit: float | None, logs_actions: bool, lines: list[str]
+    ) -> None:
+        made = Made(logs_actions=logs_actions, slow_request_log=limit)
+        assert (made.exchange.age is None) == (limit is None and not logs_actions)
+        made.clock.advance(0.5)
+        made.send(START)
+        made.send(LAST)
+        found = [(record.levelname, record.getMessage(), vars(record)["request_id"]) for record in caplog.records]
+        assert found == [("WARNING", line, made.exchange.request_id) for line in lines]
+        assert len(made.hub.actions) == logs_actions
 
     def test_peer_that_leaves_before_the_response_is_logged_as_499(self) -> None:
         made = reached(State.STARTED)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
@@ -23,6 +25,11 @@ def scope_of(target: bytes = b"/", headers: list[tuple[bytes, bytes]] | None = N
     return for_application(made.http(Request("GET", target, headers or []), builder.get("addresses", ADDRESSES)))
 
 
+def request_id(scope: Scope) -> str:
+    found: str = scope["extensions"]["asgiserver"]["request_id"]
+    return found
+
+
 class TestHTTP:
     def test_every_key_has_its_value(self) -> None:
         request = Request("POST", b"/a%20b?c=d", [(b"host", b"x")], http_version="1.0")
@@ -39,7 +46,9 @@ class TestHTTP:
             "headers": [(b"host", b"x")],
             "client": CLIENT,
             "server": list(SERVER),
-            "extensions": {"http.response.pathsend": {}, "http.response.zerocopysend": {}},
+            "extensions": {
+                "http.response.pathsend": {}, "http.response.zerocopysend": {}, "asgiserver": {"request_id": ANY},
+            },
         }
 
     def test_every_value_has_the_type_that_asgi_names(self) -> None:
@@ -190,6 +199,40 @@ class TestPROXY:
         assert (scope["client"], scope["scheme"]) == (list(CLIENT), "https" if secure else "http")
 
 
+class TestRequestId:
+    def test_each_request_has_another(self) -> None:
+        builders = [ScopeBuilder("", None, None) for _ in range(2)]
+        scopes = [builder.http(Request("GET", b"/", []), ADDRESSES) for builder in builders for _ in range(100)]
+        assert len({request_id(scope) for scope in scopes}) == 200
+        assert all(re.fullmatch("[0-9a-f]{16}-[0-9]+", request_id(scope)) for scope in scopes)
+
+    @pytest.mark.parametrize(("lines", "believed"), [
+        ((b"f-9_.~+/=:@",), "f-9_.~+/=:@"), ((b"x" * 128,), "x" * 128), ((b"first", b"last"), "last"),
+        ((b"x" * 129,), None), ((b"",), None), ((b"a b",), None), ((b"a\x1b[31m",), None), ((b"a\x7f",), None),
+        ((b"\xe9",), None), ((b'a"',), None), ((b"a'",), None), ((b"a\\",), None), ((b"a,b",), None),
+        ((b"first", b"a b"), None),
+    ])  # fmt: skip
+    def test_that_of_a_trusted_proxy_counts_if_it_is_fit_for_the_log(
+        self, lines: tuple[bytes, ...], believed: str | None
+    ) -> None:
+        headers = [(b"x-request-id", each) for each in lines]
+        for trusted, more in (("192.0.2.0/24", []), ("192.0.2.0/24", TestForwarding.HEADERS), ("10.0.0.1", [])):
+            forwarding = Forwarding(Settings(proxy_headers=True, forwarded_allow_ips=(trusted,)))
+            found = request_id(scope_of(b"/", headers + more, forwarding=forwarding))
+            if believed is not None and trusted != "10.0.0.1":
+                assert found == believed
+            else:
+                assert re.fullmatch("[0-9a-f]{16}-1", found)
+
+    def test_nobodys_counts_by_default(self) -> None:
+        assert request_id(scope_of(b"/", [(b"x-request-id", b"mine")])) != "mine"
+
+    def test_a_websocket_has_one_too(self) -> None:
+        forwarding = Forwarding(Settings(proxy_headers=True, forwarded_allow_ips=("*",)))
+        request = Request("GET", b"/", [(b"x-request-id", b"mine")])
+        assert request_id(ScopeBuilder("", forwarding, None).websocket(request, ADDRESSES, [])) == "mine"
+
+
 @pytest.mark.parametrize(
     ("host", "plain"),
     [
@@ -241,6 +284,7 @@ class TestState:
         addresses = ADDRESSES._replace(tls=TLS(None, ("x",), None, None, None, None))
         for make in (builder.http, lambda *given: builder.websocket(*given, [])):
             clean, marked = (make(request._replace(headers=[]), addresses) for _ in range(2))
+            clean["extensions"]["asgiserver"]["request_id"] = ANY
             expected = copy.deepcopy(clean)
             mark(marked)
             assert clean == expected == make(request._replace(headers=[]), addresses)
@@ -258,8 +302,9 @@ class TestExtensions:
     def test_what_the_peer_takes_is_announced(self, keys: dict[str, bool], names: list[str]) -> None:
         builder = ScopeBuilder("", None, None)
         request = Request("GET", b"/", [], **keys)  # type: ignore[arg-type]
-        assert builder.http(request, ADDRESSES)["extensions"] == self.FILES | {name: {} for name in names}
-        assert builder.websocket(request, ADDRESSES, [])["extensions"] == {"websocket.http.response": {}}
+        own = {"asgiserver": {"request_id": ANY}}
+        assert builder.http(request, ADDRESSES)["extensions"] == own | self.FILES | {name: {} for name in names}
+        assert builder.websocket(request, ADDRESSES, [])["extensions"] == own | {"websocket.http.response": {}}
 
     def test_tls_is_told_where_it_ends_here(self) -> None:
         builder, request = ScopeBuilder("", None, None), Request("GET", b"/", [])
@@ -291,7 +336,7 @@ class TestWebSocket:
             "client": CLIENT,
             "server": list(SERVER),
             "subprotocols": ["a", "b"],
-            "extensions": {"websocket.http.response": {}},
+            "extensions": {"websocket.http.response": {}, "asgiserver": {"request_id": ANY}},
             "state": {},
         }
 

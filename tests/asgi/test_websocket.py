@@ -679,6 +679,7 @@ class TestActions:
             "http_version": "1.1",
             "scheme": "ws",
             "headers": [],
+            "request_id": made.exchange.request_id,
         }
         assert made.hub.actions == [
             ("websocket", "connecting", common),

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Seconds that a step of a test may take on a busy machine before it counts as failed.
 DEADLINE = 20.0
 
-_LISTENING = re.compile(r"Listening on (?P<url>(?P<scheme>https?|unix):(?://\S*:(?P<port>\d+)|\S+))")
+_LISTENING = re.compile(r"Listening on (?P<url>(?P<scheme>https?|unix):(?://[^\s,]*:(?P<port>\d+)|\S+))")
 
 
 def wait_for(condition: Callable[[], object], seconds: float = DEADLINE, message: str = "") -> None:

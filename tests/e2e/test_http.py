@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 from urllib.parse import unquote
 
 import aiohttp
@@ -72,7 +73,9 @@ class TestScope:
             "root_path": "",
             "client": [client[0], client[1]],
             "server": [address[0], address[1]],
-            "extensions": {"http.response.pathsend": {}, "http.response.zerocopysend": {}},
+            "extensions": {
+                "http.response.pathsend": {}, "http.response.zerocopysend": {}, "asgiserver": {"request_id": ANY},
+            },
         }
         assert type(scope["client"][1]) is int
         assert type(scope["server"][1]) is int
@@ -160,6 +163,7 @@ class TestScope:
                 await asyncio.sleep(0.0005)
             assert (await peer.response()).body == b"xyz"
         first = recorder.scopes[0]
+        first["extensions"]["asgiserver"]["request_id"] = ANY
         assert first["headers"] == [(b"host", b"h"), (b"x-y", b"z"), (b"content-length", b"3")]
         assert all(scope == first for scope in recorder.scopes)
 

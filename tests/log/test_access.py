@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgiserver.errors import SettingsError
-from asgiserver.log.access import ACCESS, FORMATS, AccessLog
+from asgiserver.log.access import ACCESS, FORMATS, AccessLog, chosen_format
+from asgiserver.settings import Settings
 
+TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 NOON = 1_751_371_200.25  # 2025-07-01 12:00:00.25 UTC
 
 DAPHNES = {
@@ -30,7 +34,9 @@ DETAILS = {
     "scheme": "https",
     "headers": [
         (b"host", b"a.example"), (b"user-agent", b"curl/8"), (b"referer", b"https://b.example/"), (b"referer", b"2"),
+        (b"traceparent", TRACE),
     ],
+    "request_id": "9f-1",
 }
 DISCONNECTED = {
     "path": "/ws",
@@ -148,6 +154,8 @@ class TestJSON:
             "user_agent": "curl/8",
             "referer": "https://b.example/",
             "code": None,
+            "request_id": "9f-1",
+            "traceparent": TRACE.decode(),
         }
 
     def test_a_request_that_waited_for_a_thread_says_how_long(self) -> None:
@@ -171,7 +179,8 @@ class TestAFormatOfOnesOwn:
     def test_it_may_use_all_names(self) -> None:
         names = [
             "client", "client_host", "time", "iso_time", "method", "path", "protocol", "status", "size", "request_size",
-            "waited", "duration", "duration_ms", "user_agent", "referer", "scheme", "event", "code",
+            "waited", "duration", "duration_ms", "user_agent", "referer", "scheme", "event", "code", "request_id",
+            "traceparent",
         ]  # fmt: skip
         found = line("|".join(f"%({name})s" for name in names)).split("|")
         assert dict(zip(names, found, strict=True)) == {
@@ -193,6 +202,8 @@ class TestAFormatOfOnesOwn:
             "scheme": "https",
             "event": "complete",
             "code": "-",
+            "request_id": "9f-1",
+            "traceparent": TRACE.decode(),
         }
 
     def test_widths_and_percent_signs_work(self) -> None:
@@ -216,6 +227,38 @@ class TestAFormatOfOnesOwn:
         assert "\n" not in str(caught.value)
 
 
+class TestTheFormatThatIsChosen:
+    @pytest.mark.parametrize(("on_terminal", "settings", "chosen"), [
+        (False, {}, "daphne"),
+        (True, {}, "terminal"),
+        (True, {"access_log": "-"}, "terminal"),
+        (True, {"access_log": "access.log"}, "daphne"),
+        (True, {"access_log_format": "daphne"}, "daphne"),
+        (True, {"log_format": "json"}, "json"),
+        (False, {"log_format": "json", "access_log": "access.log"}, "json"),
+        (False, {"log_format": "json", "access_log_format": "common"}, "common"),
+        (None, {}, "daphne"),
+    ])  # fmt: skip
+    def test_it_depends_on_who_reads(
+        self, monkeypatch: pytest.MonkeyPatch, on_terminal: bool | None, settings: dict[str, str], chosen: str
+    ) -> None:
+        stream = io.StringIO()
+        stream.isatty = lambda: bool(on_terminal)  # type: ignore[method-assign]
+        monkeypatch.setattr(sys, "stdout", None if on_terminal is None else stream)
+        assert chosen_format(Settings(**settings)) == chosen  # type: ignore[arg-type]
+
+    def test_on_a_terminal_the_time_is_that_of_the_servers_lines(self) -> None:
+        assert line("terminal") == '2025-07-01T14:00:00.250+02:00 192.0.2.1:4711 "GET /a?b=c" 404 1234'
+
+
+@pytest.mark.parametrize("value", [
+    TRACE.replace(b"00-", b"ff-", 1), TRACE.upper(), TRACE[:-1], TRACE + b"1", TRACE + b"\n", b"", b"0" * 55,
+    b"00-" + b"0" * 32 + TRACE[35:], TRACE[:36] + b"0" * 16 + TRACE[52:],
+])  # fmt: skip
+def test_a_traceparent_of_another_shape_is_not_logged(value: bytes) -> None:
+    assert line("%(traceparent)s", headers=[(b"traceparent", value)]) == "-"
+
+
 class TestWhatThePeerSends:
     @pytest.mark.parametrize(("path", "shown"), [
         ('/"', '/\\"'), ("/\\", "/\\\\"), ("/\x1b[31m", "/\\x1b[31m"), ("/\r\nforged", "/\\x0d\\x0aforged"),
@@ -233,7 +276,7 @@ class TestWhatThePeerSends:
         text = line(format, path=path, headers=[(b"user-agent", agent), (b"referer", agent)])
         assert text.isascii()
         assert text.isprintable()
-        quotes = {"daphne": 2, "common": 2, "combined": 6}
+        quotes = {"daphne": 2, "common": 2, "combined": 6, "terminal": 2}
         if format in quotes:
             assert text.replace("\\\\", "").replace('\\"', "").count('"') == quotes[format]
         else:
@@ -254,13 +297,14 @@ class TestTheLogger:
             logger.setLevel(level)
         assert recorder.lines == ["404"]
 
-    def test_a_record_is_information_and_carries_status_and_event(self) -> None:
+    def test_a_record_is_information_and_carries_status_event_and_request_id(self) -> None:
         recorder = Recorder()
         log = AccessLog("daphne", recorder.logger)
         log("http", "complete", DETAILS)
         log("websocket", "connected", DISCONNECTED)
-        found = [(record.levelno, vars(record)["status"], vars(record)["event"]) for record in recorder.records]
-        assert found == [(logging.INFO, 404, "complete"), (logging.INFO, None, "connected")]
+        keys = "levelno", "status", "event", "request_id"
+        found = [tuple(vars(record)[key] for key in keys) for record in recorder.records]
+        assert found == [(logging.INFO, 404, "complete", "9f-1"), (logging.INFO, None, "connected", None)]
 
     def test_nothing_is_computed_when_nobody_listens(self) -> None:
         def now() -> float:
