@@ -78,6 +78,8 @@ def collect(
         variables[APPLICATION] = environ[f"ASGISERVER_{APPLICATION.upper()}"]
     for name, value in variables.items():
         variable = f"ASGISERVER_{name.upper()}"
+        if name == "workers" and variable not in environ:
+            variable = "WEB_CONCURRENCY"
         values[name] = value
         origins[name] = f"{env_file}: {variable}" if variable in added else f"environment: {variable}"
     values |= given

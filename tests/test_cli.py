@@ -74,7 +74,12 @@ NEEDED = {
     "proxy_headers_host": ["--proxy-headers"],
     "proxy_headers_port": ["--proxy-headers"],
     "proxy_headers_proto": ["--proxy-headers"],
-}
+    # Not needed, but changed by the flag.
+    "reload": [
+        "--graceful-timeout", "0.5", "--graceful-idle", "0.05", "--drain-timeout", "0", "--drain-spread", "0",
+        "--worker-timeout", "0", "--worker-start-timeout", "0",
+    ],
+}  # fmt: skip
 
 #: Every spelling of Daphne's command line with the setting that it must reach.
 DAPHNE = [
@@ -324,7 +329,7 @@ class TestReload:
 
     def test_a_worker_makes_way_at_once_and_may_stand_in_a_debugger(self) -> None:
         settings = settings_of("--reload")
-        assert (settings.graceful_timeout, settings.graceful_idle, settings.drain_timeout) == (0.5, 0, 0)
+        assert (settings.graceful_timeout, settings.graceful_idle, settings.drain_timeout) == (0.5, 0.05, 0)
         assert settings.worker_timeout is settings.worker_start_timeout is None
         assert settings_of("--reload", "--graceful-timeout", "-1").graceful_timeout == 0.5
         assert settings_of("--reload", "--graceful-timeout", "0.1").graceful_timeout == 0.1
