@@ -84,7 +84,7 @@ def collect(
         origins[name] = f"{env_file}: {variable}" if variable in added else f"environment: {variable}"
     values |= given
     origins |= dict.fromkeys(given, "command line")
-    if given.get("reload") and "workers" not in given:
+    if values.get("reload") and "workers" not in given:
         # The workers of production, from a file or WEB_CONCURRENCY; the origin stays, for a line in the log.
         values.pop("workers", None)
     application = values.pop(APPLICATION, None)

@@ -321,10 +321,14 @@ class TestReload:
         monkeypatch.setattr("asgiserver.workers.watch.find_spec", lambda name: None)
         assert "pip install 'asgiserver[standard]'" in refusal(capsys, "--reload", "module:app")
 
-    @pytest.mark.parametrize("given", [[], ["--reload-dir", "."]])
-    def test_the_flag_wins_over_workers_from_elsewhere(self, given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("WEB_CONCURRENCY", "4")
-        settings = settings_of("--reload", *given)
+    @pytest.mark.parametrize("variable", ["WEB_CONCURRENCY", "ASGISERVER_WORKERS"])
+    @pytest.mark.parametrize("args", [["--reload"], []])
+    def test_workers_from_elsewhere_are_ignored(
+        self, variable: str, args: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(variable, "4")
+        monkeypatch.setenv("ASGISERVER_RELOAD", "1")
+        settings = settings_of(*args)
         assert (settings.reload, settings.workers) == (True, None)
 
     def test_a_worker_makes_way_at_once_and_may_stand_in_a_debugger(self) -> None:

@@ -66,8 +66,9 @@ class Files:
 
     def __init__(self, folders: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> None:
         self._folders = folders
-        self._include = include
-        self._exclude = exclude
+        # "media/" and "./media" mean "media".
+        self._include = [os.path.normpath(pattern) for pattern in include]
+        self._exclude = [os.path.normpath(pattern) for pattern in exclude]
 
     def __contains__(self, path: str) -> bool:
         """Whether the file counts that is, or was, at this absolute path."""
