@@ -78,11 +78,13 @@ def collect(
         variables[APPLICATION] = environ[f"ASGISERVER_{APPLICATION.upper()}"]
     for name, value in variables.items():
         variable = f"ASGISERVER_{name.upper()}"
+        if name == "workers" and variable not in environ:
+            variable = "WEB_CONCURRENCY"
         values[name] = value
         origins[name] = f"{env_file}: {variable}" if variable in added else f"environment: {variable}"
     values |= given
     origins |= dict.fromkeys(given, "command line")
-    if given.get("reload") and "workers" not in given:
+    if values.get("reload") and "workers" not in given:
         # The workers of production, from a file or WEB_CONCURRENCY; the origin stays, for a line in the log.
         values.pop("workers", None)
     application = values.pop(APPLICATION, None)

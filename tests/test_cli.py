@@ -75,7 +75,12 @@ NEEDED = {
     "proxy_headers_host": ["--proxy-headers"],
     "proxy_headers_port": ["--proxy-headers"],
     "proxy_headers_proto": ["--proxy-headers"],
-}
+    # Not needed, but changed by the flag.
+    "reload": [
+        "--graceful-timeout", "0.5", "--graceful-idle", "0.05", "--drain-timeout", "0", "--drain-spread", "0",
+        "--worker-timeout", "0", "--worker-start-timeout", "0",
+    ],
+}  # fmt: skip
 
 #: Every spelling of Daphne's command line with the setting that it must reach.
 DAPHNE = [
@@ -317,15 +322,19 @@ class TestReload:
         monkeypatch.setattr("asgiserver.workers.watch.find_spec", lambda name: None)
         assert "pip install 'asgiserver[standard]'" in refusal(capsys, "--reload", "module:app")
 
-    @pytest.mark.parametrize("given", [[], ["--reload-dir", "."]])
-    def test_the_flag_wins_over_workers_from_elsewhere(self, given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("WEB_CONCURRENCY", "4")
-        settings = settings_of("--reload", *given)
+    @pytest.mark.parametrize("variable", ["WEB_CONCURRENCY", "ASGISERVER_WORKERS"])
+    @pytest.mark.parametrize("args", [["--reload"], []])
+    def test_workers_from_elsewhere_are_ignored(
+        self, variable: str, args: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(variable, "4")
+        monkeypatch.setenv("ASGISERVER_RELOAD", "1")
+        settings = settings_of(*args)
         assert (settings.reload, settings.workers) == (True, None)
 
     def test_a_worker_makes_way_at_once_and_may_stand_in_a_debugger(self) -> None:
         settings = settings_of("--reload")
-        assert (settings.graceful_timeout, settings.graceful_idle, settings.drain_timeout) == (0.5, 0, 0)
+        assert (settings.graceful_timeout, settings.graceful_idle, settings.drain_timeout) == (0.5, 0.05, 0)
         assert settings.worker_timeout is settings.worker_start_timeout is None
         assert settings_of("--reload", "--graceful-timeout", "-1").graceful_timeout == 0.5
         assert settings_of("--reload", "--graceful-timeout", "0.1").graceful_timeout == 0.1

@@ -12,6 +12,10 @@ before it serves on. The three talk by :mod:`.channel`; what is asked for often 
 :mod:`.board`: how many connections a worker has, for :mod:`.balance`, and when its event loop last came round. A worker
 that should be replaced says so itself (:mod:`.recycling`), and serves until its successor does.
 
-Supervisor and nursery import no Twisted before the nursery imports the application; only ``worker`` and ``balance``
+With ``reload`` there is one worker, and a nursery that has imported the server alone: after a change, which
+:mod:`.watch` sees, it forks a worker that imports the application anew. What cannot start is told by the
+:mod:`.failure_page`.
+
+Supervisor and nursery import no Twisted before the nursery imports the server; only ``worker`` and ``balance``
 may.
 """

@@ -304,7 +304,7 @@ class Generations:
 
     def _not_started(self, worker: Worker, now: float, text: str, status: int) -> None:
         generation = worker.generation
-        if self._settings.reload and not worker.failure:
+        if self._settings.reload and generation.alive and not worker.failure:
             logger.error("The application cannot start; a page says so until the next change\n%s", text.rstrip())
             self._fork(generation, now, text)
         elif generation is self.coming:

@@ -77,14 +77,15 @@ def supervise(interface: CommandLineInterface, args: Sequence[str]) -> NoReturn:
     if interface.settings.reload:
         check(interface.settings)
     configuration = interface.configuration
+    assert configuration is not None
     # In the specification stands what all generations have in common. The settings go another way than the command
     # line, which every user of the system can read.
     specification: Mapping[str, Any] = {
         "interface": f"{kind.__module__}:{kind.__qualname__}",
         "args": list(args),
         "prog": interface.parser.prog,
-        "config": configuration.path if configuration is not None else "",
-        "origins": configuration.origins if configuration is not None else {},
+        "config": configuration.path,
+        "origins": configuration.origins,
         "path": [os.path.abspath(part) for part in sys.path],
     }
     reader, writer = os.pipe()

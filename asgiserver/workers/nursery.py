@@ -30,6 +30,8 @@ __all__ = ["Application", "Nursery", "fail", "left_behind", "load", "main", "ope
 
 #: Bytes of a text that goes through a channel; the end of a traceback says most.
 _MOST_TEXT = 32768
+#: Seconds that workers have to end by themselves, with ``reload``, once nobody watches them; and between two looks.
+_LAST_WAIT, _PAUSE = 2.0, 0.05
 
 
 def main() -> NoReturn:
@@ -189,7 +191,18 @@ class Nursery:
                         self._reopen()
                     elif (descriptor := self._begin_worker(message)) is not None:
                         return descriptor
+        if self.specification["reload"]:
+            self._end_workers()
         return None
+
+    def _end_workers(self) -> None:
+        """The supervisor was killed: let no worker that imports, or blocks its event loop, keep the port."""
+        late = time.monotonic() + _LAST_WAIT
+        while self._workers and time.monotonic() < late:
+            time.sleep(_PAUSE)
+            self._wait_for_workers()
+        for process in self._workers:
+            os.kill(process, signal.SIGKILL)
 
     def _begin_worker(self, message: Mapping[str, Any]) -> int | None:
         """Begin a worker; the forked process alone gets a value."""

@@ -34,15 +34,15 @@ _EXCLUDED = ".*", "*.pyc", "~*", "node_modules"
 _ENVIRONMENT = "pyvenv.cfg", "conda-meta"
 #: Milliseconds without a change after which a burst of them is over, and the most that one is waited for.
 _STEP, _DEBOUNCE = 20, 200
-#: Most seconds that requests have when the code changes.
-_GRACEFUL = 0.5
+#: Most seconds that requests have when the code changes, and that connections have whose request may be on the way.
+_GRACEFUL, _IDLE = 0.5, 0.05
 
 
 def quick(settings: Settings) -> Settings:
     """The settings for a worker that is to make way at once, and that may stand in a debugger for any time."""
     graceful = _GRACEFUL if settings.graceful_timeout is None else min(_GRACEFUL, settings.graceful_timeout)
     return dataclasses.replace(
-        settings, graceful_timeout=graceful, graceful_idle=0.0, drain_timeout=0.0, drain_spread=0.0,
+        settings, graceful_timeout=graceful, graceful_idle=_IDLE, drain_timeout=0.0, drain_spread=0.0,
         worker_timeout=None, worker_start_timeout=None,
     )  # fmt: skip
 
@@ -66,8 +66,9 @@ class Files:
 
     def __init__(self, folders: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> None:
         self._folders = folders
-        self._include = include
-        self._exclude = exclude
+        # "media/" and "./media" mean "media".
+        self._include = [os.path.normpath(pattern) for pattern in include]
+        self._exclude = [os.path.normpath(pattern) for pattern in exclude]
 
     def __contains__(self, path: str) -> bool:
         """Whether the file counts that is, or was, at this absolute path."""

@@ -68,17 +68,18 @@ class Supervised(ServerProcess):
     """``asgiserver --workers N app``, with an application in a folder that the test may change.
 
     :param folder: the application is written there, unless it is there already.
-    :param workers: how many.
+    :param workers: how many; 0 for ``--reload`` instead.
     """
 
     def __init__(self, folder: Path, workers: int, *args: str, port: bool = True, **more: Any) -> None:
         self.folder = folder
-        self.size = workers
+        self.size = workers or 1
         self._written = 0
         if not (folder / "app.py").exists():
             self.write()
         where = ("-p", "0") if port else ()
-        own = ("--workers", str(workers), *where, "--app-dir", str(folder), "--access-log", os.devnull)
+        kind = ("--workers", str(workers)) if workers else ("--reload", "--reload-dir", str(folder))
+        own = (*kind, *where, "--app-dir", str(folder), "--access-log", os.devnull)
         super().__init__(*own, *args, "app", **more)
 
     def __enter__(self) -> Self:
@@ -94,7 +95,10 @@ class Supervised(ServerProcess):
             assert count == 1
         # Python takes compiled code for that of a file of the same size and the same second.
         self._written += 1
-        (self.folder / "app.py").write_text(f"{source}{text}\n{'#' * self._written}\n", "utf-8")
+        new = self.folder / "new"
+        new.write_text(f"{source}{text}\n{'#' * self._written}\n", "utf-8")
+        # In one step, as editors do: nobody reads the half of it.
+        new.replace(self.folder / "app.py")
 
     def workers(self) -> list[int]:
         """The processes of the workers that serve or have served."""

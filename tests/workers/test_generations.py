@@ -27,6 +27,7 @@ class FakeHands:
         self.said.append(("spawn", generation.number))
 
     def fork(self, worker: Worker) -> None:
+        assert worker.generation.alive
         self.said.append(("fork", worker.number))
 
     def drain(self, worker: Worker) -> None:
@@ -301,6 +302,13 @@ class TestReplacingTheCode:
         service.worker(WorkerEvent.READY, 2)
         assert service.taken() == [("fork", 2), ("drain", 1), ("done",)]
 
+    def test_a_dead_nursery_forks_no_page(self, service: Service) -> None:
+        service.reload()
+        service.nursery(GenerationEvent.GONE)
+        service.taken()
+        service.worker(WorkerEvent.FAILED, 2, text="no")
+        assert service.taken() == []
+
     def test_nobody_waits_for_an_import_when_the_service_ends(self, service: Service) -> None:
         service.reload()
         service.taken()
@@ -546,8 +554,8 @@ class TestTables:
 class World(Service):
     """Does at random what processes and people can do, and checks what is decided."""
 
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
+    def __init__(self, size: int, **values: Any) -> None:
+        super().__init__(size, **values)
         self.spoken: dict[Worker, set[WorkerEvent]] = {}
         self.loaded: set[Generation] = set()
         self.reload()
@@ -641,7 +649,25 @@ def live(size: int, happens: list[int]) -> None:
         world.step(choice)
         if world.hands.status is not None:
             return
-    # And the service can be stopped, whatever has happened before.
+    end(world)
+
+
+@settings(max_examples=HISTORIES, deadline=None)
+@given(st.lists(st.integers(0, 1000), max_size=80))
+def test_whatever_happens_with_reload_somebody_serves_or_is_about_to(happens: list[int]) -> None:
+    world = World(1, reload=True)
+    for choice in happens:
+        choices = world.choices()
+        choices[choice % len(choices)][0]()
+        if ("stopping",) in world.hands.said:
+            break
+        found = world.generations
+        assert found.coming or found.serving or WorkerState.STARTING in world.states().values() or found.due(world.now)
+    end(world)
+
+
+def end(world: World) -> None:
+    """The service can be stopped, whatever has happened before."""
     world.generations.stop(15, world.now)
     for generation in world.generations.all:
         for worker in list(generation.workers.values()):

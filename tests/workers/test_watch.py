@@ -48,7 +48,7 @@ def test_does_not_count(path: str, tmp_path: Path) -> None:
 
 
 def files(folder: Path) -> Files:
-    return Files([str(folder)], ["*.html", "conf/local.toml", ".env"], ["media", "*/generated.py"])
+    return Files([str(folder)], ["*.html", "./conf/local.toml", ".env"], ["media/", "*/generated.py"])
 
 
 def test_a_folder_that_is_watched_itself_counts_wherever_it_is() -> None:
