@@ -652,7 +652,7 @@ def live(size: int, happens: list[int]) -> None:
     end(world)
 
 
-@settings(max_examples=HISTORIES, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 1000), max_size=80))
 def test_whatever_happens_with_reload_somebody_serves_or_is_about_to(happens: list[int]) -> None:
     world = World(1, reload=True)
