@@ -122,6 +122,7 @@ class Supervisor:
             self._take_signals()
             self._generations.reload(time.monotonic())
             while self._status is None:
+                self._board.supervisor_beat()
                 for key, _ in self._selector.select(self._pause()):
                     if self._selector.get_map().get(key.fd) is key:
                         # What was heard of others may have ended this one.
