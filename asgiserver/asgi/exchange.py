@@ -67,12 +67,15 @@ class Exchange(ABC):
     :param scope: the application's scope.
     :param stream: where this exchange writes.
     :param hub: told when the peer is gone and what to log.
+    :ivar began: when it began, by its clock; None for a request that is neither logged nor counted.
     :ivar response: the response, None before its start; for a WebSocket, the denial of its handshake.
     """
 
+    began: float | None
+
     __slots__ = (
-        "_deadlines", "_hub", "_repeated", "_spared", "_told", "_waiters", "clock", "response", "scope", "settings",
-        "state", "stream",
+        "_deadlines", "_hub", "_repeated", "_spared", "_told", "_waiters", "began", "clock", "response", "scope",
+        "settings", "state", "stream",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, stream: Stream, hub: Hub, settings: Settings, clock: Clock) -> None:

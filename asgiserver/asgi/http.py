@@ -33,7 +33,7 @@ __all__ = ["HTTPExchange"]
 class HTTPExchange(Exchange):
     """An HTTP request and its response."""
 
-    __slots__ = ("_began", "_body", "_buffered", "_delivered", "_ended", "_paused", "_received")
+    __slots__ = ("_body", "_buffered", "_delivered", "_ended", "_paused", "_received")
 
     parse = staticmethod(parse_http)
 
@@ -43,8 +43,8 @@ class HTTPExchange(Exchange):
         self._body: deque[bytes] | None = None
         self._buffered = self._received = 0
         self._ended = self._delivered = self._paused = False
-        # The clock is asked only for a request that is logged.
-        self._began = clock.seconds() if hub.logs_actions else None
+        # The clock is asked only for a request that is counted or logged.
+        self.began = clock.seconds() if hub.counts is not None or hub.logs_actions else None
         if settings.http_timeout is not None:
             self.deadlines.set(Deadline.REQUEST, settings.http_timeout, self._too_old)
 
@@ -234,22 +234,31 @@ class HTTPExchange(Exchange):
         self.state = state
         if self._deadlines is not None:
             self._deadlines.clear(Deadline.REQUEST)
-        if self._began is not None:
-            self._hub.log_action("http", "complete", self._details(self._began))
+        if self.began is not None:
+            self._tell(self.clock.seconds() - self.began)
         if self._waiters:
             self._wake()
         if state is GONE:
             self._hub.exchange_gone(self)
 
-    def _details(self, began: float) -> dict[str, Any]:
+    def _tell(self, seconds: float) -> None:
+        """Have the request counted and logged."""
+        hub, response = self._hub, self.response
+        sent = 0 if response is None else response.sent
+        if hub.counts is not None:
+            hub.counts.request(self.scope["method"], self.status, seconds, self._received, sent)
+        if hub.logs_actions:
+            hub.log_action("http", "complete", self._details(seconds, sent))
+
+    def _details(self, seconds: float, sent: int) -> dict[str, Any]:
         details = {
             **logged_request(self.scope),
             "status": self.status,
             "method": self.scope["method"],
-            "time_taken": self.clock.seconds() - began,
-            "size": 0 if self.response is None else self.response.sent,
+            "time_taken": seconds,
+            "size": sent,
             "request_size": self._received,
         }
-        if (seconds := waited.get(None)) is not None:
-            details["waited"] = seconds
+        if (wait := waited.get(None)) is not None:
+            details["waited"] = wait
         return details
