@@ -267,7 +267,10 @@ class Server(Hub):
         if self.forked:
             return
         try:
-            await self._close_listeners()
+            try:
+                await self._delay()
+            finally:
+                await self._close_listeners()
             # A later stop signal may have come before the drain began.
             if not self._abandoned:
                 await self._end_requests()
@@ -280,6 +283,14 @@ class Server(Hub):
                 await self._lifespan.shutdown()
             if self._lifespan is not None and self._lifespan.failed:
                 self.report(self._lifespan.error or LifespanError("the application failed to shut down, see the log"))
+
+    async def _delay(self) -> None:
+        """Serve on for ``shutdown_delay``, unless nobody serves yet, or another process does. A supervisor has waited already."""
+        delay = self.settings.shutdown_delay
+        if delay and self.bound is None and self.listeners and self._waits and self._handover is None:
+            logger.info("Stopping in %g s", delay)
+            deadline = asyncio.get_running_loop().time() + delay
+            await self._wait_until(lambda: not self._waits or self._abandoned, deadline)
 
     async def _close_listeners(self) -> None:
         if self.listeners:

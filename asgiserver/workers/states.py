@@ -55,7 +55,11 @@ class GenerationEvent(Enum):
 
 
 class Worker:
-    """A worker, from before its fork until its process has ended."""
+    """A worker, from before its fork until its process has ended.
+
+    :ivar why: why it has ended or will: ``asked``, ``died``, ``failed`` at its start, ``late`` with something,
+        ``replaced`` as it wished, or ``silent``.
+    """
 
     def __init__(self, number: int, generation: Generation, deadline: float | None) -> None:
         self.number = number
@@ -63,6 +67,7 @@ class Worker:
         self.state = WorkerState.STARTING
         self.deadline = deadline
         self.since = 0.0  # when it began to serve
+        self.why = "asked"
 
     def __str__(self) -> str:
         return f"worker {self.number}"
@@ -127,6 +132,9 @@ class Hands(Protocol):
 
     def done(self) -> None:
         """A generation serves: the first one, a new one, or still the old one after a reload that failed."""
+
+    def leaving(self, delay: float) -> None:
+        """The service will end, in ``delay`` seconds; until then it goes on."""
 
     def stopping(self) -> None:
         """The service ends."""

@@ -365,6 +365,11 @@ class Supervisor:
                 logger.info("Listening on %s", each.description)
         self._notifier.ready()
 
+    def leaving(self, delay: float) -> None:
+        """See ``Hands``."""
+        logger.info("Stopping in %g s", delay)
+        self._notifier.stopping()
+
     def stopping(self) -> None:
         """See ``Hands``."""
         if self._listens:
