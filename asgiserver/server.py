@@ -28,6 +28,8 @@ from .wire.connection import HTTPFactory
 
 if TYPE_CHECKING:
     from .asgi.forwarded import Forwarding
+    from .config import Configuration
+    from .metrics.beside import Beside
 
 __all__ = ["Server"]
 
@@ -91,9 +93,12 @@ class Server(Hub):
         self.reactor = reactor
         #: True from the first :meth:`stop` on.
         self.stop_requested = False
+        #: Where the settings come from, for ``--metrics``.
+        self.configuration: Configuration | None = None
         self._forwarding = _forwarding(settings)
         self._stopped = asyncio.Event()
         self._lifespan: Lifespan | None = None
+        self._beside: Beside | None = None
         self._end_django: Callable[[], Awaitable[None]] | None = None
         self._abandoned = False
         self._waits = True
@@ -229,6 +234,11 @@ class Server(Hub):
         if loop_of(reactor) is not self._loop:
             raise ReactorError("the reactor that Server was given is on another event loop than the one that serves")
         self.clock = LoopClock(asyncio.get_running_loop())
+        if self.settings.metrics and self.bound is None:
+            from .metrics.beside import Beside
+
+            self._beside = Beside(self)
+            await self._beside.start()
         self._begin_django()
         self._lifespan = Lifespan(self.application, self.settings, self._context)
         await self._lifespan.startup()
@@ -282,10 +292,14 @@ class Server(Hub):
             if self._lifespan is not None and not self._abandoned:
                 await self._lifespan.shutdown()
             if self._lifespan is not None and self._lifespan.failed:
+                if self.counts is not None:
+                    self.counts.add("application_exceptions", "lifespan")
                 self.report(self._lifespan.error or LifespanError("the application failed to shut down, see the log"))
+            if self._beside is not None:
+                await self._beside.close()
 
     async def _delay(self) -> None:
-        """Serve on for ``shutdown_delay``, unless nobody serves yet, or another process does. A supervisor has waited already."""
+        """Serve on for ``shutdown_delay``, unless nobody serves yet, or others do; a supervisor has waited already."""
         delay = self.settings.shutdown_delay
         if delay and self.bound is None and self.listeners and self._waits and self._handover is None:
             logger.info("Stopping in %g s", delay)

@@ -105,10 +105,10 @@ class Board:
         slot.clear()
         return slot
 
-    def used(self) -> Iterator[Slot]:
-        """The parts of all workers that have a number now."""
+    def used(self) -> Iterator[tuple[int, Slot]]:
+        """The parts of all workers that there are now, each behind its place."""
         slots = map(self.slot, range(min(self._cells[_END], SLOTS)))
-        return (slot for slot in slots if slot.number)
+        return ((place, slot) for place, slot in enumerate(slots) if slot.number)
 
     # What the supervisor says.
 

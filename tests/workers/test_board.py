@@ -87,7 +87,8 @@ def test_a_worker_is_described(boards: tuple[Board, Board], monkeypatch: pytest.
     boards[0].use(2).describe(7, 0, 3, 1)
     monkeypatch.setattr("time.monotonic_ns", lambda: 6_000_000_000)
     boards[0].slot(2).describe(7, 4711, 3, 2)
-    (slot,) = boards[1].used()
+    ((place, slot),) = boards[1].used()
+    assert place == 2
     assert (slot.number, slot.process, slot.generation, slot.state) == (7, 4711, 3, 2)
     assert slot.age(7.0) == pytest.approx(2.0)
     boards[0].describe(2, 9)
