@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from .. import __version__, config
 from ..settings import Settings
 from ..workers.board import Board
+from ..workers.states import ServiceState, WorkerState
 from .endpoints import announce, bind_monitor
 from .monitor import make_server
 from .queues import listen_queue
-from .reading import SERVICE_STATES, WORKER_STATES, Facts, Reading
+from .reading import Facts, Reading
 from .recorder import Recorder
 
 if TYPE_CHECKING:
@@ -82,10 +83,14 @@ class Beside:
     def _refresh(self) -> None:
         """What supervisor and worker write elsewhere; at each question, so it is never late."""
         server, board, slot = self._server, self._board, self._slot
-        state = "stopping" if server.stop_requested else "serving" if server.listeners else "starting"
-        board.describe(SERVICE_STATES.index(state), 1 if server.listeners else 0)
-        worker = "ending" if server.stopping else "serving" if server.listeners else "starting"
-        slot.describe(1, os.getpid(), 1, 1 + WORKER_STATES.index(worker))
+        state = ServiceState.SERVING if server.listeners else ServiceState.STARTING
+        if server.stop_requested:
+            state = ServiceState.STOPPING
+        worker = WorkerState.SERVING if server.listeners else WorkerState.STARTING
+        if server.stopping:
+            worker = WorkerState.ENDING
+        board.describe(state.value, int(bool(server.listeners)))
+        slot.describe(1, os.getpid(), 1, worker.value)
         board.supervisor_beat()
         slot.beat()
         if not self._addresses:

@@ -9,7 +9,10 @@ from bisect import bisect_left
 from itertools import accumulate
 from typing import Final, NamedTuple
 
-__all__ = ["CLASSES", "COUNTERS", "DELAYS", "DURATIONS", "METHODS", "Counter", "Counts", "delays", "durations", "place"]
+__all__ = [
+    "CLASSES", "COUNTERS", "DELAYS", "DURATIONS", "IN_FLIGHT", "LOOP_DELAY", "METHODS", "WEBSOCKETS", "Counter",
+    "Counts", "delays", "durations", "place",
+]  # fmt: skip
 
 #: Those of RFC 9110 and 5789; any other method, which a client may make up, counts as the last one.
 METHODS: Final = ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "other")
@@ -57,6 +60,9 @@ COUNTERS: Final = {
     ),
     "reloads": Counter("Generations of the code after the first.", "outcome", ("failure", "success")),
 }  # fmt: skip
+
+#: The places of the numbers of a process that also fall.
+IN_FLIGHT, WEBSOCKETS, LOOP_DELAY = range(3)
 
 #: Places of a histogram: one for each bucket, and the sum.
 _DURATION_WIDTH, _DELAY_WIDTH = len(DURATIONS) + 2, len(DELAYS) + 2

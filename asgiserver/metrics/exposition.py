@@ -33,7 +33,7 @@ def exposition(reading: Reading) -> str:
     }
     for name, values in running.items():
         lines += _family(name, "gauge", _GAUGES[name], [("", {}, sum(values))])
-    states = dict.fromkeys((*WORKER_STATES, "silent"), 0)
+    states = dict.fromkeys((*WORKER_STATES.values(), "silent"), 0)
     for each in workers:
         states[each.state] += 1
     lines += _family("workers", "gauge", "Workers.", [("", {"state": name}, n) for name, n in states.items()])

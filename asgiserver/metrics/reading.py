@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import SettingsError
 from ..workers.recycling import memory_share
-from .counts import CLASSES, COUNTERS, DURATIONS, METHODS, durations, place
-from .recorder import IN_FLIGHT, LOOP_DELAY, WEBSOCKETS
+from ..workers.states import ServiceState, WorkerState
+from .counts import CLASSES, COUNTERS, DURATIONS, IN_FLIGHT, LOOP_DELAY, METHODS, WEBSOCKETS, durations, place
 
 if TYPE_CHECKING:
     from ..workers.board import Board, Slot
 
-__all__ = ["SERVICE_STATES", "WORKER_STATES", "Facts", "Reading", "WorkerReading"]
+__all__ = ["WORKER_STATES", "Facts", "Reading", "WorkerReading"]
 
-SERVICE_STATES: Final = ("starting", "serving", "reloading", "stopping")
-#: Those of :class:`asgiserver.workers.states.WorkerState`, whose values begin with 1.
-WORKER_STATES: Final = ("starting", "serving", "leaving", "draining", "ending")
+#: By the numbers on the board.
+_SERVICE_STATES: Final = {state.value: state.name.lower() for state in ServiceState}
+WORKER_STATES: Final = {state.value: state.name.lower() for state in WorkerState}
 _SERVE: Final = frozenset(("serving", "leaving"))
 
 #: Seconds without a beat after which a worker is shown as silent: several times what is between two.
@@ -102,10 +102,9 @@ class Reading:
 
     @property
     def state(self) -> str:
-        """How the service is, one of :data:`SERVICE_STATES`."""
+        """How the service is: a ``ServiceState``, in lower case."""
         self._refresh()
-        number, _ = self.board.description
-        return SERVICE_STATES[number] if number < len(SERVICE_STATES) else "starting"
+        return _SERVICE_STATES.get(self.board.description[0], "starting")
 
     @property
     def generation(self) -> int:
@@ -187,7 +186,7 @@ class Reading:
 
 
 def _state(slot: Slot) -> str:
-    return WORKER_STATES[slot.state - 1] if 0 < slot.state <= len(WORKER_STATES) else "starting"
+    return WORKER_STATES.get(slot.state, "starting")
 
 
 def _slowest(slot: Slot, now: float) -> Iterator[dict[str, Any]]:

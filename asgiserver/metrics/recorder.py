@@ -15,10 +15,7 @@ if TYPE_CHECKING:
     from ..hub import Hub
     from ..workers.board import Slot
 
-__all__ = ["IN_FLIGHT", "LOOP_DELAY", "WEBSOCKETS", "Recorder", "slowest"]
-
-#: The places of the gauges of a worker.
-IN_FLIGHT, WEBSOCKETS, LOOP_DELAY = range(3)
+__all__ = ["Recorder", "slowest"]
 
 #: Seconds between two looks at how late the event loop is, and how many of these make a second.
 _LOOK: Final = 0.25

@@ -41,19 +41,22 @@ def main() -> NoReturn:
         signal.signal(number, _pass)
     channel, specification = Channel(socket.socket(fileno=int(sys.argv[1]))), json.loads(sys.argv[2])
     nursery = Nursery(channel, specification)
-    if "slot" in specification:
-        application = nursery.load()
-    else:
+    if "slot" not in specification:
         nursery.begin()
         descriptor = nursery.run()
-        if descriptor is None or nursery.application is None:
+        if descriptor is None:
             # Not the exit handlers of the application, which are the workers'.
             os._exit(0)
-        application, specification = nursery.application, nursery.specification
+        specification = nursery.specification
         channel = Channel(socket.socket(fileno=descriptor))
+    if specification["slot"] is None:
+        from . import monitor
+
+        interface = prepare(specification)[0] if nursery.application is None else nursery.application.interface
+        monitor.serve(channel, specification, interface.configuration)
     from .worker import serve
 
-    serve(channel, specification, application)
+    serve(channel, specification, nursery.application or nursery.load())
 
 
 def _pass(*_: object) -> None:
@@ -72,8 +75,8 @@ class Application(NamedTuple):
     before: dict[int, str]
 
 
-def load(specification: Mapping[str, Any]) -> Application:
-    """Import the application as the command line does; raises whatever its import raises."""
+def prepare(specification: Mapping[str, Any]) -> tuple[Any, str]:
+    """Set this process up as the command line does; gives the command line, and what names the application."""
     from ..lazy_imports import postponed, unused_by_servers
 
     sys.path.extend(part for part in specification["path"] if part not in sys.path)
@@ -90,6 +93,14 @@ def load(specification: Mapping[str, Any]) -> Application:
     logs.bridge_twisted()
     # Before the application, which may import twisted.internet.reactor and would get another one.
     install_reactor(interface.settings.loop)
+    return interface, path
+
+
+def load(specification: Mapping[str, Any]) -> Application:
+    """Import the application as the command line does; raises whatever its import raises."""
+    interface, path = prepare(specification)
+    from ..log import setup as logs
+
     before = opened()
     application = interface.load_asgi_app(path)
     logs.enable()
@@ -108,7 +119,8 @@ def fail(channel: Channel, specification: Mapping[str, Any], error: BaseExceptio
 class Nursery:
     """One generation.
 
-    :ivar specification: what the workers are to serve, on which sockets; and ``preload``. In a worker also its slot.
+    :ivar specification: what the workers are to serve, on which sockets; and ``preload``. In a worker also its slot,
+        which is None in a monitor.
     :ivar application: None when each worker imports it.
     """
 
@@ -116,7 +128,8 @@ class Nursery:
         self.application: Application | None = None
         self._channel = channel
         self.specification = specification
-        self._descriptors = [specification["board"], *(each["descriptor"] for each in specification["sockets"])]
+        self._sockets = [each["descriptor"] for each in (*specification["sockets"], *specification["monitor"])]
+        self._descriptors = [specification["board"], *self._sockets]
         self._workers: dict[int, int] = {}  # their numbers by their processes
         self._retired = False
         for descriptor in (channel.fileno(), *self._descriptors):
@@ -216,8 +229,8 @@ class Nursery:
         if not self._retired:
             self._retired = True
             # A copy that is left open would keep clients waiting in the queue of a socket that nobody accepts on.
-            for each in self.specification["sockets"]:
-                os.close(each["descriptor"])
+            for descriptor in self._sockets:
+                os.close(descriptor)
 
 
 def _told(status: int) -> str:

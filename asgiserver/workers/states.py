@@ -5,7 +5,9 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Protocol
 
-__all__ = ["Generation", "GenerationEvent", "GenerationState", "Hands", "Worker", "WorkerEvent", "WorkerState"]
+__all__ = [
+    "Generation", "GenerationEvent", "GenerationState", "Hands", "ServiceState", "Worker", "WorkerEvent", "WorkerState",
+]  # fmt: skip
 
 #: Seconds before a worker is forked again: the first pause of a series of deaths, doubled each time, and the longest.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
@@ -54,6 +56,15 @@ class GenerationEvent(Enum):
     GONE = auto()
 
 
+class ServiceState(Enum):
+    """How the service is, for those who ask the monitor."""
+
+    STARTING = auto()
+    SERVING = auto()
+    RELOADING = auto()
+    STOPPING = auto()
+
+
 class Worker:
     """A worker, from before its fork until its process has ended.
 
@@ -93,6 +104,11 @@ class Generation:
     def __str__(self) -> str:
         return f"generation {self.number}"
 
+    @property
+    def forks(self) -> bool:
+        """The nursery is there, and has imported the application."""
+        return self.alive and self.state in _FORK
+
     def those(self, *states: WorkerState) -> list[Worker]:
         """The workers in one of these states, oldest first."""
         return [worker for worker in self.workers.values() if worker.state in states]
@@ -101,6 +117,9 @@ class Generation:
         """Another one of a series of failures: wait for longer before the next try."""
         self.not_before = now + min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**self.failures)
         self.failures = min(self.failures + 1, _MOST_FAILURES)
+
+
+_FORK = GenerationState.CANARY, GenerationState.STARTING, GenerationState.CURRENT
 
 
 class Hands(Protocol):

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from selectors import EVENT_READ, DefaultSelector
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import ASGIServerError, SettingsError
 from ..listen.bind import Bound, bind
@@ -28,6 +28,9 @@ from .launch import HANDLED, command
 from .pid_file import pid_file
 from .states import Generation, GenerationEvent, Worker, WorkerEvent, WorkerState
 from .systemd import Notifier
+
+if TYPE_CHECKING:
+    from .monitoring import Monitoring
 
 __all__ = ["Supervisor", "main"]
 
@@ -50,16 +53,33 @@ def main() -> NoReturn:
         for variable in Settings.unknown_variables():
             logger.warning("%s is not the variable of any setting and is ignored", variable)
         with pid_file(settings.pid_file):
-            bound = asyncio.run(bind(settings, inheritable=True))
+            bound = asyncio.run(_bind(settings))
             try:
-                status = Supervisor(settings, specification, [each for each in bound if isinstance(each, Bound)]).run()
+                status = Supervisor(settings, specification, *bound).run()
             finally:
-                for each in bound:
+                for each in (*bound[0], *bound[1]):
                     each.close()
     except ASGIServerError as error:
         status = 2 if isinstance(error, SettingsError) else 1
         print(f"{specification['prog']}: error: {error}", file=sys.stderr)  # noqa: T201 - as the command line does
     sys.exit(status)
+
+
+async def _bind(settings: Settings) -> tuple[list[Bound], list[Bound]]:
+    """The sockets of the service, and those of the monitor."""
+    bound = [each for each in await bind(settings, inheritable=True) if isinstance(each, Bound)]
+    if not settings.metrics:
+        return bound, []
+    from ..metrics.endpoints import announce, bind_monitor
+
+    try:
+        monitor = await bind_monitor(settings)
+    except BaseException:
+        for each in bound:
+            each.close()
+        raise
+    announce(monitor)
+    return bound, monitor
 
 
 class _Nursery:
@@ -93,7 +113,9 @@ class Supervisor:
     :param specification: see :func:`.launch.supervise`.
     """
 
-    def __init__(self, settings: Settings, specification: Mapping[str, Any], bound: Sequence[Bound]) -> None:
+    def __init__(
+        self, settings: Settings, specification: Mapping[str, Any], bound: Sequence[Bound], monitor: Sequence[Bound]
+    ) -> None:
         self._settings = settings
         self._specification = specification
         self._bound = bound
@@ -110,6 +132,12 @@ class Supervisor:
         self._look_every = _LOOK if limit is None else min(_LOOK, limit / 4)
         self._looked = self._awake_since = self._alive_at = time.monotonic()
         self._generations = Generations(self, settings, settings.workers or usable())
+        self._monitoring: Monitoring | None = None
+        if monitor:
+            # Imported only where it is used, to keep this process small.
+            from .monitoring import Monitoring
+
+            self._monitoring = Monitoring(self._board, bound, monitor, self._watch, self._forget)
 
     def run(self) -> int:
         """Watch until nothing is left; returns the exit status."""
@@ -133,8 +161,19 @@ class Supervisor:
                 self._look(now)
                 self._generations.tick(now)
                 self._tell(now)
+                if self._monitoring is not None:
+                    self._monitor(self._monitoring, now)
             signal.set_wakeup_fd(-1)
+            if self._monitoring is not None:
+                self._monitoring.close()
         return self._status
+
+    def _monitor(self, monitoring: Monitoring, now: float) -> None:
+        for process in self._processes.values():
+            if process.channel.fileno() >= 0:
+                monitoring.describe_worker(process.slot, process.worker, process.number)
+        monitoring.describe(self._generations)
+        monitoring.tick(self._generations, self._nurseries, now)
 
     def _take_signals(self) -> None:
         for number in HANDLED:
@@ -174,6 +213,8 @@ class Supervisor:
                     nursery.channel.send({"do": "reopen"})
                 for process in self._processes.values():
                     process.channel.send({"do": "reopen"})
+                if self._monitoring is not None:
+                    self._monitoring.reopen()
             case signal.SIGUSR2:
                 for process in self._processes.values():
                     process.channel.send({"do": "report"})
@@ -199,6 +240,9 @@ class Supervisor:
                         "The import leaves %s: it is not forked, and each worker imports for itself (--preload)",
                         ", ".join(message["found"]),
                     )
+                case "forked" | "exited" if message["number"] < 0:
+                    assert self._monitoring is not None
+                    self._monitoring.hear_nursery(message)
                 case "forked":
                     self._processes[message["number"]].number = message["process"]
                 case "exited":
@@ -228,6 +272,8 @@ class Supervisor:
                     tell(WorkerEvent.FAILED, now=now, text=message["text"], status=message["status"])
         if not process.channel.open or process.gone:
             self._forget(process.channel)
+            if self._monitoring is not None:
+                self._monitoring.ended(process.slot)
             process.slot.clear()
             # Why, its nursery is about to tell, unless that is gone.
             if not process.gone and process.worker.generation not in self._nurseries:
@@ -240,6 +286,8 @@ class Supervisor:
             self._hear_worker(process)
         del self._processes[process.worker.number]
         self._generations.worker(WorkerEvent.GONE, process.worker, time.monotonic(), text)
+        if self._monitoring is not None:
+            self._monitoring.count_exit(process.worker)
 
     def _forget(self, channel: Channel) -> None:
         self._selector.unregister(channel)
@@ -253,6 +301,8 @@ class Supervisor:
             # This process was stopped too: nobody is to blame for a silence.
             self._awake_since = now
         self._looked = now
+        if self._monitoring is not None:
+            self._monitoring.look_at_queues()
         limit = self._settings.worker_timeout
         if limit is None:
             return
@@ -287,24 +337,18 @@ class Supervisor:
     def spawn(self, generation: Generation) -> None:
         """See ``Hands``."""
         channel, there = Channel.pair()
-        sockets = [
-            {
-                "descriptor": each.sock.fileno(),
-                "secure": each.secure,
-                "redirects_to": each.redirects_to,
-                "proxied": each.proxies is not None,
-                "shared": each.inherited is not None,
-            }
-            for each in self._bound
-        ]
+        monitor = [] if self._monitoring is None else self._monitoring.sockets
         specification = {
             **self._specification,
             "preload": self._settings.preload,
             "supervisor": os.getpid(),
             "board": self._memory,
-            "sockets": sockets,
+            "sockets": [_described(each) for each in self._bound],
+            # This process keeps them open, so a monitor that ends leaves who waits to its successor.
+            "monitor": [{**_described(each), "shared": True} for each in monitor],
+            **({} if self._monitoring is None else self._monitoring.facts),
         }
-        descriptors = [there.fileno(), self._memory, *(each.sock.fileno() for each in self._bound)]
+        descriptors = [there.fileno(), self._memory, *(each.sock.fileno() for each in (*self._bound, *monitor))]
         line = command("nursery", str(there.fileno()), json.dumps(specification))
         with there:
             process = subprocess.Popen(line, pass_fds=descriptors)
@@ -364,6 +408,8 @@ class Supervisor:
             for each in self._bound:
                 logger.info("Listening on %s", each.description)
         self._notifier.ready()
+        if self._monitoring is not None:
+            self._monitoring.count_reload(self._generations.current)
 
     def leaving(self, delay: float) -> None:
         """See ``Hands``."""
@@ -387,3 +433,14 @@ class Supervisor:
         """See ``Hands``."""
         sys.stderr.write(text)
         sys.stderr.flush()
+
+
+def _described(each: Bound) -> dict[str, Any]:
+    """A socket, for the process that is to accept on it."""
+    return {
+        "descriptor": each.sock.fileno(),
+        "secure": each.secure,
+        "redirects_to": each.redirects_to,
+        "proxied": each.proxies is not None,
+        "shared": each.inherited is not None,
+    }
