@@ -28,8 +28,8 @@ def exposition(reading: Reading) -> str:
     lines = [*_durations(totals), *_delays(totals), *_counters(totals)]
     running: dict[str, list[float]] = {
         "http_requests_in_flight": [each.requests for each in workers],
-        "connections": [each.connections for each in workers],
-        "websockets": [each.websockets for each in workers],
+        "connections_active": [each.connections for each in workers],
+        "websockets_active": [each.websockets for each in workers],
     }
     for name, values in running.items():
         lines += _family(name, "gauge", _GAUGES[name], [("", {}, sum(values))])
@@ -45,8 +45,8 @@ def exposition(reading: Reading) -> str:
 
 _GAUGES = {
     "http_requests_in_flight": "Requests that are not answered yet.",
-    "connections": "Connections that are open.",
-    "websockets": "WebSockets that are open, or whose handshake is not answered yet.",
+    "connections_active": "Connections that are open.",
+    "websockets_active": "WebSockets that are open, or whose handshake is not answered yet.",
 }
 
 
