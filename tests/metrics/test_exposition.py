@@ -40,8 +40,8 @@ def test_all_families_are_there_each_once_with_a_type_and_a_text(service: Servic
         "http_request_duration_seconds", "loop_delay_seconds",
     }  # fmt: skip
     assert {name for name, kind in kinds.items() if kind == "gauge"} >= {
-        "build_info", "connections_active", "generation", "http_requests_in_flight", "listen_queue", "listen_queue_limit",
-        "websockets_active", "worker_memory_bytes", "workers",
+        "build_info", "connections_active", "generation", "http_requests_in_flight", "listen_queue",
+        "listen_queue_limit", "websockets_active", "worker_memory_bytes", "workers",
     }  # fmt: skip
 
 
