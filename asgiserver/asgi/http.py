@@ -25,7 +25,7 @@ from .exchange import (
 from .files import FilePart, SendFile, SendPath, file_part, open_path, pass_by
 from .interfaces import Clock, Hub, Message, Scope, Stream
 from .messages import ResponseBody, ResponseStart, parse_http
-from .response import Response
+from .response import CLIENT_CLOSED_REQUEST, Response
 
 __all__ = ["HTTPExchange"]
 
@@ -33,7 +33,7 @@ __all__ = ["HTTPExchange"]
 class HTTPExchange(Exchange):
     """An HTTP request and its response."""
 
-    __slots__ = ("_body", "_buffered", "_delivered", "_ended", "_paused", "_received")
+    __slots__ = ("_body", "_buffered", "_delivered", "_ended", "_logged", "_paused", "_received")
 
     parse = staticmethod(parse_http)
 
@@ -44,7 +44,8 @@ class HTTPExchange(Exchange):
         self._buffered = self._received = 0
         self._ended = self._delivered = self._paused = False
         # The clock is asked only for a request that is counted or logged.
-        self.began = clock.seconds() if hub.counts is not None or hub.logs_actions else None
+        self._logged = logged = hub.logs_actions
+        self.began = clock.seconds() if logged or hub.counts is not None else None
         if settings.http_timeout is not None:
             self.deadlines.set(Deadline.REQUEST, settings.http_timeout, self._too_old)
 
@@ -235,25 +236,21 @@ class HTTPExchange(Exchange):
         if self._deadlines is not None:
             self._deadlines.clear(Deadline.REQUEST)
         if self.began is not None:
-            self._tell(self.clock.seconds() - self.began)
+            seconds, response, counts = self.clock.seconds() - self.began, self.response, self._hub.counts
+            status, sent = (CLIENT_CLOSED_REQUEST, 0) if response is None else (response.status, response.sent)
+            if counts is not None:
+                counts.request(self.scope["method"], status, seconds, self._received, sent)
+            if self._logged:
+                self._hub.log_action("http", "complete", self._details(status, seconds, sent))
         if self._waiters:
             self._wake()
         if state is GONE:
             self._hub.exchange_gone(self)
 
-    def _tell(self, seconds: float) -> None:
-        """Have the request counted and logged."""
-        hub, response = self._hub, self.response
-        sent = 0 if response is None else response.sent
-        if hub.counts is not None:
-            hub.counts.request(self.scope["method"], self.status, seconds, self._received, sent)
-        if hub.logs_actions:
-            hub.log_action("http", "complete", self._details(seconds, sent))
-
-    def _details(self, seconds: float, sent: int) -> dict[str, Any]:
+    def _details(self, status: int, seconds: float, sent: int) -> dict[str, Any]:
         details = {
             **logged_request(self.scope),
-            "status": self.status,
+            "status": status,
             "method": self.scope["method"],
             "time_taken": seconds,
             "size": sent,
