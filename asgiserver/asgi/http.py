@@ -239,7 +239,7 @@ class HTTPExchange(Exchange):
             seconds, response, counts = self.clock.seconds() - self.began, self.response, self._hub.counts
             status, sent = (CLIENT_CLOSED_REQUEST, 0) if response is None else (response.status, response.sent)
             if counts is not None:
-                counts.request(self.scope["method"], status, seconds, self._received, sent)
+                counts.request((self.scope["method"], status, seconds, self._received, sent))
             if self._logged:
                 self._hub.log_action("http", "complete", self._details(status, seconds, sent))
         if self._waiters:

@@ -49,8 +49,8 @@ class Clock(Protocol):
 class Counts(Protocol):
     """What is counted of exchanges, for ``--metrics``; see :class:`asgiserver.metrics.counts.Counts`."""
 
-    def request(self, method: str, status: int, seconds: float, received: int, sent: int, /) -> None:
-        """A request is over."""
+    def request(self, request: tuple[str, int, float, int, int], /) -> None:
+        """A request is over: its method, its status, its seconds, and the bytes of its body and of the response's."""
 
     def message_received(self) -> None:
         """A WebSocket's message has come."""

@@ -6,8 +6,9 @@ Names are those of OpenTelemetry's HTTP conventions where it has any, and so are
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from itertools import accumulate
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 __all__ = [
     "CLASSES", "COUNTERS", "DELAYS", "DURATIONS", "IN_FLIGHT", "LOOP_DELAY", "METHODS", "WEBSOCKETS", "Counter",
@@ -104,33 +105,35 @@ _REASONS = {408: "timeout", 413: "body", 414: "target", 431: "head"}
 class Counts:
     """The counts of a process.
 
-    :ivar values: all of them; seconds are fractions, all else is whole.
+    :ivar values: all of them, once they are settled; seconds are fractions, all else is whole.
+    :ivar request: takes a request that is over, with its response or because its client has left (499): its method, its
+        status, the seconds from its head to the end of its response, as far as the server handed that over, the bytes
+        of its body, and those of the response's.
     """
 
-    __slots__ = ("values",)
+    __slots__ = ("_requests", "request", "values")
 
     def __init__(self) -> None:
         self.values: list[float] = [0.0] * _SIZE
+        # One after the other: as tuples they would be a load for the garbage collector.
+        self._requests: list[Any] = []
+        self.request: Callable[[tuple[str, int, float, int, int]], None] = self._requests.extend
         # Python adds two whole numbers faster than one of each kind.
         self.values[_REQUEST_BYTES] = self.values[_RESPONSE_BYTES] = 0
 
-    def request(self, method: str, status: int, seconds: float, received: int, sent: int) -> None:
-        """A request is over: with its response, or because its client has left (499).
+    def settle(self) -> None:
+        """Count the requests since the last time.
 
-        :param seconds: from its head to the end of its response, as far as the server handed that over.
-        :param received: bytes of its body.
-        :param sent: bytes of the response's body.
+        Between two requests there is so much else to do that this would take several times as long for each alone.
         """
-        values = self.values
-        try:
-            at = _METHOD_AT[method] + _STATUS_AT[status]
-        except KeyError:
-            at = _OTHER + _STATUS_AT[status]
-        values[at + bisect_left(DURATIONS, seconds)] += 1.0
-        values[at + _SUM] += seconds
-        values[_RESPONSE_BYTES] += sent
-        if received:
+        values, parts = self.values, iter(self._requests)
+        for method, status, seconds, received, sent in zip(parts, parts, parts, parts, parts, strict=True):
+            at = _METHOD_AT.get(method, _OTHER) + _STATUS_AT[status]
+            values[at + bisect_left(DURATIONS, seconds)] += 1.0
+            values[at + _SUM] += seconds
             values[_REQUEST_BYTES] += received
+            values[_RESPONSE_BYTES] += sent
+        self._requests.clear()
 
     def connection(self) -> None:
         """A connection was accepted."""

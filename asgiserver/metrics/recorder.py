@@ -56,6 +56,7 @@ class Recorder:
         # Timers are rounded, so one may come somewhat early.
         late = max(0.0, time.monotonic() - self._due)
         self.counts.loop_delay(late)
+        self.counts.settle()
         self._worst = max(self._worst, late)
         self._looks += 1
         if self._looks == _LOOKS:
@@ -68,6 +69,7 @@ class Recorder:
         exchanges = [exchange for exchange in self._hub.exchanges if not exchange.finished]
         requests = [exchange for exchange in exchanges if isinstance(exchange, HTTPExchange)]
         gauges = [len(requests), len(exchanges) - len(requests), max(self._before, self._worst)]
+        self.counts.settle()
         self._slot.write(self.counts.values, gauges)
         self._slot.connections = len(self._hub.connections)
         self._slot.text = slowest(requests)

@@ -51,6 +51,7 @@ class Service:
 
     def count(self, number: int, counts: Counts, *gauges: float, slowest: object = None) -> None:
         slot = self.board.slot(number)
+        counts.settle()
         slot.connections = 5
         slot.write(counts.values, gauges)
         slot.text = b"" if slowest is None else json.dumps(slowest).encode()

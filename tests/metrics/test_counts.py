@@ -49,7 +49,9 @@ def test_each_series_has_its_own_place_on_the_board() -> None:
 )
 def test_a_request_is_counted_by_method_and_class(method: str, status: int, row: tuple[str, str]) -> None:
     counts = Counts()
-    counts.request(method, status, 0.3, 5, 7)
+    counts.request((method, status, 0.3, 5, 7))
+    assert not any(counts.values)
+    counts.settle()
     found = counts.values[durations(*row)]
     assert found == [1.0 if at == DURATIONS.index(0.5) else 0.0 for at in range(len(DURATIONS) + 1)] + [0.3]
     assert sum(counts.values) == 1.3 + 5 + 7
@@ -59,7 +61,8 @@ def test_a_request_is_counted_by_method_and_class(method: str, status: int, row:
 @pytest.mark.parametrize(("seconds", "bucket"), [(0.0, 0), (0.005, 0), (0.0051, 1), (10.0, 13), (10.1, 14)])
 def test_a_bound_belongs_to_its_bucket(seconds: float, bucket: int) -> None:
     counts = Counts()
-    counts.request("GET", 200, seconds, 0, 0)
+    counts.request(("GET", 200, seconds, 0, 0))
+    counts.settle()
     assert counts.values[durations("GET", "2xx")][bucket] == 1.0
 
 

@@ -29,7 +29,7 @@ def parsed(service: Service) -> dict[tuple[str, tuple[tuple[str, str], ...]], fl
 
 def test_all_families_are_there_each_once_with_a_type_and_a_text(service: Service) -> None:
     counts = Counts()
-    counts.request("GET", 200, 0.1, 0, 0)
+    counts.request(("GET", 200, 0.1, 0, 0))
     service.count(0, counts)
     families = list(text_string_to_metric_families(exposition(service.reading)))
     kinds = {family.name.removeprefix("asgiserver_"): family.type for family in families}
@@ -48,8 +48,8 @@ def test_all_families_are_there_each_once_with_a_type_and_a_text(service: Servic
 def test_a_histogram_has_running_sums(service: Service) -> None:
     for number, seconds in enumerate((0.004, 0.2)):
         counts = Counts()
-        counts.request("PUT", 404, seconds, 1, 2)
-        counts.request("PUT", 404, 99.0, 1, 2)
+        counts.request(("PUT", 404, seconds, 1, 2))
+        counts.request(("PUT", 404, 99.0, 1, 2))
         service.count(number, counts)
     found = parsed(service)
     labels = (("class", "4xx"), ("method", "PUT"))

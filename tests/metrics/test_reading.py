@@ -83,8 +83,8 @@ class TestMemory:
 
 def test_what_the_page_shows(service: Service) -> None:
     counts = Counts()
-    counts.request("GET", 200, 0.001, 3, 4)
-    counts.request("BREW", 503, 0.3, 0, 0)
+    counts.request(("GET", 200, 0.001, 3, 4))
+    counts.request(("BREW", 503, 0.3, 0, 0))
     counts.websocket("connected", None)
     counts.message_sent()
     counts.refused(431, stopping=False)

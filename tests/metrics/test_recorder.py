@@ -37,7 +37,7 @@ def test_what_is_under_way_is_written() -> None:
     done = MadeHTTP().exchange
     done.disconnected()
     server.under_way = [MadeHTTP("POST").exchange, done, MadeWebSocket().exchange, MadeHTTP().exchange]
-    recorder.counts.request("GET", 200, 0.001, 0, 0)
+    recorder.counts.request(("GET", 200, 0.001, 0, 0))
     recorder.stop()
     assert (slot.gauges[IN_FLIGHT], slot.gauges[WEBSOCKETS]) == (2, 1)
     assert slot.counts[durations("GET", "2xx").start] == 1
