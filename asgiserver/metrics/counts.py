@@ -118,8 +118,6 @@ class Counts:
         # One after the other: as tuples they would be a load for the garbage collector.
         self._requests: list[Any] = []
         self.request: Callable[[tuple[str, int, float, int, int]], None] = self._requests.extend
-        # Python adds two whole numbers faster than one of each kind.
-        self.values[_REQUEST_BYTES] = self.values[_RESPONSE_BYTES] = 0
 
     def settle(self) -> None:
         """Count the requests since the last time.
@@ -127,12 +125,15 @@ class Counts:
         Between two requests there is so much else to do that this would take several times as long for each alone.
         """
         values, parts = self.values, iter(self._requests)
+        request_bytes = response_bytes = 0
         for method, status, seconds, received, sent in zip(parts, parts, parts, parts, parts, strict=True):
             at = _METHOD_AT.get(method, _OTHER) + _STATUS_AT[status]
             values[at + bisect_left(DURATIONS, seconds)] += 1.0
             values[at + _SUM] += seconds
-            values[_REQUEST_BYTES] += received
-            values[_RESPONSE_BYTES] += sent
+            request_bytes += received
+            response_bytes += sent
+        values[_REQUEST_BYTES] += request_bytes
+        values[_RESPONSE_BYTES] += response_bytes
         self._requests.clear()
 
     def connection(self) -> None:
