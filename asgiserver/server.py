@@ -296,7 +296,7 @@ class Server(Hub):
                     self.counts.add("application_exceptions", "lifespan")
                 self.report(self._lifespan.error or LifespanError("the application failed to shut down, see the log"))
             if self._beside is not None:
-                await self._beside.close()
+                await self._beside.close(quick=self._abandoned)
 
     async def _delay(self) -> None:
         """Serve on for ``shutdown_delay``, unless nobody serves yet, or others do; a supervisor has waited already."""

@@ -74,10 +74,11 @@ class Beside:
         self._monitor = await make_server(reading, settings, bound, self._server.reactor).__aenter__()
         self._recorder.start(loop)
 
-    async def close(self) -> None:
-        """Count no more, and end the monitor."""
+    async def close(self, *, quick: bool) -> None:
+        """Count no more, and end the monitor; ``quick``: without waiting for its clients."""
         self._recorder.stop()
         if self._monitor is not None:
+            self._monitor.stop(wait=not quick)
             await self._monitor.__aexit__()
 
     def _refresh(self) -> None:
