@@ -272,8 +272,6 @@ class Supervisor:
                     tell(WorkerEvent.FAILED, now=now, text=message["text"], status=message["status"])
         if not process.channel.open or process.gone:
             self._forget(process.channel)
-            if self._monitoring is not None:
-                self._monitoring.ended(process.slot)
             process.slot.clear()
             # Why, its nursery is about to tell, unless that is gone.
             if not process.gone and process.worker.generation not in self._nurseries:
@@ -284,6 +282,9 @@ class Supervisor:
             # What it has said at the very end.
             process.gone = True
             self._hear_worker(process)
+        if self._monitoring is not None:
+            # Before its slot is another worker's.
+            self._monitoring.ended(process.slot)
         del self._processes[process.worker.number]
         self._generations.worker(WorkerEvent.GONE, process.worker, time.monotonic(), text)
         if self._monitoring is not None:
