@@ -17,6 +17,7 @@ The map of the house, from the ground up; each room's own theory opens its ``__i
 ``cli``, ``config``,        ways in: the command line and its files, applications by name, Twisted's services and
 ``loading``, ``service``    ``twist asgi``
 ``workers/``                several processes: who starts, watches and replaces them
+``metrics/``                what is counted, and the monitor that tells of it
 ``wsgi/``                   WSGI applications, in threads
 ``testing/``, ``django/``   what tests and Django projects get
 ``management/``, ``apps``,  the places where Django, pytest and Twisted look for their part

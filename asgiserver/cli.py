@@ -69,8 +69,8 @@ class CommandLineInterface:
     def __init__(self) -> None:
         self.parser = _parser(self.description)
         self.settings = Settings()
+        self.configuration = config.Configuration(self.settings, None, {}, "")
         self.server: Server | None = None
-        self.configuration: config.Configuration | None = None
         self._only_checks = False
 
     @classmethod
@@ -105,6 +105,7 @@ class CommandLineInterface:
             # Before the application, which may import twisted.internet.reactor and would get another one.
             install_reactor(self.settings.loop)
             self.server = self.server_class(self.load(path), settings=self.settings)
+            self.server.configuration = self.configuration
             with pid_file(self.settings.pid_file):
                 self.server.run()
 
@@ -118,8 +119,8 @@ class CommandLineInterface:
         names = {config.APPLICATION, *Settings.__dataclass_fields__}
         given = {name: value for name, value in vars(namespace).items() if name in names}
         file, env_file = getattr(namespace, "config", None), getattr(namespace, "env_file", None)
-        configuration = config.collect(given, file, env_file, os.environ)
-        self.configuration, self.settings = configuration, configuration.settings
+        configuration = self.configuration = config.collect(given, file, env_file, os.environ)
+        self.settings = configuration.settings
         self._only_checks = hasattr(namespace, "check")
         if hasattr(namespace, "show_settings"):
             sys.stdout.write(config.shown(configuration))
@@ -150,6 +151,10 @@ class CommandLineInterface:
             self.server_class(application, settings=self.settings)
             thread_count()
             check(self.settings, install_reactor(self.settings.loop))
+            if self.settings.metrics:
+                from .metrics.endpoints import monitor_settings
+
+                check(monitor_settings(self.settings), install_reactor(self.settings.loop))
             sys.stdout.write(f"{self.parser.prog}: {path} can be served with these settings\n")
             self.parser.exit()
         return application

@@ -22,7 +22,8 @@ from .errors import SettingsError
 from .settings import Settings, checked, information, parse, type_hints
 
 __all__ = [
-    "Configuration", "collect", "found_file", "key", "read_file", "read_variables", "shown", "unknown_variables",
+    "Configuration", "collect", "found_file", "key", "listed", "read_file", "read_variables", "shown",
+    "unknown_variables",
 ]  # fmt: skip
 
 #: Names that are looked for besides the settings' own.
@@ -261,6 +262,23 @@ def shown(configuration: Configuration) -> str:
         comment = origin is None or value is None or info.secret
         lines.append(f"{'# ' if comment else ''}{text}  # {_origin(origin or 'default')}")
     return "\n".join(lines).strip("\n") + "\n"
+
+
+def listed(configuration: Configuration) -> list[dict[str, str]]:
+    """All settings: each one's ``name`` in the file, its ``value`` as TOML writes it, and its ``origin``.
+
+    A value that is None, a password's, and one that TOML cannot write are empty.
+    """
+    found = []
+    for name in _keys().values():
+        value, info = getattr(configuration.settings, name), information(name)
+        try:
+            text = "" if value is None or info.secret else _literal(name, value)
+        except SettingsError:
+            text = ""
+        origin = _origin(configuration.origins.get(name, "default"))
+        found.append({"name": key(name), "value": text, "origin": origin})
+    return found
 
 
 def _literal(name: str, value: Any) -> str:

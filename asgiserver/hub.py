@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .asgi.deadlines import Deadline
 from .asgi.exchange import COMPLETE, Exchange, logged_request
@@ -23,6 +23,9 @@ from .settings import Settings
 from .wire.connection import HTTPConnection
 from .wire.default_fields import DefaultFields
 from .wire.handshake import check, response_headers
+
+if TYPE_CHECKING:
+    from .metrics.counts import Counts
 
 __all__ = ["Hub"]
 
@@ -45,6 +48,7 @@ class Hub:
     :ivar application: the ASGI 3 application.
     :ivar action_logger: called as Daphne calls it, ``(protocol, action, details)``.
     :ivar on_failure: called with each exception of the application, once it has been logged.
+    :ivar counts: what is counted; None without ``--metrics``.
     :ivar connections: all open connections.
     :ivar keep_alive_timeout: how long a connection may be idle, in seconds; less while the server stops.
     :ivar stopping: no connection is used again after its next response.
@@ -69,6 +73,7 @@ class Hub:
         self.action_logger: ActionLogger = action_logger or AccessLog(chosen_format(settings))
         self.on_failure = on_failure
         self.fields = DefaultFields(settings.server_name, settings.headers)
+        self.counts: Counts | None = None
         self.connections: set[HTTPConnection] = set()
         self._turned_away: set[HTTPConnection] = set()
         self.keep_alive_timeout = settings.keep_alive_timeout
@@ -95,11 +100,15 @@ class Hub:
 
     def connection_made(self, connection: HTTPConnection) -> bool:
         self.connections.add(connection)
+        if self.counts is not None:
+            self.counts.connection()
         limit = self.settings.limit_connections
         if limit is None or len(self.connections) - len(self._turned_away) <= limit:
             return True
         # The connection stays open until its peer has the answer, and does not count against the limit meanwhile.
         self._turned_away.add(connection)
+        if self.counts is not None:
+            self.counts.add("rejected", "connections")
         if len(self._turned_away) > _MOST_TURNED_AWAY:
             connection.abort()
         return False
@@ -153,6 +162,8 @@ class Hub:
         """Log a request that the wire has refused and answered: the mistake, and a line in the access log."""
         # A redirect is nobody's mistake.
         level = logging.INFO if error.status >= 400 else logging.DEBUG
+        if self.counts is not None:
+            self.counts.refused(error.status, stopping=self.stopping or self.refusing)
         if not (logger.isEnabledFor(level) or self.logs_actions):
             return
         what = "a request"
@@ -222,6 +233,8 @@ class Hub:
         exchange.application_done(failed=error is not None)
         exchange.release()
         if isinstance(error, asyncio.CancelledError):
+            if self.counts is not None:
+                self.counts.add("application_cancelled")
             if not finished:
                 self.application_failed("The application for %s was cancelled without a complete response", exchange)
         elif error is not None:
@@ -239,6 +252,8 @@ class Hub:
         logger.error(message, exchange, exc_info=error, extra=exchange.logged)
         # An application that the stop has cut off has not failed.
         if error is not None or not self.stopping:
+            if self.counts is not None:
+                self.counts.add("application_exceptions", exchange.scope["type"])
             self.report(ApplicationError(message % exchange) if error is None else error)
 
     def report(self, error: BaseException) -> None:

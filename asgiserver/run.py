@@ -12,6 +12,8 @@ a later stop        at once     at once                 at once     at once     
 HUP, USR1, USR2     log line    log line    log line    log line    log line    nothing     when free
 ==================  ==========  ==========  ==========  ==========  ==========  ==========  ============
 
+The drain begins after ``shutdown_delay``, unless a later signal comes before that.
+
 HUP has changed certificates read again instead, where the server has any.
 
 *Import* is everything before :func:`run`, *start-up* and *shutdown* are the lifespan's, at *exit* the server has ended

@@ -28,6 +28,8 @@ from .wire.connection import HTTPFactory
 
 if TYPE_CHECKING:
     from .asgi.forwarded import Forwarding
+    from .config import Configuration
+    from .metrics.beside import Beside
     from .slow import SlowRequests
 
 __all__ = ["Server"]
@@ -92,10 +94,13 @@ class Server(Hub):
         self.reactor = reactor
         #: True from the first :meth:`stop` on.
         self.stop_requested = False
+        #: Where the settings come from, for ``--metrics``.
+        self.configuration: Configuration | None = None
         self._forwarding = _forwarding(settings)
         self._slow_requests: SlowRequests | None = None
         self._stopped = asyncio.Event()
         self._lifespan: Lifespan | None = None
+        self._beside: Beside | None = None
         self._end_django: Callable[[], Awaitable[None]] | None = None
         self._abandoned = False
         self._waits = True
@@ -235,6 +240,11 @@ class Server(Hub):
             from .slow import SlowRequests
 
             self._slow_requests = SlowRequests(self._tasks, self.settings.slow_request_log, self.clock)
+        if self.settings.metrics and self.bound is None:
+            from .metrics.beside import Beside
+
+            self._beside = Beside(self)
+            await self._beside.start()
         self._begin_django()
         self._lifespan = Lifespan(self.application, self.settings, self._context)
         await self._lifespan.startup()
@@ -273,7 +283,10 @@ class Server(Hub):
         if self.forked:
             return
         try:
-            await self._close_listeners()
+            try:
+                await self._delay()
+            finally:
+                await self._close_listeners()
             # A later stop signal may have come before the drain began.
             if not self._abandoned:
                 await self._end_requests()
@@ -287,7 +300,19 @@ class Server(Hub):
             if self._lifespan is not None and not self._abandoned:
                 await self._lifespan.shutdown()
             if self._lifespan is not None and self._lifespan.failed:
+                if self.counts is not None:
+                    self.counts.add("application_exceptions", "lifespan")
                 self.report(self._lifespan.error or LifespanError("the application failed to shut down, see the log"))
+            if self._beside is not None:
+                await self._beside.close(quick=self._abandoned)
+
+    async def _delay(self) -> None:
+        """Serve on for ``shutdown_delay``, unless nobody serves yet, or others do; a supervisor has waited already."""
+        delay = self.settings.shutdown_delay
+        if delay and self.bound is None and self.listeners and self._waits and self._handover is None:
+            logger.info("Stopping in %g s", delay)
+            deadline = asyncio.get_running_loop().time() + delay
+            await self._wait_until(lambda: not self._waits or self._abandoned, deadline)
 
     async def _close_listeners(self) -> None:
         if self.listeners:

@@ -68,6 +68,7 @@ LIMITS = "Limits"
 PROXY = "Behind a proxy"
 WORKERS = "Workers"
 RELOAD = "Reloading"
+METRICS = "Metrics"
 LOGGING = "Logging"
 
 TRUSTED_PEERS = "127.0.0.1", "::1"  # unless others are named
@@ -149,6 +150,9 @@ class Settings:
     graceful_timeout: float | None = _field(10.0, APPLICATION,
                                             "Time for running requests to finish after a stop signal; "
                                             "-1 for no limit.", unit="s", off="negative")
+    shutdown_delay: float = _field(0.0, APPLICATION,
+                                   "Time after a stop signal in which all goes on but /readyz of --metrics, so that a "
+                                   "load balancer looks elsewhere first.", unit="s", minimum=0)
     graceful_idle: float = _field(0.5, APPLICATION,
                                   "Time after a stop signal in which idle connections may still send a request, "
                                   "within the graceful timeout; 0 closes them at once.", unit="s", minimum=0)
@@ -281,6 +285,9 @@ class Settings:
     reload_exclude: tuple[str, ...] = _field(
         (), RELOAD, "Files and folders not to watch, besides .*, *.pyc, ~*, node_modules and virtual environments; may "
         "be given several times.", metavar="PATTERN")
+    metrics: tuple[str, ...] = _field(
+        (), METRICS, "Endpoint description, like tcp:9100:interface=127.0.0.1 or unix:/run/monitor, of a server of its "
+        "own with /metrics for Prometheus, /healthz and /readyz; may be given several times.", metavar="ENDPOINT")
 
     verbosity: int = _field(1, LOGGING, "0 warnings, 1 information, 2 debug, 3 also the event loop's debug.",
                             flags=("-v", "--verbosity"), minimum=0, maximum=3)

@@ -21,6 +21,7 @@ from asgiserver.asgi.interfaces import Headers, Sleeper, Stream
 from asgiserver.asgi.scope import Addresses, Request, ScopeBuilder
 from asgiserver.asgi.websocket import WebSocketExchange
 from asgiserver.errors import RequestError
+from asgiserver.metrics.counts import Counts
 from asgiserver.settings import Settings
 from asgiserver.wire.connection import HTTPConnection
 from asgiserver.wire.default_fields import DefaultFields
@@ -205,6 +206,7 @@ class FakeHub:
     """What an exchange needs of the server."""
 
     def __init__(self, *, logs_actions: bool = True) -> None:
+        self.counts: Counts | None = None
         self.logs_actions = logs_actions
         self.actions: list[tuple[str, str, dict[str, Any]]] = []
         self.gone: list[Exchange] = []

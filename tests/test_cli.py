@@ -26,6 +26,7 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "unix_socket_mode": ("640", 0o640),
     "file_descriptor": ("0", 0),
     "endpoints": ("tcp:80", ("tcp:80",)),
+    "metrics": ("tcp:81", ("tcp:81",)),
     "backlog": ("7", 7),
     "ssl_certfile": ("c.pem", ("c.pem",)),
     "ssl_keyfile": ("k.pem", ("k.pem",)),

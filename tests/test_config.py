@@ -25,6 +25,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "unix_socket": ('"/run/a.sock"', "/run/a.sock"),
     "unix_socket_mode": ('"640"', 0o640),
     "endpoints": ('["tcp:80", "tcp:81"]', ("tcp:80", "tcp:81")),
+    "metrics": ('["tcp:82", "unix:/m"]', ("tcp:82", "unix:/m")),
     "ssl_certfile": ('["/a.pem", "/b.pem"]', ("/a.pem", "/b.pem")),
     "ssl_keyfile": ('"/k.pem"', ("/k.pem",)),
     "ssl_keyfile_password": ('"secret"', "secret"),

@@ -68,12 +68,16 @@ class Exchange(ABC):
     :param scope: the application's scope.
     :param stream: where this exchange writes.
     :param hub: told when the peer is gone and what to log.
+    :ivar began: when it began, by its clock; None for a request that is neither logged nor counted.
     :ivar request_id: what the log calls this exchange: an id that a trusted proxy or the server has made.
     :ivar response: the response, None before its start; for a WebSocket, the denial of its handshake.
     """
 
+    began: float | None
+
     __slots__ = (
-        "_deadlines", "_hub", "_repeated", "_spared", "_told", "_waiters", "clock", "request_id", "response", "scope",
+        "_deadlines", "_hub", "_repeated", "_spared", "_told", "_waiters", "began", "clock", "request_id", "response",
+        "scope",
         "settings", "state", "stream",
     )  # fmt: skip
 

@@ -27,7 +27,7 @@ from .exchange import (
 from .files import FilePart, SendFile, SendPath, file_part, open_path, pass_by
 from .interfaces import Clock, Hub, Message, Scope, Stream
 from .messages import EarlyHint, HTTPReply, ResponseBody, ResponseStart, Trailers, parse_http
-from .response import Response
+from .response import CLIENT_CLOSED_REQUEST, Response
 
 __all__ = ["HTTPExchange"]
 
@@ -37,7 +37,7 @@ logger = logging.getLogger("asgiserver")
 class HTTPExchange(Exchange):
     """An HTTP request and its response."""
 
-    __slots__ = ("_began", "_body", "_buffered", "_delivered", "_ended", "_paused", "_received")
+    __slots__ = ("_body", "_buffered", "_delivered", "_ended", "_logged", "_paused", "_received")
 
     parse = staticmethod(parse_http)
 
@@ -47,8 +47,9 @@ class HTTPExchange(Exchange):
         self._body: deque[bytes] | None = None
         self._buffered = self._received = 0
         self._ended = self._delivered = self._paused = False
-        # The clock is asked only for a request that may be logged.
-        self._began = clock.seconds() if hub.logs_actions or settings.slow_request_log is not None else None
+        # The clock is asked only for a request that is counted or may be logged.
+        self._logged = logged = hub.logs_actions or settings.slow_request_log is not None
+        self.began = clock.seconds() if logged or hub.counts is not None else None
         if settings.http_timeout is not None:
             self.deadlines.set(Deadline.REQUEST, settings.http_timeout, self._too_old)
 
@@ -253,8 +254,13 @@ class HTTPExchange(Exchange):
         self.state = state
         if self._deadlines is not None:
             self._deadlines.clear(Deadline.REQUEST)
-        if self._began is not None:
-            self._log(self.clock.seconds() - self._began)
+        if self.began is not None:
+            seconds, response, counts = self.clock.seconds() - self.began, self.response, self._hub.counts
+            status, sent = (CLIENT_CLOSED_REQUEST, 0) if response is None else (response.status, response.sent)
+            if counts is not None:
+                counts.request((self.scope["method"], status, seconds, self._received, sent))
+            if self._logged:
+                self._log(status, seconds, sent)
         if self._waiters:
             self._wake()
         if state is GONE:
@@ -263,22 +269,22 @@ class HTTPExchange(Exchange):
     @property
     def age(self) -> float | None:
         """Seconds since the request came; None when nothing that is set needs to know."""
-        return None if self._began is None else self.clock.seconds() - self._began
+        return None if self.began is None else self.clock.seconds() - self.began
 
-    def _log(self, seconds: float) -> None:
+    def _log(self, status: int, seconds: float, sent: int) -> None:
         if self._hub.logs_actions:
-            self._hub.log_action("http", "complete", self._details(seconds))
+            self._hub.log_action("http", "complete", self._details(status, seconds, sent))
         limit = self.settings.slow_request_log
         if limit is not None and seconds >= limit:
-            logger.warning("%s took %.1f seconds, status %d", self, seconds, self.status, extra=self.logged)
+            logger.warning("%s took %.1f seconds, status %d", self, seconds, status, extra=self.logged)
 
-    def _details(self, seconds: float) -> dict[str, Any]:
+    def _details(self, status: int, seconds: float, sent: int) -> dict[str, Any]:
         details = {
             **logged_request(self.scope, self.request_id),
-            "status": self.status,
+            "status": status,
             "method": self.scope["method"],
             "time_taken": seconds,
-            "size": 0 if self.response is None else self.response.sent,
+            "size": sent,
             "request_size": self._received,
         }
         if (for_thread := waited.get(None)) is not None:

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 __all__ = [
-    "Application", "Channel", "Clock", "Frames", "Headers", "Hub", "Message", "Output", "Receive", "Scope", "Send",
-    "Sleeper", "Stream", "Turn",
+    "Application", "Channel", "Clock", "Counts", "Frames", "Headers", "Hub", "Message", "Output", "Receive", "Scope",
+    "Send", "Sleeper", "Stream", "Turn",
 ]  # fmt: skip
 
 Scope = MutableMapping[str, Any]
@@ -46,12 +46,32 @@ class Clock(Protocol):
         """Do not wake ``sleeper`` at ``when``, which ``wake_at`` returned; one that was woken already is left alone."""
 
 
+class Counts(Protocol):
+    """What is counted of exchanges, for ``--metrics``; see :class:`asgiserver.metrics.counts.Counts`."""
+
+    def request(self, request: tuple[str, int, float, int, int], /) -> None:
+        """A request is over: its method, its status, its seconds, and the bytes of its body and of the response's."""
+
+    def message_received(self) -> None:
+        """A WebSocket's message has come."""
+
+    def message_sent(self) -> None:
+        """A WebSocket's message goes out."""
+
+    def websocket(self, action: str, code: int | None, /) -> None:
+        """An event of a WebSocket, in the words of the access log; ``code`` is that of its end."""
+
+
 class Hub(Protocol):
     """What an exchange tells the server about itself, and asks it.
 
+    :ivar counts: None when nothing is counted.
     :ivar stopping: the server wants to stop.
     :ivar ending: responses that stream without end are to end.
     """
+
+    @property
+    def counts(self) -> Counts | None: ...
 
     stopping: bool
     ending: bool

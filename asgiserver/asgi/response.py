@@ -44,12 +44,13 @@ class Response:
     :param close: the connection is not to be used again.
     :ivar trailers: the last piece of the body does not end the response, but :meth:`send_trailers`.
     :ivar begun: the head was given to ``stream``.
+    :ivar status: the status that was sent, :data:`CLIENT_CLOSED_REQUEST` before.
     :ivar sent: bytes of the body that were sent.
     """
 
     __slots__ = (
         "_close", "_has_body", "_in_file", "_remaining", "_room", "_start", "_stream", "_trailers", "begun", "sent",
-        "trailers",
+        "status", "trailers",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, start: ResponseStart, method: str, *, close: bool = False) -> None:
@@ -64,11 +65,7 @@ class Response:
         self._room = _MOST_TRAILERS
         self.begun = False
         self.sent = 0
-
-    @property
-    def status(self) -> int:
-        """The status that was sent, :data:`CLIENT_CLOSED_REQUEST` before."""
-        return self._start.status if self.begun else CLIENT_CLOSED_REQUEST
+        self.status = CLIENT_CLOSED_REQUEST
 
     @property
     def endless(self) -> bool:
@@ -153,6 +150,7 @@ class Response:
     def _begin(self, data: bytes, *, last: bool) -> None:
         self.begun = True
         status, headers, length, _, _, names = self._start
+        self.status = status
         if status == 204 or status == 205:
             # RFC 9110 §8.6: a server MUST NOT send Content-Length in a 204; §15.3.6: a 205 says that there is nothing.
             headers = [field for field, name in zip(headers, names, strict=True) if name != b"content-length"]

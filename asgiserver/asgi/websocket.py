@@ -46,7 +46,7 @@ class WebSocketExchange(Exchange):
     """
 
     __slots__ = (
-        "_accepting", "_began", "_buffered", "_close", "_connected", "_engine", "_frames", "_inbox", "_pending",
+        "_accepting", "_buffered", "_close", "_connected", "_engine", "_frames", "_inbox", "_pending",
         "_received", "_sent", "full",
     )  # fmt: skip
 
@@ -73,7 +73,7 @@ class WebSocketExchange(Exchange):
         self._connected = False
         self._close: tuple[int, str] | None = None
         self._received = self._sent = 0
-        self._began = clock.seconds()
+        self.began: float = clock.seconds()
         #: Bytes that the peer had still to take when it was pinged, the ping included.
         self._pending = 0
         self.deadlines.set(Deadline.ACCEPT, settings.websocket_connect_timeout, self._not_accepted)
@@ -100,6 +100,8 @@ class WebSocketExchange(Exchange):
         """A whole message; beyond ``request_buffer_size`` bytes the engine and the wire are stopped."""
         if self.state is not OPEN:
             return
+        if self._hub.counts is not None:
+            self._hub.counts.message_received()
         waiters = self._waiters
         if waiters and not self._inbox and len(waiters) == 1 and not waiters[0].done():
             # Fast path: an application that waits gets the message by one step of its task.
@@ -226,6 +228,8 @@ class WebSocketExchange(Exchange):
         if self.state is OPEN and (kind is SendText or kind is SendBytes):
             # Fast path: messages, which a match takes longer to find.
             assert self._engine is not None
+            if self._hub.counts is not None:
+                self._hub.counts.message_sent()
             text = kind is SendText
             self._engine.send_message(reply[0].encode() if text else reply[0], text=text)
             return
@@ -365,7 +369,7 @@ class WebSocketExchange(Exchange):
         self.state = GONE
         self.deadlines.clear(Deadline.ACCEPT, _PING, Deadline.LIFETIME)
         if not logged:
-            age = self.clock.seconds() - self._began
+            age = self.clock.seconds() - self.began
             self._log("disconnected", code=code, time_taken=age, size=self._sent, request_size=self._received)
         self._wake()
         self._hub.exchange_gone(self)
@@ -375,6 +379,8 @@ class WebSocketExchange(Exchange):
         self._log("rejected", status=self.status)
 
     def _log(self, action: str, **details: Any) -> None:
+        if self._hub.counts is not None:
+            self._hub.counts.websocket(action, details.get("code"))
         if self._hub.logs_actions:
             self._hub.log_action("websocket", action, {**logged_request(self.scope, self.request_id), **details})
 

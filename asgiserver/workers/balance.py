@@ -25,25 +25,31 @@ _MOST, _MOST_AFTER_PAUSES = 64, 4
 _SLACK, _PART = 2, 4
 
 
-def balance(port: Any, board: Board, number: int, connections: Callable[[], int]) -> None:
+def balance(
+    port: Any, board: Board, number: int, connections: Callable[[], int], deferred: Callable[[], object] = int
+) -> None:
     """Have a listening port of Twisted's accept by count.
 
     :param port: a ``tcp.Port`` that listens.
     :param number: the slot of this worker.
     :param connections: tells how many connections this worker has.
+    :param deferred: called when connections are left to others.
     """
-    _Balance(port, board, number, connections)
+    _Balance(port, board, number, connections, deferred)
 
 
 class _Balance:
     """Stands before the ``doRead`` of a port."""
 
-    def __init__(self, port: Any, board: Board, number: int, connections: Callable[[], int]) -> None:
+    def __init__(
+        self, port: Any, board: Board, number: int, connections: Callable[[], int], deferred: Callable[[], object]
+    ) -> None:
         self._port = port
         self._board = board
         self._number = number
         self._slot = board.slot(number)
         self._connections = connections
+        self._deferred = deferred
         self._accept = port.doRead
         self._pauses = 0
         self._paused_at = 0.0
@@ -62,6 +68,7 @@ class _Balance:
         if self._pauses > _PAUSES:
             return self._take(_MOST_AFTER_PAUSES)
         self._port.stopReading()
+        self._deferred()
         reactor.callLater(_PAUSE, self._resume)
         return None
 

@@ -54,6 +54,7 @@ class Generations:
         self._status: int | None = None  # the supervisor's own, once it ends
         self._quick = False
         self._stopped_at = 0.0
+        self._ends_at: float | None = None  # when the delay of a stop is over
         self._generations = self._workers = 0  # how many there have been
         self._unserved_since: float | None = None
 
@@ -72,6 +73,11 @@ class Generations:
         """How many workers take new clients."""
         return sum(len(each.those(*_SERVE)) for each in self.all)
 
+    @property
+    def stopping(self) -> bool:
+        """The service ends, or will after the delay that was asked for."""
+        return self._status is not None or self._ends_at is not None
+
     # What happens.
 
     def reload(self, now: float) -> None:
@@ -79,7 +85,7 @@ class Generations:
 
         With ``reload`` there is one generation, whose nursery has not imported the application: its worker is replaced.
         """
-        if self._status is not None:
+        if self.stopping:
             return
         latest = self.coming or self.current
         if self._settings.reload and latest is not None and latest.state is not GenerationState.ORPHANED:
@@ -99,7 +105,11 @@ class Generations:
 
     def stop(self, number: int, now: float, *, quick: bool = False) -> None:
         """A stop signal; a later one ends everything at once, unless it only asks for more haste."""
-        if self._status is None:
+        delay = self._settings.shutdown_delay
+        if not self.stopping and delay and not quick and self.current is not None:
+            self._stopped_at, self._ends_at = now, now + delay
+            self._hands.leaving(delay)
+        elif not self.stopping or self._status is None and quick:
             self._end(0, now, quick)
         elif quick and not self._quick:
             self._quick = True
@@ -115,6 +125,8 @@ class Generations:
 
     def tick(self, now: float) -> None:
         """Time has passed."""
+        if self._status is None and self._ends_at is not None and now >= self._ends_at:
+            self._end(0, now, False)
         for generation in self.all:
             if generation.deadline is not None and now >= generation.deadline:
                 generation.deadline = None
@@ -132,6 +144,8 @@ class Generations:
             times.append(self.current.not_before)
         if self._unserved_since is not None:
             times.append(self._unserved_since + _HOPELESS)
+        if self._status is None:
+            times.append(self._ends_at)
         return min((time for time in times if time is not None), default=None)
 
     def worker(self, event: WorkerEvent, worker: Worker, now: float, text: str = "", status: int = 1) -> None:
@@ -303,6 +317,7 @@ class Generations:
             worker.generation.state = GenerationState.STARTING
 
     def _not_started(self, worker: Worker, now: float, text: str, status: int) -> None:
+        worker.why = "failed"
         generation = worker.generation
         if self._settings.reload and generation.alive and not worker.failure:
             logger.error("The application cannot start; a page says so until the next change\n%s", text.rstrip())
@@ -331,23 +346,29 @@ class Generations:
     def _leave(self, worker: Worker, now: float, text: str, status: int) -> None:
         logger.info("%s is to be replaced: %s", str(worker).capitalize(), text)
         worker.state = WorkerState.LEAVING
+        worker.why = "replaced"
 
     def _silent(self, worker: Worker, now: float, text: str, status: int) -> None:
         logger.error("%s is killed: its event loop has been blocked for %s", str(worker).capitalize(), text)
         worker.state = WorkerState.ENDING
+        worker.why = "silent"
         worker.deadline = now + _LAST_WORDS
         self._hands.dump(worker)
 
     def _overdue(self, worker: Worker, now: float, text: str, status: int) -> None:
         logger.error("%s did not end in time and is killed", str(worker).capitalize())
         worker.state = WorkerState.ENDING
+        worker.why = "late"
         self._hands.kill(worker)
 
     def _kill(self, worker: Worker, now: float, text: str, status: int) -> None:
+        if worker.why == "asked":
+            worker.why = "late"
         self._hands.kill(worker)
 
     def _lost(self, worker: Worker, now: float, text: str, status: int) -> None:
         generation = worker.generation
+        worker.why = "died"
         del generation.workers[worker.number]
         logger.error("%s has died: %s", str(worker).capitalize(), text)
         if generation is self.coming:

@@ -77,7 +77,6 @@ def supervise(interface: CommandLineInterface, args: Sequence[str]) -> NoReturn:
     if interface.settings.reload:
         check(interface.settings)
     configuration = interface.configuration
-    assert configuration is not None
     # In the specification stands what all generations have in common. The settings go another way than the command
     # line, which every user of the system can read.
     specification: Mapping[str, Any] = {

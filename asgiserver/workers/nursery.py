@@ -43,19 +43,22 @@ def main() -> NoReturn:
         signal.signal(number, _pass)
     channel, specification = Channel(socket.socket(fileno=int(sys.argv[1]))), json.loads(sys.argv[2])
     nursery = Nursery(channel, specification)
-    if "slot" in specification:
-        application = nursery.load()
-    else:
+    if "slot" not in specification:
         nursery.begin()
         descriptor = nursery.run()
         if descriptor is None:
             # Not the exit handlers of the application, which are the workers'.
             os._exit(0)
         channel, specification = Channel(socket.socket(fileno=descriptor)), nursery.specification
-        application = nursery.application or Nursery(channel, specification).load()
+        nursery = Nursery(channel, specification, nursery.application)
+    if specification["slot"] is None:
+        from . import monitor
+
+        interface = prepare(specification)[0] if nursery.application is None else nursery.application.interface
+        monitor.serve(channel, specification, interface.configuration)
     from .worker import serve
 
-    serve(channel, specification, application)
+    serve(channel, specification, nursery.application or nursery.load())
 
 
 def _pass(*_: object) -> None:
@@ -86,8 +89,8 @@ class Application(NamedTuple):
     before: dict[int, str]
 
 
-def load(specification: Mapping[str, Any]) -> Application:
-    """Import the application as the command line does; raises whatever its import raises."""
+def prepare(specification: Mapping[str, Any]) -> tuple[Any, str]:
+    """Set this process up as the command line does; gives the command line, and what names the application."""
     import_server(specification)
     from .. import cli
     from ..log import setup as logs
@@ -100,6 +103,14 @@ def load(specification: Mapping[str, Any]) -> Application:
     logs.bridge_twisted()
     # Before the application, which may import twisted.internet.reactor and would get another one.
     install_reactor(interface.settings.loop)
+    return interface, path
+
+
+def load(specification: Mapping[str, Any]) -> Application:
+    """Import the application as the command line does; raises whatever its import raises."""
+    interface, path = prepare(specification)
+    from ..log import setup as logs
+
     before = opened()
     application = interface.load_asgi_app(path)
     logs.enable()
@@ -118,17 +129,21 @@ def fail(channel: Channel, specification: Mapping[str, Any], error: BaseExceptio
 class Nursery:
     """One generation.
 
-    :ivar specification: what the workers are to serve, on which sockets; and ``preload``. In a worker also its slot.
+    :ivar specification: what the workers are to serve, on which sockets; and ``preload``. In a worker also its slot,
+        which is None in a monitor.
     :ivar application: None when each worker imports it.
     :ivar forks: workers are forked, and share what the nursery has imported; else each is a fresh interpreter.
     """
 
-    def __init__(self, channel: Channel, specification: Mapping[str, Any]) -> None:
-        self.application: Application | None = None
+    def __init__(
+        self, channel: Channel, specification: Mapping[str, Any], application: Application | None = None
+    ) -> None:
+        self.application = application
         self.forks = False
         self._channel = channel
         self.specification = specification
-        self._descriptors = [specification["board"], *(each["descriptor"] for each in specification["sockets"])]
+        self._sockets = [each["descriptor"] for each in (*specification["sockets"], *specification["monitor"])]
+        self._descriptors = [specification["board"], *self._sockets]
         self._workers: dict[int, int] = {}  # their numbers by their processes
         self._retired = False
         for descriptor in (channel.fileno(), *self._descriptors):
@@ -207,7 +222,7 @@ class Nursery:
     def _begin_worker(self, message: Mapping[str, Any]) -> int | None:
         """Begin a worker; the forked process alone gets a value."""
         descriptor = self._channel.take_descriptor()
-        number, given = message["number"], {name: message[name] for name in ("number", "slot", "failure")}
+        number, given = message["number"], {name: message.get(name) for name in ("number", "slot", "failure")}
         specification = {**self.specification, **given}
         try:
             if not self.forks:
@@ -249,8 +264,8 @@ class Nursery:
         if not self._retired:
             self._retired = True
             # A copy that is left open would keep clients waiting in the queue of a socket that nobody accepts on.
-            for each in self.specification["sockets"]:
-                os.close(each["descriptor"])
+            for descriptor in self._sockets:
+                os.close(descriptor)
 
 
 def _told(status: int) -> str:

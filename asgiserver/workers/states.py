@@ -5,7 +5,9 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Protocol
 
-__all__ = ["Generation", "GenerationEvent", "GenerationState", "Hands", "Worker", "WorkerEvent", "WorkerState"]
+__all__ = [
+    "Generation", "GenerationEvent", "GenerationState", "Hands", "ServiceState", "Worker", "WorkerEvent", "WorkerState",
+]  # fmt: skip
 
 #: Seconds before a worker is forked again: the first pause of a series of deaths, doubled each time, and the longest.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
@@ -54,10 +56,21 @@ class GenerationEvent(Enum):
     GONE = auto()
 
 
+class ServiceState(Enum):
+    """How the service is, for those who ask the monitor."""
+
+    STARTING = auto()
+    SERVING = auto()
+    RELOADING = auto()
+    STOPPING = auto()
+
+
 class Worker:
     """A worker, from before its fork until its process has ended.
 
-    :ivar failure: why the worker before it could not start: this one serves a page that says so. Empty for the
+    :ivar why: why it has ended or will: ``asked``, ``died``, ``failed`` at its start, ``late`` with something,
+        ``replaced`` as it wished, or ``silent``.
+        :ivar failure: why the worker before it could not start: this one serves a page that says so. Empty for the
         application.
     """
 
@@ -68,6 +81,7 @@ class Worker:
         self.state = WorkerState.STARTING
         self.deadline = deadline
         self.since = 0.0  # when it began to serve
+        self.why = "asked"
 
     def __str__(self) -> str:
         return f"worker {self.number}"
@@ -93,6 +107,11 @@ class Generation:
     def __str__(self) -> str:
         return f"generation {self.number}"
 
+    @property
+    def forks(self) -> bool:
+        """The nursery is there, and has imported the application."""
+        return self.alive and self.state in _FORK
+
     def those(self, *states: WorkerState) -> list[Worker]:
         """The workers in one of these states, oldest first."""
         return [worker for worker in self.workers.values() if worker.state in states]
@@ -101,6 +120,9 @@ class Generation:
         """Another one of a series of failures: wait for longer before the next try."""
         self.not_before = now + min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**self.failures)
         self.failures = min(self.failures + 1, _MOST_FAILURES)
+
+
+_FORK = GenerationState.CANARY, GenerationState.STARTING, GenerationState.CURRENT
 
 
 class Hands(Protocol):
@@ -132,6 +154,9 @@ class Hands(Protocol):
 
     def done(self) -> None:
         """A generation serves: the first one, a new one, or still the old one after a reload that failed."""
+
+    def leaving(self, delay: float) -> None:
+        """The service will end, in ``delay`` seconds; until then it goes on."""
 
     def stopping(self) -> None:
         """The service ends."""

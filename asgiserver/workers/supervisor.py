@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from selectors import EVENT_READ, DefaultSelector
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import ASGIServerError, SettingsError
 from ..listen.bind import Bound, bind
@@ -30,6 +30,9 @@ from .pid_file import pid_file
 from .states import Generation, GenerationEvent, Worker, WorkerEvent, WorkerState
 from .systemd import Notifier
 from .watch import watching
+
+if TYPE_CHECKING:
+    from .monitoring import Monitoring
 
 __all__ = ["Supervisor", "main"]
 
@@ -54,16 +57,33 @@ def main() -> NoReturn:
         if settings.reload and "workers" in specification["origins"]:
             logger.warning("workers is ignored with --reload (%s)", specification["origins"]["workers"])
         with pid_file(settings.pid_file):
-            bound = asyncio.run(bind(settings, inheritable=True))
+            bound = asyncio.run(_bind(settings))
             try:
-                status = Supervisor(settings, specification, [each for each in bound if isinstance(each, Bound)]).run()
+                status = Supervisor(settings, specification, *bound).run()
             finally:
-                for each in bound:
+                for each in (*bound[0], *bound[1]):
                     each.close()
     except ASGIServerError as error:
         status = 2 if isinstance(error, SettingsError) else 1
         print(f"{specification['prog']}: error: {error}", file=sys.stderr)  # noqa: T201 - as the command line does
     sys.exit(status)
+
+
+async def _bind(settings: Settings) -> tuple[list[Bound], list[Bound]]:
+    """The sockets of the service, and those of the monitor."""
+    bound = [each for each in await bind(settings, inheritable=True) if isinstance(each, Bound)]
+    if not settings.metrics:
+        return bound, []
+    from ..metrics.endpoints import announce, bind_monitor
+
+    try:
+        monitor = await bind_monitor(settings)
+    except BaseException:
+        for each in bound:
+            each.close()
+        raise
+    announce(monitor)
+    return bound, monitor
 
 
 class _Nursery:
@@ -97,7 +117,9 @@ class Supervisor:
     :param specification: see :func:`.launch.supervise`.
     """
 
-    def __init__(self, settings: Settings, specification: Mapping[str, Any], bound: Sequence[Bound]) -> None:
+    def __init__(
+        self, settings: Settings, specification: Mapping[str, Any], bound: Sequence[Bound], monitor: Sequence[Bound]
+    ) -> None:
         self._settings = settings
         self._specification = specification
         self._bound = bound
@@ -114,6 +136,12 @@ class Supervisor:
         self._look_every = _LOOK if limit is None else min(_LOOK, limit / 4)
         self._looked = self._awake_since = self._alive_at = time.monotonic()
         self._generations = Generations(self, settings, 1 if settings.reload else settings.workers or usable())
+        self._monitoring: Monitoring | None = None
+        if monitor:
+            # Imported only where it is used, to keep this process small.
+            from .monitoring import Monitoring
+
+            self._monitoring = Monitoring(self._board, bound, monitor, self._watch, self._forget)
 
     def run(self) -> int:
         """Watch until nothing is left; returns the exit status."""
@@ -128,6 +156,7 @@ class Supervisor:
             self._take_signals()
             self._generations.reload(time.monotonic())
             while self._status is None:
+                self._board.supervisor_beat()
                 for key, _ in self._selector.select(self._pause()):
                     if self._selector.get_map().get(key.fd) is key:
                         # What was heard of others may have ended this one.
@@ -138,8 +167,19 @@ class Supervisor:
                 self._look(now)
                 self._generations.tick(now)
                 self._tell(now)
+                if self._monitoring is not None:
+                    self._monitor(self._monitoring, now)
             signal.set_wakeup_fd(-1)
+            if self._monitoring is not None:
+                self._monitoring.close()
         return self._status
+
+    def _monitor(self, monitoring: Monitoring, now: float) -> None:
+        for process in self._processes.values():
+            if process.channel.fileno() >= 0:
+                monitoring.describe_worker(process.slot, process.worker, process.number)
+        monitoring.describe(self._generations)
+        monitoring.tick(self._generations, self._nurseries, now)
 
     def _take_signals(self) -> None:
         for number in HANDLED:
@@ -179,6 +219,8 @@ class Supervisor:
                     nursery.channel.send({"do": "reopen"})
                 for process in self._processes.values():
                     process.channel.send({"do": "reopen"})
+                if self._monitoring is not None:
+                    self._monitoring.reopen()
             case signal.SIGUSR2:
                 for process in self._processes.values():
                     process.channel.send({"do": "report"})
@@ -209,6 +251,9 @@ class Supervisor:
                         "The import leaves %s: it is not forked, and each worker imports for itself (--preload)",
                         ", ".join(message["found"]),
                     )
+                case "forked" | "exited" if message["number"] < 0:
+                    assert self._monitoring is not None
+                    self._monitoring.hear_nursery(message)
                 case "forked":
                     self._processes[message["number"]].number = message["process"]
                 case "exited":
@@ -248,8 +293,13 @@ class Supervisor:
             # What it has said at the very end.
             process.gone = True
             self._hear_worker(process)
+        if self._monitoring is not None:
+            # Before its slot is another worker's.
+            self._monitoring.ended(process.slot)
         del self._processes[process.worker.number]
         self._generations.worker(WorkerEvent.GONE, process.worker, time.monotonic(), text)
+        if self._monitoring is not None:
+            self._monitoring.count_exit(process.worker)
 
     def _forget(self, channel: Channel) -> None:
         self._selector.unregister(channel)
@@ -263,6 +313,8 @@ class Supervisor:
             # This process was stopped too: nobody is to blame for a silence.
             self._awake_since = now
         self._looked = now
+        if self._monitoring is not None:
+            self._monitoring.look_at_queues()
         limit = self._settings.worker_timeout
         if limit is None:
             return
@@ -297,25 +349,19 @@ class Supervisor:
     def spawn(self, generation: Generation) -> None:
         """See ``Hands``."""
         channel, there = Channel.pair()
-        sockets = [
-            {
-                "descriptor": each.sock.fileno(),
-                "secure": each.secure,
-                "redirects_to": each.redirects_to,
-                "proxied": each.proxies is not None,
-                "shared": each.inherited is not None,
-            }
-            for each in self._bound
-        ]
+        monitor = [] if self._monitoring is None else self._monitoring.sockets
         specification = {
             **self._specification,
             "preload": self._settings.preload,
             "reload": self._settings.reload,
             "supervisor": os.getpid(),
             "board": self._memory,
-            "sockets": sockets,
+            "sockets": [_described(each) for each in self._bound],
+            # This process keeps them open, so a monitor that ends leaves who waits to its successor.
+            "monitor": [{**_described(each), "shared": True} for each in monitor],
+            **({} if self._monitoring is None else self._monitoring.facts),
         }
-        descriptors = [there.fileno(), self._memory, *(each.sock.fileno() for each in self._bound)]
+        descriptors = [there.fileno(), self._memory, *(each.sock.fileno() for each in (*self._bound, *monitor))]
         line = command("nursery", str(there.fileno()), json.dumps(specification))
         with there:
             process = subprocess.Popen(line, pass_fds=descriptors)
@@ -377,6 +423,13 @@ class Supervisor:
             for each in self._bound:
                 logger.info("Listening on %s", each.description)
         self._notifier.ready()
+        if self._monitoring is not None:
+            self._monitoring.count_reload(self._generations.current)
+
+    def leaving(self, delay: float) -> None:
+        """See ``Hands``."""
+        logger.info("Stopping in %g s", delay)
+        self._notifier.stopping()
 
     def stopping(self) -> None:
         """See ``Hands``."""
@@ -395,3 +448,14 @@ class Supervisor:
         """See ``Hands``."""
         sys.stderr.write(text)
         sys.stderr.flush()
+
+
+def _described(each: Bound) -> dict[str, Any]:
+    """A socket, for the process that is to accept on it."""
+    return {
+        "descriptor": each.sock.fileno(),
+        "secure": each.secure,
+        "redirects_to": each.redirects_to,
+        "proxied": each.proxies is not None,
+        "shared": each.inherited is not None,
+    }

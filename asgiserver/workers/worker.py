@@ -31,9 +31,10 @@ from .recycling import Recycling, memory_share
 from .stacks import report
 
 if TYPE_CHECKING:
+    from ..metrics.recorder import Recorder
     from ..server import Server
 
-__all__ = ["Worker", "WorkerSignals", "serve"]
+__all__ = ["Worker", "WorkerSignals", "bound_of", "serve"]
 
 logger = logging.getLogger("asgiserver")
 
@@ -63,6 +64,8 @@ def serve(channel: Channel, specification: Mapping[str, Any], application: Appli
         raise
     finally:
         signals.end()
+        if worker is not None:
+            worker.finish()
     limit_exit(0, settings.exit_timeout)
     sys.exit(0)
 
@@ -120,7 +123,10 @@ class Worker:
         self._slot = self._board.slot(self._number)
         self._settings = settings
         self._signals = signals
-        self._bound = [_bound(each, settings) for each in specification["sockets"]]
+        self._bound = [bound_of(each, settings) for each in specification["sockets"]]
+        for each in specification["monitor"]:
+            os.close(each["descriptor"])
+        self._recorder: Recorder | None = None
         self._recycling = Recycling(settings, time.monotonic(), memory_share)
         self._began = time.monotonic()
         # A quarter of the limit, or the supervisor would take a worker that works for one that is blocked.
@@ -138,12 +144,18 @@ class Worker:
             server.create_application = self._count  # type: ignore[method-assign]
         if self._settings.max_memory is not None:
             memory_share()
+        if self._settings.metrics:
+            from ..metrics.recorder import Recorder
+
+            self._recorder = Recorder(server, self._slot)
         self._loop = loop_of(install_reactor(self._settings.loop))
         self._loop.call_soon(self._attach)
         server.run()
 
     def _attach(self) -> None:
         self._loop.add_reader(self._channel.fileno(), self._read)
+        if self._recorder is not None:
+            self._recorder.start(self._loop)
         self._signals.terminated = lambda: self._loop.call_soon_threadsafe(self._leave, "it got SIGTERM")
         self._beat()
         self._read()
@@ -151,7 +163,7 @@ class Worker:
     def _ready(self) -> None:
         self.started = self._serves = True
         for listener in self._server.listeners:
-            balance(listener.port, self._board, self._number, self._server.connections.__len__)
+            balance(listener.port, self._board, self._number, self._server.connections.__len__, self._deferred)
         self._slot.accepting = True
         self._channel.send({"is": "ready", "seconds": time.monotonic() - self._began})
         if self._told is not None:
@@ -168,6 +180,15 @@ class Worker:
             # The end of the channel says so too, but a program that the application has started may have a copy.
             self._stop(quick=False)
         self._loop.call_later(self._beat_every, self._beat)
+
+    def _deferred(self) -> None:
+        if self._server.counts is not None:
+            self._server.counts.add("connections_deferred")
+
+    def finish(self) -> None:
+        """Write for the last time what was counted."""
+        if self._recorder is not None:
+            self._recorder.stop()
 
     def _count(self, exchange: Any) -> None:
         self._recycling.requests += 1
@@ -217,7 +238,8 @@ class Worker:
         self._slot.accepting = False
 
 
-def _bound(each: Mapping[str, Any], settings: Settings) -> Bound:
+def bound_of(each: Mapping[str, Any], settings: Settings) -> Bound:
+    """A socket of a specification, as :mod:`asgiserver.listen` takes it."""
     proxies = TrustedPeers(settings.proxy_allow_ips, "proxy_allow_ips") if each["proxied"] else None
     sock = socket.socket(fileno=each["descriptor"])
     redirects_to = each["redirects_to"]

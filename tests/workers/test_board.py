@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from asgiserver.workers.board import SLOTS, Board
+from asgiserver.workers.board import _MOVES, SLOTS, Board
 
 
 @pytest.fixture
@@ -71,3 +71,54 @@ def test_silence_is_counted_from_the_last_beat(boards: tuple[Board, Board], monk
     assert slot.silence(7.5) == pytest.approx(2.5)
     # Two processes read the clock at two moments.
     assert slot.silence(4.9) == 0.0
+
+
+def test_the_supervisor_beats_too(boards: tuple[Board, Board], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.monotonic_ns", lambda: 5_000_000_000)
+    assert boards[1].supervisor_silence(7.5) == 0.0
+    boards[0].supervisor_beat()
+    assert boards[1].supervisor_silence(7.5) == pytest.approx(2.5)
+    assert boards[1].supervisor_silence(4.9) == 0.0
+
+
+def test_a_worker_is_described(boards: tuple[Board, Board], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.monotonic_ns", lambda: 5_000_000_000)
+    boards[0].use(0)
+    boards[0].use(2).describe(7, 0, 3, 1)
+    monkeypatch.setattr("time.monotonic_ns", lambda: 6_000_000_000)
+    boards[0].slot(2).describe(7, 4711, 3, 2)
+    ((place, slot),) = boards[1].used()
+    assert place == 2
+    assert (slot.number, slot.process, slot.generation, slot.state) == (7, 4711, 3, 2)
+    assert slot.age(7.0) == pytest.approx(2.0)
+    boards[0].describe(2, 9)
+    assert boards[1].description == (2, 9)
+
+
+def test_no_count_falls_when_a_worker_ends(boards: tuple[Board, Board]) -> None:
+    board, other = boards
+    for number, count in enumerate((1.0, 2.0, 4.0)):
+        board.use(number).write([count, 10 * count], [count])
+    assert other.totals()[:3] == [7.0, 70.0, 0.0]
+    board.inherit(board.slot(1))
+    assert other.totals()[:3] == [7.0, 70.0, 0.0]
+    assert (other.slot(1).counts[0], other.slot(1).gauges[0]) == (0.0, 0.0)
+    board.use(1).write([3.0], [])
+    board.inherit(board.slot(1))
+    assert other.totals()[:3] == [10.0, 70.0, 0.0]
+
+
+def test_a_reader_of_a_supervisor_that_has_died_within_a_move_does_not_wait(boards: tuple[Board, Board]) -> None:
+    boards[0].use(0).write([5.0], [])
+    boards[0]._cells[_MOVES] = 1
+    assert boards[1].totals()[0] == 5.0
+
+
+def test_a_text_is_read_as_it_was_written(boards: tuple[Board, Board]) -> None:
+    slot, other = boards[0].slot(5), boards[1].slot(5)
+    assert other.text == b""
+    for text in (b"x" * 2046, b"short"):
+        slot.text = text
+        assert other.text == text
+    slot.text = b"x" * 2047
+    assert other.text == b""

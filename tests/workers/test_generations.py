@@ -52,6 +52,9 @@ class FakeHands:
     def done(self) -> None:
         self.said.append(("done",))
 
+    def leaving(self, delay: float) -> None:
+        self.said.append(("leaving", delay))
+
     def stopping(self) -> None:
         self.said.append(("stopping",))
 
@@ -509,6 +512,45 @@ GENERATIONS: dict[GenerationState, dict[GenerationEvent, GenerationState | str |
     G.ORPHANED: dict.fromkeys(GenerationEvent),
     G.RETIRED: dict(zip(GenerationEvent, [G.RETIRED, G.RETIRED, None, "gone"], strict=True)),
 }
+
+
+class TestDelayedStop:
+    @pytest.fixture
+    def service(self) -> Service:
+        made = Service(shutdown_delay=3)
+        made.start()
+        made.generations.stop(15, made.now)
+        return made
+
+    def test_all_goes_on_until_the_delay_is_over(self, service: Service) -> None:
+        assert service.generations.stopping
+        assert service.taken()[-1] == ("leaving", 3.0)
+        service.reload()
+        service.worker(WorkerEvent.LEAVING, 2)
+        assert service.taken() == [("fork", 3)]
+        assert service.generations.due(service.now) == service.now + 3
+        service.at(2.9)
+        assert service.taken() == []
+        service.at(0.1)
+        assert service.taken()[0] == ("stopping",)
+        assert not service.generations.serving
+
+    def test_a_second_signal_ends_all_at_once_but_not_within_a_second(self, service: Service) -> None:
+        service.generations.stop(15, service.now + 0.9)
+        assert service.hands.status is None
+        service.generations.stop(15, service.now + 1)
+        assert service.hands.status == 128 + 15
+
+    def test_one_that_asks_for_haste_ends_the_delay(self, service: Service) -> None:
+        service.taken()
+        service.generations.stop(3, service.now + 0.1, quick=True)
+        assert service.taken() == [("stopping",), ("retire", 1, False), ("stop", 1, True), ("stop", 2, True)]
+
+    def test_nothing_is_delayed_before_anybody_serves(self) -> None:
+        service = Service(shutdown_delay=3)
+        service.reload()
+        service.generations.stop(15, service.now)
+        assert ("stopping",) in service.taken()
 
 
 class TestTables:

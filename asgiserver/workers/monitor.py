@@ -1,0 +1,78 @@
+"""The process of the monitor, see :mod:`asgiserver.metrics`: forked by the nursery, or a fresh interpreter like it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from .. import config
+from ..listen.bind import Bound
+from ..log import setup as logs
+from ..loop.reactor import forget_reactor, install_reactor, loop_of
+from ..metrics.beside import facts
+from ..metrics.monitor import make_server
+from ..metrics.reading import Reading
+from ..server import Server
+from ..signals import hold
+from .board import Board
+from .channel import Channel
+from .worker import WorkerSignals, bound_of
+
+__all__ = ["serve"]
+
+logger = logging.getLogger("asgiserver")
+
+
+def serve(channel: Channel, specification: Mapping[str, Any], configuration: config.Configuration) -> NoReturn:
+    """Tell of the service until the supervisor says otherwise or is gone, then end the process."""
+    # The exit handlers of the application, which this process may have inherited, are the workers'.
+    status = 1
+    try:
+        signals = WorkerSignals()
+        hold(signals)
+        gc.enable()
+        for each in specification["sockets"]:
+            # Nobody may wait in the queue of a socket that is open here alone.
+            os.close(each["descriptor"])
+        _Process(channel, specification, configuration).run(signals)
+        status = 0
+    except BaseException:
+        logger.exception("The monitor has failed")
+    finally:
+        os._exit(status)
+
+
+class _Process:
+    def __init__(
+        self, channel: Channel, specification: Mapping[str, Any], configuration: config.Configuration
+    ) -> None:
+        self._channel = channel
+        self._bound: list[Bound] = [bound_of(each, configuration.settings) for each in specification["monitor"]]
+        # What the application has scheduled at its import is the workers' too.
+        forget_reactor()
+        self._loop = loop_of(install_reactor(configuration.settings.loop))
+        told = facts(configuration, specification["started"], specification["addresses"], self._loop)
+        reading = Reading(Board(specification["board"]), told)
+        self._server: Server = make_server(reading, configuration.settings, self._bound)
+
+    def run(self, signals: WorkerSignals) -> None:
+        signals.terminated = self._server.stop
+        self._server.ready_callable = lambda: self._channel.send({"is": "ready"})
+        self._loop.call_soon(self._attach)
+        self._server.run()
+
+    def _attach(self) -> None:
+        self._loop.add_reader(self._channel.fileno(), self._read)
+
+    def _read(self) -> None:
+        for message in self._channel.receive():
+            if message["do"] == "reopen":
+                logs.reopen()
+            else:
+                self._server.stop()
+        if not self._channel.open:
+            self._loop.remove_reader(self._channel.fileno())
+            self._server.stop(wait=False)
