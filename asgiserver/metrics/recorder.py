@@ -89,5 +89,5 @@ def _told(exchange: Exchange) -> dict[str, Any]:
         "method": exchange.scope["method"][:_METHOD],
         "path": path if len(path) <= _PATH else f"{path[:_PATH]}...",
         "began": exchange.began,
-        "id": (getattr(exchange, "request_id", None) or "")[:_ID] or None,
+        "id": exchange.request_id[:_ID],
     }
