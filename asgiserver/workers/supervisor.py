@@ -51,8 +51,12 @@ def main() -> NoReturn:
             logger.warning("%s is not the variable of any setting and is ignored", variable)
         with pid_file(settings.pid_file):
             bound = asyncio.run(bind(settings, inheritable=True))
+            supervisor = Supervisor(settings, specification, [each for each in bound if isinstance(each, Bound)])
             try:
-                status = Supervisor(settings, specification, [each for each in bound if isinstance(each, Bound)]).run()
+                status = supervisor.run()
+            except Exception:
+                logger.critical("The supervisor has failed: the service ends", exc_info=True)
+                supervisor.abandon()
             finally:
                 for each in bound:
                     each.close()
@@ -63,11 +67,22 @@ def main() -> NoReturn:
 
 
 class _Nursery:
-    """The process of a generation."""
+    """The process of a generation, or why the system has not started it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | OSError, channel: Channel) -> None:
         self.process = process
         self.channel = channel
+
+    def kill(self) -> None:
+        if not isinstance(self.process, OSError):
+            self.process.kill()
+
+    def end(self) -> str:
+        """End what is left of it; how it has ended."""
+        if isinstance(self.process, OSError):
+            return f"the nursery could not be started: {self.process}"
+        self.process.kill()
+        return f"the nursery has ended with status {self.process.wait()}"
 
 
 class _Process:
@@ -134,6 +149,12 @@ class Supervisor:
                 self._tell(now)
             signal.set_wakeup_fd(-1)
         return self._status
+
+    def abandon(self) -> None:
+        """Tell the workers to stop: nobody will watch them, and they end when they have answered."""
+        self._notifier.stopping()
+        for process in self._processes.values():
+            process.channel.send({"do": "stop", "quick": False})
 
     def _take_signals(self) -> None:
         for number in HANDLED:
@@ -205,9 +226,7 @@ class Supervisor:
         if not nursery.channel.open:
             del self._nurseries[generation]
             self._forget(nursery.channel)
-            nursery.process.kill()
-            status = nursery.process.wait()
-            tell(GenerationEvent.GONE, now=time.monotonic(), text=f"the nursery has ended with status {status}")
+            tell(GenerationEvent.GONE, now=time.monotonic(), text=nursery.end())
             for process in list(self._processes.values()):
                 if process.worker.generation is generation and not process.channel.open:
                     self._ended(process, "nobody knows why")
@@ -305,8 +324,13 @@ class Supervisor:
         }
         descriptors = [there.fileno(), self._memory, *(each.sock.fileno() for each in self._bound)]
         line = command("nursery", str(there.fileno()), json.dumps(specification))
+        process: subprocess.Popen[bytes] | OSError
         with there:
-            process = subprocess.Popen(line, pass_fds=descriptors)
+            try:
+                process = subprocess.Popen(line, pass_fds=descriptors)
+            except OSError as error:
+                # Heard of as the end of any nursery, by the end of its channel.
+                process = error
         self._nurseries[generation] = _Nursery(process, channel)
         self._watch(channel, partial(self._hear_nursery, generation))
 
@@ -350,7 +374,7 @@ class Supervisor:
         nursery = self._nurseries[generation]
         nursery.channel.send({"do": "retire"})
         if quick:
-            nursery.process.kill()
+            nursery.kill()
 
     def began(self) -> None:
         """See ``Hands``."""
@@ -379,5 +403,5 @@ class Supervisor:
 
     def explain(self, text: str) -> None:
         """See ``Hands``."""
-        sys.stderr.write(text)
+        sys.stderr.write(f"{text.rstrip()}\n")
         sys.stderr.flush()

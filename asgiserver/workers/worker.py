@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -32,7 +33,7 @@ from .stacks import report
 if TYPE_CHECKING:
     from ..server import Server
 
-__all__ = ["Worker", "WorkerSignals", "serve"]
+__all__ = ["Worker", "WorkerSignals", "look_for", "serve"]
 
 logger = logging.getLogger("asgiserver")
 
@@ -112,7 +113,7 @@ class Worker:
         self, channel: Channel, specification: Mapping[str, Any], settings: Settings, signals: WorkerSignals
     ) -> None:
         self._channel = channel
-        self._supervisor: int = specification["supervisor"]
+        self._supervised = look_for(specification["supervisor"])
         self._number: int = specification["slot"]
         self._board = Board(specification["board"])
         self._slot = self._board.slot(self._number)
@@ -160,10 +161,8 @@ class Worker:
         self._slot.beat()
         self._slot.connections = len(self._server.connections)
         self._leave_if_due()
-        try:
-            os.kill(self._supervisor, 0)
-        except ProcessLookupError:
-            # The end of the channel says so too, but a program that the application has started may have a copy.
+        if not self._supervised():
+            # The end of the channel says so too, as long as no other process has a copy of the supervisor's end.
             self._stop(quick=False)
         self._loop.call_later(self._beat_every, self._beat)
 
@@ -213,6 +212,26 @@ class Worker:
     def _end_service(self) -> None:
         self._serves = False
         self._slot.accepting = False
+
+
+def look_for(process: int) -> Callable[[], bool]:
+    """What tells whether a process runs; on Linux not misled by a later one that has got the same number."""
+    try:
+        signalling: Callable[[int], object] = partial(signal.pidfd_send_signal, os.pidfd_open(process))
+    except (AttributeError, OSError):
+        # Another system, an old kernel, or a sandbox that forbids it; or the process has ended already.
+        signalling = partial(os.kill, process)
+
+    def runs() -> bool:
+        try:
+            signalling(0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # this process has become another user's
+        return True
+
+    return runs
 
 
 def _bound(each: Mapping[str, Any], settings: Settings) -> Bound:

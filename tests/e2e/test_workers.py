@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.e2e.live import in_loop, until
-from tests.e2e.server import connects, environment, run_command, wait_for
+from tests.e2e.server import ROOT, connects, environment, run_command, wait_for
 from tests.e2e.workers import Load, Supervised, ask, can_bind, descendants, gone
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests look into /proc")
@@ -235,6 +235,42 @@ class TestDying:
             wait_for(lambda: can_bind(port), 2)
             assert await running
             wait_for(lambda: gone(processes))
+
+    @in_loop
+    async def test_a_supervisor_that_fails_says_why_and_tells_all_to_stop(self, tmp_path: Path) -> None:
+        (tmp_path / "sitecustomize.py").write_text(
+            "import sys\nif any('workers.supervisor' in each for each in sys.orig_argv):\n"
+            "    from asgiserver.workers.supervisor import Supervisor\n"
+            "    Supervisor._signalled = lambda self, number: 1 / 0\n",
+            "utf-8",
+        )
+        with Supervised(tmp_path, 2, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"}) as server:
+            processes = server.processes()
+            running = asyncio.create_task(ask(server.port, "/sleep/1"))
+            await asyncio.sleep(0.3)
+            server.send_signal(signal.SIGTTIN)
+            assert await asyncio.to_thread(server.wait) == 1
+            assert await running
+            wait_for(lambda: gone(processes))
+        (line,) = server.lines("CRITICAL")
+        assert "The supervisor has failed" in line
+        assert server.output().count("ZeroDivisionError") == 1
+
+    def test_a_nursery_that_cannot_be_started_changes_nothing(self, tmp_path: Path) -> None:
+        """A deployment may replace the interpreter, or the system may have no process to give."""
+        python = tmp_path / "bin" / "python"
+        python.parent.mkdir()
+        python.symlink_to(sys.executable)
+        (tmp_path / "lib").symlink_to(Path(sys.prefix, "lib"))
+        if (configuration := Path(sys.prefix, "pyvenv.cfg")).exists():
+            (tmp_path / "pyvenv.cfg").symlink_to(configuration)
+        with Supervised(tmp_path, 1, command=[str(python), "-m", "asgiserver"]) as server:
+            python.unlink()
+            server.send_signal(signal.SIGHUP)
+            server.wait_for_line("the nursery could not be started: [Errno 2]")
+            assert len(server.lines("ERROR")) == 1
+            python.symlink_to(sys.executable)
+            server.reload(3)
 
     @in_loop
     async def test_without_the_nursery_all_serve_on_and_a_new_one_comes(self, tmp_path: Path) -> None:
