@@ -72,7 +72,8 @@ class TestPreloading:
     )
     @in_loop
     async def test_what_must_not_be_shared_is_named_in_one_line(self, tmp_path: Path, code: str, found: str) -> None:
-        server = Supervised(tmp_path, 2)
+        # Python 3.12 warns of a fork beside threads.
+        server = Supervised(tmp_path, 2, command=[sys.executable, "-W", "error", "-m", "asgiserver"])
         with socket.create_server(("127.0.0.1", 0)) as listener:
             names = {"port": listener.getsockname()[1], "folder": str(tmp_path)}
             server.write(IMPORTED + code.format(**names))

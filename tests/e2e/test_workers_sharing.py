@@ -108,7 +108,7 @@ class TestBalance:
         with serving(kind, tmp_path, certificate, 2) as (_, connect):
             # Until the other worker has more, and would leave the next ones to the blocked one.
             blocked = await connect()
-            blocked.writer.write(bytes((0x81, 0x85, 0, 0, 0, 0)) + b"block")
+            blocked.write(b"block")
             await asyncio.sleep(0.2)
             times, clients = [], []
             for _ in range(count):

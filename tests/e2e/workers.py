@@ -217,9 +217,13 @@ class WebSocketClient:
             first, size = await self.reader.readexactly(2)
             return first, await self.reader.readexactly(size)
 
+    def write(self, text: bytes) -> None:
+        """Send a short message."""
+        self.writer.write(bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text)
+
     async def talk(self, text: bytes = b"hi") -> bool:
         """Send a message and get it back; False when the server has closed with 1012 instead."""
-        self.writer.write(bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text)
+        self.write(text)
         first, payload = await self.frame()
         if first == 0x88:
             assert struct.unpack("!H", payload[:2]) == (1012,), payload
