@@ -192,7 +192,8 @@ class Nursery:
                     self.specification = specification
                     return descriptor
         except OSError as error:
-            self._channel.send({"is": "exited", "number": number, "text": f"it could not be forked: {error.strerror}"})
+            text = f"it could not be forked: {error.strerror}"
+            self._channel.send({"is": "exited", "number": number, "status": 1, "text": text})
         else:
             self._workers[process] = number
             self._channel.send({"is": "forked", "number": number, "process": process})
@@ -210,7 +211,8 @@ class Nursery:
             ended, status = os.waitpid(process, os.WNOHANG)
             if ended:
                 del self._workers[process]
-                self._channel.send({"is": "exited", "number": number, "text": _told(os.waitstatus_to_exitcode(status))})
+                code = os.waitstatus_to_exitcode(status)
+                self._channel.send({"is": "exited", "number": number, "status": code, "text": _told(code)})
 
     def _retire(self) -> None:
         if not self._retired:

@@ -222,7 +222,7 @@ class Supervisor:
                 case "forked":
                     self._processes[message["number"]].number = message["process"]
                 case "exited":
-                    self._ended(self._processes[message["number"]], message["text"])
+                    self._ended(self._processes[message["number"]], message["text"], message["status"])
         if not nursery.channel.open:
             del self._nurseries[generation]
             self._forget(nursery.channel)
@@ -251,13 +251,13 @@ class Supervisor:
             if not process.gone and process.worker.generation not in self._nurseries:
                 self._ended(process, "nobody knows why, as its nursery is gone")
 
-    def _ended(self, process: _Process, text: str) -> None:
+    def _ended(self, process: _Process, text: str, status: int = 0) -> None:
         if process.channel.fileno() >= 0:
             # What it has said at the very end.
             process.gone = True
             self._hear_worker(process)
         del self._processes[process.worker.number]
-        self._generations.worker(WorkerEvent.GONE, process.worker, time.monotonic(), text)
+        self._generations.worker(WorkerEvent.GONE, process.worker, time.monotonic(), text, status)
 
     def _forget(self, channel: Channel) -> None:
         self._selector.unregister(channel)

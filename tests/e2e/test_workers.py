@@ -18,7 +18,7 @@ import pytest
 
 from tests.e2e.live import in_loop, until
 from tests.e2e.server import connects, environment, run_command, wait_for
-from tests.e2e.workers import Load, Supervised, ask, can_bind, descendants, gone
+from tests.e2e.workers import Load, Supervised, ask, can_bind, children, descendants, gone
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests look into /proc")
 
@@ -208,8 +208,7 @@ class TestDying:
             async with Load(server.port, spare=cut) as load:
                 end, kills = time.monotonic() + seconds, 0
                 while time.monotonic() < end:
-                    alive = [process for process in server.workers() if not gone([process])]
-                    os.kill(random.choice(alive), signal.SIGKILL)
+                    os.kill(random.choice(children(server.nursery())), signal.SIGKILL)
                     kills += 1
                     await until(lambda: len(server.workers()) == 3 + kills)  # noqa: B023 - called at once
                     await asyncio.sleep(1)

@@ -17,7 +17,9 @@ from typing import Any, Self
 
 from .server import DEADLINE, ServerProcess, wait_for
 
-__all__ = ["Load", "Supervised", "WebSocketClient", "ask", "can_bind", "descendants", "get", "gone", "upgrade"]
+__all__ = [
+    "Load", "Supervised", "WebSocketClient", "ask", "can_bind", "children", "descendants", "get", "gone", "upgrade",
+]  # fmt: skip
 
 APPLICATION = """
 import asyncio, os, time
