@@ -133,6 +133,42 @@ async def test_a_reload_imports_the_code_anew_also_without_preloading(tmp_path: 
             wait_for(lambda: "Generation 2 serves" in server.output())
 
 
+#: Django in one file; its URLconf is another one.
+SITE = """
+import django
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+
+settings.configure(ROOT_URLCONF="site_urls", ALLOWED_HOSTS=["*"], SECRET_KEY="x")
+application = get_asgi_application()
+"""
+URLS = """
+import os
+from django.http import HttpResponse
+from django.urls import path
+
+open(__file__ + ".imported", "a").write(f"{os.getpid()}\\n")
+urlpatterns = [path("", lambda request: HttpResponse(b"mine", headers={"content-length": "4"}))]
+"""
+
+
+@in_loop
+async def test_the_views_of_django_are_imported_with_it_and_have_to_be_right(tmp_path: Path) -> None:
+    """Django itself would import them with the first request, and answer 500 to all."""
+    urls = tmp_path / "site_urls.py"
+    urls.write_text(URLS, "utf-8")
+    server = Supervised(tmp_path, 2)
+    server.write(SITE)
+    with server:
+        assert (tmp_path / "site_urls.py.imported").read_text("ascii") == f"{server.nursery()}\n"
+        assert await ask(server.port) == "mine"
+        urls.write_text(f"{URLS}1 +", "utf-8")
+        server.send_signal(signal.SIGHUP)
+        server.wait_for_line("SyntaxError")
+        assert await ask(server.port) == "mine"
+        assert len(server.lines("ERROR")) == 1
+
+
 @in_loop
 async def test_a_command_line_of_ones_own_loads_the_application_in_its_own_way(tmp_path: Path) -> None:
     """Its module is found where the command itself has found it."""
