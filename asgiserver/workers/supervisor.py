@@ -88,7 +88,7 @@ class _Nursery:
 class _Process:
     """The process of a worker.
 
-    :ivar number: the process's; None until the nursery has told it.
+    :ivar number: the process's; None until the nursery, or the worker itself, has told it.
     :ivar warned: its event loop is blocked, and the log says so.
     :ivar gone: it has ended, as its nursery has told.
     """
@@ -237,6 +237,8 @@ class Supervisor:
             now = time.monotonic()
             match message["is"]:
                 case "ready":
+                    # Its nursery may not have had the time to tell.
+                    process.number = message["process"]
                     name = str(process.worker).capitalize()
                     logger.info("%s (process %s) serves", name, process.number)
                     tell(WorkerEvent.READY, now=now)

@@ -152,7 +152,7 @@ class Worker:
         for listener in self._server.listeners:
             balance(listener.port, self._board, self._number, self._server.connections.__len__)
         self._slot.accepting = True
-        self._channel.send({"is": "ready", "seconds": time.monotonic() - self._began})
+        self._channel.send({"is": "ready", "process": os.getpid(), "seconds": time.monotonic() - self._began})
         if self._told is not None:
             self._told()
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.live import in_loop, until
 from tests.e2e.server import ROOT, wait_for
-from tests.e2e.workers import Supervised, WebSocketClient, ask, gone
+from tests.e2e.workers import Supervised, WebSocketClient, ask, children, gone
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked")
 
@@ -53,6 +53,14 @@ class TestSupervisor:
             assert len(server.lines("ERROR")) == 1
             python.symlink_to(sys.executable)
             server.reload(3)
+
+
+def test_a_worker_that_is_faster_than_its_nursery_is_known_by_its_number(tmp_path: Path) -> None:
+    """The nursery tells of the fork, and may have to wait for a processor before it does."""
+    server = Supervised(tmp_path, 1)
+    server.write("os.register_at_fork(after_in_parent=lambda: time.sleep(0.5))\n")
+    with server:
+        assert server.first == children(server.nursery())
 
 
 class TestBlocking:

@@ -57,8 +57,10 @@ async def at_rate(connect: Connect, count: int, rate: float = 300) -> list[WebSo
 def serving(kind: str, folder: Path, certificate: Certificate, workers: int) -> Iterator[tuple[Supervised, Connect]]:
     """A server on a socket of one of the :data:`KINDS`, and what connects to it."""
     path = folder / "s"
-    tls = "--ssl-certfile", str(certificate.chain), "--ssl-keyfile", str(certificate.key)
-    args = {"tcp": (), "unix": ("-u", str(path)), "tls": tls}[kind]
+    # A thousand clients in one process need more than the usual time for their handshakes.
+    args = {
+        "tcp": (), "unix": ("-u", str(path)), "tls": (*certificate.args, "--ssl-handshake-timeout", "60"),
+    }[kind]  # fmt: skip
     client = certificate.client() if kind == "tls" else None
     with Supervised(folder, workers, *args, port=kind != "unix") as server:
 
