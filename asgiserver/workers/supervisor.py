@@ -22,6 +22,7 @@ from ..log import setup as logs
 from ..settings import Settings
 from .board import SLOTS, Board, Slot
 from .channel import Channel
+from .control_group import oom_kills
 from .cpus import usable
 from .generations import Generations
 from .launch import HANDLED, command
@@ -119,6 +120,7 @@ class Supervisor:
         self._signals: list[int] = []
         self._notifier = Notifier()
         self._told = ""
+        self._oom_kills = oom_kills()
         self._listens = False
         self._status: int | None = None
         limit = settings.worker_timeout
@@ -258,6 +260,10 @@ class Supervisor:
             # What it has said at the very end.
             process.gone = True
             self._hear_worker(process)
+        kills, before = oom_kills(), self._oom_kills
+        self._oom_kills = kills
+        if kills > before and status == -signal.SIGKILL:
+            text = f"{text}, as its control group was out of memory"
         del self._processes[process.worker.number]
         self._generations.worker(WorkerEvent.GONE, process.worker, time.monotonic(), text, status)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -17,16 +18,21 @@ from tests.e2e.workers import Supervised, WebSocketClient, ask, children, gone
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked")
 
 
+def changed(folder: Path, statement: str) -> dict[str, str]:
+    """The environment in which a supervisor begins with ``statement``."""
+    (folder / "sitecustomize.py").write_text(
+        "import sys\nif any('workers.supervisor' in each for each in sys.orig_argv):\n"
+        f"    from asgiserver.workers import supervisor\n    {statement}\n",
+        "utf-8",
+    )
+    return {"PYTHONPATH": f"{folder}:{ROOT}"}
+
+
 class TestSupervisor:
     @in_loop
     async def test_one_that_fails_says_why_and_tells_all_to_stop(self, tmp_path: Path) -> None:
-        (tmp_path / "sitecustomize.py").write_text(
-            "import sys\nif any('workers.supervisor' in each for each in sys.orig_argv):\n"
-            "    from asgiserver.workers.supervisor import Supervisor\n"
-            "    Supervisor._signalled = lambda self, number: 1 / 0\n",
-            "utf-8",
-        )
-        with Supervised(tmp_path, 2, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"}) as server:
+        env = changed(tmp_path, "supervisor.Supervisor._signalled = lambda self, number: 1 / 0")
+        with Supervised(tmp_path, 2, env=env) as server:
             processes = server.processes()
             running = asyncio.create_task(ask(server.port, "/sleep/1"))
             await asyncio.sleep(0.3)
@@ -63,6 +69,38 @@ def test_a_worker_that_is_faster_than_its_nursery_is_known_by_its_number(tmp_pat
         assert server.first == children(server.nursery())
 
 
+def test_a_worker_that_was_killed_for_want_of_memory_is_told_from_others(tmp_path: Path) -> None:
+    env = changed(tmp_path, "supervisor.oom_kills = iter((0, 0, 1)).__next__")
+    with Supervised(tmp_path, 1, env=env) as server:
+        for number, text in enumerate(("SIGKILL\n", "SIGKILL, as its control group was out of memory"), 1):
+            os.kill(server.workers()[-1], signal.SIGKILL)
+            server.wait_for_line(f"was ended by {text}")
+            wait_for(lambda: len(server.workers()) == number + 1)  # noqa: B023 - called at once
+
+
+@in_loop
+async def test_a_fork_that_the_system_refuses_is_tried_again_and_the_others_serve(tmp_path: Path) -> None:
+    flag = tmp_path / "full"
+    server = Supervised(tmp_path, 2)
+    server.write(f"""
+fork = os.fork
+
+def refuse():
+    if os.path.exists({str(flag)!r}):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return fork()
+
+os.fork = refuse
+""")
+    with server:
+        flag.touch()
+        os.kill(server.first[0], signal.SIGKILL)
+        server.wait_for_line("it could not be forked: Resource temporarily unavailable", 3)
+        assert (await ask(server.port)).split()[1] == str(server.first[1])
+        flag.unlink()
+        await until(lambda: len(server.workers()) == 3)
+
+
 class TestBlocking:
     @in_loop
     async def test_a_worker_says_where_and_is_replaced_while_the_others_work_on(self, tmp_path: Path) -> None:
@@ -88,6 +126,15 @@ class TestBlocking:
             await until(lambda: len(server.workers()) == 3)
             for each in clients.values():
                 each.writer.close()
+
+    @pytest.mark.slow
+    @in_loop
+    async def test_a_worker_that_was_stopped_is_replaced(self, tmp_path: Path) -> None:
+        with Supervised(tmp_path, 1, "--worker-timeout", "1") as server:
+            os.kill(server.first[0], signal.SIGSTOP)
+            await until(lambda: len(server.workers()) == 2)
+            assert await ask(server.port)
+            wait_for(lambda: gone(server.first))
 
     @pytest.mark.parametrize("seconds", [1, pytest.param(30, marks=pytest.mark.slow)])
     def test_a_start_up_may_compute_for_longer(self, tmp_path: Path, seconds: float) -> None:
