@@ -199,7 +199,7 @@ class TestStopping:
 
 
 class TestDying:
-    @pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("seconds", [1, pytest.param(60, marks=pytest.mark.slow)])
     @in_loop
     async def test_workers_that_are_killed_lose_only_their_own_clients(self, tmp_path: Path, seconds: float) -> None:
         with Supervised(tmp_path, 3) as server:

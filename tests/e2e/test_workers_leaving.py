@@ -53,11 +53,11 @@ class TestReloading:
             # Each ends with its last client, long before its time.
             await until(lambda: gone(server.first), 3)
 
-    @pytest.mark.parametrize(("count", "spread"), [(100, 2), pytest.param(1000, 10, marks=pytest.mark.slow)])
+    @pytest.mark.slow
     @in_loop
-    async def test_websockets_are_closed_one_after_the_other(self, tmp_path: Path, count: int, spread: int) -> None:
-        args = ("--drain-timeout", "0.5", "--drain-spread", str(spread))
-        with Supervised(tmp_path, 2, *args) as server:
+    async def test_a_thousand_websockets_are_closed_one_after_the_other(self, tmp_path: Path) -> None:
+        count, spread = 1000, 10
+        with Supervised(tmp_path, 2, "--drain-timeout", "0.5", "--drain-spread", str(spread)) as server:
             clients = await asyncio.gather(*(WebSocketClient.connect(server.port) for _ in range(count)))
             server.send_signal(signal.SIGHUP)
 
@@ -93,6 +93,7 @@ class TestReloading:
             assert await client.closed() == 1012
 
 
+    @pytest.mark.slow
     @in_loop
     async def test_new_certificates_are_for_new_connections(self, tmp_path: Path) -> None:
         first, second, files = (Certificate(made_folder(tmp_path / each)) for each in ("first", "second", "files"))
@@ -188,6 +189,7 @@ class TestRecycling:
             # Two looks at the memory, two seconds apart.
             assert most < 500 << 20
 
+    @pytest.mark.slow
     @in_loop
     async def test_with_too_much_memory(self, tmp_path: Path) -> None:
         with Supervised(tmp_path, 1, "--max-memory", "1000000") as server:
