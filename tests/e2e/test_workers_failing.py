@@ -138,8 +138,8 @@ class TestBlocking:
 
     @pytest.mark.parametrize("seconds", [1, pytest.param(30, marks=pytest.mark.slow)])
     def test_a_start_up_may_compute_for_longer(self, tmp_path: Path, seconds: float) -> None:
-        args = "--worker-timeout", "0.5", "--lifespan", "on", "--lifespan-startup-timeout", "0"
-        server = Supervised(tmp_path, 1, *args, patience=200)
+        times = "--worker-timeout", "0.5", "--worker-start-timeout", "0", "--lifespan-startup-timeout", "0"
+        server = Supervised(tmp_path, 1, "--lifespan", "on", *times, patience=20 * seconds)
         server.write(f"""
 async def started():
     while time.process_time() < {seconds}:
