@@ -81,7 +81,6 @@ def load(specification: Mapping[str, Any]) -> Application:
         from .. import cli
         from ..log import setup as logs
         from ..loop.reactor import install_reactor
-        from ..server import preload
         from ..wire.websocket import frames  # noqa: F401 - so that the workers share it, and the next one
         from . import worker  # noqa: F401
     name, _, kind = specification["interface"].partition(":")
@@ -92,6 +91,8 @@ def load(specification: Mapping[str, Any]) -> Application:
     # Before the application, which may import twisted.internet.reactor and would get another one.
     install_reactor(interface.settings.loop)
     before = opened()
+    from ..server import preload
+
     application = interface.load_asgi_app(path)
     preload(interface.settings)
     logs.enable()
