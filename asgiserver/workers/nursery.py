@@ -65,11 +65,13 @@ class Application(NamedTuple):
 
     :ivar interface: the command line that has loaded it.
     :ivar before: the descriptors that there were before its import, see :func:`opened`.
+    :ivar certificates: for TLS, or None; workers that are forked have the keys of its sessions in common.
     """
 
     interface: Any
     application: Any
     before: dict[int, str]
+    certificates: Any
 
 
 def load(specification: Mapping[str, Any]) -> Application:
@@ -91,12 +93,14 @@ def load(specification: Mapping[str, Any]) -> Application:
     # Before the application, which may import twisted.internet.reactor and would get another one.
     install_reactor(interface.settings.loop)
     before = opened()
+    from ..listen.accept import certificates_of
     from ..server import preload
 
     application = interface.load_asgi_app(path)
     preload(interface.settings)
     logs.enable()
-    return Application(interface, application, before)
+    certificates = certificates_of(interface.settings) if interface.settings.ssl_certfile else None
+    return Application(interface, application, before, certificates)
 
 
 def fail(channel: Channel, specification: Mapping[str, Any], error: BaseException) -> NoReturn:

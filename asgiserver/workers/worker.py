@@ -54,7 +54,7 @@ def serve(channel: Channel, specification: Mapping[str, Any], application: Appli
     gc.enable()
     try:
         rebase(settings.loop)
-        worker = Worker(channel, specification, settings, signals)
+        worker = Worker(channel, specification, settings, signals, application.certificates)
         worker.run(application.interface.server_class(application.application, settings=settings))
     except BaseException as error:
         if worker is None or not worker.started:
@@ -110,7 +110,12 @@ class Worker:
     """
 
     def __init__(
-        self, channel: Channel, specification: Mapping[str, Any], settings: Settings, signals: WorkerSignals
+        self,
+        channel: Channel,
+        specification: Mapping[str, Any],
+        settings: Settings,
+        signals: WorkerSignals,
+        certificates: Any,
     ) -> None:
         self._channel = channel
         self._supervised = look_for(specification["supervisor"])
@@ -119,7 +124,7 @@ class Worker:
         self._slot = self._board.slot(self._number)
         self._settings = settings
         self._signals = signals
-        self._bound = [_bound(each, settings) for each in specification["sockets"]]
+        self._bound = [_bound(each, settings, certificates) for each in specification["sockets"]]
         self._recycling = Recycling(settings, time.monotonic(), memory_share)
         self._began = time.monotonic()
         # A quarter of the limit, or the supervisor would take a worker that works for one that is blocked.
@@ -234,8 +239,10 @@ def look_for(process: int) -> Callable[[], bool]:
     return runs
 
 
-def _bound(each: Mapping[str, Any], settings: Settings) -> Bound:
+def _bound(each: Mapping[str, Any], settings: Settings, certificates: Any) -> Bound:
     proxies = TrustedPeers(settings.proxy_allow_ips, "proxy_allow_ips") if each["proxied"] else None
     sock = socket.socket(fileno=each["descriptor"])
-    redirects_to = each["redirects_to"]
-    return Bound(sock, secure=each["secure"], proxies=proxies, redirects_to=redirects_to, shared=each["shared"])
+    return Bound(
+        sock, secure=each["secure"], proxies=proxies, redirects_to=each["redirects_to"], shared=each["shared"],
+        certificates=certificates,
+    )  # fmt: skip

@@ -123,6 +123,19 @@ class TestBalance:
                 each.writer.close()
 
 
+@in_loop
+async def test_a_session_of_tls_is_resumed_by_each_worker(tmp_path: Path, certificate: Certificate) -> None:
+    with Supervised(tmp_path, 3, *certificate.args) as server:
+        context, host, session, answered = certificate.client(), "localhost", None, set[str]()
+        while len(answered) < 3:
+            with server.connect() as raw, context.wrap_socket(raw, server_hostname=host, session=session) as peer:
+                assert peer.session_reused == (session is not None)
+                peer.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                answer = b"".join(iter(lambda: peer.recv(65536), b""))
+                answered.add(answer.decode().split()[-1])
+                session = peer.session
+
+
 class TestEndpoints:
     @in_loop
     async def test_of_every_kind_at_once(self, tmp_path: Path, certificate: Certificate) -> None:
