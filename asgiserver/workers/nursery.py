@@ -71,7 +71,7 @@ class Application(NamedTuple):
     interface: Any
     application: Any
     before: dict[int, str]
-    certificates: Any
+    certificates: Any = None
 
 
 def load(specification: Mapping[str, Any]) -> Application:
