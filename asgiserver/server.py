@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .metrics.beside import Beside
     from .slow import SlowRequests
 
-__all__ = ["Server"]
+__all__ = ["Server", "preload"]
 
 logger = logging.getLogger("asgiserver")
 
@@ -259,13 +259,8 @@ class Server(Hub):
 
     def _begin_django(self) -> None:
         """Serve a Django project the short way."""
-        # A project that uses Django's handler has imported it.
-        if self.settings.django == "off" or "django.core.handlers.asgi" not in sys.modules:
-            return
-        try:
-            from .django import serving
-        except ImportError as error:
-            logger.warning("Django's own handler serves the project: %s", error)
+        serving = _django(self.settings)
+        if serving is None:
             return
         threads = self.settings.django_threads or thread_count() or _DJANGO_THREADS
         self.application, self._end_django = serving.begin(self.application, threads)
@@ -428,6 +423,30 @@ class Server(Hub):
         except TimeoutError:
             return condition()
         return True
+
+
+def preload(settings: Settings) -> None:
+    """Import the views of a Django project, as its first request would; raises what that raises.
+
+    For several processes of one application: they share what was imported before their fork, and code with a mistake in
+    a view must not take the place of code that works.
+    """
+    serving = _django(settings)
+    if serving is not None:
+        serving.import_urls()
+
+
+def _django(settings: Settings) -> Any:
+    """The module that serves Django the short way; None without Django, or when that way is not wanted or cannot be."""
+    # A project that uses Django's handler has imported it.
+    if settings.django == "off" or "django.core.handlers.asgi" not in sys.modules:
+        return None
+    try:
+        from .django import serving
+    except ImportError as error:
+        logger.warning("Django's own handler serves the project: %s", error)
+        return None
+    return serving
 
 
 def _forwarding(settings: Settings) -> Forwarding | None:

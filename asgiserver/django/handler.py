@@ -44,7 +44,7 @@ from .ends import handle_of
 from .inline import run_hooks_on_loop
 from .lanes import Call, Lane, Lanes, Lease, Slot
 
-__all__ = ["Handler", "serving", "walk_urls"]
+__all__ = ["Handler", "import_urls", "serving", "walk_urls"]
 
 #: A shorter wait for a thread is no news for the access log; seconds.
 _NOTABLE = 0.001
@@ -121,11 +121,18 @@ class _SyncChain(BaseHandler):  # type: ignore[misc]
             response.render = async_to_sync(response.render)
 
 
+def import_urls() -> None:
+    """Import the project's URLconf, and with it the views; raises what that raises."""
+    # A project of WebSockets alone has none.
+    if hasattr(settings, "ROOT_URLCONF"):
+        has_coroutines(get_resolver())
+
+
 def walk_urls() -> None:
     """Import the URLconf, and look for coroutines, before requests come."""
     # A URLconf that cannot be imported is reported with each request.
     with contextlib.suppress(Exception):
-        has_coroutines(get_resolver())
+        import_urls()
 
 
 def is_async(scope: Scope) -> bool:

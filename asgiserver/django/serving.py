@@ -18,10 +18,10 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.base import BaseHandler
 from django.utils.module_loading import import_string
 
-from .handler import Handler, serving, walk_urls
+from .handler import Handler, import_urls, serving, walk_urls
 from .lanes import Lanes
 
-__all__ = ["begin", "replaced"]
+__all__ = ["begin", "import_urls", "replaced"]
 
 logger = logging.getLogger("asgiserver")
 

@@ -26,9 +26,10 @@ from .accepting import watch
 from .bind import SECURE, Bound, Described, described_by
 
 if TYPE_CHECKING:
+    from ..transport.certificates import Certificates
     from ..transport.tls_port import TLSPort
 
-__all__ = ["Listener", "accept", "check"]
+__all__ = ["Listener", "accept", "certificates_of", "check"]
 
 #: Most connections that a port still accepts when it closes: Linux's default bound of a backlog.
 _LAST_ACCEPTS = 4096
@@ -124,7 +125,8 @@ async def accept(bound: Bound | Described, settings: Settings, factory: Any, rea
     :raises ListenError: when Twisted cannot bind the address of a description.
     """
     try:
-        secure = _securing(settings) if bound.secure else None
+        read = None if isinstance(bound, Described) else bound.certificates
+        secure = _securing(settings, read or certificates_of(settings)) if bound.secure else None
         if isinstance(bound, Described):
             port = await _twisted_port(bound, factory, reactor, secure)
             return Listener(port, secure=bound.secure or bound.kind in SECURE)
@@ -150,17 +152,21 @@ def check(settings: Settings, reactor: Reactor) -> None:
     """
     descriptions = described_by(settings)
     if settings.ssl_certfile:
-        _securing(settings)
+        certificates_of(settings)
     for described in descriptions:
         _endpoint(described, reactor)
 
 
-def _securing(settings: Settings) -> Callable[[TLSPort], None]:
-    """What makes a port one of TLS, with the certificates of the settings."""
+def certificates_of(settings: Settings) -> Certificates:
+    """Read the certificates of the settings; raises SettingsError when one is invalid."""
     from ..transport.certificates import Certificates, Options
 
     options = Options(*(getattr(settings, f"ssl_{name}") for name in Options._fields))
-    certificates = Certificates(settings.ssl_certfile, settings.ssl_keyfile, options)
+    return Certificates(settings.ssl_certfile, settings.ssl_keyfile, options)
+
+
+def _securing(settings: Settings, certificates: Certificates) -> Callable[[TLSPort], None]:
+    """What makes a port one of TLS."""
     return lambda port: port.secure(certificates, settings.ssl_handshake_timeout)
 
 

@@ -21,6 +21,7 @@ from . import sockets
 
 if TYPE_CHECKING:
     from ..asgi.forwarded import TrustedPeers
+    from ..transport.certificates import Certificates
 
 __all__ = ["SECURE", "Bound", "Described", "bind", "described_by"]
 
@@ -52,6 +53,8 @@ class Bound:
     :ivar inherited: the descriptor that ``sock`` is a copy of; another process has the same socket.
     :ivar redirects_to: the port of TLS that each request is sent on to; None to serve the application.
     :ivar shared: another process has the same socket, and no descriptor of it is left in this one.
+    :ivar certificates: those of the settings, when they were read already; processes that were forked since then resume
+        each other's sessions.
     """
 
     sock: socket.socket
@@ -62,6 +65,7 @@ class Bound:
     inherited: int | None = None
     redirects_to: int | None = None
     shared: bool = False
+    certificates: Certificates | None = None
 
     @property
     def description(self) -> str:

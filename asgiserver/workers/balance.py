@@ -8,6 +8,7 @@ some of what is still there: a worker that is blocked delays nobody for long.
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +18,6 @@ __all__ = ["balance"]
 
 #: Seconds for which the queue is left to the others, and how often in a row: they may have to wait for a processor.
 _PAUSE, _PAUSES = 0.002, 4
-#: Seconds after which a pause is no longer one in a row.
-_FORGOTTEN = 0.1
 #: Most connections to accept at a time, and after these pauses.
 _MOST, _MOST_AFTER_PAUSES = 64, 4
 #: How many more connections than the least a worker may have: this many, or this part of them, a power of two.
@@ -52,7 +51,6 @@ class _Balance:
         self._deferred = deferred
         self._accept = port.doRead
         self._pauses = 0
-        self._paused_at = 0.0
         port.doRead = self._read
 
     def _read(self) -> Any:
@@ -62,14 +60,12 @@ class _Balance:
         most = mine + _MOST if least is None else least + max(_SLACK, least >> _PART)
         if mine <= most:
             return self._take(min(_MOST, most + 1 - mine))
-        reactor = self._port.reactor
-        last, self._paused_at = self._paused_at, reactor.seconds()
-        self._pauses = self._pauses + 1 if self._paused_at - last < _FORGOTTEN else 1
+        self._pauses += 1
         if self._pauses > _PAUSES:
             return self._take(_MOST_AFTER_PAUSES)
         self._port.stopReading()
         self._deferred()
-        reactor.callLater(_PAUSE, self._resume)
+        self._port.reactor.callLater(_PAUSE, self._resume)
         return None
 
     def _take(self, count: int) -> Any:
@@ -82,4 +78,14 @@ class _Balance:
     def _resume(self) -> None:
         # The port may have been closed meanwhile.
         if self._port.connected and not self._port.disconnecting:
+            if not _waits(self._port):
+                # Who comes next is another client, and the others are to have their time for it too.
+                self._pauses = 0
             self._port.startReading()
+
+
+def _waits(port: Any) -> bool:
+    """Whether somebody is in the queue of a port that listens."""
+    queue = select.poll()
+    queue.register(port.fileno(), select.POLLIN)
+    return bool(queue.poll(0))

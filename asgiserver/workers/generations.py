@@ -152,7 +152,8 @@ class Generations:
         """Something is heard of a worker.
 
         :param text: why it could not start or has ended, for the log.
-        :param status: the exit status that a server without workers would have for this.
+        :param status: the exit status that a server without workers would have for this; of one that has ended its own,
+            or 0 when nobody knows it.
         """
         _WORKER[worker.state, event](self, worker, now, text, status)
         self._proceed(now)
@@ -341,7 +342,7 @@ class Generations:
 
     def _start_lost(self, worker: Worker, now: float, text: str, status: int) -> None:
         del worker.generation.workers[worker.number]
-        self._not_started(worker, now, text, status)
+        self._not_started(worker, now, text, 1)
 
     def _leave(self, worker: Worker, now: float, text: str, status: int) -> None:
         logger.info("%s is to be replaced: %s", str(worker).capitalize(), text)
@@ -372,7 +373,7 @@ class Generations:
         del generation.workers[worker.number]
         logger.error("%s has died: %s", str(worker).capitalize(), text)
         if generation is self.coming:
-            self._fail(generation, now, f"{worker} has died: {text}", status)
+            self._fail(generation, now, f"{worker} has died: {text}", 1)
         elif now - worker.since >= _SETTLED:
             generation.failures, generation.not_before = 0, now
         else:
@@ -380,6 +381,11 @@ class Generations:
 
     def _gone(self, worker: Worker, now: float, text: str, status: int) -> None:
         del worker.generation.workers[worker.number]
+
+    def _drained(self, worker: Worker, now: float, text: str, status: int) -> None:
+        del worker.generation.workers[worker.number]
+        if status:
+            logger.error("%s has died before its clients had left: %s", str(worker).capitalize(), text)
 
     # Nurseries.
 
@@ -421,7 +427,7 @@ _WORKER: dict[tuple[WorkerState, WorkerEvent], _Step] = {
     (WorkerState.DRAINING, WorkerEvent.LEAVING): Generations._ignored,
     (WorkerState.DRAINING, WorkerEvent.SILENT): Generations._silent,
     (WorkerState.DRAINING, WorkerEvent.LATE): Generations._overdue,
-    (WorkerState.DRAINING, WorkerEvent.GONE): Generations._gone,
+    (WorkerState.DRAINING, WorkerEvent.GONE): Generations._drained,
     (WorkerState.ENDING, WorkerEvent.READY): Generations._ignored,
     (WorkerState.ENDING, WorkerEvent.FAILED): Generations._ignored,
     (WorkerState.ENDING, WorkerEvent.LEAVING): Generations._ignored,

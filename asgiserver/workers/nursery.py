@@ -82,11 +82,13 @@ class Application(NamedTuple):
 
     :ivar interface: the command line that has loaded it.
     :ivar before: the descriptors that there were before its import, see :func:`opened`.
+    :ivar certificates: for TLS, or None; workers that are forked have the keys of its sessions in common.
     """
 
     interface: Any
     application: Any
     before: dict[int, str]
+    certificates: Any = None
 
 
 def prepare(specification: Mapping[str, Any]) -> tuple[Any, str]:
@@ -112,9 +114,14 @@ def load(specification: Mapping[str, Any]) -> Application:
     from ..log import setup as logs
 
     before = opened()
+    from ..listen.accept import certificates_of
+    from ..server import preload
+
     application = interface.load_asgi_app(path)
+    preload(interface.settings)
     logs.enable()
-    return Application(interface, application, before)
+    certificates = certificates_of(interface.settings) if interface.settings.ssl_certfile else None
+    return Application(interface, application, before, certificates)
 
 
 def fail(channel: Channel, specification: Mapping[str, Any], error: BaseException) -> NoReturn:
@@ -240,7 +247,8 @@ class Nursery:
                     self.specification = specification
                     return descriptor
         except OSError as error:
-            self._channel.send({"is": "exited", "number": number, "text": f"it could not be forked: {error.strerror}"})
+            text = f"it could not be forked: {error.strerror}"
+            self._channel.send({"is": "exited", "number": number, "status": 1, "text": text})
         else:
             self._workers[process] = number
             self._channel.send({"is": "forked", "number": number, "process": process})
@@ -258,7 +266,8 @@ class Nursery:
             ended, status = os.waitpid(process, os.WNOHANG)
             if ended:
                 del self._workers[process]
-                self._channel.send({"is": "exited", "number": number, "text": _told(os.waitstatus_to_exitcode(status))})
+                code = os.waitstatus_to_exitcode(status)
+                self._channel.send({"is": "exited", "number": number, "status": code, "text": _told(code)})
 
     def _retire(self) -> None:
         if not self._retired:

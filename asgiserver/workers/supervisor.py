@@ -23,6 +23,7 @@ from ..log import setup as logs
 from ..settings import Settings
 from .board import SLOTS, Board, Slot
 from .channel import Channel
+from .control_group import oom_kills
 from .cpus import usable
 from .generations import Generations
 from .launch import HANDLED, command
@@ -58,8 +59,12 @@ def main() -> NoReturn:
             logger.warning("workers is ignored with --reload (%s)", specification["origins"]["workers"])
         with pid_file(settings.pid_file):
             bound = asyncio.run(_bind(settings))
+            supervisor = Supervisor(settings, specification, *bound)
             try:
-                status = Supervisor(settings, specification, *bound).run()
+                status = supervisor.run()
+            except Exception:
+                logger.critical("The supervisor has failed: the service ends", exc_info=True)
+                supervisor.abandon()
             finally:
                 for each in (*bound[0], *bound[1]):
                     each.close()
@@ -87,17 +92,28 @@ async def _bind(settings: Settings) -> tuple[list[Bound], list[Bound]]:
 
 
 class _Nursery:
-    """The process of a generation."""
+    """The process of a generation, or why the system has not started it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | OSError, channel: Channel) -> None:
         self.process = process
         self.channel = channel
+
+    def kill(self) -> None:
+        if not isinstance(self.process, OSError):
+            self.process.kill()
+
+    def end(self) -> str:
+        """End what is left of it; how it has ended."""
+        if isinstance(self.process, OSError):
+            return f"the nursery could not be started: {self.process}"
+        self.process.kill()
+        return f"the nursery has ended with status {self.process.wait()}"
 
 
 class _Process:
     """The process of a worker.
 
-    :ivar number: the process's; None until the nursery has told it.
+    :ivar number: the process's; None until the nursery, or the worker itself, has told it.
     :ivar warned: its event loop is blocked, and the log says so.
     :ivar gone: it has ended, as its nursery has told.
     """
@@ -130,6 +146,7 @@ class Supervisor:
         self._signals: list[int] = []
         self._notifier = Notifier()
         self._told = ""
+        self._oom_kills = oom_kills()
         self._listens = False
         self._status: int | None = None
         limit = settings.worker_timeout
@@ -173,6 +190,12 @@ class Supervisor:
             if self._monitoring is not None:
                 self._monitoring.close()
         return self._status
+
+    def abandon(self) -> None:
+        """Tell the workers to stop: nobody will watch them, and they end when they have answered."""
+        self._notifier.stopping()
+        for process in self._processes.values():
+            process.channel.send({"do": "stop", "quick": False})
 
     def _monitor(self, monitoring: Monitoring, now: float) -> None:
         for process in self._processes.values():
@@ -257,13 +280,11 @@ class Supervisor:
                 case "forked":
                     self._processes[message["number"]].number = message["process"]
                 case "exited":
-                    self._ended(self._processes[message["number"]], message["text"])
+                    self._ended(self._processes[message["number"]], message["text"], message["status"])
         if not nursery.channel.open:
             del self._nurseries[generation]
             self._forget(nursery.channel)
-            nursery.process.kill()
-            status = nursery.process.wait()
-            tell(GenerationEvent.GONE, now=time.monotonic(), text=f"the nursery has ended with status {status}")
+            tell(GenerationEvent.GONE, now=time.monotonic(), text=nursery.end())
             for process in list(self._processes.values()):
                 if process.worker.generation is generation and not process.channel.open:
                     self._ended(process, "nobody knows why")
@@ -274,6 +295,8 @@ class Supervisor:
             now = time.monotonic()
             match message["is"]:
                 case "ready":
+                    # Its nursery may not have had the time to tell.
+                    process.number = message["process"]
                     name = str(process.worker).capitalize()
                     logger.info("%s (process %s) serves", name, process.number)
                     tell(WorkerEvent.READY, now=now)
@@ -288,16 +311,20 @@ class Supervisor:
             if not process.gone and process.worker.generation not in self._nurseries:
                 self._ended(process, "nobody knows why, as its nursery is gone")
 
-    def _ended(self, process: _Process, text: str) -> None:
+    def _ended(self, process: _Process, text: str, status: int = 0) -> None:
         if process.channel.fileno() >= 0:
             # What it has said at the very end.
             process.gone = True
             self._hear_worker(process)
+        kills, before = oom_kills(), self._oom_kills
+        self._oom_kills = kills
+        if kills > before and status == -signal.SIGKILL:
+            text = f"{text}, as its control group was out of memory"
         if self._monitoring is not None:
             # Before its slot is another worker's.
             self._monitoring.ended(process.slot)
         del self._processes[process.worker.number]
-        self._generations.worker(WorkerEvent.GONE, process.worker, time.monotonic(), text)
+        self._generations.worker(WorkerEvent.GONE, process.worker, time.monotonic(), text, status)
         if self._monitoring is not None:
             self._monitoring.count_exit(process.worker)
 
@@ -363,8 +390,13 @@ class Supervisor:
         }
         descriptors = [there.fileno(), self._memory, *(each.sock.fileno() for each in (*self._bound, *monitor))]
         line = command("nursery", str(there.fileno()), json.dumps(specification))
+        process: subprocess.Popen[bytes] | OSError
         with there:
-            process = subprocess.Popen(line, pass_fds=descriptors)
+            try:
+                process = subprocess.Popen(line, pass_fds=descriptors)
+            except OSError as error:
+                # Heard of as the end of any nursery, by the end of its channel.
+                process = error
         self._nurseries[generation] = _Nursery(process, channel)
         self._watch(channel, partial(self._hear_nursery, generation))
 
@@ -410,7 +442,7 @@ class Supervisor:
         nursery = self._nurseries[generation]
         nursery.channel.send({"do": "retire"})
         if quick:
-            nursery.process.kill()
+            nursery.kill()
 
     def began(self) -> None:
         """See ``Hands``."""
@@ -446,7 +478,7 @@ class Supervisor:
 
     def explain(self, text: str) -> None:
         """See ``Hands``."""
-        sys.stderr.write(text)
+        sys.stderr.write(f"{text.rstrip()}\n")
         sys.stderr.flush()
 
 

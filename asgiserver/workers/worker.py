@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from ..metrics.recorder import Recorder
     from ..server import Server
 
-__all__ = ["Worker", "WorkerSignals", "bound_of", "serve"]
+__all__ = ["Worker", "WorkerSignals", "bound_of", "look_for", "serve"]
 
 logger = logging.getLogger("asgiserver")
 
@@ -56,7 +57,7 @@ def serve(channel: Channel, specification: Mapping[str, Any], application: Appli
     gc.enable()
     try:
         rebase(settings.loop)
-        worker = Worker(channel, specification, settings, signals)
+        worker = Worker(channel, specification, settings, signals, application.certificates)
         worker.run(application.interface.server_class(application.application, settings=settings))
     except BaseException as error:
         if worker is None or not worker.started:
@@ -114,16 +115,21 @@ class Worker:
     """
 
     def __init__(
-        self, channel: Channel, specification: Mapping[str, Any], settings: Settings, signals: WorkerSignals
+        self,
+        channel: Channel,
+        specification: Mapping[str, Any],
+        settings: Settings,
+        signals: WorkerSignals,
+        certificates: Any,
     ) -> None:
         self._channel = channel
-        self._supervisor: int = specification["supervisor"]
+        self._supervised = look_for(specification["supervisor"])
         self._number: int = specification["slot"]
         self._board = Board(specification["board"])
         self._slot = self._board.slot(self._number)
         self._settings = settings
         self._signals = signals
-        self._bound = [bound_of(each, settings) for each in specification["sockets"]]
+        self._bound = [bound_of(each, settings, certificates) for each in specification["sockets"]]
         for each in specification["monitor"]:
             os.close(each["descriptor"])
         self._recorder: Recorder | None = None
@@ -165,7 +171,7 @@ class Worker:
         for listener in self._server.listeners:
             balance(listener.port, self._board, self._number, self._server.connections.__len__, self._deferred)
         self._slot.accepting = True
-        self._channel.send({"is": "ready", "seconds": time.monotonic() - self._began})
+        self._channel.send({"is": "ready", "process": os.getpid(), "seconds": time.monotonic() - self._began})
         if self._told is not None:
             self._told()
 
@@ -174,10 +180,8 @@ class Worker:
         self._slot.beat()
         self._slot.connections = len(self._server.connections)
         self._leave_if_due()
-        try:
-            os.kill(self._supervisor, 0)
-        except ProcessLookupError:
-            # The end of the channel says so too, but a program that the application has started may have a copy.
+        if not self._supervised():
+            # The end of the channel says so too, as long as no other process has a copy of the supervisor's end.
             self._stop(quick=False)
         self._loop.call_later(self._beat_every, self._beat)
 
@@ -238,9 +242,31 @@ class Worker:
         self._slot.accepting = False
 
 
-def bound_of(each: Mapping[str, Any], settings: Settings) -> Bound:
+def look_for(process: int) -> Callable[[], bool]:
+    """What tells whether a process runs; on Linux not misled by a later one that has got the same number."""
+    try:
+        signalling: Callable[[int], object] = partial(signal.pidfd_send_signal, os.pidfd_open(process))
+    except (AttributeError, OSError):
+        # Another system, an old kernel, or a sandbox that forbids it; or the process has ended already.
+        signalling = partial(os.kill, process)
+
+    def runs() -> bool:
+        try:
+            signalling(0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # this process has become another user's
+        return True
+
+    return runs
+
+
+def bound_of(each: Mapping[str, Any], settings: Settings, certificates: Any = None) -> Bound:
     """A socket of a specification, as :mod:`asgiserver.listen` takes it."""
     proxies = TrustedPeers(settings.proxy_allow_ips, "proxy_allow_ips") if each["proxied"] else None
     sock = socket.socket(fileno=each["descriptor"])
-    redirects_to = each["redirects_to"]
-    return Bound(sock, secure=each["secure"], proxies=proxies, redirects_to=redirects_to, shared=each["shared"])
+    return Bound(
+        sock, secure=each["secure"], proxies=proxies, redirects_to=each["redirects_to"], shared=each["shared"],
+        certificates=certificates,
+    )  # fmt: skip

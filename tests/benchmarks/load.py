@@ -84,6 +84,7 @@ class Load:
     :param group: the loads that have a table in common, and the servers that take part.
     :param wsgi: ``module:attribute`` of the same for WSGI servers.
     :param threads: of WSGI servers.
+    :param workers: processes of each server that serve.
     :param variables: of the servers' environment.
     :param prepare: makes what the application needs in the run's folder.
     :param answer: what ``GET /`` has to be answered beforehand; None for anything.
@@ -106,6 +107,7 @@ class Load:
     group: str = "asgi"
     wsgi: str = ""
     threads: int = THREADS
+    workers: int = 1
     variables: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[Path], None] | None = field(default=None, repr=False)
     answer: bytes | None = BODY
@@ -188,7 +190,7 @@ def opened(load: Load, kind: ServerKind, folder: Path, certificate: Certificate 
     def running() -> Running:
         return Running(
             kind, load.path(kind), folder, certificate,
-            unix=load.unix, proxied=load.proxied, threads=load.threads, variables=load.variables,
+            unix=load.unix, proxied=load.proxied, threads=load.threads, workers=load.workers, variables=load.variables,
         )  # fmt: skip
 
     def start(seconds: float) -> dict[str, float]:

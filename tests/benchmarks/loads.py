@@ -10,6 +10,7 @@ from .applications import FILE_SIZE, PIECE, PIECES, json_of, page_of, proxied_of
 from .django_loads import DJANGO
 from .load import Load, by_client, by_wrk
 from .varied import Varied
+from .workers_memory import WORKERS
 from .wrk import Request
 
 __all__ = ["LOADS", "varied_over"]
@@ -104,4 +105,7 @@ LOADS = {
     "channels": Load("Channels echo, 32 B", "message", ROUTED, by_client("echo", size=32)),
     "start": Load("start", "start", "hello", None, ("first_answer", "start_cpu", "memory"), slices=3),
     **DJANGO,
+    **WORKERS,
+    "supervised": _varied("GET, each different, one worker", "varied", VARIED, group="supervised"),
+    "workers": _varied("GET, each different, two workers", "varied", VARIED, group="workers", workers=2),
 }  # fmt: skip

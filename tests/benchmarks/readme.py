@@ -36,6 +36,8 @@ def with_results(text: str, tables: Sequence[Table], environment: Mapping[str, s
     :raises ValueError: it has no place for them.
     """
     for group, members in by_group(tables).items():
+        if group not in MARKS:
+            continue  # its results are printed alone
         begin, end = MARKS[group]
         before, rest = text.split(begin)
         _, after = rest.split(end)

@@ -43,6 +43,7 @@ class Running:
     :param unix: on a unix socket in ``folder`` instead, unless the kind is there to be compared with that.
     :param proxied: believes the forwarding fields of 127.0.0.1.
     :param threads: of a WSGI server.
+    :param workers: processes that serve.
     :param variables: of its environment, besides those of all servers.
     :ivar path: of the unix socket; empty without one.
     :ivar started_in: seconds from its start to the end of its first answer.
@@ -60,6 +61,7 @@ class Running:
         unix: bool = False,
         proxied: bool = False,
         threads: int = THREADS,
+        workers: int = 1,
         variables: Mapping[str, str] | None = None,
     ) -> None:
         self.kind = kind
@@ -69,6 +71,7 @@ class Running:
         self.path = str(folder / f"{kind.name}.sock") if unix and not kind.tcp_in else ""
         self.proxied = proxied
         self.threads = threads
+        self.workers = workers
         self.variables = variables or {}
         self.port = 0
         self.started_in = 0.0
@@ -94,7 +97,9 @@ class Running:
         if self.path:
             Path(self.path).unlink(missing_ok=True)
         self.log = tempfile.TemporaryFile("w+", dir=self.folder)
-        order = Order(self.application, self.port, self.path, self.certificate, self.proxied, self.threads)
+        order = Order(
+            self.application, self.port, self.path, self.certificate, self.proxied, self.threads, self.workers
+        )
         command = [sys.executable, "-m", *self.kind.arguments(order)]
         place, variables = self._surroundings()
         begin = time.monotonic()

@@ -1,7 +1,8 @@
 """The servers that are compared, each as its own manual tells to run it in production, with one worker process.
 
-What is set for all of them, where they have it: one worker, no log of requests, idle connections kept for 75 s, room
-for as many connections as the loads open, and forwarding fields believed in the load for that alone.
+What is set for all of them, where they have it: one worker unless the load is of several, no log of requests, idle
+connections kept for 75 s, room for as many connections as the loads open, and forwarding fields believed in the load
+for that alone.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Order:
     :param path: of a unix socket to listen on instead; empty for the port.
     :param proxied: the forwarding fields of 127.0.0.1 are believed; otherwise of nobody.
     :param threads: that a WSGI server runs the application in.
+    :param workers: processes that serve.
     """
 
     application: str
@@ -53,6 +55,7 @@ class Order:
     certificate: Certificate | None = None
     proxied: bool = False
     threads: int = THREADS
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +117,12 @@ def _bound(order: Order) -> str:
     return f"unix:{order.path}" if order.path else f"127.0.0.1:{order.port}"
 
 
-def _asgiserver(*more: str) -> Callable[[Order], list[str]]:
+def _asgiserver(*more: str, supervised: bool = False) -> Callable[[Order], list[str]]:
     def arguments(order: Order) -> list[str]:
         where = ["-u", order.path] if order.path else ["-b", "127.0.0.1", "-p", str(order.port)]
+        workers = ["--workers", str(order.workers)] if supervised or order.workers > 1 else []
         return [
-            "asgiserver", *where, "-v", "0", "--keep-alive-timeout", KEEP_ALIVE, *more,
+            "asgiserver", *where, "-v", "0", "--keep-alive-timeout", KEEP_ALIVE, *workers, *more,
             *(["--proxy-headers"] if order.proxied else []), *_tls(order, "--ssl-certfile", "--ssl-keyfile"),
             order.application,
         ]  # fmt: skip
@@ -134,6 +138,7 @@ def _uvicorn(*more: str) -> Callable[[Order], list[str]]:
         where = ["--uds", order.path] if order.path else ["--host", "127.0.0.1", "--port", str(order.port)]
         return [
             "uvicorn", *where, "--no-access-log", "--log-level", "warning", "--timeout-keep-alive", KEEP_ALIVE, *more,
+            *(["--workers", str(order.workers)] if order.workers > 1 else []),
             "--proxy-headers" if order.proxied else "--no-proxy-headers",
             *_tls(order, "--ssl-certfile", "--ssl-keyfile"), order.application,
         ]  # fmt: skip
@@ -162,7 +167,7 @@ def _granian(interface: str) -> Callable[[Order], list[str]]:
     def arguments(order: Order) -> list[str]:
         where = ["--uds", order.path] if order.path else ["--host", "127.0.0.1", "--port", str(order.port)]
         return [
-            "granian", "--interface", interface, *where, "--workers", "1",
+            "granian", "--interface", interface, *where, "--workers", str(order.workers),
             "--no-access-log", "--log-level", "warning", "--backpressure", MOST_CONNECTIONS,
             *(["--blocking-threads", str(order.threads)] if interface == "wsgi" else []),
             *_tls(order, "--ssl-certificate", "--ssl-keyfile"),
@@ -172,10 +177,10 @@ def _granian(interface: str) -> Callable[[Order], list[str]]:
     return arguments
 
 
-def _gunicorn(worker: str) -> Callable[[Order], list[str]]:
+def _gunicorn(worker: str, *more: str) -> Callable[[Order], list[str]]:
     def arguments(order: Order) -> list[str]:
         return [
-            "gunicorn", "-k", worker, "-w", "1", "-b", _bound(order), "--log-level", "warning",
+            "gunicorn", "-k", worker, "-w", str(order.workers), "-b", _bound(order), "--log-level", "warning", *more,
             *(["--threads", str(order.threads)] if worker == "gthread" else []),
             "--keep-alive", KEEP_ALIVE, "--worker-connections", MOST_CONNECTIONS,
             "--forwarded-allow-ips", "127.0.0.1" if order.proxied else "",
@@ -197,12 +202,20 @@ def _h2corn(order: Order) -> list[str]:
 
 #: The groups of loads that people choose a server by; the other kinds show what a part of a server is worth.
 _BOTH = ("asgi", "django")
+#: These, and those of several workers.
+_ALL = (*_BOTH, "workers")
+_OURS = (*_ALL, "supervised")
 
 #: In the order of the tables.
 SERVERS = {
     kind.name: kind
     for kind in (
-        ServerKind("asgiserver", ("asgiserver", "uvloop"), _FASTEST, ("--loop",), groups=_BOTH),
+        ServerKind("asgiserver", ("asgiserver", "uvloop"), _FASTEST, ("--loop",), groups=_OURS),
+        # One worker under a supervisor, to be compared with none.
+        ServerKind(
+            "asgiserver-supervised", ("asgiserver", "uvloop"), _asgiserver("--loop", "uvloop", supervised=True),
+            ("--loop", "--workers"), groups=("supervised",),
+        ),
         # Django as it serves itself, by its own handler.
         ServerKind(
             "asgiserver-off", ("asgiserver", "uvloop"), _asgiserver("--loop", "uvloop", "--django", "off"),
@@ -210,12 +223,13 @@ SERVERS = {
         ),
         ServerKind("asgiserver-tcp", ("asgiserver", "uvloop"), _FASTEST, tcp_in="unix"),
         ServerKind("asgiserver-asyncio", ("asgiserver",), _asgiserver("--loop", "asyncio"), ("--loop",)),
-        ServerKind("uvicorn", ("uvicorn", "httptools", "uvloop", "websockets"), _uvicorn(), groups=_BOTH),
+        ServerKind("uvicorn", ("uvicorn", "httptools", "uvloop", "websockets"), _uvicorn(), groups=_ALL),
         ServerKind("uvicorn-h11", ("uvicorn", "h11", "websockets"), _uvicorn("--http", "h11", "--loop", "asyncio")),
-        ServerKind("granian", ("granian", "uvloop"), _granian("asgi"), groups=_BOTH),
+        ServerKind("granian", ("granian", "uvloop"), _granian("asgi"), groups=_ALL),
         ServerKind("granian-wsgi", ("granian",), _granian("wsgi"), groups=("django",), wsgi=True),
         ServerKind("h2corn", ("h2corn", "uvloop"), _h2corn),
-        ServerKind("gunicorn", ("gunicorn", "uvloop"), _gunicorn("asgi"), groups=_BOTH),
+        ServerKind("gunicorn", ("gunicorn", "uvloop"), _gunicorn("asgi"), groups=_ALL),
+        ServerKind("gunicorn-preload", ("gunicorn", "uvloop"), _gunicorn("asgi", "--preload"), groups=("workers",)),
         ServerKind("gunicorn-wsgi", ("gunicorn",), _gunicorn("gthread"), groups=("django",), wsgi=True),
         ServerKind("hypercorn", ("hypercorn", "uvloop"), _hypercorn),
         ServerKind("daphne", ("daphne",), _daphne, groups=_BOTH),
@@ -230,4 +244,4 @@ def other_checkout(name: str, folder: Path) -> ServerKind:
     """
     if not re.fullmatch(r"[a-z0-9.-]+", name) or name in SERVERS:
         raise ValueError(f"{name!r} is no new name of small letters, digits, dots and dashes")
-    return ServerKind(name, ("asgiserver", "uvloop"), _FASTEST, groups=_BOTH, checkout=folder.resolve())
+    return ServerKind(name, ("asgiserver", "uvloop"), _FASTEST, groups=_OURS, checkout=folder.resolve())

@@ -47,6 +47,8 @@ TARGETS = (
     Target("django-async", 0.35, against=ASGI),
     Target("django-file", 0.50, against=ASGI), Target("django-stream", 0.50, against=ASGI),
     Target("django-sleep", 1.0, against="gunicorn-wsgi"),
+    Target("workers", 0.90), Target("workers-memory", 0.75, against="uvicorn"),
+    Target("workers-memory", 0.85, against="gunicorn-preload"),
     Target("idle", 0.5), Target("idle-ws", 0.5), Target("start", 1.2), Target("start", 1.2, metric="memory"),
 )  # fmt: skip
 

@@ -141,6 +141,7 @@ class ServerProcess:
     :param pass_fds: file descriptors that the child keeps.
     :param command: what is run instead of ``python -m asgiserver``.
     :param new_session: give it a process group of its own, as a terminal does.
+    :param patience: seconds until it listens.
     """
 
     #: How it says where it listens.
@@ -155,6 +156,7 @@ class ServerProcess:
         pass_fds: Sequence[int] = (),
         command: Sequence[str] = (sys.executable, "-m", "asgiserver"),
         new_session: bool = False,
+        patience: float = DEADLINE,
     ) -> None:
         self.args = [*command, *args]
         self.cwd = cwd
@@ -162,6 +164,7 @@ class ServerProcess:
         self.listeners = listeners
         self.pass_fds = tuple(pass_fds)
         self.new_session = new_session
+        self.patience = patience
         self.returncode: int | None = None
         self._lines: list[str] = []
 
@@ -259,7 +262,7 @@ class ServerProcess:
             return len(self.urls) >= self.listeners or self.process.poll() is not None
 
         try:
-            wait_for(ready)
+            wait_for(ready, self.patience)
         except AssertionError:
             raise AssertionError(f"the server did not say where it listens:\n{self.output()}") from None
         if len(self.urls) < self.listeners:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from configparser import RawConfigParser
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,7 @@ from websockets.sync.client import connect
 
 from tests.e2e.proxies import nginx
 from tests.e2e.server import DEADLINE, ROOT, ServerProcess, free_port, handed_over
+from tests.e2e.test_workers_systemd import Systemd
 from tests.programs import require
 
 DEPLOY = ROOT / "examples" / "deploy"
@@ -125,12 +127,17 @@ class TestSystemd:
         program, *args = shlex.split(self.value("asgiserver.service", "Service", "ExecStart"))
         assert program.endswith("/bin/asgiserver")
         path = listening.getsockname()
-        env = {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "asgiserver.socket", "DJANGO_DATABASE": str(folder / "s.sqlite3")}
-        with ServerProcess(
+        env = {
+            "LISTEN_FDS": "1", "LISTEN_FDNAMES": "asgiserver.socket", "DJANGO_DATABASE": str(folder / "s.sqlite3"),
+            "NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "1000000",
+        }  # fmt: skip
+        with closing(Systemd(env["NOTIFY_SOCKET"])) as systemd, ServerProcess(
             *args, "--app-dir", "examples/django_project", env=env, pass_fds=[listening.fileno()],
             command=handed_over(listening.fileno(), 3),
         ) as server, httpx.Client(transport=httpx.HTTPTransport(uds=path), timeout=DEADLINE) as client:  # fmt: skip
             headers = {"x-forwarded-for": "198.51.100.4", "x-forwarded-proto": "https"}
+            for name in ("READY", "WATCHDOG"):
+                systemd.wait_for(name, "1")
             page = client.get("http://localhost/", headers=headers)
             assert page.status_code == 200, server.output()
             assert "to 198.51.100.4 over https" in page.text

@@ -150,7 +150,11 @@ def loops_for(moment: str) -> list[str]:
     return ["asyncio", "uvloop"] if moment in ("serving", "blocked") else ["asyncio"]
 
 
-CELLS = [(moment, loop) for moment in MOMENTS for loop in loops_for(moment)]
+CELLS = [
+    pytest.param(moment, loop, marks=pytest.mark.slow if (moment, loop) == ("blocked", "uvloop") else ())
+    for moment in MOMENTS
+    for loop in loops_for(moment)
+]
 
 
 @pytest.mark.parametrize(("moment", "loop"), CELLS)
@@ -204,7 +208,7 @@ class TestFirst:
 
 @pytest.mark.parametrize(
     ("moment", "loop", "number"),
-    [(moment, "asyncio", signal.SIGTERM) for moment, loop in CELLS if moment != "serving" and loop == "asyncio"]
+    [(moment, "asyncio", signal.SIGTERM) for moment in MOMENTS if moment != "serving"]
     + [
         pytest.param("blocked", loop, number, marks=pytest.mark.slow)
         for loop, number in (("uvloop", signal.SIGTERM), ("asyncio", signal.SIGINT), ("asyncio", signal.SIGQUIT))

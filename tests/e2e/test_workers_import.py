@@ -72,7 +72,8 @@ class TestPreloading:
     )
     @in_loop
     async def test_what_must_not_be_shared_is_named_in_one_line(self, tmp_path: Path, code: str, found: str) -> None:
-        server = Supervised(tmp_path, 2)
+        # Python 3.12 warns of a fork beside threads.
+        server = Supervised(tmp_path, 2, command=[sys.executable, "-W", "error", "-m", "asgiserver"])
         with socket.create_server(("127.0.0.1", 0)) as listener:
             names = {"port": listener.getsockname()[1], "folder": str(tmp_path)}
             server.write(IMPORTED + code.format(**names))
@@ -130,6 +131,42 @@ async def test_a_reload_imports_the_code_anew_also_without_preloading(tmp_path: 
             server.send_signal(signal.SIGHUP)
             await until(lambda: load.answers["two"])
             wait_for(lambda: "Generation 2 serves" in server.output())
+
+
+#: Django in one file; its URLconf is another one.
+SITE = """
+import django
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+
+settings.configure(ROOT_URLCONF="site_urls", ALLOWED_HOSTS=["*"], SECRET_KEY="x")
+application = get_asgi_application()
+"""
+URLS = """
+import os
+from django.http import HttpResponse
+from django.urls import path
+
+open(__file__ + ".imported", "a").write(f"{os.getpid()}\\n")
+urlpatterns = [path("", lambda request: HttpResponse(b"mine", headers={"content-length": "4"}))]
+"""
+
+
+@in_loop
+async def test_the_views_of_django_are_imported_with_it_and_have_to_be_right(tmp_path: Path) -> None:
+    """Django itself would import them with the first request, and answer 500 to all."""
+    urls = tmp_path / "site_urls.py"
+    urls.write_text(URLS, "utf-8")
+    server = Supervised(tmp_path, 2)
+    server.write(SITE)
+    with server:
+        assert (tmp_path / "site_urls.py.imported").read_text("ascii") == f"{server.nursery()}\n"
+        assert await ask(server.port) == "mine"
+        urls.write_text(f"{URLS}1 +", "utf-8")
+        server.send_signal(signal.SIGHUP)
+        server.wait_for_line("SyntaxError")
+        assert await ask(server.port) == "mine"
+        assert len(server.lines("ERROR")) == 1
 
 
 @in_loop

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from asgiserver.workers.channel import Channel
 from asgiserver.workers.launch import command
 from asgiserver.workers.nursery import left_behind, opened
 from asgiserver.workers.pid_file import pid_file
+from asgiserver.workers.worker import look_for
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="there are no workers")
 
@@ -155,6 +157,26 @@ class TestPidFile:
     def test_without_a_path_does_nothing(self) -> None:
         with pid_file(None):
             pass
+
+
+@posix
+class TestLookingForTheSupervisor:
+    @pytest.mark.parametrize("sandbox", [False, True])
+    def test_tells_whether_it_runs(self, monkeypatch: pytest.MonkeyPatch, sandbox: bool) -> None:
+        if sandbox:
+            monkeypatch.delattr(os, "pidfd_open", raising=False)
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+            runs = look_for(process.pid)
+            assert runs()
+        assert not runs()
+        assert not look_for(process.pid)()
+
+    @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="processes have numbers alone")
+    def test_another_process_with_its_number_is_not_taken_for_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+            runs = look_for(process.pid)
+        monkeypatch.setattr(os, "kill", lambda *_: None)
+        assert not runs()
 
 
 def test_a_process_runs_with_the_flags_of_this_one() -> None:

@@ -74,6 +74,25 @@ def test_a_service_says_how_far_it_is(tmp_path: Path, systemd: Systemd) -> None:
         systemd.wait_for("STOPPING", "1")
 
 
+def test_the_watchdog_hears_nothing_while_no_worker_serves(tmp_path: Path, systemd: Systemd) -> None:
+    flag = tmp_path / "broken"
+    server = Supervised(
+        tmp_path, 1, "--lifespan", "on", "--preload", "off",
+        env={"NOTIFY_SOCKET": systemd.path, "WATCHDOG_USEC": "200000"},
+    )  # fmt: skip
+    server.write(f"if os.path.exists({str(flag)!r}): os._exit(3)\n")
+    with server:
+        systemd.wait_for("WATCHDOG", "1")
+        flag.touch()
+        os.kill(server.first[0], signal.SIGKILL)
+        systemd.wait_for("STATUS", "0 workers serve, 1 start or end")
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            assert "WATCHDOG" not in systemd.hear()
+        flag.unlink()
+        systemd.wait_for("WATCHDOG", "1")
+
+
 class TestNotifier:
     def test_without_systemd_nothing_is_said(self) -> None:
         found = Notifier({})

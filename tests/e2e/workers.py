@@ -17,7 +17,9 @@ from typing import Any, Self
 
 from .server import DEADLINE, ServerProcess, wait_for
 
-__all__ = ["Load", "Supervised", "WebSocketClient", "ask", "can_bind", "descendants", "get", "gone", "upgrade"]
+__all__ = [
+    "Load", "Supervised", "WebSocketClient", "ask", "can_bind", "children", "descendants", "get", "gone", "upgrade",
+]  # fmt: skip
 
 APPLICATION = """
 import asyncio, os, time
@@ -221,9 +223,13 @@ class WebSocketClient:
             first, size = await self.reader.readexactly(2)
             return first, await self.reader.readexactly(size)
 
+    def write(self, text: bytes) -> None:
+        """Send a short message."""
+        self.writer.write(bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text)
+
     async def talk(self, text: bytes = b"hi") -> bool:
         """Send a message and get it back; False when the server has closed with 1012 instead."""
-        self.writer.write(bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text)
+        self.write(text)
         first, payload = await self.frame()
         if first == 0x88:
             assert struct.unpack("!H", payload[:2]) == (1012,), payload

@@ -427,6 +427,14 @@ class TestLeaving:
         service.at(2)
         assert service.taken() == [("kill", 1), ("kill", 2)]
 
+    @pytest.mark.parametrize(("status", "said"), [(0, 0), (-11, 1)])
+    def test_one_that_dies_meanwhile_is_an_error(
+        self, service: Service, caplog: pytest.LogCaptureFixture, status: int, said: int
+    ) -> None:
+        service.generations.resize(-1, service.now)
+        service.worker(WorkerEvent.GONE, 2, text="it was ended by SIGSEGV", status=status)
+        assert [record.levelname for record in caplog.records].count("ERROR") == said
+
     def test_a_drain_without_a_limit_is_not_ended(self) -> None:
         service = Service(size=1, drain_timeout=None)
         service.start()
