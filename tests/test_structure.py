@@ -83,7 +83,10 @@ TESTED_IN = {
 
 MOST_LINES = 450
 #: An idea is not cut in two to be shorter.
-LONGER = {"asgiserver/settings.py": 600, "asgiserver/workers/supervisor.py": 500, "asgiserver/wire/http1.py": 550}
+LONGER = {
+    "asgiserver/server.py": 500, "asgiserver/settings.py": 620, "asgiserver/wire/http1.py": 550,
+    "asgiserver/workers/supervisor.py": 500,
+}  # fmt: skip
 MOST_LINES_OF_A_FUNCTION = 60
 
 
