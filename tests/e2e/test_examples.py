@@ -17,6 +17,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from tests.e2e.chat import chromium
 from tests.e2e.server import DEADLINE, ROOT, ServerProcess, environment, run_command, wait_for
 from tests.programs import require
 from tests.test_readme import README, command
@@ -171,6 +172,28 @@ class TestDjango:
             next(response.iter_bytes())
         assert browser.get("/").status_code == 200
         assert "Traceback" not in django.output()
+
+    def test_what_is_not_there_has_a_page_and_a_line_in_the_log(self, django: ServerProcess) -> None:
+        response = httpx.get(django.url + "/nowhere")
+        assert (response.status_code, "There is no such page" in response.text) == (404, True)
+        line = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} WARNING django\.request: Not Found: /nowhere$"
+        assert re.search(line, django.output(), re.MULTILINE)
+
+    def test_its_icon_is_where_browsers_look_for_it(self, django: ServerProcess) -> None:
+        response = httpx.get(django.url + "/favicon.ico")
+        assert (response.status_code, response.headers["content-type"]) == (200, "image/svg+xml")
+
+    def test_its_button_lies_over_nothing_on_a_phone(self, django: ServerProcess) -> None:
+        covers = """() => {
+            const line = document.querySelector("section:last-of-type p"), text = document.createRange();
+            text.selectNodeContents(line.firstChild);
+            const button = line.querySelector("a").getBoundingClientRect();
+            return [...text.getClientRects()].some(other => other.bottom > button.top && other.right > button.left);
+        }"""
+        with chromium() as browser:
+            page = browser.new_page(viewport={"width": 390, "height": 844})
+            page.goto(django.url)
+            assert page.evaluate(covers) is False
 
     def test_its_websocket_shouts(self, django: ServerProcess) -> None:
         with connect(ws(django.url) + "/ws/") as socket:
