@@ -177,6 +177,16 @@ class HTTPConnection(TwistedProtocol):
             self.steps = _STEPS
         wire.data_received(data)
 
+    def adopt(self, request: Request) -> Exchange | None:
+        """Serve a request that another server has read from this connection, as its only one.
+
+        :returns: its exchange, for which the caller creates the application; None when the request was refused.
+        """
+        if self.phase is not _OPEN:
+            return None
+        self._wire = HTTP1(self)
+        return self._wire.adopt(request)
+
     def plain_received(self) -> None:
         """Called by our TLS transport: the peer speaks HTTP without TLS, so it is answered without TLS."""
         error = RequestError(400, "This port speaks TLS: ask for an https address.")
