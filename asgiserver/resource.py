@@ -21,7 +21,7 @@ from zope.interface import implementer
 from .asgi.exchange import Exchange
 from .asgi.interfaces import Headers, Turn
 from .asgi.response import Response, plain
-from .asgi.scope import Request
+from .asgi.scope import Addresses, Request
 from .errors import RequestError
 from .log.access import AccessLog
 from .loop.reactor import install_reactor
@@ -29,7 +29,7 @@ from .server import Server
 from .service import ASGIService
 from .settings import Settings
 from .wire import head
-from .wire.addresses import addresses_of
+from .wire.addresses import address_of
 from .wire.connection import HTTPConnection
 from .wire.output import Output
 
@@ -102,7 +102,11 @@ class ASGIResource:
                 self._open(request)
 
     def _open(self, request: Any) -> None:
-        addresses, read = addresses_of(request.transport), None
+        client = address_of(request.getClientAddress())
+        # A unix socket's peer has no port.
+        client = None if client is None or client[1] is None else client
+        addresses = Addresses(client, address_of(request.getHost()), request.isSecure())  # type: ignore[arg-type]
+        read = None
         stream = _Stream(request, self._server)
         try:
             read = _read(request)
@@ -269,11 +273,15 @@ class _Stream:
         self._exchange = None
         slow = self.output.slow
         self.output.lost()
-        # The end of a peer that takes nothing would never come.
-        if self._visible_end and not slow:
-            self._request.loseConnection()
+        channel = self._request.channel
+        if self._request.clientproto == b"HTTP/2":
+            # Resets the stream alone; its other way to end would look complete.
+            channel.abortConnection()
+        elif self._visible_end and not slow:
+            channel.loseConnection()
         else:
-            self._request.transport.abortConnection()
+            # With a peer that takes nothing, the orderly end would never come.
+            channel.transport.abortConnection()
 
     # Called by the output.
 

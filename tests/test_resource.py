@@ -15,6 +15,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import Site
@@ -88,13 +89,14 @@ class Other(Resource):
 class Peer:
     """A connection to a site with the application at ``/api``."""
 
-    def __init__(self, served: ASGIResource) -> None:
+    def __init__(self, served: ASGIResource, *, wrapped: bool = False) -> None:
         root = Resource()
         root.putChild(b"api", served)
         root.putChild(b"other", Other())
         address = IPv4Address("TCP", "192.0.2.7", 4711)
         self.transport = Transport(hostAddress=IPv4Address("TCP", "192.0.2.1", 80), peerAddress=address)
-        self.transport.protocol = Site(root, reactor=Clock()).buildProtocol(address)
+        site = Site(root, reactor=Clock())
+        self.transport.protocol = (WrappingFactory(site) if wrapped else site).buildProtocol(address)
         self.transport.protocol.makeConnection(self.transport)
 
     def send(self, data: str | bytes) -> None:
@@ -124,9 +126,11 @@ def reactor(monkeypatch: pytest.MonkeyPatch) -> FakeReactor:
 
 
 @asynccontextmanager
-async def serving(reactor: FakeReactor, app: App, **settings: Any) -> AsyncIterator[Peer]:
+async def serving(
+    reactor: FakeReactor, app: App, *, wrapped: bool = False, **settings: Any
+) -> AsyncIterator[Peer]:
     """A connection to an application that has started; at the end the reactor stops."""
-    peer = Peer(ASGIResource(app, **settings))
+    peer = Peer(ASGIResource(app, **settings), wrapped=wrapped)
     reactor.advance(0)
     await turns(10)
     yield peer
@@ -334,6 +338,25 @@ class TestResponses:
             assert peer.transport.aborted == aborted
             peer.leave()
 
+    async def test_of_http_2_only_the_stream_is_reset(self, reactor: FakeReactor) -> None:
+        reset: list[str] = []
+
+        async def fail(app: App, receive: Any, send: Any) -> None:
+            request = app.peer.transport.protocol._channel.requests[0]  # type: ignore[attr-defined]
+            request.clientproto, request.channel.abortConnection = b"HTTP/2", lambda: reset.append("stream")
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": b"half", "more_body": True})
+            raise ValueError("the rest is missing")
+
+        app = App(fail)
+        async with serving(reactor, app) as peer:
+            app.peer = peer  # type: ignore[attr-defined]
+            peer.send("GET /api HTTP/1.1\r\nHost: example\r\n\r\n")
+            await peer.read()
+            assert reset == ["stream"]
+            assert not peer.transport.disconnecting
+            peer.leave()
+
     async def test_one_that_fails_before_it_begins_is_500(self, reactor: FakeReactor) -> None:
         async def fail(app: App, receive: Any, send: Any) -> None:
             raise ValueError("nothing at all")
@@ -370,10 +393,11 @@ class TestWebSockets:
         app.events.append(event)
 
     @pytest.mark.parametrize("together", [True, False])
-    async def test_they_take_the_connection_over(self, reactor: FakeReactor, together: bool) -> None:
-        """Frames that come in the same read as the handshake are not lost."""
+    @pytest.mark.parametrize("wrapped", [True, False])
+    async def test_they_take_the_connection_over(self, reactor: FakeReactor, together: bool, wrapped: bool) -> None:
+        """Also one that is wrapped, as by TLS. Frames that come in the same read as the handshake are not lost."""
         app = App(self.shout)
-        async with serving(reactor, app) as peer:
+        async with serving(reactor, app, wrapped=wrapped) as peer:
             if together:
                 peer.send(UPGRADE.encode() + HI)
                 answered = await peer.read(b"HI")
