@@ -177,16 +177,6 @@ class HTTPConnection(TwistedProtocol):
             self.steps = _STEPS
         wire.data_received(data)
 
-    def adopt(self, request: Request) -> Exchange | None:
-        """Serve a request that another server has read from this connection, as its only one.
-
-        :returns: its exchange, for which the caller creates the application; None when the request was refused.
-        """
-        if self.phase is not _OPEN:
-            return None
-        self._wire = HTTP1(self)
-        return self._wire.adopt(request)
-
     def plain_received(self) -> None:
         """Called by our TLS transport: the peer speaks HTTP without TLS, so it is answered without TLS."""
         error = RequestError(400, "This port speaks TLS: ask for an https address.")
@@ -280,6 +270,16 @@ class HTTPConnection(TwistedProtocol):
             self.deadlines.set(Deadline.KEEP_ALIVE, self.hub.keep_alive_timeout, self.close)
         else:
             self._wire.server_stopping()
+
+    def adopt(self, request: Request) -> Exchange | None:
+        """Serve a request that another server has read from this connection, as its only one.
+
+        :returns: its exchange, for which the caller creates the application; None when the request was refused.
+        """
+        if self.phase is not _OPEN:
+            return None
+        wire = self._wire = HTTP1(self)
+        return wire.adopt(request)
 
     def drop(self) -> None:
         """Drop the peer at once; the kernel still sends what it has, unless a cut response could look complete."""
