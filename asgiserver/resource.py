@@ -21,15 +21,15 @@ from zope.interface import implementer
 from .asgi.exchange import Exchange
 from .asgi.interfaces import Headers, Turn
 from .asgi.response import Response, plain
-from .asgi.scope import Addresses, Request
+from .asgi.scope import Request
 from .errors import RequestError
-from .log.access import AccessLog
+from .log.access import ActionLogger
 from .loop.reactor import install_reactor
 from .server import Server
 from .service import ASGIService
 from .settings import Settings
 from .wire import head
-from .wire.addresses import address_of
+from .wire.addresses import addresses_of
 from .wire.connection import HTTPConnection
 from .wire.output import Output
 
@@ -70,7 +70,7 @@ class ASGIResource:
         self._service = ASGIService(application, settings, ready_callable=self._started, **keywords)
         self._server.bound = []
         if "action_logger" not in keywords:
-            self._server.action_logger = _WebSocketLog(self._server.settings.access_log_format)
+            self._server.action_logger = _of_websockets(self._server.action_logger)
         self._service.startService()
         install_reactor().addSystemEventTrigger("before", "shutdown", self._service.stopService)
 
@@ -102,10 +102,8 @@ class ASGIResource:
                 self._open(request)
 
     def _open(self, request: Any) -> None:
-        client = address_of(request.getClientAddress())
-        # A unix socket's peer has no port.
-        client = None if client is None or client[1] is None else client
-        addresses = Addresses(client, address_of(request.getHost()), request.isSecure())  # type: ignore[arg-type]
+        # A stream of HTTP/2 has no transport, but knows the two ends as a transport does.
+        addresses = addresses_of(request.transport or request.channel)._replace(secure=request.isSecure())
         read = None
         stream = _Stream(request, self._server)
         try:
@@ -145,12 +143,14 @@ class ASGIResource:
         return connection.adopt(read)
 
 
-class _WebSocketLog(AccessLog):
+def _of_websockets(log: ActionLogger) -> ActionLogger:
     """The access log without the requests, which the site logs."""
 
-    def __call__(self, protocol: str, action: str, details: dict[str, Any]) -> None:
+    def action_logger(protocol: str, action: str, details: dict[str, Any]) -> None:
         if protocol == "websocket":
-            super().__call__(protocol, action, details)
+            log(protocol, action, details)
+
+    return action_logger
 
 
 def _read(request: Any) -> Request:
