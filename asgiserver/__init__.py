@@ -15,7 +15,8 @@ The map of the house, from the ground up; each room's own theory opens its ``__i
 ``run``, ``signals``,       a process of its own: its reactor, its signals and what they mean, its children
 ``forks``
 ``cli``, ``config``,        ways in: the command line and its files, applications by name, Twisted's services and
-``loading``, ``service``    ``twist asgi``
+``loading``, ``service``,   ``twist asgi``, an application below a site of ``twisted.web``
+``resource``
 ``workers/``                several processes: who starts, watches and replaces them
 ``metrics/``                what is counted, and the monitor that tells of it
 ``wsgi/``                   WSGI applications, in threads

@@ -4,23 +4,27 @@ The reactor and its signals belong to the host, which must have chosen asyncio's
 
     twistd --reactor=asyncio -ny web.tac
     twist --reactor=asyncio asgi -p 8000 mysite.asgi:application
+
+So does the log: where Twisted's has taken standard output over, as in both of these programs, the server's lines and
+the access log go there, unless the application has configured :mod:`logging`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
 from twisted.application import service
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger, LoggingFile, LogLevel
 from twisted.python import usage
 
 from .cli import CommandLineInterface, exit_status
-from .errors import ASGIServerError
+from .errors import ASGIServerError, ReactorError
 from .log import setup as logs
 from .loop.reactor import Reactor, install_reactor, loop_of
 from .server import Server
@@ -29,6 +33,13 @@ from .settings import Settings
 __all__ = ["ASGIService", "Options", "makeService"]
 
 logger = logging.getLogger("asgiserver")
+
+
+class _ProgramError(SystemExit, ReactorError):
+    """The wrong reactor in a program of Twisted's: the interpreter shows it without a traceback.
+
+    It is also an Exception, as ``twistd`` waits for the daemon for ever when the daemon fails in another way.
+    """
 
 
 class ASGIService(service.Service):
@@ -63,7 +74,12 @@ class ASGIService(service.Service):
 
         :raises ReactorError: Twisted's reactor is not asyncio's.
         """
-        reactor = install_reactor()
+        try:
+            reactor = install_reactor()
+        except ReactorError as error:
+            if _twisted_logs():
+                raise _ProgramError(str(error)) from None
+            raise
         super().startService()  # type: ignore[no-untyped-call]
         if self._task is not None:
             self.server, self._task = self._make_server(), None
@@ -85,8 +101,14 @@ class ASGIService(service.Service):
 
     def _serve(self, reactor: Reactor) -> None:
         self._starting = None
-        self._task = asyncio.get_running_loop().create_task(self.server.serve())
+        self._task = asyncio.get_running_loop().create_task(self._run())
         self._task.add_done_callback(partial(self._ended, reactor))
+
+    async def _run(self) -> None:
+        # By now the program has begun its log.
+        if _twisted_logs() and not logging.getLogger().handlers:
+            _log_to_twisted(self.server.settings)
+        await self.server.serve()
 
     def _ended(self, reactor: Reactor, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -141,16 +163,14 @@ class Options(usage.Options):
 def makeService(options: Options) -> ASGIService:  # noqa: N802 - Twisted's name
     """The service of ``twist asgi``.
 
-    The server's log goes where Twisted's does, unless ``--log-config`` says otherwise; the access log goes to standard
-    output or ``--access-log``, as with the ``asgiserver`` command.
+    The log goes where Twisted's does, unless ``--log-config`` or ``--access-log`` says otherwise.
 
     :raises SystemExit: the reactor or the application is wrong; the reason was printed.
     """
     interface = options.interface
     with interface.reporting():
         install_reactor()
-        _log_to_twisted()
-        logs.configure(interface.settings)
+        _log_to_twisted(interface.settings)
         return ASGIService(interface.load(options.path), interface.settings)
     raise AssertionError("an error is reported by exiting")
 
@@ -166,7 +186,20 @@ class _TwistedLog(logging.Handler):
 _LEVELS = {"DEBUG": "debug", "WARNING": "warn", "ERROR": "error", "CRITICAL": "critical"}
 
 
-def _log_to_twisted() -> None:
-    root = logging.getLogger()
+def _twisted_logs() -> bool:
+    """Whether Twisted's log has begun, and has taken standard output over."""
+    return isinstance(sys.stdout, LoggingFile)
+
+
+def _log_to_twisted(settings: Settings) -> None:
+    """Set logging up as the command line does, but into Twisted's log.
+
+    :raises SettingsError: as of :func:`.configure`.
+    """
+    root, access = logging.getLogger(), logging.getLogger(logs.ACCESS)
     if not root.handlers:
         root.addHandler(_TwistedLog())
+        if settings.access_log is None and settings.log_config is None and not access.handlers:
+            access.addHandler(_TwistedLog())
+            access.propagate = False
+    logs.configure(settings)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import LogEvent, Logger, LoggingFile, LogLevel, globalLogPublisher
 
 from asgiserver import service
 from asgiserver.errors import LifespanError, ListenError, ReactorError, SettingsError
@@ -145,6 +146,56 @@ class TestService:
         with pytest.raises(ReactorError):
             made.startService()
         assert not made.running
+
+    def test_under_twistd_that_is_one_line(self, made: ASGIService, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(service, "install_reactor", refuse)
+        monkeypatch.setattr(sys, "stdout", LoggingFile(Logger()))
+        with pytest.raises(ReactorError) as caught:
+            made.startService()
+        assert isinstance(caught.value, SystemExit)
+        assert caught.value.code == "Twisted's EPollReactor is installed"
+
+    @pytest.mark.parametrize("begun", [True, False])
+    def test_it_logs_where_twisteds_log_has_begun(
+        self, made: ASGIService, reactor: FakeReactor, monkeypatch: pytest.MonkeyPatch, begun: bool
+    ) -> None:
+        made.server.settings = Settings()  # type: ignore[misc]
+
+        async def main() -> None:
+            made.startService()
+            reactor.advance(0)
+            await turns()
+            logging.getLogger("asgiserver").info("Listening")
+            logging.getLogger("asgiserver.access").info("GET /")
+            made.stopService()
+            await turns()
+
+        events: list[LogEvent] = []
+        with logging_of_a_fresh_process():
+            globalLogPublisher.addObserver(events.append)
+            if begun:
+                monkeypatch.setattr(sys, "stdout", LoggingFile(Logger()))
+            try:
+                asyncio.run(main())
+            finally:
+                globalLogPublisher.removeObserver(events.append)
+        seen = [(event["log_namespace"], event["text"]) for event in events]
+        assert seen == ([("asgiserver", "Listening"), ("asgiserver.access", "GET /")] if begun else [])
+
+    def test_a_wrong_setting_of_the_log_ends_the_reactor(
+        self, made: ASGIService, reactor: FakeReactor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made.server.settings = Settings(access_log="/nowhere/access.log")  # type: ignore[misc]
+        monkeypatch.setattr(sys, "stdout", LoggingFile(Logger()))
+
+        async def main() -> None:
+            made.startService()
+            reactor.advance(0)
+            await turns()
+
+        with logging_of_a_fresh_process():
+            asyncio.run(main())
+        assert reactor.stopped == 1
 
 
 def refuse() -> None:

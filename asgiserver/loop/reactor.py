@@ -176,7 +176,7 @@ def _check_class(reactor: object) -> None:
         raise ReactorError(
             f"Twisted's {type(reactor).__name__} is installed, but asgiserver runs on AsyncioSelectorReactor: call "
             "twisted.internet.asyncioreactor.install() before anything imports twisted.internet.reactor, or start "
-            "with twist --reactor=asyncio"
+            "twist or twistd with --reactor=asyncio"
         )
 
 

@@ -271,6 +271,16 @@ class HTTPConnection(TwistedProtocol):
         else:
             self._wire.server_stopping()
 
+    def adopt(self, request: Request) -> Exchange | None:
+        """Serve a request that another server has read from this connection, as its only one.
+
+        :returns: its exchange, for which the caller creates the application; None when the request was refused.
+        """
+        if self.phase is not _OPEN:
+            return None
+        wire = self._wire = HTTP1(self)
+        return wire.adopt(request)
+
     def drop(self) -> None:
         """Drop the peer at once; the kernel still sends what it has, unless a cut response could look complete."""
         if not self.output.direct or self._wire is None or self._wire.ends_with_connection:

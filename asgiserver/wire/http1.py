@@ -120,6 +120,14 @@ class HTTP1:
             self._reader.feed(data)
             self._read()
 
+    def adopt(self, request: Request) -> Exchange | None:
+        """Begin with a request that was read elsewhere, and take no other behind it; None when it is refused."""
+        try:
+            return self._begin(request._replace(keep_alive=False))
+        except RequestError as error:
+            self._fail(error)
+            return None
+
     def connection_lost(self) -> None:
         self._state = _CLOSED
         exchange, self._exchange = self._exchange, None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -211,10 +212,11 @@ class TestPictures:
 
     def test_what_is_no_picture_is_refused_with_the_reason(self, enter: Enter, make_room: str, tmp_path: Path) -> None:
         ada = enter("Ada Errs", make_room)
-        false = {"name": "page.png", "mimeType": "image/png", "buffer": b"<script>alert(1)</script>"}
-        ada.locator("#picture").set_input_files([false])
-        expect(ada.locator(".failed")).to_contain_text("Only PNG, JPEG, GIF and WebP")
-        ada.get_by_role("button", name="Dismiss").click()
+        for name, kind in (("page.png", "image/png"), ("page.txt", "text/plain")):
+            false = {"name": name, "mimeType": kind, "buffer": b"<script>alert(1)</script>"}
+            ada.locator("#picture").set_input_files([false])
+            expect(ada.locator(".failed")).to_contain_text("Only PNG, JPEG, GIF and WebP")
+            ada.get_by_role("button", name="Dismiss").click()
         (tmp_path / "large.png").write_bytes(bytes((5 << 20) + 1))
         ada.locator("#picture").set_input_files(tmp_path / "large.png")
         expect(ada.locator(".failed")).to_contain_text("up to 5 MiB")
@@ -287,10 +289,22 @@ class TestFeed:
         assert httpx.get(f"{site.url}/feed/").status_code == 401
 
 
-#: Keeps the times, in milliseconds, at which a page tries to open a WebSocket.
+PHONE: dict[str, Any] = {
+    "viewport": {"width": 390, "height": 844},
+    "is_mobile": True,
+    "has_touch": True,
+    "reduced_motion": "reduce",
+}
+
+#: Keeps the times, in milliseconds, at which a page tries to open a WebSocket, and the pauses that it means to make.
 RECORD = """() => {
     window.attempts = [];
-    const Real = window.WebSocket;
+    window.pauses = [];
+    const Real = window.WebSocket, later = window.setTimeout;
+    window.setTimeout = (call, delay, ...rest) => {
+        if (call.name === "connect") window.pauses.push(delay);
+        return later(call, delay, ...rest);
+    };
     window.WebSocket = class extends Real {
         constructor(address) {
             super(address);
@@ -299,22 +313,41 @@ RECORD = """() => {
     };
 }"""
 
+#: Shows a page that waits for its next attempt again; true when it has tried at once.
+SHOW_AGAIN = """() => {
+    const before = window.attempts.length;
+    if (document.querySelector("#status").dataset.state !== "waiting") return false;
+    document.dispatchEvent(new Event("visibilitychange"));
+    return window.attempts.length === before + 1;
+}"""
+
+#: True once each of two messages that wait says so.
+MARKED = """() => [...document.querySelectorAll("li.waiting")].filter(item => {
+    const mark = getComputedStyle(item, "::after");
+    return mark.opacity === "1" && mark.content.includes("Not sent yet");
+}).length === 2"""
+
 
 class TestRestart:
     def test_nothing_is_lost(self, site: Site, enter: Enter, make_room: str, screenshots: Path) -> None:
         """Typed while the server is away, said once when it is back; the pauses between the attempts grow."""
-        ada, grace = enter("Ada Stays", make_room), enter("Grace Stays", make_room)
+        ada, grace = enter("Ada Stays", make_room, **PHONE), enter("Grace Stays", make_room)
         say(ada, "before")
         expect(bubble(grace, "before")).to_be_visible()
         grace.evaluate(RECORD)
+        bar = ada.locator(".bar").bounding_box()
         site.stop()
         expect(ada.locator("#status")).to_contain_text("Server restarts · again in")
         say(ada, "while it is away")
         say(ada, "and more")
-        expect(ada.locator("li.waiting")).to_have_count(2)
+        ada.wait_for_function(MARKED)
+        assert ada.locator(".bar").bounding_box() == bar, "the room's name keeps its place"
         ada.screenshot(path=screenshots / "restart.png")
         grace.wait_for_function("() => window.attempts.length >= 3")
         attempts = grace.evaluate("() => window.attempts")
+        for _ in range(3):
+            grace.wait_for_function(SHOW_AGAIN)
+        pauses = grace.evaluate("() => window.pauses")
         site.start()
         for page in (ada, grace):
             connected(page)
@@ -326,6 +359,7 @@ class TestRestart:
         # The second pause is between half a second and a second long, the third twice that.
         assert attempts[1] - attempts[0] >= 500
         assert attempts[2] - attempts[1] >= 1000
+        assert all(1500 <= pause <= 3000 for pause in pauses[3:]), pauses
 
     def test_a_reload_loses_nothing_either(self, site: Site, enter: Enter, make_room: str) -> None:
         """What nobody has confirmed waits in the browser's storage."""
@@ -425,6 +459,16 @@ class TestBorders:
             assert page.status_code == 422
             assert mistake in page.text
 
+    def test_what_is_not_there_has_a_page_and_a_line_in_the_log(self, site: Site) -> None:
+        response = httpx.get(f"{site.url}/nowhere")
+        assert (response.status_code, "There is no such page" in response.text) == (404, True)
+        line = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} WARNING django\.request: Not Found: /nowhere$"
+        assert re.search(line, site.server.output(), re.MULTILINE)
+
+    def test_its_icon_is_where_browsers_look_for_it(self, site: Site) -> None:
+        response = httpx.get(f"{site.url}/favicon.ico", follow_redirects=True)
+        assert (response.status_code, response.headers["content-type"]) == (200, "image/svg+xml")
+
     def test_its_migrations_are_those_of_its_models(self, tmp_path: Path) -> None:
         done = manage(tmp_path, "makemigrations", "--check", "--dry-run")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -446,18 +490,12 @@ class TestLooks:
     """Nothing sticks out on a phone, by day and by night; pictures of it for the eye."""
 
     WIDE: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
-    PHONE: dict[str, Any] = {
-        "viewport": {"width": 390, "height": 844},
-        "is_mobile": True,
-        "has_touch": True,
-        "reduced_motion": "reduce",
-    }
 
     def test_screenshots(self, browser: Browser, enter: Enter, screenshots: Path) -> None:
         ada = enter("Ada Lovelace", "kitchen", **self.WIDE)
         ada.screenshot(path=screenshots / "empty.png")
         grace = enter("Grace Hopper", "kitchen", color_scheme="dark", **self.WIDE)
-        edsger = enter("Edsger", "kitchen", **self.PHONE)
+        edsger = enter("Edsger", "kitchen", **PHONE)
         self.talk(ada, grace, edsger, self.picture(browser))
         for page, name in ((ada, "light"), (grace, "dark"), (edsger, "phone")):
             self.fits(page)

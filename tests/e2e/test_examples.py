@@ -6,18 +6,31 @@ import hashlib
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import create_connection
 
 import httpx
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.e2e.server import DEADLINE, ROOT, ServerProcess, environment, run_command, wait_for
+from tests.e2e.chat import chromium
+from tests.e2e.server import (
+    DEADLINE,
+    ROOT,
+    ServerProcess,
+    environment,
+    free_ports,
+    read_until,
+    run_command,
+    running,
+    wait_for,
+)
 from tests.programs import require
 from tests.test_readme import README, command
 
@@ -172,6 +185,28 @@ class TestDjango:
         assert browser.get("/").status_code == 200
         assert "Traceback" not in django.output()
 
+    def test_what_is_not_there_has_a_page_and_a_line_in_the_log(self, django: ServerProcess) -> None:
+        response = httpx.get(django.url + "/nowhere")
+        assert (response.status_code, "There is no such page" in response.text) == (404, True)
+        line = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} WARNING django\.request: Not Found: /nowhere$"
+        assert re.search(line, django.output(), re.MULTILINE)
+
+    def test_its_icon_is_where_browsers_look_for_it(self, django: ServerProcess) -> None:
+        response = httpx.get(django.url + "/favicon.ico")
+        assert (response.status_code, response.headers["content-type"]) == (200, "image/svg+xml")
+
+    def test_its_button_lies_over_nothing_on_a_phone(self, django: ServerProcess) -> None:
+        covers = """() => {
+            const line = document.querySelector("section:last-of-type p"), text = document.createRange();
+            text.selectNodeContents(line.firstChild);
+            const button = line.querySelector("a").getBoundingClientRect();
+            return [...text.getClientRects()].some(other => other.bottom > button.top && other.right > button.left);
+        }"""
+        with chromium() as browser:
+            page = browser.new_page(viewport={"width": 390, "height": 844})
+            page.goto(django.url)
+            assert page.evaluate(covers) is False
+
     def test_its_websocket_shouts(self, django: ServerProcess) -> None:
         with connect(ws(django.url) + "/ws/") as socket:
             socket.send("hello")
@@ -191,6 +226,64 @@ class TestDjango:
         env = environment({"DJANGO_DATABASE": str(tmp_path / "board.sqlite3")})
         done = subprocess.run(check, cwd=ROOT, env=env, capture_output=True, text=True, timeout=DEADLINE, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+class TestTwistedApp:
+    """A site of ``twisted.web`` with an ASGI application below it, under ``twistd``."""
+
+    @pytest.fixture
+    def ports(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """Of the site, and of the protocol of lines."""
+        ports = free_ports(2)
+        for name, port in zip(("WEB", "LINES"), ports, strict=True):
+            monkeypatch.setenv(name, f"tcp:{port}:interface=127.0.0.1")
+        return ports
+
+    def test_it_talks_in_three_ways(self, ports: list[int]) -> None:
+        found = re.search(r"`\.venv/bin/twistd (.+)`", README.read_text("utf-8"))
+        assert found, "README.md does not say how to start it"
+        run = "from twisted.scripts.twistd import run; run()"
+        twistd = (sys.executable, "-W", "error", "-c", run, "--pidfile=", *shlex.split(found[1]))
+        web, lines = ports
+        with running(*twistd, ports=ports) as process:
+            with httpx.Client(base_url=f"http://127.0.0.1:{web}", timeout=DEADLINE) as client:
+                assert "<h1>Talk</h1>" in client.get("/").text
+                assert client.get("/talk/lines").json() == {"lines": ["The room is open."]}
+                assert client.get("/talk/other").status_code == 404
+            with pytest.raises(InvalidStatus), connect(f"ws://127.0.0.1:{web}/talk/other"):
+                pass
+            with (
+                connect(f"ws://127.0.0.1:{web}/talk/ws") as socket,
+                create_connection(("127.0.0.1", lines), DEADLINE) as peer,
+            ):
+                peer.sendall("from a line ü\n".encode())
+                assert socket.recv(DEADLINE) == "from a line ü"
+                assert read_until(peer, b"\n") == "from a line ü\n".encode()
+                socket.send("from a WebSocket")
+                assert socket.recv(DEADLINE) == "from a WebSocket"
+                assert read_until(peer, b"\n") == b"from a WebSocket\n"
+                process.terminate()
+                with pytest.raises(ConnectionClosed) as caught:
+                    socket.recv(DEADLINE)
+            assert caught.value.rcvd is not None
+            assert caught.value.rcvd.code == 1012
+            # Newer versions of twistd end as the signal would have ended them.
+            assert process.wait(DEADLINE) in (0, -signal.SIGTERM)
+
+
+class TestFastAPIApp:
+    def test_its_own_tests_pass(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", "examples/fastapi_app"],
+            cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=3 * DEADLINE, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def test_it_starts_as_the_readme_says(self) -> None:
+        found = re.search(r"`\.venv/bin/asgiserver (--app-dir examples/fastapi_app .+?)`", README.read_text("utf-8"))
+        assert found
+        with ServerProcess(*shlex.split(found[1]), "-p", "0") as server:
+            assert httpx.get(server.url + "/openapi.json").json()["info"]["title"] == "Parcels"
 
 
 class TestReadme:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import re
 import signal
 import socket
 import sys
@@ -714,20 +715,19 @@ class TestTwisted:
     """Inside Twisted's own programs; the signals are theirs."""
 
     TAC = """
-import logging, sys
+import sys
 sys.path.insert(0, {folder!r})
 from twisted.application import service
 from asgiserver.service import ASGIService
 from app import application as asgi
-logging.basicConfig(level=logging.INFO)
 application = service.Application("web")
 ASGIService(asgi, endpoints=["tcp:0:interface=127.0.0.1"], graceful_timeout=5).setServiceParent(application)
 """
 
-    def twistd(self, folder: Path, name: str) -> ServerProcess:
+    def twistd(self, folder: Path, name: str, reactor: str = "asyncio") -> ServerProcess:
         run = "from twisted.scripts.twistd import run; run()"
         return ServerProcess(
-            "--reactor=asyncio", "--nodaemon", "--pidfile=", "--python", str(folder / name),
+            f"--reactor={reactor}", "--nodaemon", "--pidfile=", "--python", str(folder / name),
             command=(sys.executable, "-c", run),
         )  # fmt: skip
 
@@ -744,6 +744,16 @@ ASGIService(asgi, endpoints=["tcp:0:interface=127.0.0.1"], graceful_timeout=5).s
             server.wait()
         assert server.output().index("done /upload") < server.output().index("closing down")
         assert is_orderly(server.output())
+        stamp = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S* "
+        for line in (r"\[asgiserver#info\] Listening on ", r'\[asgiserver\.access#info\] .*"GET /" 200 5$'):
+            assert re.search(stamp + line, server.output(), re.MULTILINE), "the lines are Twisted's, with their times"
+
+    def test_another_reactor_is_one_line_with_its_cure(self, folder: Path) -> None:
+        (folder / "poll.tac").write_text(self.TAC.format(folder=str(folder)), "utf-8")
+        with pytest.raises(AssertionError, match="status 1:") as caught, self.twistd(folder, "poll.tac", "poll"):
+            pass
+        (line,) = [line for line in str(caught.value).splitlines() if "[stderr#error]" in line]
+        assert "start twist or twistd with --reactor=asyncio" in line
 
     def test_a_service_that_cannot_start_ends_the_program(self, folder: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:

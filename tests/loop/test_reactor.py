@@ -297,7 +297,7 @@ CASES: dict[str, str] = {
         theirs = installed()
         for message in refused(), refused(lambda: asyncio.run(ask())), refused(lambda: loop_of(theirs)):
             assert "SelectReactor" in message and "asyncioreactor.install()" in message, message
-            assert "twist --reactor=asyncio" in message and "\\n" not in message
+            assert "start twist or twistd with --reactor=asyncio" in message and "\\n" not in message
         assert installed() is theirs
     """,
     "all works in a thread": """

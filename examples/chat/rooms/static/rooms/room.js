@@ -8,7 +8,7 @@ const title = document.title;
 
 // ---- The connection
 
-const FIRST_PAUSE = 500, LONGEST_PAUSE = 15_000; // milliseconds
+const FIRST_PAUSE = 500, LONGEST_PAUSE = 3_000; // milliseconds
 const ANSWER = 10_000; // until a message that nobody confirms is taken for the sign of a dead connection
 
 let socket = null, attempt = 0, retry = 0, retryAt = 0, ticking = 0, newest = 0, oldest = Infinity, version = 0, unseen = 0, restarting = false, stuck = true;
@@ -54,6 +54,8 @@ function send(message) {
 
 status.onclick = () => status.dataset.state !== "open" && connect();
 addEventListener("online", connect);
+// Browsers slow the timers of hidden pages down.
+document.addEventListener("visibilitychange", () => !document.hidden && status.dataset.state === "waiting" && connect());
 
 const receive = {
   welcome(news) {
@@ -253,7 +255,7 @@ function typing() {
 // ---- Pictures
 
 function upload(file, key = newKey()) {
-  if (!file?.type.startsWith("image/")) return;
+  if (!file) return;
   const preview = URL.createObjectURL(file);
   const item = entry({ author: script.me.id, name: script.me.name, picture: preview, at: Date.now() });
   const progress = make("progress", { max: 1, value: 0 }), words = make("span", { textContent: "0 %" });
