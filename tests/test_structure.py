@@ -30,20 +30,24 @@ ROOMS = {
     "listen": {"errors", "settings", "asgi", "loop", "transport", "forks"},
     "wsgi": {"errors", "asgi", "pipe", ""},
     "workers": {
-        "errors", "settings", "asgi", "listen", "log", "loop", "wire", "lazy_imports", "signals", "cli", "run",
-        "server",
+        "errors", "settings", "asgi", "listen", "log", "loop", "wire", "lazy_imports", "signals", "cli", "config",
+        "run", "server",
     },
     "testing": {"errors", "settings", "asgi", "log", "loop", "loading", "server", "run", "django"},
     "django": {"errors", "settings", "asgi", "pipe", "testing", "management"},
     "management": {"errors", "settings", "log", "loop", "django", "server", "run", "cli", ""},
 }
-#: The two files that everybody may import import nobody but the one that imports nobody at all.
-GROUND = {"asgiserver/errors.py": set(), "asgiserver/settings.py": {"errors"}}
+#: The files that everybody may import import nobody but those that import nobody at all.
+GROUND = {
+    "asgiserver/errors.py": set(), "asgiserver/foreign_flags.py": set(),
+    "asgiserver/settings.py": {"errors", "foreign_flags"},
+}  # fmt: skip
 
 #: Where the tests of a module stand, when not in ``tests/<room>/test_<module>.py``.
 TESTED_IN = {
     "asgiserver/__init__.py": "tests/test_structure.py",
     "asgiserver/__main__.py": "tests/e2e/test_command_line.py",
+    "asgiserver/flags.py": "tests/test_cli.py",
     "asgiserver/pipe.py": "tests/wsgi/test_wsgi.py",
     "asgiserver/run.py": "tests/e2e/test_life_cycle.py",
     "asgiserver/server.py": "tests/e2e/test_life_cycle.py",
@@ -77,7 +81,7 @@ TESTED_IN = {
 
 MOST_LINES = 450
 #: An idea is not cut in two to be shorter.
-LONGER = {"asgiserver/settings.py": 500, "asgiserver/wire/http1.py": 550}
+LONGER = {"asgiserver/settings.py": 600, "asgiserver/wire/http1.py": 550}
 MOST_LINES_OF_A_FUNCTION = 60
 
 

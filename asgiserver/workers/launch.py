@@ -85,6 +85,7 @@ def supervise(interface: CommandLineInterface, args: Sequence[str]) -> NoReturn:
         "prog": interface.parser.prog,
         "config": configuration.path if configuration is not None else "",
         "origins": configuration.origins if configuration is not None else {},
+        "labels": configuration.labels if configuration is not None else {},
         "path": [os.path.abspath(part) for part in sys.path],
     }
     reader, writer = os.pipe()

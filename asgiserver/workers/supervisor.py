@@ -17,6 +17,7 @@ from functools import partial
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any, NoReturn
 
+from ..config import label, warn_of_unknown_variables
 from ..errors import ASGIServerError, SettingsError
 from ..listen.bind import Bound, bind
 from ..log import setup as logs
@@ -49,8 +50,7 @@ def main() -> NoReturn:
     status = 1
     try:
         logs.configure(settings)
-        for variable in Settings.unknown_variables():
-            logger.warning("%s is not the variable of any setting and is ignored", variable)
+        warn_of_unknown_variables(os.environ)
         if settings.reload and "workers" in specification["origins"]:
             logger.warning("workers is ignored with --reload (%s)", specification["origins"]["workers"])
         with pid_file(settings.pid_file):
@@ -62,6 +62,8 @@ def main() -> NoReturn:
                     each.close()
     except ASGIServerError as error:
         status = 2 if isinstance(error, SettingsError) else 1
+        if isinstance(error, SettingsError):
+            error = error.labelled(partial(label, specification["labels"]))
         print(f"{specification['prog']}: error: {error}", file=sys.stderr)  # noqa: T201 - as the command line does
     sys.exit(status)
 
