@@ -204,7 +204,8 @@ class TestHostAndPort:
             monkeypatch.setattr(socket, "getaddrinfo", resolver)
         with listening_socket(socket.AF_INET, ("127.0.0.1", 0)) as sock:
             port = sock.getsockname()[1]
-            assert await refusal(host=host, port=port) == f"cannot listen on {host}:{port}: {cause.replace('PORT', str(port))}"
+            cause = cause.replace("PORT", str(port))
+            assert await refusal(host=host, port=port) == f"cannot listen on {host}:{port}: {cause}"
 
     @linux_only
     async def test_the_backlog_is_the_settings(self) -> None:
