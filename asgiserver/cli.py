@@ -26,7 +26,7 @@ from .errors import ASGIServerError, LifespanError, SettingsError
 from .listen.accept import check
 from .log import setup as logs
 from .loop.reactor import install_reactor
-from .run import limit_exit
+from .running import limit_exit
 from .server import Server
 from .settings import Settings, thread_count
 from .signals import held, hold

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self
 
+from . import __version__
 from .asgi.lifespan import Lifespan
 from .asgi.scope import ScopeBuilder
 from .asgi.websocket import WebSocketExchange
@@ -19,7 +20,7 @@ from .hub import Hub
 from .listen.accept import Listener
 from .listen.bind import Bound
 from .listen.endpoints import listen
-from .loading import as_asgi3
+from .loading import as_asgi3, load_application
 from .log.setup import ActionLogger
 from .loop.clock import LoopClock
 from .loop.reactor import Reactor, install_reactor, loop_of, separate_epoll
@@ -46,7 +47,8 @@ _DJANGO_THREADS = 40
 class Server(Hub):
     """Serves one application on any number of endpoints.
 
-    :param application: an ASGI 3 application; ASGI 2 is wrapped, see ``interface``.
+    :param application: an ASGI 3 application; ASGI 2 is wrapped, see ``interface``. A text names one to import, as on
+        the command line: ``"module:app"``.
     :param settings: all settings at once.
     :param endpoints: Twisted endpoint descriptions to listen on, as ``settings.endpoints``.
     :param action_logger: called with ``(protocol, action, details)``; by default the logger ``asgiserver.access``.
@@ -82,6 +84,8 @@ class Server(Hub):
             settings = Settings.from_keywords(**keywords)
         elif keywords:
             settings = dataclasses.replace(settings, **Settings.named(keywords))
+        if isinstance(application, str):
+            application = load_application(application, settings)
         super().__init__(as_asgi3(application, settings.interface), settings, action_logger, on_failure)
         self.listeners: list[Listener] = []
         #: Sockets that another process has bound, to accept on in place of those of the settings.
@@ -89,11 +93,14 @@ class Server(Hub):
         self.ready_callable = ready_callable
         self.signal_handlers = signal_handlers
         self.reactor = reactor
+        #: Somebody at a terminal can stop the server, and is told how.
+        self.ends_by_ctrl_c = False
         #: True from the first :meth:`stop` on.
         self.stop_requested = False
         self._forwarding = _forwarding(settings)
         self._stopped = asyncio.Event()
         self._lifespan: Lifespan | None = None
+        self._django_threads = 0
         self._end_django: Callable[[], Awaitable[None]] | None = None
         self._abandoned = False
         self._waits = True
@@ -107,6 +114,14 @@ class Server(Hub):
         """Host and real port of every TCP port that is listened on."""
         return [listener.address for listener in self.listeners if listener.address is not None]
 
+    @property
+    def surroundings(self) -> str:
+        """For the log: the version, Python's, the event loop, and the threads of Django's sync views."""
+        loop = type(self._loop).__module__.partition(".")[0]
+        python = sys.version.partition(" ")[0]
+        django = f", {self._django_threads} threads for Django's sync views" if self._end_django is not None else ""
+        return f"asgiserver {__version__}, Python {python}, {loop}{django}"
+
     # Ways to run.
 
     def run(self) -> None:
@@ -116,9 +131,9 @@ class Server(Hub):
         :raises ListenError: an address could not be listened on.
         :raises ReactorError: another reactor is in the way.
         """
-        from .run import run
+        from .running import run_server
 
-        run(self)
+        run_server(self)
 
     async def serve(self) -> None:
         """Serve on the running loop until :meth:`stop` or cancellation; raises as :meth:`run` does."""
@@ -230,6 +245,8 @@ class Server(Hub):
             raise ReactorError("the reactor that Server was given is on another event loop than the one that serves")
         self.clock = LoopClock(asyncio.get_running_loop())
         self._begin_django()
+        if self.bound is None:
+            logger.info("%s, 1 process", self.surroundings)
         self._lifespan = Lifespan(self.application, self.settings, self._context)
         await self._lifespan.startup()
         state = self._lifespan.state if self._lifespan.supported else None
@@ -237,6 +254,8 @@ class Server(Hub):
         self.listeners = await listen(self.settings, HTTPFactory(self), reactor, self.bound)
         for listener in self.listeners if self.bound is None else ():
             logger.info("Listening on %s", listener.description)
+        if self.ends_by_ctrl_c:
+            logger.info("Ctrl-C stops it")
         self._warn_of_untrusted_proxy()
         if self.ready_callable is not None:
             self.ready_callable()
@@ -251,8 +270,8 @@ class Server(Hub):
         except ImportError as error:
             logger.warning("Django's own handler serves the project: %s", error)
             return
-        threads = self.settings.django_threads or thread_count() or _DJANGO_THREADS
-        self.application, self._end_django = serving.begin(self.application, threads)
+        self._django_threads = self.settings.django_threads or thread_count() or _DJANGO_THREADS
+        self.application, self._end_django = serving.begin(self.application, self._django_threads)
 
     def _warn_of_untrusted_proxy(self) -> None:
         """Daphne trusts every peer of its unix socket; here ``forwarded_allow_ips`` has to name them."""
@@ -280,13 +299,28 @@ class Server(Hub):
                 await self._lifespan.shutdown()
             if self._lifespan is not None and self._lifespan.failed:
                 self.report(self._lifespan.error or LifespanError("the application failed to shut down, see the log"))
+            if self.listeners and self.bound is None:
+                logger.info("Stopped")
 
     async def _close_listeners(self) -> None:
         if self.listeners:
-            logger.info("Stopping" if self._handover is None else "Draining")
+            logger.info("%s%s", "Stopping" if self._handover is None else "Draining", self._waited_for())
         for listener in self.listeners:
             listener.shared = listener.shared or self._handover is not None
             await listener.close()
+
+    def _waited_for(self) -> str:
+        """The end of the line that says that the server stops."""
+        websockets = sum(isinstance(exchange, WebSocketExchange) for exchange in self._tasks)
+        counts = ((len(self._tasks) - websockets, "request"), (websockets, "WebSocket"))
+        what = " and ".join(f"{count} {name}{'s' * (count != 1)}" for count, name in counts if count)
+        if not what or self._handover is not None:
+            return ""
+        if not self._waits:
+            return f": cancels {what}"
+        timeout = self.settings.graceful_timeout
+        limit = "without limit" if timeout is None else f"up to {timeout:g} s"
+        return f": waits {limit} for {what}{'; Ctrl-C again ends it at once' if self.ends_by_ctrl_c else ''}"
 
     async def _end_requests(self) -> None:
         """Drain; cancel the requests at once when :meth:`stop` is told not to wait, before or meanwhile."""

@@ -31,11 +31,11 @@ ROOMS = {
     "wsgi": {"errors", "asgi", "pipe", ""},
     "workers": {
         "errors", "settings", "asgi", "listen", "log", "loop", "wire", "lazy_imports", "signals", "cli", "config",
-        "run", "server",
+        "running", "server",
     },
-    "testing": {"errors", "settings", "asgi", "log", "loop", "loading", "server", "run", "django"},
+    "testing": {"errors", "settings", "asgi", "log", "loop", "loading", "server", "running", "django"},
     "django": {"errors", "settings", "asgi", "pipe", "testing", "management"},
-    "management": {"errors", "settings", "log", "loop", "django", "server", "run", "cli", ""},
+    "management": {"errors", "settings", "log", "loop", "django", "server", "running", "cli", ""},
 }
 #: The files that everybody may import import nobody but those that import nobody at all.
 GROUND = {
@@ -49,7 +49,7 @@ TESTED_IN = {
     "asgiserver/__main__.py": "tests/e2e/test_command_line.py",
     "asgiserver/flags.py": "tests/test_cli.py",
     "asgiserver/pipe.py": "tests/wsgi/test_wsgi.py",
-    "asgiserver/run.py": "tests/e2e/test_life_cycle.py",
+    "asgiserver/running.py": "tests/e2e/test_life_cycle.py",
     "asgiserver/server.py": "tests/e2e/test_life_cycle.py",
     "asgiserver/asgi/fields.py": "tests/asgi/test_messages.py",
     "asgiserver/asgi/interfaces.py": "tests/wire/websocket/test_frames.py",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACCESS", "AccessHandler", "AccessLog", "ActionLogger", "bridge_twisted", "configure", "configure_for_script",
-    "enable", "reopen",
+    "enable", "on_terminal", "reopen",
 ]  # fmt: skip
 
 
@@ -108,8 +108,13 @@ def configure(settings: Settings) -> None:
 def configure_for_script(settings: Settings) -> None:
     """Do as the command line for a program of somebody's own that runs on a terminal and has no logging."""
     loggers = logging.getLogger(), logging.getLogger("asgiserver"), logging.getLogger(ACCESS)
-    if not any(logger.handlers for logger in loggers) and sys.stderr is not None and sys.stderr.isatty():
+    if not any(logger.handlers for logger in loggers) and on_terminal():
         configure(settings)
+
+
+def on_terminal() -> bool:
+    """Whether somebody reads the server's log as it is written."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def enable() -> None:

@@ -111,6 +111,7 @@ class Supervisor:
         self._notifier = Notifier()
         self._told = ""
         self._listens = False
+        self._surroundings = ""
         self._status: int | None = None
         limit = settings.worker_timeout
         self._look_every = _LOOK if limit is None else min(_LOOK, limit / 4)
@@ -233,6 +234,7 @@ class Supervisor:
                 case "ready":
                     name = str(process.worker).capitalize()
                     logger.info("%s (process %s) serves", name, process.number)
+                    self._surroundings = message["text"]
                     tell(WorkerEvent.READY, now=now)
                 case "leaving":
                     tell(WorkerEvent.LEAVING, now=now, text=message["text"])
@@ -376,14 +378,18 @@ class Supervisor:
         """See ``Hands``."""
         if not self._listens:
             self._listens = True
+            size = self._generations.size
+            logger.info("%s, %d worker%s", self._surroundings, size, "s" * (size != 1))
             for each in self._bound:
                 logger.info("Listening on %s", each.description)
+            if logs.on_terminal():
+                logger.info("Ctrl-C stops it")
         self._notifier.ready()
 
     def stopping(self) -> None:
         """See ``Hands``."""
         if self._listens:
-            logger.info("Stopping")
+            logger.info("Stopping%s", "; Ctrl-C again ends it at once" if logs.on_terminal() else "")
         self._notifier.stopping()
         for each in self._bound:
             # The last copies are the workers', which accept who waits in the queue before they close them.
@@ -391,6 +397,8 @@ class Supervisor:
 
     def end(self, status: int) -> None:
         """See ``Hands``."""
+        if self._listens and self._status is None:
+            logger.info("Stopped")
         self._status = status
 
     def explain(self, text: str) -> None:

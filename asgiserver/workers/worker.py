@@ -19,7 +19,7 @@ from ..asgi.forwarded import TrustedPeers
 from ..listen.bind import Bound
 from ..log import setup as logs
 from ..loop.reactor import install_reactor, loop_of, rebase
-from ..run import limit_exit
+from ..running import limit_exit
 from ..settings import Settings
 from ..signals import Asked, Signals, hold
 from .balance import balance
@@ -151,7 +151,8 @@ class Worker:
         for listener in self._server.listeners:
             balance(listener.port, self._board, self._number, self._server.connections.__len__)
         self._slot.accepting = True
-        self._channel.send({"is": "ready", "seconds": time.monotonic() - self._began})
+        self._channel.send({"is": "ready", "seconds": time.monotonic() - self._began,
+                            "text": self._server.surroundings})
         if self._told is not None:
             self._told()
 
