@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from . import __version__
-from .foreign_flags import advice
+from .foreign_flags import FOREIGN_FLAGS, advice
 from .settings import Info, Settings, checked, flags, information, parse, spellings, type_hints
 
 __all__ = ["DAPHNE_FLAGS", "Parser", "expanded", "no_application", "parser"]
@@ -70,7 +70,7 @@ def expanded(args: Sequence[str]) -> list[str]:
 
 def _expanded(arg: str) -> str:
     name, equals, value = arg.partition("=")
-    if not name.startswith("--") or name in DAPHNE_FLAGS:
+    if not name.startswith("--") or name in DAPHNE_FLAGS or name in FOREIGN_FLAGS:
         return arg
     meant = [flag for flag in DAPHNE_FLAGS if flag.startswith(name)]
     return f"{meant[0]}{equals}{value}" if len(meant) == 1 else arg
@@ -154,6 +154,9 @@ class Parser(argparse.ArgumentParser):
             action = self._option_string_actions.get(flag)
             if _is_value(arg):
                 right.append(arg)
+            elif f"-{arg.partition('=')[0]}" in self._known():
+                # Or -p would take "ort" for its value.
+                self.mistakes.append(f"there is no {arg}; did you mean -{arg}?")
             elif action is None:
                 self.mistakes.append(f"there is no {flag}{advice(flag, self._known())}")
             elif action.nargs == 0 and equals:

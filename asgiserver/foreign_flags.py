@@ -187,7 +187,6 @@ FOREIGN_FLAGS: dict[str, str] = {
     "--error-log": _ONE_LOG,
     "--error-logfile": _ONE_LOG,
     "--log-file": _ONE_LOG,
-    "--log": _LEAVE_OUT,
     "--no-log": "--log-level critical --no-access-log",
     "--log-config-json": "--log-config",
     "--log-syslog": _ONE_LOG,
@@ -232,6 +231,9 @@ def nearest(name: str, known: Collection[str]) -> str:
     """The end of a message that has named what there is not: what may have been meant."""
     import difflib
 
+    longer = [each for each in known if each.startswith(name)]
+    if len(longer) == 1:
+        return f"; did you mean {longer[0]}?"
     # What all of them begin with says nothing.
     found = difflib.get_close_matches(_own_part(name), sorted(map(_own_part, known)), 1, 0.7)
     meant = next((each for each in sorted(known) if found and _own_part(each) == found[0]), "")

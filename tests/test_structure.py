@@ -49,7 +49,6 @@ TESTED_IN = {
     "asgiserver/__main__.py": "tests/e2e/test_command_line.py",
     "asgiserver/flags.py": "tests/test_cli.py",
     "asgiserver/pipe.py": "tests/wsgi/test_wsgi.py",
-    "asgiserver/running.py": "tests/e2e/test_life_cycle.py",
     "asgiserver/server.py": "tests/e2e/test_life_cycle.py",
     "asgiserver/asgi/fields.py": "tests/asgi/test_messages.py",
     "asgiserver/asgi/interfaces.py": "tests/wire/websocket/test_frames.py",

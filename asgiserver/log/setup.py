@@ -230,6 +230,8 @@ def _load(path: str) -> None:
     except (ValueError, TypeError, AttributeError, ImportError, KeyError, configparser.Error, RuntimeError) as error:
         # dictConfig names the part that is wrong, and keeps the reason in the cause.
         reason = f"{error}: {error.__cause__}" if error.__cause__ else f"{error}"
+        if isinstance(error, KeyError):
+            reason = f"expected {error} in it"
         raise SettingsError(f"log_config: {path!r}: {' '.join(reason.split())}") from None
 
 
