@@ -245,15 +245,16 @@ class Server(Hub):
             raise ReactorError("the reactor that Server was given is on another event loop than the one that serves")
         self.clock = LoopClock(asyncio.get_running_loop())
         self._begin_django()
-        if self.bound is None:
-            logger.info("%s, 1 process", self.surroundings)
         self._lifespan = Lifespan(self.application, self.settings, self._context)
         await self._lifespan.startup()
         state = self._lifespan.state if self._lifespan.supported else None
         self._scopes = ScopeBuilder(self.settings.root_path, self._forwarding, state)
         self.listeners = await listen(self.settings, HTTPFactory(self), reactor, self.bound)
-        for listener in self.listeners if self.bound is None else ():
-            logger.info("Listening on %s", listener.description)
+        if self.bound is None:
+            # Not before, so that a mistake is one line.
+            logger.info("%s, 1 process", self.surroundings)
+            for listener in self.listeners:
+                logger.info("Listening on %s", listener.description)
         if self.ends_by_ctrl_c:
             logger.info("Ctrl-C stops it")
         self._warn_of_untrusted_proxy()
