@@ -1,6 +1,7 @@
 """An ASGI server on Twisted: HTTP/1.1 through h11, WebSocket through Autobahn, Daphne's interface.
 
-Most programs need only ``Server`` and ``Settings``; :mod:`asgiserver.errors` has the exceptions that they raise.
+Most programs need only ``run``, ``Server`` and ``Settings``; :mod:`asgiserver.errors` has the exceptions that they
+raise.
 
 The map of the house, from the ground up; each room's own theory opens its ``__init__``:
 
@@ -12,11 +13,12 @@ The map of the house, from the ground up; each room's own theory opens its ``__i
 ``listen/``
 ``log/``                    the access log, and what the command line does to ``logging``
 ``hub``, ``server``         exchanges become tasks of the application; the server's life from start-up to drain
-``run``, ``signals``,       a process of its own: its reactor, its signals and what they mean, its children
+``running``, ``signals``,   a process of its own: its reactor, its signals and what they mean, its children
 ``forks``
-``cli``, ``config``,        ways in: the command line and its files, applications by name, Twisted's services and
-``loading``, ``service``,   ``twist asgi``, an application below a site of ``twisted.web``
-``resource``
+``cli``, ``flags``,         ways in: the command line, its flags and files, other servers' flags; applications by
+``foreign_flags``,          name, Twisted's services and ``twist asgi``, an application below a site of
+``config``, ``loading``,    ``twisted.web``
+``service``, ``resource``
 ``workers/``                several processes: who starts, watches and replaces them
 ``metrics/``                what is counted, and the monitor that tells of it
 ``wsgi/``                   WSGI applications, in threads
@@ -36,11 +38,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Server", "Settings", "__version__"]
+__all__ = ["Server", "Settings", "__version__", "run"]
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .running import run
     from .server import Server
     from .settings import Settings
 
@@ -55,4 +58,8 @@ def __getattr__(name: str) -> Any:
         from .settings import Settings
 
         return Settings
+    if name == "run":
+        from .running import run
+
+        return run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

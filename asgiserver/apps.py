@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.apps import AppConfig
 from django.core import checks
 
-from .django.checks import check_order, check_settings
+from .django.checks import check_daphne, check_order, check_settings
 
 __all__ = ["ASGIServerConfig"]
 
@@ -20,3 +20,4 @@ class ASGIServerConfig(AppConfig):  # type: ignore[misc]
         """Register the system checks; ``check --tag staticfiles`` also runs the one of the applications' order."""
         checks.register(check_order, checks.Tags.staticfiles)
         checks.register(check_settings)
+        checks.register(check_daphne)

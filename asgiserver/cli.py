@@ -1,6 +1,6 @@
-"""The command line: flags derived from :class:`Settings`, Daphne's spellings, one clear line for a user's mistake.
+"""The command line: from arguments to a server that runs, or one clear line for a user's mistake.
 
-:mod:`.config` says what else the settings come from. The exit status is 0 after a
+:mod:`.flags` has the flags, :mod:`.config` says what else the settings come from. The exit status is 0 after a
 stop signal, even one that comes before the server runs; 1 when the application could not be imported or an address not
 be listened on; 2 for wrong usage; 3 when the lifespan's start-up failed; 128 plus the signal's number after a later
 stop signal.
@@ -8,53 +8,33 @@ stop signal.
 
 from __future__ import annotations
 
-import argparse
 import atexit
-import dataclasses
 import importlib
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn
 
-from . import __version__, config, loading
+from . import config, flags, loading
 from .asgi.interfaces import Application
 from .errors import ASGIServerError, LifespanError, SettingsError
 from .listen.accept import check
 from .log import setup as logs
 from .loop.reactor import install_reactor
-from .run import limit_exit
+from .running import limit_exit
 from .server import Server
-from .settings import Info, Settings, information, parse, thread_count, type_hints
+from .settings import Settings, thread_count
 from .signals import held, hold
 from .workers.pid_file import pid_file
 
 __all__ = ["CommandLineInterface", "exit_status", "main", "script"]
 
 logger = logging.getLogger("asgiserver")
-
-METAVARS = {"s": "SECONDS", "bytes": "BYTES", "octal": "MODE"}
-
-EPILOG = (
-    "Each setting is also read from the environment, --backlog from ASGISERVER_BACKLOG, and from the file of --config, "
-    "where its key is backlog; the command line wins, then the environment. "
-    "Four variables are named after their setting: ASGISERVER_HOST, ASGISERVER_FILE_DESCRIPTOR, ASGISERVER_ENDPOINTS "
-    "and ASGISERVER_HEADERS."
-)
-
-#: Daphne's long flags. A prefix of exactly one of these stays valid, whatever other flags begin with it.
-DAPHNE_FLAGS = (
-    "--access-log", "--application-close-timeout", "--bind", "--endpoint", "--fd", "--help", "--http-timeout",
-    "--log-fmt", "--no-server-name", "--ping-interval", "--ping-timeout", "--port", "--proxy-headers",
-    "--proxy-headers-host", "--proxy-headers-port", "--root-path", "--server-name", "--unix-socket", "--verbosity",
-    "--websocket-max-frame-size", "--websocket-max-message-size", "--websocket_connect_timeout",
-    "--websocket_timeout",
-)  # fmt: skip
-
 
 class CommandLineInterface:
     """The program behind ``asgiserver`` and ``python -m asgiserver``; made to be subclassed, with Daphne's names.
@@ -67,9 +47,9 @@ class CommandLineInterface:
     server_class: Callable[..., Server] = Server
 
     def __init__(self) -> None:
-        self.parser = _parser(self.description)
+        self.parser = flags.parser(self.description)
         self.settings = Settings()
-        self.configuration = config.Configuration(self.settings, None, {}, "")
+        self.configuration = config.Configuration(self.settings, None, {}, {}, "")
         self.server: Server | None = None
         self._only_checks = False
 
@@ -100,8 +80,7 @@ class CommandLineInterface:
                 supervise(self, args)
             logs.configure(self.settings)
             logs.bridge_twisted()
-            for variable in config.unknown_variables(os.environ):
-                logger.warning("%s is not the variable of any setting and is ignored", variable)
+            config.warn_of_unknown_variables(os.environ)
             # Before the application, which may import twisted.internet.reactor and would get another one.
             install_reactor(self.settings.loop)
             self.server = self.server_class(self.load(path), settings=self.settings)
@@ -115,18 +94,18 @@ class CommandLineInterface:
         :raises SettingsError: a source or a setting is wrong, or settings do not go together.
         :raises SystemExit: with status 2 for arguments that argparse refuses, 0 for ``--help`` and the like.
         """
-        namespace = self.parser.parse_args(expanded(args))
+        namespace, written = self.parser.read(args)
         names = {config.APPLICATION, *Settings.__dataclass_fields__}
         given = {name: value for name, value in vars(namespace).items() if name in names}
         file, env_file = getattr(namespace, "config", None), getattr(namespace, "env_file", None)
-        configuration = self.configuration = config.collect(given, file, env_file, os.environ)
+        configuration = self.configuration = config.collect(given, file, env_file, os.environ, written)
         self.settings = configuration.settings
         self._only_checks = hasattr(namespace, "check")
         if hasattr(namespace, "show_settings"):
             sys.stdout.write(config.shown(configuration))
             self.parser.exit()
         if configuration.application is None:
-            self.parser.error("the following arguments are required: MODULE:ATTRIBUTE")
+            self.parser.error(flags.no_application(given))
         if self.settings.reload:
             from .workers.watch import quick
 
@@ -139,7 +118,7 @@ class CommandLineInterface:
         try:
             yield
         except ASGIServerError as error:
-            self.parser.exit(*explanation(self.parser.prog, error))
+            self.parser.exit(*explanation(self.parser.prog, error, self.configuration.labels))
 
     def load(self, path: str) -> Application:
         """The application that :meth:`load_asgi_app` gives; with ``--check``, check all else too, and end.
@@ -217,128 +196,6 @@ def _hold_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
-def expanded(args: Sequence[str]) -> list[str]:
-    """``args`` with the abbreviations that Daphne understands written out.
-
-    argparse takes any unambiguous prefix, and our further flags make ``--unix`` or ``--access`` ambiguous.
-    """
-    plain = list(args)
-    end = plain.index("--") if "--" in plain else len(plain)
-    return [*map(_expanded, plain[:end]), *plain[end:]]
-
-
-def _expanded(arg: str) -> str:
-    name, equals, value = arg.partition("=")
-    if not name.startswith("--") or name in DAPHNE_FLAGS:
-        return arg
-    meant = [flag for flag in DAPHNE_FLAGS if flag.startswith(name)]
-    return f"{meant[0]}{equals}{value}" if len(meant) == 1 else arg
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that reports an error on one line, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        line = " ".join(message.split())
-        self.exit(2, f"{self.prog}: error: {line} (see {self.prog} --help)\n")
-
-
-def _parser(description: str) -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="asgiserver",
-        usage="%(prog)s [options] [MODULE:ATTRIBUTE]",
-        description=description,
-        epilog=EPILOG,
-        # Only flags that were given stand in the namespace, so that the environment can fill the rest.
-        argument_default=argparse.SUPPRESS,
-        # add_argument() makes formatters, each of which asks for the terminal's size unless it is given a width.
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80),
-    )
-    parser.add_argument(
-        config.APPLICATION, metavar="MODULE:ATTRIBUTE", nargs="?",
-        help="What to serve, like mysite.asgi:application; a module alone means its application, else its app.",
-    )  # fmt: skip
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.add_argument(
-        "--config", metavar="FILE",
-        help="Settings in TOML. By default asgiserver.toml in the working directory, else [tool.asgiserver] of "
-        "pyproject.toml there; empty for none.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--env-file", metavar="FILE", help="Variables that the environment lacks, ASGISERVER_... among them.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--show-settings", action="store_true",
-        help="Print all settings as a file for --config, with where each comes from, and exit.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--check", action="store_true",
-        help="Import the application, and check settings, certificates and endpoints; then exit without listening. The "
-        "lifespan is not run.",
-    )  # fmt: skip
-    groups: dict[str, Any] = {}
-    hints = type_hints()
-    for field in dataclasses.fields(Settings):
-        info = information(field.name)
-        if info.command_line:
-            if info.group not in groups:
-                groups[info.group] = parser.add_argument_group(info.group)
-            _add(groups[info.group], field, hints[field.name], info)
-    parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, max_help_position=30)
-    return parser
-
-
-def _add(group: Any, field: dataclasses.Field[Any], hint: Any, info: Info) -> None:
-    """Add the flags of one setting; a spelling with an underscore works without being shown."""
-    flags = info.flags or ("--" + field.name.replace("_", "-"),)
-    shown = [flag for flag in flags if "_" not in flag]
-    options = _value_options(field, hint, info)
-    default = _shown(field.default, info)
-    text = f"{info.text} [{default}]" if default else info.text
-    group.add_argument(*shown, help=text.replace("%", "%%"), **options)
-    hidden = [flag for flag in flags if flag not in shown]
-    if hidden:
-        group.add_argument(*hidden, help=argparse.SUPPRESS, **options)
-    if field.name == "server_name":
-        group.add_argument("--no-server-name", dest="server_name", action="store_const", const="",
-                           help="Send no Server field.")  # fmt: skip
-
-
-def _value_options(field: dataclasses.Field[Any], hint: Any, info: Info) -> dict[str, Any]:
-    """The options that tell argparse how to read and show the value."""
-    if hint is bool:
-        return {"dest": field.name, "action": argparse.BooleanOptionalAction}
-    options: dict[str, Any] = {"dest": field.name, "metavar": info.metavar or METAVARS.get(info.unit, "N")}
-    if isinstance(field.default, tuple) and info.metavar != "LIST":
-        return options | {"action": "append"}
-    if info.choices:
-        return options | {"choices": info.choices, "metavar": None}
-    return options | {"type": _reader(hint, info)}
-
-
-def _reader(hint: Any, info: Info) -> Callable[[str], Any]:
-    """A ``type`` for argparse that keeps the message which :func:`parse` gives."""
-
-    def read(text: str) -> Any:
-        try:
-            return parse(text, hint, info)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return read
-
-
-def _shown(default: Any, info: Info) -> str:
-    """A default as ``--help`` shows it; empty for None, False, and an empty text or list."""
-    if default is None or isinstance(default, bool):
-        return "on" if default else ""
-    if isinstance(default, tuple):
-        return ",".join(default)
-    if info.unit == "octal":
-        return f"{default:o}"
-    return f"{default:g}" if isinstance(default, float) else str(default)
-
-
 def exit_status(error: BaseException) -> int:
     """The exit status of a process whose server could not start because of ``error``."""
     if isinstance(error, SettingsError):
@@ -346,13 +203,18 @@ def exit_status(error: BaseException) -> int:
     return 3 if isinstance(error, LifespanError) else 1
 
 
-def explanation(prog: str, error: BaseException) -> tuple[int, str]:
-    """The exit status of a process that could not start because of ``error``, and what its user is told."""
+def explanation(prog: str, error: BaseException, labels: Mapping[str, str]) -> tuple[int, str]:
+    """The exit status of a process that could not start because of ``error``, and what its user is told.
+
+    :param labels: see :class:`.config.Configuration`.
+    """
     if isinstance(error, SystemExit):
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
         return status, f"{_formatted(error)}{prog}: error: the import ended by {error!r}\n"
     if not isinstance(error, ASGIServerError):
         return 1, _formatted(error)
+    if isinstance(error, SettingsError):
+        error = error.labelled(partial(config.label, labels))
     cause = error.__cause__ if isinstance(error, LifespanError) else None
     lines = [] if cause is None else traceback.format_exception(cause)
     return exit_status(error), "".join([*lines, f"{prog}: error: {error}\n"])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import re
 from collections.abc import Mapping, MutableMapping
@@ -19,17 +20,37 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import SettingsError
-from .settings import Settings, checked, information, parse, type_hints
+from .foreign_flags import nearest
+from .settings import RELOAD, WORKERS, Settings, checked, information, parse, spellings, type_hints, variable_of
 
 __all__ = [
-    "Configuration", "collect", "found_file", "key", "listed", "read_file", "read_variables", "shown",
-    "unknown_variables",
+    "Configuration", "collect", "found_file", "key", "label", "listed", "read_file", "read_variables", "shown",
+    "warn_of_unknown_variables",
 ]  # fmt: skip
+
+logger = logging.getLogger("asgiserver")
 
 #: Names that are looked for besides the settings' own.
 APPLICATION = "application"
 _CONFIG = "ASGISERVER_CONFIG"
 _OWN_VARIABLES = _CONFIG, f"ASGISERVER_{APPLICATION.upper()}"
+
+#: Settings that have no effect without one of those behind them.
+_NEEDS = {
+    **dict.fromkeys(("proxy_headers_host", "proxy_headers_port", "proxy_headers_proto"), ("proxy_headers",)),
+    "forwarded_allow_ips": ("proxy_headers",),
+    "unix_socket_mode": ("unix_socket", "endpoints"),
+    **dict.fromkeys(("ssl_min_version", "ssl_ciphers", "ssl_handshake_timeout"), ("ssl_certfile",)),
+    **dict.fromkeys(
+        (name for name in Settings.__dataclass_fields__ if information(name).group == WORKERS
+         and name not in ("workers", "pid_file")), ("workers", "reload")),
+    **dict.fromkeys(
+        (name for name in Settings.__dataclass_fields__ if information(name).group == RELOAD and name != "reload"),
+        ("reload",)),
+    "max_requests_jitter": ("max_requests",),
+}  # fmt: skip
+#: Of two flags the second leaves the first without effect.
+_BESIDE = {"log_fmt": "log_config"}
 
 #: Found without TOML being loaded, and without a look at what others may have got wrong in a file that is theirs.
 _HEADING = re.compile(rb"^[ \t]*\[[ \t]*tool[ \t]*\.[ \t]*asgiserver[ \t]*\]", re.MULTILINE)
@@ -48,17 +69,30 @@ class Configuration(NamedTuple):
     """All settings, and the application if one is named.
 
     :param origins: where the values come from, by the settings' names; a default has none.
+    :param labels: how their user wrote the settings' names: a flag, a variable, or a file and a key; see :func:`label`.
     :param path: the configuration file; empty when there is none.
     """
 
     settings: Settings
     application: str | None
     origins: dict[str, str]
+    labels: dict[str, str]
     path: str
 
 
+def label(labels: Mapping[str, str], name: str) -> str:
+    """How an error calls the setting ``name``; what is no setting keeps its name."""
+    if name not in Settings.__dataclass_fields__:
+        return name
+    return labels.get(name, f"--{key(name)}")
+
+
 def collect(
-    given: Mapping[str, Any], config: str | None, env_file: str | None, environ: MutableMapping[str, str]
+    given: Mapping[str, Any],
+    config: str | None,
+    env_file: str | None,
+    environ: MutableMapping[str, str],
+    written: Mapping[str, str] | None = None,
 ) -> Configuration:
     """Read all sources, and check the settings together.
 
@@ -66,6 +100,7 @@ def collect(
     :param config: the file's path; None to look for one, empty for none.
     :param env_file: a file of variables, see :func:`read_variables`.
     :param environ: the environment, to which the variables of ``env_file`` are added, unless it has them.
+    :param written: the flags that gave ``given``.
     :raises SettingsError: a source cannot be read, or has a wrong value or an unknown key.
     """
     added = {} if env_file is None else read_variables(env_file)
@@ -73,66 +108,85 @@ def collect(
     environ.update(added)
     path = environ.get(_CONFIG) if config is None else config
     path = found_file() if path is None else path
-    values, origins = read_file(path)
+    values, origins, labels = read_file(path)
     variables = Settings.from_environment(environ)
     if f"ASGISERVER_{APPLICATION.upper()}" in environ:
         variables[APPLICATION] = environ[f"ASGISERVER_{APPLICATION.upper()}"]
     for name, value in variables.items():
-        variable = f"ASGISERVER_{name.upper()}"
-        if name == "workers" and variable not in environ:
-            variable = "WEB_CONCURRENCY"
+        variable = f"ASGISERVER_{APPLICATION.upper()}" if name == APPLICATION else variable_of(name, environ) or ""
         values[name] = value
         origins[name] = f"{env_file}: {variable}" if variable in added else f"environment: {variable}"
+        labels[name] = origins[name].removeprefix("environment: ")
     values |= given
     origins |= dict.fromkeys(given, "command line")
+    labels = {name: text for name, text in labels.items() if name not in given} | dict(written or {})
     if values.get("reload") and "workers" not in given:
         # The workers of production, from a file or WEB_CONCURRENCY; the origin stays, for a line in the log.
         values.pop("workers", None)
     application = values.pop(APPLICATION, None)
     if isinstance(values.get("host"), str):
         values["host"] = values["host"].strip("[]")
-    for name in ("proxy_headers_host", "proxy_headers_port", "proxy_headers_proto"):
-        if values.get(name) and not values.get("proxy_headers"):
-            raise SettingsError(f"--{name.replace('_', '-')} needs --proxy-headers beside it")
-    return Configuration(Settings(**values), application, origins, path)
+    try:
+        _check_use(values, written or {})
+        settings = Settings(**values)
+    except SettingsError as error:
+        raise error.labelled(lambda name: label(labels, name)) from None
+    return Configuration(settings, application, origins, labels, path)
 
 
-def unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    """The ``ASGISERVER_…`` variables that mean nothing."""
-    return [name for name in Settings.unknown_variables(environ) if name not in _OWN_VARIABLES]
+def _check_use(values: Mapping[str, Any], written: Mapping[str, str]) -> None:
+    """Raise SettingsError for a flag that would have no effect.
+
+    A file and variables may be for starts of several kinds, such as with workers and without.
+    """
+    for name, needed in _NEEDS.items():
+        used = name in written or name.startswith("proxy_headers_") and values.get(name)
+        if used and not any(values.get(other) not in (None, False, ()) for other in needed):
+            raise SettingsError(f"{name} needs {' or '.join(needed)} beside it", name, *needed)
+    for name, other in _BESIDE.items():
+        if name in written and other in written:
+            raise SettingsError(f"{name} has no effect beside {other}", name, other)
+
+
+def warn_of_unknown_variables(environ: Mapping[str, str]) -> None:
+    """Log the ``ASGISERVER_…`` variables that mean nothing."""
+    for name, meant in Settings.unknown_variables(environ).items():
+        if name not in _OWN_VARIABLES:
+            logger.warning("%s is not the variable of any setting and is ignored%s", name, meant)
 
 
 def key(name: str) -> str:
-    """A setting's key in the file: its long flag, without the two dashes."""
-    flags = information(name).flags or ("--" + name.replace("_", "-"),)
-    return next(flag for flag in flags if flag.startswith("--") and "_" not in flag).removeprefix("--")
+    """What a setting is called in the file: as its long flag, without the two dashes."""
+    return spellings(name)[0].replace("_", "-")
 
 
 def _keys() -> dict[str, str]:
-    """The name of each setting by its key."""
+    """The name of each setting by its keys."""
     names = [field.name for field in dataclasses.fields(Settings) if information(field.name).command_line]
-    return {key(name): name for name in names}
+    return {spelling.replace("_", "-"): name for name in names for spelling in spellings(name)}
 
 
-def read_file(path: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values of a configuration file by the settings' names, and the origin of each; empty ``path`` for none.
+def read_file(path: str) -> tuple[dict[str, Any], dict[str, str], dict[str, str]]:
+    """The values of a configuration file by the settings' names, their origins and labels; empty ``path`` for none.
 
     :raises SettingsError: the file cannot be read, or has a wrong value or an unknown key.
     """
     if not path:
-        return {}, {}
+        return {}, {}, {}
     origin, table = _table(path)
     folder = os.path.dirname(os.path.abspath(path))
-    keys, values = _keys(), dict[str, Any]()
+    keys, values, labels = _keys(), dict[str, Any](), dict[str, str]()
     for given, value in table.items():
         spelt = given.replace("_", "-")
         name = APPLICATION if spelt == APPLICATION else keys.get(spelt)
         if name is None:
-            raise SettingsError(f"{origin}: there is no setting {given!r}{_nearest(spelt, keys)}")
+            meant = nearest(spelt.removeprefix("no-"), [*keys, APPLICATION])
+            raise SettingsError(f"{origin}: there is no setting {given!r}{meant}")
         if name in values:
             raise SettingsError(f"{origin}: {given}: given twice")
-        values[name] = _based(name, _value(name, value, f"{origin}: {given}"), folder)
-    return values, dict.fromkeys(values, origin)
+        labels[name] = f"{origin}: {given}"
+        values[name] = _based(name, _value(name, value, labels[name]), folder)
+    return values, dict.fromkeys(values, origin), labels
 
 
 def found_file() -> str:
@@ -182,14 +236,6 @@ def _value(name: str, value: Any, where: str) -> Any:
         return checked(name, value)
     except ValueError as error:
         raise SettingsError(f"{where}: {str(error).removeprefix(f'{name}: ')}") from None
-
-
-def _nearest(spelt: str, keys: Mapping[str, str]) -> str:
-    import difflib
-
-    by_name = {name.replace("_", "-"): own for own, name in keys.items()}
-    found = [by_name[spelt]] if spelt in by_name else difflib.get_close_matches(spelt, [*keys, APPLICATION], 1)
-    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def _based(name: str, value: Any, folder: str) -> Any:
@@ -243,12 +289,12 @@ def shown(configuration: Configuration) -> str:
 
     :raises SettingsError: a value is not Unicode, which TOML cannot write.
     """
-    settings, application, origins, _ = configuration
+    settings, application, origins, *_ = configuration
     lines = []
     if application is not None:
         lines.append(f"application = {_literal(APPLICATION, application)}  # {_origin(origins[APPLICATION])}")
     group = ""
-    for name in _keys().values():
+    for name in dict.fromkeys(_keys().values()):
         info = information(name)
         if info.group != group:
             group = info.group

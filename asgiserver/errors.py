@@ -19,6 +19,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 __all__ = [
     "ASGIServerError", "ApplicationError", "ClientDisconnected", "LifespanError", "ListenError", "MessageError",
     "ReactorError", "RequestError", "SettingsError", "StartupError", "UnexpectedMessage",
@@ -30,7 +32,22 @@ class ASGIServerError(Exception):
 
 
 class SettingsError(ASGIServerError, ValueError):
-    """A setting has a wrong value. The message names the setting and what was expected, on one line."""
+    """A setting has a wrong value. The message names the setting and what was expected, on one line.
+
+    :param about: the settings that the message names, in its order; by default that before the first colon.
+    """
+
+    def __init__(self, message: str, *about: str) -> None:
+        super().__init__(message)
+        self.about = about or (message.partition(":")[0],)
+
+    def labelled(self, label: Callable[[str], str]) -> SettingsError:
+        """The same with each setting under the name that ``label`` gives it, such as that of its flag."""
+        text, rest = "", str(self)
+        for name in self.about:
+            before, found, rest = rest.partition(name)
+            text += before + (label(name) if found else "")
+        return SettingsError(text + rest)
 
 
 class ReactorError(ASGIServerError, RuntimeError):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self
 
+from . import __version__
 from .asgi.lifespan import Lifespan
 from .asgi.scope import ScopeBuilder
 from .asgi.websocket import WebSocketExchange
@@ -19,7 +20,7 @@ from .hub import Hub
 from .listen.accept import Listener
 from .listen.bind import Bound
 from .listen.endpoints import listen
-from .loading import as_asgi3
+from .loading import as_asgi3, load_application
 from .log.setup import ActionLogger
 from .loop.clock import LoopClock
 from .loop.reactor import Reactor, install_reactor, loop_of, separate_epoll
@@ -49,7 +50,8 @@ _DJANGO_THREADS = 40
 class Server(Hub):
     """Serves one application on any number of endpoints.
 
-    :param application: an ASGI 3 application; ASGI 2 is wrapped, see ``interface``.
+    :param application: an ASGI 3 application; ASGI 2 is wrapped, see ``interface``. A text names one to import, as on
+        the command line: ``"module:app"``.
     :param settings: all settings at once.
     :param endpoints: Twisted endpoint descriptions to listen on, as ``settings.endpoints``.
     :param action_logger: called with ``(protocol, action, details)``; by default the logger ``asgiserver.access``.
@@ -85,6 +87,8 @@ class Server(Hub):
             settings = Settings.from_keywords(**keywords)
         elif keywords:
             settings = dataclasses.replace(settings, **Settings.named(keywords))
+        if isinstance(application, str):
+            application = load_application(application, settings)
         super().__init__(as_asgi3(application, settings.interface), settings, action_logger, on_failure)
         self.listeners: list[Listener] = []
         #: Sockets that another process has bound, to accept on in place of those of the settings.
@@ -92,6 +96,8 @@ class Server(Hub):
         self.ready_callable = ready_callable
         self.signal_handlers = signal_handlers
         self.reactor = reactor
+        #: Somebody at a terminal can stop the server, and is told how.
+        self.ends_by_ctrl_c = False
         #: True from the first :meth:`stop` on.
         self.stop_requested = False
         #: Where the settings come from, for ``--metrics``.
@@ -101,6 +107,7 @@ class Server(Hub):
         self._stopped = asyncio.Event()
         self._lifespan: Lifespan | None = None
         self._beside: Beside | None = None
+        self._django_threads = 0
         self._end_django: Callable[[], Awaitable[None]] | None = None
         self._abandoned = False
         self._waits = True
@@ -114,6 +121,14 @@ class Server(Hub):
         """Host and real port of every TCP port that is listened on."""
         return [listener.address for listener in self.listeners if listener.address is not None]
 
+    @property
+    def surroundings(self) -> str:
+        """For the log: the version, Python's, the event loop, and the threads of Django's sync views."""
+        loop = type(self._loop).__module__.partition(".")[0]
+        python = sys.version.partition(" ")[0]
+        django = f", {self._django_threads} threads for Django's sync views" if self._end_django is not None else ""
+        return f"asgiserver {__version__}, Python {python}, {loop}{django}"
+
     # Ways to run.
 
     def run(self) -> None:
@@ -123,9 +138,9 @@ class Server(Hub):
         :raises ListenError: an address could not be listened on.
         :raises ReactorError: another reactor is in the way.
         """
-        from .run import run
+        from .running import run_server
 
-        run(self)
+        run_server(self)
 
     async def serve(self) -> None:
         """Serve on the running loop until :meth:`stop` or cancellation; raises as :meth:`run` does."""
@@ -251,8 +266,13 @@ class Server(Hub):
         state = self._lifespan.state if self._lifespan.supported else None
         self._scopes = ScopeBuilder(self.settings.root_path, self._forwarding, state)
         self.listeners = await listen(self.settings, HTTPFactory(self), reactor, self.bound)
-        for listener in self.listeners if self.bound is None else ():
-            logger.info("Listening on %s", listener.description)
+        if self.bound is None:
+            # Not before, so that a mistake is one line.
+            logger.info("%s, 1 process", self.surroundings)
+            for listener in self.listeners:
+                logger.info("Listening on %s", listener.description)
+        if self.ends_by_ctrl_c:
+            logger.info("Ctrl-C stops it")
         self._warn_of_untrusted_proxy()
         if self.ready_callable is not None:
             self.ready_callable()
@@ -262,8 +282,8 @@ class Server(Hub):
         serving = _django(self.settings)
         if serving is None:
             return
-        threads = self.settings.django_threads or thread_count() or _DJANGO_THREADS
-        self.application, self._end_django = serving.begin(self.application, threads)
+        self._django_threads = self.settings.django_threads or thread_count() or _DJANGO_THREADS
+        self.application, self._end_django = serving.begin(self.application, self._django_threads)
 
     def _warn_of_untrusted_proxy(self) -> None:
         """Daphne trusts every peer of its unix socket; here ``forwarded_allow_ips`` has to name them."""
@@ -300,6 +320,8 @@ class Server(Hub):
                 self.report(self._lifespan.error or LifespanError("the application failed to shut down, see the log"))
             if self._beside is not None:
                 await self._beside.close(quick=self._abandoned)
+            if self.listeners and self.bound is None:
+                logger.info("Stopped")
 
     async def _delay(self) -> None:
         """Serve on for ``shutdown_delay``, unless nobody serves yet, or others do; a supervisor has waited already."""
@@ -311,10 +333,23 @@ class Server(Hub):
 
     async def _close_listeners(self) -> None:
         if self.listeners:
-            logger.info("Stopping" if self._handover is None else "Draining")
+            logger.info("%s%s", "Stopping" if self._handover is None else "Draining", self._waited_for())
         for listener in self.listeners:
             listener.shared = listener.shared or self._handover is not None
             await listener.close()
+
+    def _waited_for(self) -> str:
+        """The end of the line that says that the server stops."""
+        websockets = sum(isinstance(exchange, WebSocketExchange) for exchange in self._tasks)
+        counts = ((len(self._tasks) - websockets, "request"), (websockets, "WebSocket"))
+        what = " and ".join(f"{count} {name}{'s' * (count != 1)}" for count, name in counts if count)
+        if not what or self._handover is not None:
+            return ""
+        if not self._waits:
+            return f": cancels {what}"
+        timeout = self.settings.graceful_timeout
+        limit = "without limit" if timeout is None else f"up to {timeout:g} s"
+        return f": waits {limit} for {what}{'; Ctrl-C again ends it at once' if self.ends_by_ctrl_c else ''}"
 
     async def _end_requests(self) -> None:
         """Drain; cancel the requests at once when :meth:`stop` is told not to wait, before or meanwhile."""

@@ -1,6 +1,6 @@
 """The process's signals: when the server handles them, and what the next one asks for.
 
-:mod:`~asgiserver.run` has the table of their effects.
+``running`` has the table of their effects.
 
 This module is imported before everything else, so that a signal finds its handler however early it comes: the kernel
 drops a signal that PID 1 of a container has no handler for. Hence the module imports next to nothing.

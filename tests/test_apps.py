@@ -9,7 +9,7 @@ from django.apps import AppConfig
 from django.core import checks
 
 from asgiserver.apps import ASGIServerConfig
-from asgiserver.django.checks import check_order, check_settings
+from asgiserver.django.checks import check_daphne, check_order, check_settings
 
 
 def test_django_finds_the_configuration_by_the_packages_name() -> None:
@@ -22,4 +22,4 @@ def test_the_checks_are_registered_when_django_is_ready(monkeypatch: pytest.Monk
     registered: list[Any] = []
     monkeypatch.setattr(checks, "register", lambda *given: registered.append(given))
     AppConfig.create("asgiserver").ready()
-    assert registered == [(check_order, checks.Tags.staticfiles), (check_settings,)]
+    assert registered == [(check_order, checks.Tags.staticfiles), (check_settings,), (check_daphne,)]

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from asgiserver import __version__, cli
-from asgiserver.cli import CommandLineInterface, expanded, main
+from asgiserver.cli import CommandLineInterface, main
 from asgiserver.errors import LifespanError, ListenError, ReactorError, SettingsError
-from asgiserver.settings import Settings, information
+from asgiserver.flags import DAPHNE_FLAGS, expanded
+from asgiserver.settings import RELOAD, WORKERS, Settings, flags, information, spellings
 from asgiserver.workers import launch
+from asgiserver.workers.watch import quick
 
 #: What each setting's flag can be given, and what must arrive; a switch has no value.
 VALUES: dict[str, tuple[str | None, Any]] = {
@@ -73,15 +75,21 @@ NEEDED = {
     "ssl_keyfile_password_file": ["--ssl-certfile", "c.pem"],
     "ssl_ca_certs": ["--ssl-certfile", "c.pem"],
     "ssl_cert_reqs": ["--ssl-certfile", "c.pem", "--ssl-ca-certs", "ca.pem"],
+    "unix_socket_mode": ["-u", "/run/a.sock"],
+    "ssl_min_version": ["--ssl-certfile", "c.pem"],
+    "ssl_ciphers": ["--ssl-certfile", "c.pem"],
+    "ssl_handshake_timeout": ["--ssl-certfile", "c.pem"],
+    "forwarded_allow_ips": ["--proxy-headers"],
     "proxy_headers_host": ["--proxy-headers"],
     "proxy_headers_port": ["--proxy-headers"],
     "proxy_headers_proto": ["--proxy-headers"],
-    # Not needed, but changed by the flag.
-    "reload": [
-        "--graceful-timeout", "0.5", "--graceful-idle", "0.05", "--drain-timeout", "0", "--drain-spread", "0",
-        "--worker-timeout", "0", "--worker-start-timeout", "0",
-    ],
-}  # fmt: skip
+    "workers": [],
+    "pid_file": [],
+    "max_requests_jitter": ["--workers", "2", "--max-requests", "9"],
+    "reload": [],
+}
+#: And these of whole groups.
+NEEDED_BY_GROUP = {WORKERS: ["--workers", "2"], RELOAD: ["--reload"]}
 
 #: Every spelling of Daphne's command line with the setting that it must reach.
 DAPHNE = [
@@ -204,6 +212,10 @@ def refusal(capsys: pytest.CaptureFixture[str], *args: str, interface: CommandLi
     return output.err.removeprefix("asgiserver: error: ").strip()
 
 
+def needed(name: str) -> list[str]:
+    return NEEDED.get(name, NEEDED_BY_GROUP.get(information(name).group, []))
+
+
 def fields() -> list[str]:
     return [field.name for field in dataclasses.fields(Settings) if information(field.name).command_line]
 
@@ -216,11 +228,13 @@ class TestFlags:
     @pytest.mark.parametrize("name", fields())
     def test_each_spelling_of_each_flag_reaches_its_own_setting_and_no_other(self, name: str) -> None:
         text, value = VALUES.get(name, ("4321", 4321))
-        for flag in information(name).flags or ("--" + name.replace("_", "-"),):
+        other = ["--" + spelling.replace("_", "-") for spelling in spellings(name)]
+        for flag in dict.fromkeys([*flags(name), *other]):
             given = [flag] if text is None else [flag, text]
-            beside = settings_of(*NEEDED.get(name, []))
-            expected = dataclasses.replace(beside, **{name: value})
-            assert settings_of(*NEEDED.get(name, []), *given) == expected
+            beside = settings_of(*needed(name))
+            changes = {name: value}
+            expected = dataclasses.replace(beside, **changes)
+            assert settings_of(*needed(name), *given) == (quick(expected) if name == "reload" else expected)
             if not isinstance(value, bool):
                 assert beside != expected, "the table must give something else than the default"
 
@@ -231,6 +245,18 @@ class TestFlags:
     @pytest.mark.parametrize(("args", "name", "value"), ABBREVIATIONS, ids=spelt)
     def test_an_abbreviation_that_daphne_takes_is_taken(self, args: list[str], name: str, value: Any) -> None:
         assert getattr(settings_of(*args), name) == value
+
+    @pytest.mark.parametrize(
+        ("word", "number"),
+        [("critical", -2), ("error", -1), ("WARNING", 0), ("info", 1), ("debug", 2), ("trace", 3)],
+    )
+    def test_a_level_has_a_name(self, word: str, number: int) -> None:
+        assert settings_of("--log-level", word).verbosity == settings_of("-v", str(number)).verbosity == number
+
+    def test_there_may_be_no_access_log(self) -> None:
+        assert settings_of("--no-access-log").access_log == ""
+        assert Settings.from_keywords(access_log=False) == Settings(access_log="")
+        assert Settings.from_keywords(access_log=True) == Settings()
 
     def test_the_defaults_are_those_of_settings(self) -> None:
         assert settings_of() == Settings()
@@ -267,11 +293,9 @@ class TestAbbreviations:
     def test_the_value_after_the_equals_sign_is_kept(self) -> None:
         assert expanded(["--root=/a=b--verb"]) == ["--root-path=/a=b--verb"]
 
-    def test_flags_that_are_new_here_can_be_shortened_too(self) -> None:
-        assert settings_of("--graceful-t", "3").graceful_timeout == 3
-
-    def test_an_ambiguous_one_is_refused(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert "ambiguous option: --limit" in refusal(capsys, "--limit", "3", "module:app")
+    @pytest.mark.parametrize("flag", ["--graceful-t", "--limit"])
+    def test_flags_that_daphne_lacks_are_not_shortened(self, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert refusal(capsys, flag, "3", "module:app").startswith(f"there is no {flag}")
 
 
 class TestWorkers:
@@ -306,8 +330,8 @@ class TestReload:
     @pytest.mark.parametrize(
         ("args", "message"),
         [
-            (["--reload-dir", "no/such"], "reload_dir: 'no/such' is not a folder"),
-            (["--workers", "2"], "reload and workers: expected only one of them"),
+            (["--reload-dir", "no/such"], "--reload-dir: 'no/such' is not a folder"),
+            (["--workers", "2"], "--reload and --workers: expected only one of them"),
         ],
     )
     def test_a_mistake_is_one_line(
@@ -372,7 +396,7 @@ class TestEnvironment:
         elif name == "headers":
             text = f"'{text}'"  # a list is split as a shell splits it
         monkeypatch.setenv(f"ASGISERVER_{name.upper()}", text)
-        assert getattr(settings_of(*NEEDED.get(name, [])), name) == value
+        assert getattr(settings_of(*needed(name)), name) == value
 
     def test_a_flag_wins_over_the_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("ASGISERVER_PORT", "1")
@@ -395,18 +419,24 @@ class TestEnvironment:
 class TestWrongUsage:
     @pytest.mark.parametrize(("args", "message"), [
         ([], "the following arguments are required: MODULE:ATTRIBUTE"),
-        (["--bogus", "m:a"], "unrecognized arguments: --bogus"),
-        (["m:a", "n:b"], "unrecognized arguments: n:b"),
-        (["-p", "http", "m:a"], "argument -p/--port: expected a whole number, got 'http'"),
-        (["-t", "soon", "m:a"], "argument -t/--http-timeout: expected a number, got 'soon'"),
-        (["--unix-socket-mode", "9", "m:a"], "argument --unix-socket-mode: expected an octal number, got '9'"),
-        (["--interface", "cgi", "m:a"], "argument --interface: invalid choice: 'cgi'"),
-        (["m:a", "-p"], "argument -p/--port: expected one argument"),
-        (["-v", "4", "m:a"], "verbosity: expected at most 3, got 4"),
-        (["-v", "-1", "m:a"], "verbosity: expected at least 0, got -1"),
-        (["-p", "65536", "m:a"], "port: expected at most 65535, got 65536"),
-        (["--header", "nonsense", "m:a"], "headers: expected NAME:VALUE, got 'nonsense'"),
-        (["--ssl-keyfile", "k", "m:a"], "ssl_keyfile needs ssl_certfile beside it"),
+        (["--access-log", "m:a"],
+         "the following arguments are required: MODULE:ATTRIBUTE; --access-log takes a value, and took 'm:a' for it"),
+        (["--bogus", "m:a"], "there is no --bogus"),
+        (["--bogus", "3", "m:a"], "there is no --bogus"),
+        (["m:a", "n:b"], "expected one MODULE:ATTRIBUTE, got m:a n:b"),
+        (["-p", "http", "m:a"], "-p: expected a whole number, got 'http'"),
+        (["-t", "soon", "m:a"], "-t: expected a number, got 'soon'"),
+        (["--unix-socket-mode", "9", "m:a"], "--unix-socket-mode: expected an octal number, got '9'"),
+        (["--interface", "cgi", "m:a"], "--interface: expected one of auto, asgi3, asgi2, wsgi, got 'cgi'"),
+        (["m:a", "-p"], "-p: expected a value after it"),
+        (["-p", "--factory", "m:a"], "-p: expected a value after it"),
+        (["--factory=yes", "m:a"], "--factory: expected no value after it"),
+        (["-v", "4", "m:a"], "-v: expected at most 3, got 4"),
+        (["--log-level", "loud", "m:a"], "--log-level: expected a whole number or one of critical, error, warning, "),
+        (["-v", "-3", "m:a"], "-v: expected at least -2, got -3"),
+        (["-p", "65536", "m:a"], "-p: expected at most 65535, got 65536"),
+        (["--header", "nonsense", "m:a"], "--header: expected NAME:VALUE, got 'nonsense'"),
+        (["--ssl-keyfile", "k", "m:a"], "--ssl-keyfile needs --ssl-certfile beside it"),
         (["--proxy-headers-host", "X", "m:a"], "--proxy-headers-host needs --proxy-headers beside it"),
         (["--proxy-headers-port", "X", "m:a"], "--proxy-headers-port needs --proxy-headers beside it"),
     ])  # fmt: skip
@@ -414,6 +444,15 @@ class TestWrongUsage:
         self, args: list[str], message: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert refusal(capsys, *args).startswith(message)
+
+    def test_all_mistakes_are_told_at_once(self, capsys: pytest.CaptureFixture[str]) -> None:
+        args = ["m:a", "--uds", "/x", "--hed-timeout=5", "-p", "http", "-k", "x", "--body-timeout", "-7", "-t"]
+        assert refusal(capsys, *args) == (
+            "there is no --uds: use -u/--unix-socket; there is no --hed-timeout; did you mean --head-timeout?; "
+            "there is no -k: each worker runs an event loop; leave it out, or see --loop and --interface; "
+            "-t: expected a value after it; -p: expected a whole number, got 'http'; "
+            "--body-timeout: expected 0 for none, or a greater number, got -7.0 (see asgiserver --help)"
+        )
 
     def test_a_line_about_the_usage_names_help(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert refusal(capsys, "--bogus", "m:a").endswith("(see asgiserver --help)")
@@ -444,7 +483,9 @@ class TestHelpAndVersion:
         for name in fields():
             info = information(name)
             assert f" {info.group}: " in flat
-            shown = next(flag for flag in reversed(info.flags or ("--" + name.replace("_", "-"),)) if "_" not in flag)
+            shown = next(flag for flag in reversed(flags(name)) if "_" not in flag)
+            if getattr(Settings(), name) is True:
+                shown = shown.replace("--", "--no-")
             assert f" {shown}" in flat
             assert " ".join(info.text.split()) in flat
 
@@ -458,18 +499,23 @@ class TestHelpAndVersion:
         assert "--websocket_timeout" not in text
         assert "--websocket-timeout" in text
 
-    def test_the_variables_that_are_not_named_after_their_flag_are_listed(self, text: str) -> None:
-        odd = [
-            name for name in fields()
-            if information(name).flags and "--" + name.replace("_", "-") not in information(name).flags
-        ]  # fmt: skip
-        assert [name for name in odd if f"ASGISERVER_{name.upper()}" not in text] == []
-        assert len(odd) == 4
+    def test_the_default_address_and_an_example_stand_in_its_first_lines(self, text: str) -> None:
+        first = text.splitlines()[:8]
+        assert any("http://127.0.0.1:8000" in line for line in first)
+        assert "  asgiserver mysite.asgi:application" in first
+
+    @pytest.mark.parametrize("word", ["header", "URL", "body", "Exit status", "SIGTERM", "README", "--log-level"])
+    def test_what_is_looked_for_is_there(self, text: str, word: str) -> None:
+        assert word in re.sub(r"-\n\s+", "-", text)
+
+    def test_no_group_is_longer_than_a_screen(self) -> None:
+        groups = CommandLineInterface().parser._action_groups
+        assert max(sum(action.help != "==SUPPRESS==" for action in group._group_actions) for group in groups) <= 12
 
     def test_daphnes_flags_are_listed_whole(self) -> None:
         # The table of abbreviations is worth nothing if a flag in it does not exist.
         known = {option for action in CommandLineInterface().parser._actions for option in action.option_strings}
-        assert set(cli.DAPHNE_FLAGS) <= known
+        assert set(DAPHNE_FLAGS) <= known
 
 
 class TestFailures:
@@ -486,7 +532,8 @@ class TestFailures:
         with pytest.raises(SystemExit) as caught:
             Interface().run(["module:app"])
         assert caught.value.code == status
-        assert capsys.readouterr().err == f"asgiserver: error: {failure}\n"
+        told = str(failure).replace("ssl_certfile", "--ssl-certfile")
+        assert capsys.readouterr().err == f"asgiserver: error: {told}\n"
 
     def test_what_the_application_raised_in_its_start_up_is_shown_above_the_line(
         self, server: type[FakeServer], capsys: pytest.CaptureFixture[str]
@@ -524,7 +571,7 @@ class TestFailures:
             raise SettingsError("log_config: not found")
 
         monkeypatch.setattr(cli.logs, "configure", configure)
-        assert refusal(capsys, "not_there:app", interface=CommandLineInterface()) == "log_config: not found"
+        assert refusal(capsys, "not_there:app", interface=CommandLineInterface()) == "--log-config: not found"
 
     def test_an_unexpected_error_of_the_server_is_not_hidden(self, server: type[FakeServer]) -> None:
         server.failure = ZeroDivisionError()

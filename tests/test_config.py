@@ -95,8 +95,9 @@ class TestFile:
     @pytest.mark.parametrize("name", NAMES)
     def test_each_setting_is_read_from_its_key(self, name: str) -> None:
         text, value = VALUES.get(name, ("4321", 4321))
-        values, origins = read_file(write("a.toml", f"{key(name)} = {text}\n"))
+        values, origins, labels = read_file(write("a.toml", f"{key(name)} = {text}\n"))
         assert values == {name: value}
+        assert labels == {name: f"a.toml: {key(name)}"}
         assert type(values[name]) in (type(value), float)
         assert origins == {name: "a.toml"}
         assert value != getattr(Settings(), name), "the table must give something else than the default"
@@ -108,17 +109,25 @@ class TestFile:
 
     def test_keys_are_the_flags_names(self) -> None:
         assert [key(name) for name in ("host", "file_descriptor", "endpoints", "headers", "websocket_timeout")] == [
-            "bind", "fd", "endpoint", "header", "websocket-timeout",
+            "host", "fd", "endpoint", "header", "websocket-timeout",
         ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("text", "name", "value"),
+        [("bind = '::1'", "host", "::1"), ("file-descriptor = 3", "file_descriptor", 3),
+         ("endpoints = ['tcp:1']", "endpoints", ("tcp:1",)), ("headers = ['X:1']", "headers", ("X:1",)),
+         ("log-level = 'debug'", "verbosity", 2)],
+    )  # fmt: skip
+    def test_a_settings_other_names_do_as_well(self, text: str, name: str, value: Any) -> None:
+        assert read_file(write("a.toml", text))[0] == {name: value}
 
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("prot = 1", "there is no setting 'prot'; did you mean 'port'?"),
-            ("host = 'a'", "there is no setting 'host'; did you mean 'bind'?"),
-            ("file_descriptor = 3", "there is no setting 'file_descriptor'; did you mean 'fd'?"),
-            ("no-factory = true", "there is no setting 'no-factory'; did you mean 'factory'?"),
-            ("aplication = 'a'", "there is no setting 'aplication'; did you mean 'application'?"),
+            ("prot = 1", "there is no setting 'prot'; did you mean port?"),
+            ("host = 'a'\nbind = 'b'", "bind: given twice"),
+            ("no-factory = true", "there is no setting 'no-factory'; did you mean factory?"),
+            ("aplication = 'a'", "there is no setting 'aplication'; did you mean application?"),
             ("zzz = 1", "there is no setting 'zzz'"),
             ("[tls]\nport = 1", "there is no setting 'tls'"),
             ("head-timeout = 1\nhead_timeout = 2", "head_timeout: given twice"),
@@ -127,7 +136,7 @@ class TestFile:
             ("factory = 1", "factory: expected yes or no, got 1"),
             ("http-timeout = nan", "http-timeout: expected a finite number, got nan"),
             ("lifespan = 'maybe'", "lifespan: expected one of auto, on, off, got 'maybe'"),
-            ("bind = 'a:80'", "bind: expected an address or a name without the port, got 'a:80'"),
+            ("bind = 'a:8'", "bind: expected an address or a name without the port, got 'a:8': give host a and port 8"),
             ("header = ['x']", "header: expected NAME:VALUE, got 'x'"),
             ("endpoint = [1]", "endpoint: expected a list of texts, got (1,)"),
             ("server-name = {a = 1}", "server-name: expected text, got {'a': 1}"),
@@ -148,7 +157,7 @@ class TestFile:
 
     def test_the_readmes_example_is_one(self) -> None:
         readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
-        values, _ = read_file(write("a.toml", readme.split("```toml\n")[1].split("```")[0]))
+        values, *_ = read_file(write("a.toml", readme.split("```toml\n")[1].split("```")[0]))
         assert values["application"] == "mysite.asgi:application"
         assert values["unix_socket_mode"] == 0o660
 
@@ -158,7 +167,7 @@ class TestFile:
     def test_paths_are_relative_to_its_folder(self, folder: Path) -> None:
         (folder / "etc").mkdir()
         text = "ssl-certfile = ['chain.pem', '/k/chain.pem']\napp-dir = '.'\naccess-log = '-'\nroot-path = 'shop'\n"
-        values, _ = read_file(write("etc/a.toml", text))
+        values, *_ = read_file(write("etc/a.toml", text))
         etc = os.path.join(os.getcwd(), "etc")
         assert values == {
             "ssl_certfile": (f"{etc}/chain.pem", "/k/chain.pem"), "app_dir": f"{etc}/.", "access_log": "-",
@@ -171,28 +180,28 @@ class TestWhichFile:
 
     def test_that_of_the_working_directory(self) -> None:
         write("pyproject.toml", self.PROJECT)
-        values, origins = read_file(found_file())
+        values, origins, _ = read_file(found_file())
         assert values == {"port": 2}
         assert origins == {"port": "pyproject.toml: [tool.asgiserver]"}
         write("asgiserver.toml", self.OWN)
-        assert read_file(found_file()) == ({"port": 1}, {"port": "asgiserver.toml"})
+        assert read_file(found_file())[:2] == ({"port": 1}, {"port": "asgiserver.toml"})
 
     def test_none_is_needed(self) -> None:
-        assert read_file(found_file()) == ({}, {})
+        assert read_file(found_file()) == ({}, {}, {})
 
     def test_one_further_up_is_not_looked_for(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write("asgiserver.toml", self.OWN)
         (folder / "below").mkdir()
         monkeypatch.chdir("below")
-        assert read_file(found_file()) == ({}, {})
+        assert read_file(found_file()) == ({}, {}, {})
 
     def test_a_project_that_says_nothing_of_us_is_not_even_parsed(self) -> None:
         write("pyproject.toml", "[tool.asgiserver-plugin]\nport = 1\ndependencies = ['asgiserver'\n")
-        assert read_file(found_file()) == ({}, {})
+        assert read_file(found_file()) == ({}, {}, {})
 
     def test_a_mistake_in_a_project_names_the_table(self) -> None:
         write("pyproject.toml", "[tool.asgiserver]\nprot = 2\n")
-        message = "pyproject.toml: [tool.asgiserver]: there is no setting 'prot'; did you mean 'port'?"
+        message = "pyproject.toml: [tool.asgiserver]: there is no setting 'prot'; did you mean port?"
         assert refusal(read_file, found_file()) == message
 
     @pytest.mark.parametrize("text", ["", "tool = 1", "[tool]\nasgiserver = 1"])
@@ -202,7 +211,7 @@ class TestWhichFile:
 
     def test_an_empty_name_is_for_none(self) -> None:
         write("asgiserver.toml", self.OWN)
-        assert read_file("") == ({}, {})
+        assert read_file("") == ({}, {}, {})
 
     def test_a_variable_may_name_it(self) -> None:
         write("asgiserver.toml", self.OWN)
@@ -210,8 +219,15 @@ class TestWhichFile:
         environ = {"ASGISERVER_CONFIG": "b.toml"}
         assert collected(environ=environ).settings.port == 3
         assert collected("asgiserver.toml", environ=environ).settings.port == 1
-        assert config.unknown_variables(environ | {"ASGISERVER_APPLICATION": "a", "ASGISERVER_PROT": "1"}) == [
-            "ASGISERVER_PROT"
+
+    def test_a_variable_that_means_nothing_is_named_with_what_may_have_been_meant(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        names = "ASGISERVER_CONFIG", "ASGISERVER_APPLICATION", "ASGISERVER_BIND", "ASGISERVER_PROT", "ASGISERVER_X"
+        config.warn_of_unknown_variables(dict.fromkeys(names, "1"))
+        assert caplog.messages == [
+            "ASGISERVER_PROT is not the variable of any setting and is ignored; did you mean ASGISERVER_PORT?",
+            "ASGISERVER_X is not the variable of any setting and is ignored",
         ]
 
 
@@ -229,13 +245,56 @@ class TestOrder:
         }  # fmt: skip
         assert collected(environ=environ, application="c").application == "c"
 
+    def test_an_error_names_what_its_user_wrote(self) -> None:
+        write("asgiserver.toml", "ssl_keyfile = 'k.pem'\n")
+        with pytest.raises(SettingsError) as caught:
+            collected()
+        assert str(caught.value) == "asgiserver.toml: ssl_keyfile needs --ssl-certfile beside it"
+        environ = {"ASGISERVER_WORKERS": "2"}
+        with pytest.raises(SettingsError) as caught:
+            collected("", None, environ, reload=True, workers=2)
+        assert str(caught.value) == "--reload and --workers: expected only one of them"
+        with pytest.raises(SettingsError) as caught:
+            collect({}, "", None, environ | {"ASGISERVER_LOG_LEVEL": "9"})
+        assert str(caught.value) == "ASGISERVER_LOG_LEVEL: expected at most 3, got 9"
+        with pytest.raises(SettingsError) as caught:
+            collect({"verbosity": 9}, "", None, environ, {"verbosity": "-v"})
+        assert str(caught.value) == "-v: expected at most 3, got 9"
+        found = collect({"verbosity": 0}, "", None, {"WEB_CONCURRENCY": "3"}, {"verbosity": "--log-level"})
+        assert found.labels == {"workers": "WEB_CONCURRENCY", "verbosity": "--log-level"}
+        assert config.label(found.labels, "file_descriptor") == "--fd"
+        assert config.label(found.labels, "no module named 'x'") == "no module named 'x'"
+
+    def test_two_variables_of_one_setting_are_refused(self) -> None:
+        environ = {"ASGISERVER_HOST": "a", "ASGISERVER_BIND": "b"}
+        with pytest.raises(SettingsError, match="ASGISERVER_HOST and ASGISERVER_BIND: expected only one of them"):
+            collected(environ=environ)
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"unix_socket_mode": 0o600}, "--unix-socket-mode needs --unix-socket or --endpoint beside it"),
+            ({"max_requests": 5}, "--max-requests needs --workers or --reload beside it"),
+            ({"max_requests_jitter": 5, "workers": 2}, "--max-requests-jitter needs --max-requests beside it"),
+            ({"reload_dir": ("a",)}, "--reload-dir needs --reload beside it"),
+            ({"forwarded_allow_ips": ("*",)}, "--forwarded-allow-ips needs --proxy-headers beside it"),
+            ({"ssl_ciphers": "ALL"}, "--ssl-ciphers needs --ssl-certfile beside it"),
+            ({"log_fmt": "", "log_config": "a.json"}, "--log-fmt has no effect beside --log-config"),
+        ],
+    )
+    def test_a_flag_without_effect_is_refused_but_not_a_files_key(self, given: dict[str, Any], message: str) -> None:
+        with pytest.raises(SettingsError) as caught:
+            collect(given, "", None, {}, {name: "--" + name.replace("_", "-") for name in given})
+        assert str(caught.value) == message
+        collected(**given)
+
     def test_a_list_takes_the_place_of_a_list(self) -> None:
         write("asgiserver.toml", "endpoint = ['tcp:1', 'tcp:2']")
         assert collected(endpoints=["tcp:3"]).settings.endpoints == ("tcp:3",)
 
     def test_what_needs_something_beside_it_may_get_it_elsewhere(self) -> None:
         write("asgiserver.toml", "proxy-headers-host = 'X-Real-IP'\nssl-keyfile = 'k.pem'\nssl-certfile = 'c.pem'\n")
-        with pytest.raises(SettingsError, match="--proxy-headers-host needs --proxy-headers beside it"):
+        with pytest.raises(SettingsError, match="toml: proxy-headers-host needs --proxy-headers beside it"):
             collected()
         found = collected(environ={"ASGISERVER_PROXY_HEADERS": "1"})
         assert (found.settings.proxy_headers, found.settings.proxy_headers_host) == (True, "X-Real-IP")
@@ -336,7 +395,7 @@ class TestShown:
         assert "lifespan-startup-timeout = -1  # command line" in lines
         assert "# backlog = 2048  # default" in lines
         assert '# unix-socket-mode = "666"  # default' in lines
-        assert "# bind  # default" in lines
+        assert "# host  # default" in lines
         assert lines.index("# Where to listen") < lines.index("port = 1  # asgiserver.toml") < lines.index("# TLS")
 
     def test_each_setting_has_a_line(self) -> None:

@@ -116,9 +116,10 @@ class TestValues:
         assert text.startswith(f"{name}: expected at {'most' if step > 0 else 'least'} {bound}")
 
     @pytest.mark.parametrize(("name", "off"), OFF)
-    def test_negative_and_none_switch_off(self, name: str, off: str) -> None:
-        for value in (-1, None, *([0] if off == "zero" else [])):
+    def test_what_switches_off_is_one_number_and_other_negative_ones_are_errors(self, name: str, off: str) -> None:
+        for value in {"zero": (0, None), "negative": (-1, None), "both": (0, -1, None)}[off]:
             assert kept(name, value) is None
+        assert error(**{name: -5}).startswith(f"{name}: expected ")
 
     @pytest.mark.parametrize("name", [name for name, off in OFF if off == "negative"])
     def test_zero_may_be_a_time_of_its_own(self, name: str) -> None:
@@ -131,7 +132,7 @@ class TestValues:
         ("port", "8000", "a whole number"),
         ("port", 80.0, "a whole number"),
         ("port", True, "a whole number"),
-        ("verbosity", None, "a whole number"),
+        ("backlog", None, "a whole number"),
         ("http_timeout", "5", "a number"),
         ("http_timeout", False, "a number"),
         ("close_timeout", None, "a number"),
@@ -245,9 +246,18 @@ class TestKeywords:
     def test_daphnes_proxy_fields_as_none_leave_proxy_headers_off(self) -> None:
         assert not Settings.from_keywords(proxy_forwarded_address_header=None).proxy_headers
 
-    def test_an_unknown_keyword_is_named(self) -> None:
-        with pytest.raises(SettingsError, match="unknown setting 'bind'"):
-            Settings.from_keywords(bind="localhost")
+    def test_every_spelling_of_a_setting_is_its_keyword(self) -> None:
+        given = Settings.from_keywords(bind="a", fd=3, endpoint=["tcp:1"], header=["X:1"], log_level="debug")
+        assert given == Settings(host="a", file_descriptor=3, endpoints=("tcp:1",), headers=("X:1",), verbosity=2)
+
+    @pytest.mark.parametrize(
+        ("keyword", "meant"),
+        [("uds", ": use -u/--unix-socket"), ("hed_timeout", "; did you mean --head-timeout?"), ("zzz", "")],
+    )
+    def test_an_unknown_keyword_is_named(self, keyword: str, meant: str) -> None:
+        with pytest.raises(SettingsError) as caught:
+            Settings.from_keywords(**{keyword: "x"})
+        assert str(caught.value) == f"unknown setting {keyword!r}{meant}"
 
 
 class TestParse:
@@ -344,10 +354,19 @@ class TestMistakesThatWouldPassUnseen:
     def test_empty_host_is_none_given_and_not_every_address(self) -> None:
         assert Settings(host="").host is None
 
-    @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:80"])
-    def test_host_with_a_port_is_refused(self, host: str) -> None:
-        with pytest.raises(SettingsError, match="without the port"):
+    @pytest.mark.parametrize(
+        ("host", "instead"),
+        [("127.0.0.1:8000", "host 127.0.0.1 and port 8000"), ("[::1]:80", "host [::1] and port 80"),
+         ("unix:/run/a", "unix_socket /run/a")],
+    )  # fmt: skip
+    def test_host_with_a_port_is_refused(self, host: str, instead: str) -> None:
+        with pytest.raises(SettingsError, match="without the port") as caught:
             Settings(host=host)
+        assert str(caught.value).endswith(f": give {instead}")
+
+    def test_no_path_is_empty(self) -> None:
+        assert error(unix_socket="") == "unix_socket: expected a path, got ''"
+        assert Settings(access_log="", app_dir="").access_log == ""
 
     @pytest.mark.parametrize("host", ["::1", "[::1]", "::", "localhost", "0.0.0.0"])
     def test_host_without_a_port_is_kept(self, host: str) -> None:
@@ -358,4 +377,6 @@ class TestMistakesThatWouldPassUnseen:
             "ASGISERVER_HED_TIMEOUT": "5", "ASGISERVER_HEAD_TIMEOUT": "5", "ASGISERVER_SERVICE_HOST": "10.0.0.1",
             "ASGISERVER_PORT_80_TCP": "tcp://10.0.0.1:80", "PATH": "",
         }  # fmt: skip
-        assert Settings.unknown_variables(environ) == ["ASGISERVER_HED_TIMEOUT"]
+        assert Settings.unknown_variables(environ) == {
+            "ASGISERVER_HED_TIMEOUT": "; did you mean ASGISERVER_HEAD_TIMEOUT?"
+        }

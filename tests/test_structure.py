@@ -31,22 +31,25 @@ ROOMS = {
     "wsgi": {"errors", "asgi", "pipe", ""},
     "workers": {
         "errors", "settings", "asgi", "config", "listen", "log", "loop", "metrics", "wire", "lazy_imports", "signals",
-        "cli", "run", "server",
+        "cli", "running", "server",
     },
     "metrics": {"errors", "settings", "asgi", "config", "hub", "listen", "server", "workers", ""},
-    "testing": {"errors", "settings", "asgi", "log", "loop", "loading", "server", "run", "django"},
+    "testing": {"errors", "settings", "asgi", "log", "loop", "loading", "server", "running", "django"},
     "django": {"errors", "settings", "asgi", "pipe", "testing", "management"},
-    "management": {"errors", "settings", "log", "loop", "django", "server", "run", "cli", ""},
+    "management": {"errors", "settings", "log", "loop", "django", "server", "running", "cli", ""},
 }
-#: The two files that everybody may import import nobody but the one that imports nobody at all.
-GROUND = {"asgiserver/errors.py": set(), "asgiserver/settings.py": {"errors"}}
+#: The files that everybody may import import nobody but those that import nobody at all.
+GROUND = {
+    "asgiserver/errors.py": set(), "asgiserver/foreign_flags.py": set(),
+    "asgiserver/settings.py": {"errors", "foreign_flags"},
+}  # fmt: skip
 
 #: Where the tests of a module stand, when not in ``tests/<room>/test_<module>.py``.
 TESTED_IN = {
     "asgiserver/__init__.py": "tests/test_structure.py",
     "asgiserver/__main__.py": "tests/e2e/test_command_line.py",
+    "asgiserver/flags.py": "tests/test_cli.py",
     "asgiserver/pipe.py": "tests/wsgi/test_wsgi.py",
-    "asgiserver/run.py": "tests/e2e/test_life_cycle.py",
     "asgiserver/server.py": "tests/e2e/test_life_cycle.py",
     "asgiserver/asgi/fields.py": "tests/asgi/test_messages.py",
     "asgiserver/asgi/interfaces.py": "tests/wire/websocket/test_frames.py",
@@ -85,7 +88,7 @@ MOST_LINES = 450
 #: An idea is not cut in two to be shorter.
 LONGER = {
     "asgiserver/server.py": 500, "asgiserver/settings.py": 620, "asgiserver/wire/http1.py": 550,
-    "asgiserver/workers/supervisor.py": 500,
+    "asgiserver/workers/supervisor.py": 520,
 }  # fmt: skip
 MOST_LINES_OF_A_FUNCTION = 60
 

@@ -222,8 +222,13 @@ class Lifespan:
             raise LifespanError(f"the application {what} before it completed its start-up") from error
         # An application that took the event and raised has failed to start, or takes every event for a request's: worth
         # a line, no more. ASGI wants the server to go on all the same; startup.failed is the way to stop it.
-        level = logging.INFO if self._delivered and error is not None else logging.DEBUG
-        logger.log(level, "The application has no lifespan: it %s", what)
+        if self._delivered and error is not None:
+            logger.warning(
+                "The application %s in its start-up and is served without a lifespan; --lifespan on makes this an "
+                "error, --lifespan off is for none", what,
+            )  # fmt: skip
+        else:
+            logger.debug("The application has no lifespan: it %s", what)
 
 
 _SO_FAR = {

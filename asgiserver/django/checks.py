@@ -1,16 +1,19 @@
-"""Django's system checks: ``runserver`` is ours, and each ``ASGISERVER_…`` setting has an effect."""
+"""Django's system checks: ``runserver`` is ours, each ``ASGISERVER_…`` setting counts, and no test runs on Daphne."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
 from django.core import checks
 from django.core.management import BaseCommand, get_commands, load_command_class
 
 from .project import django_names
 
-__all__ = ["check_order", "check_settings"]
+__all__ = ["check_daphne", "check_order", "check_settings"]
 
 
 def check_order(app_configs: Any, **_: Any) -> list[checks.CheckMessage]:
@@ -46,3 +49,30 @@ def check_settings(app_configs: Any, **_: Any) -> list[checks.CheckMessage]:
         for name in given
         if name not in django_names()
     ]
+
+
+def check_daphne(app_configs: Any, **_: Any) -> list[checks.CheckMessage]:
+    """W002: a project that is served by asgiserver should not be tested on Daphne.
+
+    ``manage.py test`` has imported the tests when it runs the checks.
+    """
+    found = []
+    if apps.is_installed("daphne"):
+        hint = 'Take "daphne" out of INSTALLED_APPS: it installs its own reactor, and brings another runserver.'
+        found.append(checks.Warning("daphne is in INSTALLED_APPS beside asgiserver.", hint=hint, id="asgiserver.W002"))
+    live = getattr(sys.modules.get("channels.testing"), "ChannelsLiveServerTestCase", None)
+    for case in _subclasses(live):
+        if case.ProtocolServerProcess.__module__.startswith("daphne."):
+            hint = (
+                "Set ProtocolServerProcess = asgiserver.testing.ServerProcess in it, or use ASGILiveServerTestCase of "
+                "asgiserver.testing."
+            )
+            name = f"{case.__module__}.{case.__qualname__}"
+            found.append(checks.Warning(f"The tests of {name} run on Daphne.", hint=hint, id="asgiserver.W002"))
+    return found
+
+
+def _subclasses(kind: Any) -> Iterator[Any]:
+    for each in () if kind is None else kind.__subclasses__():
+        yield each
+        yield from _subclasses(each)

@@ -10,7 +10,7 @@ from typing import Any
 from django.conf import settings
 
 from ..errors import SettingsError
-from ..settings import BIND, LOGGING, TLS, Settings, information
+from ..settings import BIND, LOGGING, TLS, Settings, information, spellings
 
 __all__ = ["OPTIONS", "django_names", "get_default_application", "server_keywords", "usual_application"]
 
@@ -31,8 +31,9 @@ _DAPHNE_NAMES = ("websocket_max_message_size", "websocket_max_frame_size")
 def django_names() -> dict[str, str]:
     """Each setting that a project may have, by its name there; address and logging have other places in Django."""
     return {
-        f"ASGISERVER_{field.name.upper()}": field.name
+        f"ASGISERVER_{spelling.upper()}": field.name
         for field in dataclasses.fields(Settings)
+        for spelling in spellings(field.name)
         if information(field.name).group not in (BIND, LOGGING) and field.name not in _NOT_DJANGOS
     }
 

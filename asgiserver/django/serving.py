@@ -35,7 +35,7 @@ _USED = {
 
 
 def begin(application: Any, threads: int) -> tuple[Any, Callable[[], Awaitable[None]] | None]:
-    """Serve a project's HTTP requests the short way on the running loop; log how.
+    """Serve a project's HTTP requests the short way on the running loop; log why not.
 
     :param threads: how many requests may run synchronous code at a time. Servers on one loop share the threads, and the
         first says how many.
@@ -54,7 +54,6 @@ def begin(application: Any, threads: int) -> tuple[Any, Callable[[], Awaitable[N
         lanes = serving[loop] = Lanes(threads)
     lanes.users += 1
     walk_urls()
-    logger.info("Django's sync views run on up to %d threads", lanes.limit)
     return application, partial(_end, loop, lanes)
 
 

@@ -23,7 +23,7 @@ from ..settings import Settings
 from ..transport.tcp import TCPPort
 from . import sockets
 from .accepting import watch
-from .bind import SECURE, Bound, Described, described_by
+from .bind import KINDS, SECURE, Bound, Described, described_by
 
 if TYPE_CHECKING:
     from ..transport.certificates import Certificates
@@ -192,7 +192,10 @@ def _endpoint(described: Described, reactor: Any) -> Any:
     try:
         return serverFromString(reactor, described.text)  # type: ignore[no-untyped-call]
     except Exception as error:  # each kind and each plugin raises errors of its own choice
-        raise SettingsError(f"endpoint {described.whole!r}: {_first_line(error)}") from error
+        reason = _first_line(error)
+        if reason.startswith("Unknown endpoint type"):
+            reason += f"; there are {', '.join(KINDS)} and those of Twisted's plugins"
+        raise SettingsError(f"endpoints: {described.whole!r}: {reason}") from error
 
 
 async def _twisted_port(described: Described, factory: Any, asyncio_reactor: Reactor, secure: Any) -> Any:
@@ -206,12 +209,11 @@ async def _twisted_port(described: Described, factory: Any, asyncio_reactor: Rea
     try:
         port = await _future(endpoint.listen(factory))
     except CannotListenError as error:
-        cause = error.socketError
-        raise ListenError(f"cannot listen on {whole}: {getattr(cause, 'strerror', None) or cause}") from error
+        raise ListenError(f"cannot listen on {whole}: {sockets.reason(error.socketError, error.port)}") from error
     except OSError as error:
         raise ListenError(f"cannot listen on {whole}: {error.strerror or error}") from error
     if not IListeningPort.providedBy(port):
-        raise SettingsError(f"endpoint {whole!r} does not listen for connections")
+        raise SettingsError(f"endpoints: {whole!r} does not listen for connections")
     return port
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..asgi.forwarded import TrustedPeers
     from ..transport.certificates import Certificates
 
-__all__ = ["SECURE", "Bound", "Described", "bind", "described_by"]
+__all__ = ["KINDS", "SECURE", "Bound", "Described", "bind", "described_by"]
 
 #: The position of the backlog among the arguments of Twisted's descriptions, counted from the prefix, which is 0.
 _BACKLOG_POSITION = {"tcp": 3, "tcp6": 2, "ssl": 6, "tls": 3}
@@ -33,6 +33,9 @@ SECURE = frozenset(("ssl", "tls"))
 
 #: Twisted's descriptions that may follow ``haproxy:``: these listen on TCP, by the reactor that they are given.
 _PROXIED = frozenset(("tcp", "tcp6")) | SECURE
+
+#: The kinds of descriptions that need no further plugin.
+KINDS = "tcp", "tcp6", "ssl", "tls", "unix", "fd", "systemd", "haproxy"
 
 #: The endpoints that ``ssl_certfile`` is for.
 _CERTIFIED = re.compile("haproxy:tcp6?(?::|$)", re.IGNORECASE)
@@ -145,11 +148,13 @@ class _Binding:
         elsewhere = bool(settings.unix_socket is not None or settings.file_descriptor is not None or settings.endpoints)
         named = settings.host is not None or settings.port is not None or not elsewhere
         if settings.redirect_to_https is not None and not (named and settings.ssl_certfile):
-            raise SettingsError("redirect_to_https needs ssl_certfile, and a host and port that it is for")
+            message = "redirect_to_https needs ssl_certfile, and a host and port that it is for"
+            raise SettingsError(message, "redirect_to_https", "ssl_certfile")
         if settings.ssl_certfile and not named and not any(map(_CERTIFIED.match, settings.endpoints)):
             raise SettingsError(
                 "ssl_certfile is for a host and port and for haproxy:tcp: endpoints, and none of them is given; "
-                "another endpoint names its own, like ssl:8443:certKey=chain.pem:privateKey=key.pem"
+                "another endpoint names its own, like ssl:8443:certKey=chain.pem:privateKey=key.pem",
+                "ssl_certfile",
             )
         return named
 
@@ -170,7 +175,7 @@ class _Binding:
         """Bind a host and port, and return the real port."""
         host = "127.0.0.1" if host is None else host.removeprefix("[").removesuffix("]")
         port = 8000 if port is None else port
-        with sockets.listening(sockets.host_and_port(host, port)):
+        with sockets.listening(sockets.host_and_port(host, port), port):
             try:
                 addresses = sockets.resolve(host, port, numeric=True)
             except socket.gaierror:
@@ -207,14 +212,15 @@ class _Binding:
             try:
                 self.own[kind](self, proxies, *arguments[1:], **keywords)
             except (TypeError, ValueError) as error:
-                raise SettingsError(f"endpoint {whole!r}: expected {_USAGE[kind]}") from error
+                raise SettingsError(f"endpoints: {whole!r}: expected {_USAGE[kind]}") from error
         elif self.inheritable:
             kinds = ", ".join(self.own)
-            raise SettingsError(f"endpoint {whole!r}: workers cannot share it; they share {kinds}, with --ssl-certfile")
+            shared = f"they share {kinds}, with --ssl-certfile"
+            raise SettingsError(f"endpoints: {whole!r}: workers cannot share it; {shared}")
         else:
             _check_kind(kind, whole)
             if proxies is not None and kind not in _PROXIED:
-                raise SettingsError(f"endpoint {whole!r}: expected {_USAGE['haproxy']}")
+                raise SettingsError(f"endpoints: {whole!r}: expected {_USAGE['haproxy']}")
             secure = proxies is not None and kind not in SECURE and bool(self.settings.ssl_certfile)
             text = _with_backlog(text, arguments, keywords, self.settings.backlog)
             self.made.append(Described(kind, text, whole, secure, proxies))
@@ -224,7 +230,7 @@ class _Binding:
     ) -> None:
         """Twisted's ``tcp:``."""
         settings, number = self.settings, int(port)
-        with sockets.listening(sockets.host_and_port(interface or "0.0.0.0", number)):
+        with sockets.listening(sockets.host_and_port(interface or "0.0.0.0", number), number):
             addresses = sockets.resolve(interface, number, numeric=True)
             sock = sockets.bind_tcp(addresses, int(backlog) if backlog else settings.backlog, dual=dual)
         secure = proxies is not None and bool(settings.ssl_certfile)
@@ -312,7 +318,7 @@ def _parse(text: str) -> tuple[list[str], dict[str, str]]:
     :raises SettingsError: when ``text`` ends within an escape.
     """
     if not re.fullmatch(r"(?:\\.|[^\\])*", text, re.DOTALL):
-        raise SettingsError(f"endpoint {text!r} ends with a backslash")
+        raise SettingsError(f"endpoints: {text!r} ends with a backslash")
     arguments: list[str] = []
     keywords: dict[str, str] = {}
     for part in re.findall(r"(?:^|:)((?:\\.|[^\\:])*)", text, re.DOTALL):
@@ -338,9 +344,9 @@ def _with_backlog(text: str, arguments: list[str], keywords: dict[str, str], bac
 
 def _check_kind(kind: str, whole: str) -> None:
     if kind == "stdio":
-        raise SettingsError(f"endpoint {whole!r} does not listen for connections")
+        raise SettingsError(f"endpoints: {whole!r} does not listen for connections")
     if kind in SECURE:
         try:
             import twisted.internet.ssl  # noqa: F401
         except ImportError:
-            raise SettingsError(f"endpoint {whole!r}: {_NO_TLS}") from None
+            raise SettingsError(f"endpoints: {whole!r}: {_NO_TLS}") from None

@@ -5,6 +5,7 @@ Each function returns a listening, non-blocking, non-inheritable stream socket t
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -16,7 +17,7 @@ from typing import Any
 from ..errors import ListenError
 
 __all__ = [
-    "activated_descriptors", "bind_tcp", "bind_unix", "host_and_port", "inherit", "listening", "resolve",
+    "activated_descriptors", "bind_tcp", "bind_unix", "host_and_port", "inherit", "listening", "reason", "resolve",
     "unlink_if_same",
 ]  # fmt: skip
 
@@ -30,17 +31,38 @@ _FAMILIES = {socket.AF_INET, socket.AF_INET6} | ({socket.AF_UNIX} if hasattr(soc
 
 
 @contextmanager
-def listening(where: str) -> Iterator[None]:
-    """Turn an OSError of the block into a ListenError: one line that says where and why.
+def listening(where: str, port: int | None = None) -> Iterator[None]:
+    """Turn an OSError of the block into a ListenError: one line that says where, why, and what helps.
 
     :param where: the address as the user gave it.
+    :param port: of TCP.
     """
     try:
         yield
     except ListenError:
         raise
     except OSError as error:
-        raise ListenError(f"cannot listen on {where}: {error.strerror or error}") from error
+        raise ListenError(f"cannot listen on {where}: {reason(error, port)}") from error
+
+
+def reason(error: Any, port: Any) -> str:
+    """Why an address cannot be listened on, and what helps.
+
+    :param error: an OSError, or what Twisted has in its place.
+    :param port: a number where the address is one of TCP.
+    """
+    text = str(getattr(error, "strerror", None) or error)
+    if not isinstance(port, int):
+        return text
+    number = getattr(error, "errno", None)
+    if number == errno.EADDRINUSE:
+        return f"{text}: ss -ltnp 'sport = :{port}' shows by whom"
+    if number in (errno.EACCES, errno.EPERM) and port < 1024:
+        return (
+            f"{text}: ports below 1024 are for root; take one from 1024 on, a socket of systemd's (--endpoint "
+            "systemd:...), AmbientCapabilities=CAP_NET_BIND_SERVICE, or sysctl net.ipv4.ip_unprivileged_port_start"
+        )
+    return text
 
 
 def resolve(host: str, port: int, *, numeric: bool = False) -> list[Address]:

@@ -7,9 +7,11 @@ server has its own logging and calls neither.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
+import re
 import sys
 import time
 import warnings
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
     # A process that has a log need not have Twisted.
     from twisted.logger import ILogObserver, LogBeginner, LogEvent
 
-__all__ = ["ACCESS", "AccessHandler", "AccessLog", "ActionLogger", "bridge_twisted", "configure", "enable", "reopen"]
+__all__ = [
+    "ACCESS", "AccessHandler", "AccessLog", "ActionLogger", "bridge_twisted", "configure", "configure_for_script",
+    "enable", "on_terminal", "reopen",
+]  # fmt: skip
 
 
 class _ServerLog(logging.StreamHandler[IO[str]]):
@@ -52,10 +57,26 @@ class _AccessStream(AccessHandler, logging.StreamHandler[IO[str]]):
     """The access log on standard output."""
 
 
-class _ColourFormatter(logging.Formatter):
-    """Shows a line in the colour of its status."""
+class _LevelFormatter(TextFormatter):
+    """Shows the level in its colour."""
 
-    COLOURS = {2: "32", 3: "36", 4: "33", 5: "31"}
+    COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[1;31m"}
+
+    def __init__(self, pattern: str) -> None:
+        # Around the field, as codes within it would count for its width.
+        super().__init__(re.sub(r"%\(levelname\)-?\d*s", r"%(colour)s\g<0>%(uncolour)s", pattern))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        colour = self.COLOURS.get(record.levelno, "")
+        coloured = copy.copy(record)
+        vars(coloured).update(colour=colour, uncolour=colour and "\x1b[0m")
+        return super().formatMessage(coloured)
+
+
+class _ColourFormatter(logging.Formatter):
+    """Shows a line in the colour of its status; what went well has none."""
+
+    COLOURS = {3: "36", 4: "33", 5: "31"}
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)
@@ -83,6 +104,18 @@ def configure(settings: Settings) -> None:
         _configure_server(settings)
     if settings.access_log is not None or settings.log_config is None:
         _configure_access(settings)
+
+
+def configure_for_script(settings: Settings) -> None:
+    """Do as the command line for a program of somebody's own that runs on a terminal and has no logging."""
+    loggers = logging.getLogger(), logging.getLogger("asgiserver"), logging.getLogger(ACCESS)
+    if not any(logger.handlers for logger in loggers) and on_terminal():
+        configure(settings)
+
+
+def on_terminal() -> bool:
+    """Whether somebody reads the server's log as it is written."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def enable() -> None:
@@ -121,19 +154,23 @@ def _undo(logger: logging.Logger) -> None:
 
 
 def _configure_server(settings: Settings) -> None:
-    level = {0: logging.WARNING, 1: logging.INFO}.get(settings.verbosity, logging.DEBUG)
+    level = _VERBOSITIES.get(settings.verbosity, logging.DEBUG)
     logging.getLogger("asgiserver").setLevel(level)
     root = logging.getLogger()
     if not root.handlers:
         handler = _ServerLog(sys.stderr)
-        handler.setFormatter(JSONFormatter() if settings.log_format == "json" else _formatter(settings.log_fmt))
+        kind = _LevelFormatter if _shows_colours(sys.stderr) else TextFormatter
+        handler.setFormatter(JSONFormatter() if settings.log_format == "json" else _formatter(settings.log_fmt, kind))
         root.addHandler(handler)
         root.setLevel(level)
 
 
-def _formatter(pattern: str) -> logging.Formatter:
+_VERBOSITIES = {-2: logging.CRITICAL, -1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
+
+
+def _formatter(pattern: str, kind: type[TextFormatter]) -> logging.Formatter:
     try:
-        formatter = TextFormatter(pattern)
+        formatter = kind(pattern)
         # A wrong name or conversion would be noticed only at the first line.
         formatter.format(logging.makeLogRecord({"msg": "", "name": "asgiserver", "levelno": 20, "levelname": "INFO"}))
     except (ValueError, TypeError, KeyError) as error:
@@ -145,7 +182,7 @@ def _configure_access(settings: Settings) -> None:
     logger = logging.getLogger(ACCESS)
     # There is no sys.stdout in a process that was started with it closed.
     nowhere = settings.access_log in (None, "-") and sys.stdout is None
-    if nowhere or (settings.access_log is None and settings.verbosity == 0):
+    if nowhere or settings.access_log == "" or (settings.access_log is None and settings.verbosity < 1):
         logger.setLevel(logging.WARNING)
         return
     logger.setLevel(logging.INFO)
@@ -179,33 +216,69 @@ def _shows_colours(stream: IO[str]) -> bool:
 
 def _load(path: str) -> None:
     """Apply a dictConfig; ``version`` and ``disable_existing_loggers`` may be left out and are then 1 and false."""
+    import configparser
     import logging.config
 
     try:
         config = _parse(Path(path))
+        if isinstance(config, configparser.RawConfigParser):
+            logging.config.fileConfig(config, disable_existing_loggers=False)
+            return
         if not isinstance(config, dict):
             raise ValueError("expected an object of settings")
         logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, **config})
     except OSError as error:
         raise SettingsError(f"log_config: cannot read {path!r}: {error.strerror or error}") from None
-    except (ValueError, TypeError, AttributeError, ImportError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, ImportError, KeyError, configparser.Error, RuntimeError) as error:
         # dictConfig names the part that is wrong, and keeps the reason in the cause.
         reason = f"{error}: {error.__cause__}" if error.__cause__ else f"{error}"
+        if isinstance(error, KeyError):
+            reason = f"expected {error} in it"
         raise SettingsError(f"log_config: {path!r}: {' '.join(reason.split())}") from None
 
 
 def _parse(path: Path) -> Any:
     import tomllib
 
-    text = path.read_text("utf-8")
-    if path.suffix.lower() == ".toml":
+    text, suffix = path.read_text("utf-8"), path.suffix.lower()
+    if suffix == ".toml":
         return tomllib.loads(text)
+    if suffix == ".ini":
+        return _parse_ini(text)
+    if suffix in (".yaml", ".yml"):
+        return _parse_yaml(text)
     try:
         return json.loads(text)
     except ValueError:
-        if path.suffix.lower() == ".json":
+        if suffix == ".json":
             raise
+    # These are the sections of a fileConfig.
+    if "[formatters]" in text and "[handlers]" in text:
+        return _parse_ini(text)
+    try:
         return tomllib.loads(text)
+    except ValueError as error:
+        raise ValueError(f"expected JSON, TOML, INI or YAML, as its name ends: {error}") from None
+
+
+def _parse_ini(text: str) -> Any:
+    import configparser
+
+    # fileConfig's formats have signs of percent of their own.
+    parser = configparser.RawConfigParser()
+    parser.read_string(text)
+    return parser
+
+
+def _parse_yaml(text: str) -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise ValueError("YAML needs PyYAML: pip install pyyaml; JSON, TOML and INI need nothing") from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
 
 
 _LEVELS = {

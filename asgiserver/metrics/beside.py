@@ -67,7 +67,7 @@ class Beside:
         settings: Settings = self._server.settings
         loop = asyncio.get_running_loop()
         bound = await bind_monitor(settings)
-        configuration = self._server.configuration or config.Configuration(settings, None, {}, "")
+        configuration = self._server.configuration or config.Configuration(settings, None, {}, {}, "")
         reading = Reading(self._board, facts(configuration, time.time(), self._addresses, loop), self._refresh)
         self._refresh()
         announce(bound)

@@ -17,7 +17,7 @@ from ..errors import StartupError
 from ..loading import load_application
 from ..log import setup as logs
 from ..loop.reactor import new_loop, private_reactor
-from ..run import tear_down
+from ..running import tear_down
 from ..server import Server
 from ..settings import Settings
 from .capture import Capture

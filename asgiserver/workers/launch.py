@@ -85,6 +85,7 @@ def supervise(interface: CommandLineInterface, args: Sequence[str]) -> NoReturn:
         "prog": interface.parser.prog,
         "config": configuration.path,
         "origins": configuration.origins,
+        "labels": configuration.labels,
         "path": [os.path.abspath(part) for part in sys.path],
     }
     reader, writer = os.pipe()

@@ -128,7 +128,7 @@ def fail(channel: Channel, specification: Mapping[str, Any], error: BaseExceptio
     """Tell the supervisor why nothing can be served, as the command line would tell the user, and end."""
     from ..cli import explanation
 
-    status, text = explanation(specification["prog"], error)
+    status, text = explanation(specification["prog"], error, specification["labels"])
     channel.send({"is": "failed", "status": status, "text": text[-_MOST_TEXT:]})
     os._exit(status)
 

@@ -17,6 +17,7 @@ from functools import partial
 from selectors import EVENT_READ, DefaultSelector
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..config import label, warn_of_unknown_variables
 from ..errors import ASGIServerError, SettingsError
 from ..listen.bind import Bound, bind
 from ..log import setup as logs
@@ -53,8 +54,7 @@ def main() -> NoReturn:
     status = 1
     try:
         logs.configure(settings)
-        for variable in Settings.unknown_variables():
-            logger.warning("%s is not the variable of any setting and is ignored", variable)
+        warn_of_unknown_variables(os.environ)
         if settings.reload and "workers" in specification["origins"]:
             logger.warning("workers is ignored with --reload (%s)", specification["origins"]["workers"])
         with pid_file(settings.pid_file):
@@ -70,6 +70,8 @@ def main() -> NoReturn:
                     each.close()
     except ASGIServerError as error:
         status = 2 if isinstance(error, SettingsError) else 1
+        if isinstance(error, SettingsError):
+            error = error.labelled(partial(label, specification["labels"]))
         print(f"{specification['prog']}: error: {error}", file=sys.stderr)  # noqa: T201 - as the command line does
     sys.exit(status)
 
@@ -148,6 +150,7 @@ class Supervisor:
         self._told = ""
         self._oom_kills = oom_kills()
         self._listens = False
+        self._surroundings = ""
         self._status: int | None = None
         limit = settings.worker_timeout
         self._look_every = _LOOK if limit is None else min(_LOOK, limit / 4)
@@ -299,6 +302,7 @@ class Supervisor:
                     process.number = message["process"]
                     name = str(process.worker).capitalize()
                     logger.info("%s (process %s) serves", name, process.number)
+                    self._surroundings = message["text"]
                     tell(WorkerEvent.READY, now=now)
                 case "leaving":
                     tell(WorkerEvent.LEAVING, now=now, text=message["text"])
@@ -452,8 +456,12 @@ class Supervisor:
         """See ``Hands``."""
         if not self._listens:
             self._listens = True
+            size = self._generations.size
+            logger.info("%s, %d worker%s", self._surroundings, size, "s" * (size != 1))
             for each in self._bound:
                 logger.info("Listening on %s", each.description)
+            if logs.on_terminal():
+                logger.info("Ctrl-C stops it")
         self._notifier.ready()
         if self._monitoring is not None:
             self._monitoring.count_reload(self._generations.current)
@@ -466,7 +474,7 @@ class Supervisor:
     def stopping(self) -> None:
         """See ``Hands``."""
         if self._listens:
-            logger.info("Stopping")
+            logger.info("Stopping%s", "; Ctrl-C again ends it at once" if logs.on_terminal() else "")
         self._notifier.stopping()
         for each in self._bound:
             # The last copies are the workers', which accept who waits in the queue before they close them.
@@ -474,6 +482,8 @@ class Supervisor:
 
     def end(self, status: int) -> None:
         """See ``Hands``."""
+        if self._listens and self._status is None:
+            logger.info("Stopped")
         self._status = status
 
     def explain(self, text: str) -> None:

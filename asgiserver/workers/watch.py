@@ -50,7 +50,7 @@ def quick(settings: Settings) -> Settings:
 def check(settings: Settings) -> None:
     """Raise SettingsError where changes cannot be watched."""
     if find_spec("watchfiles") is None:
-        raise SettingsError("reload needs watchfiles: pip install 'asgiserver[standard]'")
+        raise SettingsError("reload needs watchfiles: pip install 'asgiserver[standard]'", "reload")
     for folder in settings.reload_dir:
         if not os.path.isdir(folder):
             raise SettingsError(f"reload_dir: {folder!r} is not a folder")

@@ -21,7 +21,7 @@ from ..listen.bind import Bound
 from ..log import setup as logs
 from ..log.formatters import JSONFormatter
 from ..loop.reactor import install_reactor, loop_of, rebase
-from ..run import limit_exit
+from ..running import limit_exit
 from ..settings import Settings
 from ..signals import Asked, Signals, hold
 from .balance import balance
@@ -171,7 +171,10 @@ class Worker:
         for listener in self._server.listeners:
             balance(listener.port, self._board, self._number, self._server.connections.__len__, self._deferred)
         self._slot.accepting = True
-        self._channel.send({"is": "ready", "process": os.getpid(), "seconds": time.monotonic() - self._began})
+        self._channel.send({
+            "is": "ready", "process": os.getpid(), "seconds": time.monotonic() - self._began,
+            "text": self._server.surroundings,
+        })  # fmt: skip
         if self._told is not None:
             self._told()
 

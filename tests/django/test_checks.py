@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -62,3 +63,41 @@ class TestSettings:
             "The setting ASGISERVER_PING_INTERVALL has no effect.",
             "The setting ASGISERVER_PORT has no effect.",
         ]
+
+
+class TestDaphne:
+    class Case:
+        """Stands in for ``ChannelsLiveServerTestCase``."""
+
+        ProtocolServerProcess: type = type("DaphneProcess", (), {"__module__": "daphne.testing"})
+
+    @pytest.fixture(autouse=True)
+    def project(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(checks, "apps", SimpleNamespace(is_installed=lambda name: False))
+        monkeypatch.setitem(sys.modules, "channels.testing", SimpleNamespace(ChannelsLiveServerTestCase=self.Case))
+
+    def test_it_is_warned_of_among_the_applications(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(checks, "apps", SimpleNamespace(is_installed=lambda name: name == "daphne"))
+        [warning] = checks.check_daphne(None)
+        assert (warning.id, warning.is_serious()) == ("asgiserver.W002", False)
+        assert warning.msg == "daphne is in INSTALLED_APPS beside asgiserver."
+
+    def test_tests_that_run_on_it_are_named(self) -> None:
+        class Ours(self.Case):  # type: ignore[name-defined, misc]
+            ProtocolServerProcess = type("ServerProcess", (), {"__module__": "asgiserver.testing.process"})
+
+        class Theirs(self.Case):  # type: ignore[name-defined, misc]
+            pass
+
+        class Further(Theirs):
+            pass
+
+        found = checks.check_daphne(None)
+        assert [each.id for each in found] == ["asgiserver.W002"] * 2
+        assert "Theirs run on Daphne." in found[0].msg
+        assert "Further run on Daphne." in found[1].msg
+        assert Ours.__name__ not in str(found)
+
+    def test_without_any_there_is_nothing_to_say(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delitem(sys.modules, "channels.testing")
+        assert checks.check_daphne(None) == []

@@ -165,17 +165,17 @@ class TestMistakes:
         ("arguments", "status", "line"),
         [
             ([], 2, "the following arguments are required"),
-            (["--bogus", "alone_app"], 2, "unrecognized arguments: --bogus"),
-            (["-v", "9", "alone_app"], 2, "verbosity: expected at most 3, got 9"),
+            (["--bogus", "alone_app"], 2, "there is no --bogus"),
+            (["-v", "9", "alone_app"], 2, "-v: expected at most 3, got 9"),
             (["missing:app"], 2, "no module named 'missing'"),
             (["alone_app:application"], 2, "module 'alone_app' has no attribute 'application'; it has 'app'"),
             (["alone_app.py:app"], 2, "'alone_app.py' is a file's path; write the module with dots: 'alone_app:app'"),
             (["constant"], 2, "an object of type 'int' cannot be called"),
             (["synchronous"], 2, "'application' (function) looks like a WSGI application; use --interface wsgi or"),
-            (["--app-dir", "nowhere", "alone_app"], 2, "app_dir: there is no folder 'nowhere'"),
-            (["--log-config", "nowhere.toml", "alone_app"], 2, "log_config: "),
-            (["-e", "nonsense:1", "alone_app"], 2, "endpoint 'nonsense:1': "),
-            (["--ssl-certfile", "nowhere.pem", "-p", "0", "alone_app"], 2, "ssl_certfile: cannot read nowhere.pem"),
+            (["--app-dir", "nowhere", "alone_app"], 2, "--app-dir: there is no folder 'nowhere'"),
+            (["--log-config", "nowhere.toml", "alone_app"], 2, "--log-config: "),
+            (["-e", "no:1", "alone_app"], 2, "-e: 'no:1': Unknown endpoint type: 'no'; there are tcp, tcp6, ssl, "),
+            (["--ssl-certfile", "nowhere.pem", "-p", "0", "alone_app"], 2, "--ssl-certfile: cannot read nowhere.pem"),
         ],
         ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else None,
     )
@@ -193,7 +193,7 @@ class TestMistakes:
             ended = run_command("-p", str(port), "alone_app", cwd=applications)
         assert ended.stderr.startswith("asgiserver: error: ")
         assert str(port) in ended.stderr
-        assert "in use" in ended.stderr
+        assert f"in use: ss -ltnp 'sport = :{port}' shows by whom\n" in ended.stderr
         assert (ended.returncode, ended.stderr.count("\n"), ended.stdout) == (1, 1, "")
 
     def test_a_start_up_that_raises_shows_the_applications_traceback_and_status_3(self, applications: Path) -> None:

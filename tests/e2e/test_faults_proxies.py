@@ -168,7 +168,7 @@ def test_the_documentation_of_fastapi_finds_its_description(site: Site) -> None:
 def test_a_root_path_that_is_encoded_is_refused_in_one_line() -> None:
     result = run_command("-p", "0", "--root-path", "/caf%C3%A9", "examples.hello")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
-    assert "root_path: expected a decoded path" in result.stderr
+    assert "--root-path: expected a decoded path" in result.stderr
 
 
 class TestOptions:

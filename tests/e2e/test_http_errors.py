@@ -377,7 +377,7 @@ class TestARequestThatIsWrong:
             await until(lambda: not server.connections)
         logged = [record for record in caplog.records if record.name.startswith(("asgiserver", "twisted"))]
         loud = [record.getMessage() for record in logged if record.levelno > logging.DEBUG]
-        assert [message.split(" ")[0] for message in loud] == ["Listening", "Stopping"]
+        assert [message.split(" ")[0] for message in loud] == ["asgiserver", "Listening", "Stopping", "Stopped"]
 
 
 class TestTheLogOf:

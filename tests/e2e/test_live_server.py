@@ -90,8 +90,8 @@ class TestWith:
         with LiveServer(application, process=process) as server:
             httpx.get(server.url + "/some/path")
             wait_for(lambda: "GET /some/path" in server.logs)
-        assert server.logs.startswith(f"INFO asgiserver: Listening on {server.url}\n")
-        assert server.logs.endswith("INFO asgiserver: Stopping\n")
+        assert f", 1 process\nINFO asgiserver: Listening on {server.url}\n" in server.logs
+        assert server.logs.endswith("INFO asgiserver: Stopping\nINFO asgiserver: Stopped\n")
 
     def test_what_the_application_raises_is_raised_at_the_end(self, process: Any) -> None:
         with (

@@ -419,7 +419,7 @@ class TestMistakes:
                 assert server.wait() == 1
         lines = [line for line in server.output().splitlines() if "Error" in line]
         assert len(lines) == 1
-        assert lines[0].endswith(f"Error: cannot listen on 127.0.0.1:{port}: Address already in use")
+        assert f"Error: cannot listen on 127.0.0.1:{port}: Address already in use: ss -ltnp" in lines[0]
         assert "Starting ASGI" not in server.output()
         assert "Traceback" not in server.output()
 

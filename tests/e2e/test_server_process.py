@@ -152,7 +152,7 @@ class TestErrors:
         with running(Forked("127.0.0.1", applications.get_application)) as first:
             port = first.port.value
             message = start_and_fail(Forked("127.0.0.1", applications.get_application, port=port))
-        assert message.endswith(f"cannot listen on 127.0.0.1:{port}: Address already in use")
+        assert f"cannot listen on 127.0.0.1:{port}: Address already in use: ss -ltnp" in message
 
     @pytest.mark.parametrize(
         ("process", "words"),

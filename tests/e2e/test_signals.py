@@ -1,4 +1,4 @@
-"""Each signal in each moment: the table at the top of ``asgiserver/run.py``. B2, B5, B7, B8."""
+"""Each signal in each moment: the table at the top of ``asgiserver/running.py``. B2, B5, B7, B8."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ class TestEndpoints:
     def test_that_cannot_be_shared_are_named(self, text: str) -> None:
         done = run_command("--workers", "2", "-e", text, "examples.hello:application")
         assert done.returncode == 2
-        assert f"endpoint {text!r}: workers cannot share it" in done.stderr
+        assert f"-e: {text!r}: workers cannot share it" in done.stderr
 
 
 async def asked(url: str, header: bytes, context: ssl.SSLContext | None) -> str:

@@ -244,25 +244,25 @@ class TestMalformedDescriptions:
     ])  # fmt: skip
     def test_are_settings_errors_that_quote_them(self, text: str, message: str) -> None:
         line = refusal(text)
-        assert line.startswith(f"endpoint {text!r}")
+        assert line.startswith(f"endpoints: {text!r}")
         assert message in line
 
     @pytest.mark.parametrize(
         "text", ["unix", "unix:/x:mode=rw", "unix:/x:mode=7777", "unix:/x:backlog=many", "unix:/x:a=b"]
     )
     def test_of_unix_sockets_say_how_to_write_them(self, text: str) -> None:
-        assert refusal(text) == f"endpoint {text!r}: expected unix:PATH[:mode=OCTAL][:backlog=NUMBER]"
+        assert refusal(text) == f"endpoints: {text!r}: expected unix:PATH[:mode=OCTAL][:backlog=NUMBER]"
 
     @pytest.mark.parametrize("text", ["fd", "fd:fileno=x", "fd:fileno=-1", "fd:3:4:5"])
     def test_of_descriptors_say_how_to_write_them(self, text: str) -> None:
-        assert refusal(text) == f"endpoint {text!r}: expected fd:fileno=NUMBER"
+        assert refusal(text) == f"endpoints: {text!r}: expected fd:fileno=NUMBER"
 
     @pytest.mark.parametrize("text", ["systemd:", "systemd:domain=INET", "systemd:index=0:name=web", "systemd:index=x"])
     def test_of_systemd_say_how_to_write_them(self, text: str) -> None:
-        assert refusal(text) == f"endpoint {text!r}: expected systemd:index=NUMBER or systemd:name=NAME"
+        assert refusal(text) == f"endpoints: {text!r}: expected systemd:index=NUMBER or systemd:name=NAME"
 
     def test_may_not_end_within_an_escape(self) -> None:
-        assert refusal("unix:/x\\") == r"endpoint 'unix:/x\\' ends with a backslash"
+        assert refusal("unix:/x\\") == r"endpoints: 'unix:/x\\' ends with a backslash"
 
 
 class TestWithoutPyOpenSSL:
@@ -275,7 +275,7 @@ class TestWithoutPyOpenSSL:
 
     @pytest.mark.parametrize("text", ["ssl:8443:privateKey=x.pem", "tls:/certificates:8443", "haproxy:ssl:8443"])
     def test_the_description_names_the_extra(self, text: str) -> None:
-        assert refusal(text) == f"endpoint {text!r}: TLS needs pyOpenSSL: install asgiserver[tls]"
+        assert refusal(text) == f"endpoints: {text!r}: TLS needs pyOpenSSL: install asgiserver[tls]"
 
     def test_plain_connections_do_not_need_it(self) -> None:
         assert opened("tcp:8001").tcpServers
@@ -315,7 +315,7 @@ class TestErrors:
                 return made
 
         reactor = Reactor()
-        with pytest.raises(ListenError, match=r"^cannot listen on tcp:80: Permission denied$"):
+        with pytest.raises(ListenError, match=r"^cannot listen on tcp:80: Permission denied: ports below 1024 "):
             opened("tcp:8001", "tcp:8002", "tcp:80", "tcp:8003", reactor=reactor)
         assert [port.stopped for port in reactor.ports] == [1, 1], "and 8003 was not tried"
 

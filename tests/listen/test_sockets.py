@@ -20,6 +20,21 @@ class TestListening:
         assert str(caught.value) == "cannot listen on [::1]:80: Permission denied"
         assert isinstance(caught.value.__cause__, PermissionError)
 
+    @pytest.mark.parametrize(
+        ("number", "port", "told"),
+        [
+            (errno.EADDRINUSE, 8000, "Told: ss -ltnp 'sport = :8000' shows by whom"),
+            (errno.EACCES, 80, "Told: ports below 1024 are for root; take one from 1024 on, a socket of systemd's"),
+            (errno.EACCES, 8000, "Told"),
+            (errno.EADDRINUSE, None, "Told"),
+        ],
+    )
+    def test_what_helps_is_told(self, number: int, port: int | None, told: str) -> None:
+        with pytest.raises(ListenError) as caught, listening("x", port):
+            raise OSError(number, "Told")
+        assert str(caught.value).startswith(f"cannot listen on x: {told}")
+        assert len(told) > len("Told") or str(caught.value).endswith("Told")
+
     def test_an_os_error_without_a_number_keeps_its_text(self) -> None:
         with (
             pytest.raises(ListenError, match=r"^cannot listen on unix:/x: AF_UNIX path too long$"),

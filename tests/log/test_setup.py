@@ -87,7 +87,9 @@ def write_access_line(format: str = "%(status)s %(path)s", **details: Any) -> No
 
 class TestTheServersLog:
     @pytest.mark.parametrize(
-        ("verbosity", "level"), [(0, logging.WARNING), (1, logging.INFO), (2, logging.DEBUG), (3, logging.DEBUG)]
+        ("verbosity", "level"),
+        [(-2, logging.CRITICAL), (-1, logging.ERROR), (0, logging.WARNING), (1, logging.INFO), (2, logging.DEBUG),
+         (3, logging.DEBUG)],
     )
     def test_verbosity_is_the_level(self, process: Process, verbosity: int, level: int) -> None:
         process.configure(verbosity=verbosity)
@@ -193,6 +195,11 @@ class TestTheAccessLog:
         write_access_line()
         assert process.stdout == "200 /\n"
 
+    def test_there_may_be_none(self, process: Process) -> None:
+        process.configure(access_log="")
+        write_access_line()
+        assert (process.stdout, AccessLog("daphne").enabled) == ("", False)
+
     def test_a_file_is_appended_to_line_by_line(self, tmp_path: Path, process: Process) -> None:
         path = tmp_path / "access.log"
         path.write_text("before\n")
@@ -239,7 +246,7 @@ class TestColours:
     def terminal(self, process: Process) -> None:
         process.streams["stdout"] = Terminal()
 
-    @pytest.mark.parametrize(("status", "colour"), [(200, 32), (304, 36), (404, 33), (503, 31)])
+    @pytest.mark.parametrize(("status", "colour"), [(304, 36), (404, 33), (503, 31)])
     @pytest.mark.parametrize("format", ["daphne", "common", "combined", "terminal"])
     def test_a_terminal_shows_the_statuss_class(self, process: Process, format: str, status: int, colour: int) -> None:
         process.configure(access_log_format=format)
@@ -247,6 +254,22 @@ class TestColours:
         assert process.stdout.startswith(f"\x1b[{colour}m")
         assert "1.2.3.4" in process.stdout
         assert process.stdout.endswith("\x1b[0m\n")
+
+    def test_what_went_well_has_none(self, process: Process) -> None:
+        process.configure()
+        write_access_line("daphne")
+        assert process.stdout.startswith("1.2.3.4")
+
+    def test_levels_have_theirs_and_the_columns_stay(self, process: Process) -> None:
+        process.streams["stderr"] = Terminal()
+        process.configure(log_fmt="%(levelname)-8s %(message)s")
+        record = logging.getLogger("asgiserver")
+        record.warning("slow")
+        record.error("broken")
+        record.info("listening")
+        first, second, third = process.stderr.splitlines()
+        assert (first, second) == ("\x1b[33mWARNING \x1b[0m slow", "\x1b[31mERROR   \x1b[0m broken")
+        assert third == "INFO     listening"
 
     def test_a_websockets_line_has_none(self, process: Process) -> None:
         process.configure()
@@ -267,13 +290,13 @@ class TestColours:
     ) -> None:
         monkeypatch.setenv(name, value)
         process.configure()
-        write_access_line("daphne")
+        write_access_line("daphne", status=404)
         assert process.stdout.startswith("1.2.3.4")
 
     def test_a_stream_that_is_no_terminal_has_none(self, process: Process) -> None:
         process.streams["stdout"] = io.StringIO()
         process.configure()
-        write_access_line("daphne")
+        write_access_line("daphne", status=404)
         assert process.stdout.startswith("1.2.3.4")
 
 
@@ -295,12 +318,69 @@ handlers = ["file"]
 """
 
 
+class TestAScriptOfOnesOwn:
+    def configure(self, process: Process, stream: io.StringIO) -> None:
+        process.streams["stderr"] = stream
+        process.configure()
+        # As in a process that has configured nothing yet.
+        for name in (None, ACCESS):
+            logging.getLogger(name).handlers[:] = []
+        logs.configure_for_script(Settings(log_fmt="%(message)s"))
+
+    def test_it_shows_its_address_and_requests_on_a_terminal(self, process: Process) -> None:
+        self.configure(process, Terminal())
+        logging.getLogger("asgiserver").info("listening")
+        write_access_line()
+        assert (process.stderr, process.stdout) == ("listening\n", "200 /\n")
+
+    def test_elsewhere_it_is_quiet(self, process: Process) -> None:
+        self.configure(process, io.StringIO())
+        assert (logging.getLogger().handlers, logging.getLogger(ACCESS).handlers) == ([], [])
+
+    @pytest.mark.parametrize("name", [None, "asgiserver", ACCESS])
+    def test_what_is_configured_stays(self, process: Process, name: str | None) -> None:
+        process.streams["stderr"] = Terminal()
+        process.configure()
+        logging.getLogger().handlers[:] = logging.getLogger(ACCESS).handlers[:] = []
+        logging.getLogger(name).addHandler(logging.NullHandler())
+        logs.configure_for_script(Settings())
+        assert sum(len(logging.getLogger(each).handlers) for each in (None, "asgiserver", ACCESS)) == 1
+
+
+INI = """
+[loggers]
+keys = root, server
+[handlers]
+keys = file
+[formatters]
+keys = short
+[formatter_short]
+format = %(levelname)s:%(message)s
+[handler_file]
+class = FileHandler
+args = ('PATH',)
+formatter = short
+[logger_root]
+handlers =
+[logger_server]
+qualname = asgiserver
+level = INFO
+handlers = file
+"""
+YAML = """
+formatters: {short: {format: "%(levelname)s:%(message)s"}}
+handlers: {file: {class: logging.FileHandler, filename: PATH, formatter: short}}
+loggers: {asgiserver: {level: INFO, handlers: [file]}}
+"""
+
+
 class TestALogConfig:
     @pytest.mark.parametrize(("name", "text"), [
         ("log.json", json.dumps(CONFIG)), ("log.toml", TOML), ("log.TOML", "version = 1\n" + TOML),
         ("json.conf", json.dumps(CONFIG)), ("toml.conf", TOML),
+        ("log.ini", INI), ("ini.conf", INI), ("log.yaml", YAML), ("log.YML", YAML),
     ])  # fmt: skip
-    def test_it_is_read_as_json_or_toml(self, tmp_path: Path, process: Process, name: str, text: str) -> None:
+    def test_it_is_read_as_its_name_ends(self, tmp_path: Path, process: Process, name: str, text: str) -> None:
         target = tmp_path / "server.log"
         (tmp_path / name).write_text(text.replace("PATH", str(target)))
         process.configure(log_config=str(tmp_path / name), verbosity=0)
@@ -326,6 +406,10 @@ class TestALogConfig:
         ("log.json", "{", "line 1 column 2"),
         ("log.toml", "{}", "Invalid"),
         ("log.conf", "{", "Invalid"),
+        ("log.conf", "{", "expected JSON, TOML, INI or YAML"),
+        ("log.ini", "{", "no section headers"),
+        ("log.ini", "[formatters]", "keys"),
+        ("log.yaml", "a: [", "expected"),
         ("log.json", "[]", "expected an object"),
         ("log.json", '{"version": 2}', "version"),
         ("log.json", '{"handlers": {"x": {"class": "no.such.Handler"}}}', "No module named 'no'"),
@@ -342,6 +426,14 @@ class TestALogConfig:
         assert name in str(caught.value)
         assert reason in str(caught.value)
         assert "\n" not in str(caught.value)
+
+    def test_yaml_without_pyyaml_says_what_needs_nothing(
+        self, process: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "yaml", None)
+        (tmp_path / "log.yaml").write_text("{}")
+        with pytest.raises(SettingsError, match="YAML needs PyYAML: pip install pyyaml; JSON, TOML and INI need no"):
+            process.configure(log_config=str(tmp_path / "log.yaml"))
 
     def test_one_that_is_not_there_is_an_error(self, process: Process, tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match=r"^log_config: cannot read .*gone\.json.*: No such file"):

@@ -38,7 +38,7 @@ from ...django.request_line import request_line
 from ...errors import ASGIServerError, LifespanError, ListenError, ReactorError, SettingsError
 from ...log import setup as logs
 from ...loop.reactor import install_reactor
-from ...run import limit_exit
+from ...running import limit_exit
 from ...server import Server
 from ...settings import Settings
 

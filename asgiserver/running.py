@@ -1,4 +1,4 @@
-"""``Server.run``: a reactor that belongs to the server, its signals, and its end.
+"""``run`` and ``Server.run``: a reactor that belongs to the server, its signals, and its end.
 
 The effect of a signal depends on the moment at which it comes. A stop signal within one second of another counts as
 the same one, unless it asks for more.
@@ -16,9 +16,10 @@ The drain begins after ``shutdown_delay``, unless a later signal comes before th
 
 HUP has changed certificates read again instead, where the server has any.
 
-*Import* is everything before :func:`run`, *start-up* and *shutdown* are the lifespan's, at *exit* the server has ended
-and Python waits for threads and calls exit handlers. The *loop* is *blocked* while the application does not give it
-back, at any of these moments; the signal then has its effect *when* the loop is *free*. All this ends with status 0.
+*Import* is everything before :func:`run_server`, *start-up* and *shutdown* are the lifespan's, at *exit* the server
+has ended and Python waits for threads and calls exit handlers. The *loop* is *blocked* while the application does not
+give it back, at any of these moments; the signal then has its effect *when* the loop is *free*. All this ends with
+status 0.
 
 *At once* means without drain and shutdown, and the status is 128 plus the signal's number. A blocked loop has one
 second to take up a later stop, and none when it has not taken up the first one; then the process ends without exit
@@ -45,21 +46,42 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from .errors import ReactorError
+from .errors import ReactorError, SettingsError
 from .forks import let_go_in_children
+from .log import setup as logs
 from .loop.reactor import install_reactor, loop_of
-from .settings import thread_count
+from .settings import Settings, thread_count
 from .signals import Asked, Signals, held
 
 if TYPE_CHECKING:
     from .server import Server
 
-__all__ = ["limit_exit", "run", "tear_down"]
+__all__ = ["limit_exit", "run", "run_server", "tear_down"]
 
 logger = logging.getLogger("asgiserver")
 
 
-def run(server: Server) -> None:
+def run(application: Any, settings: Settings | None = None, **keywords: Any) -> None:
+    """Serve an application until a signal; for a script of one's own.
+
+    :param application: an application, or the name of one as on the command line, ``"module:app"``.
+    :param settings: as all others, of :class:`Server`.
+    :raises SettingsError: a setting is wrong, or is one that the command line alone has.
+    :raises ASGIServerError: as ``Server.run``.
+    """
+    from .server import Server
+
+    if isinstance(application, str):
+        # Before the application, which may import twisted.internet.reactor and would get another one.
+        install_reactor(keywords.get("loop", "auto" if settings is None else settings.loop))
+    server = Server(application, settings, **keywords)
+    for name in ("workers", "reload"):
+        if getattr(server.settings, name):
+            raise SettingsError(f"{name}: only the command line starts processes: asgiserver --{name}", name)
+    server.run()
+
+
+def run_server(server: Server) -> None:
     """Run a reactor until ``server`` has served.
 
     :raises ReactorError: called from a running loop, or the reactor is running elsewhere.
@@ -72,6 +94,8 @@ def run(server: Server) -> None:
         pass
     else:
         raise ReactorError("Server.run() was called where a loop is running: await Server.serve() instead")
+    if isinstance(server.action_logger, logs.AccessLog):
+        logs.configure_for_script(server.settings)
     reactor = install_reactor(server.settings.loop)
     loop = loop_of(reactor)
     executor = _set_up(loop, server.settings.verbosity)
@@ -86,6 +110,7 @@ def run(server: Server) -> None:
                 signals.serve(main.signalled, main.remove_files)
                 # No handler raises KeyboardInterrupt now, so only the application can raise it, like SystemExit.
                 server.contained = (SystemExit, KeyboardInterrupt)
+                server.ends_by_ctrl_c = server.bound is None and logs.on_terminal()
             _run_reactor(reactor, signals, main)
         finally:
             main.reactor_left = True
