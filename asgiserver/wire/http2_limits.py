@@ -13,7 +13,7 @@ class Kind(Enum):
     A connection may live for days, so no count is for its whole life.
     """
 
-    #: A stream is reset or refused, by either side (CVE-2023-44487, CVE-2025-8671). A browser that leaves a page cancels
+    #: A stream is reset or refused, by either side (CVE-2023-44487, CVE-2025-8671). A browser that leaves a page resets
     #: all that the page still loads.
     RESET = (200, 33.0)
     #: A frame does nothing: it is empty, unknown, for a closed stream, a PRIORITY, PING or SETTINGS, or opens a window
