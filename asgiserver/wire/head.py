@@ -234,16 +234,12 @@ def _request(
         if authority is not None and authority != host:
             # RFC 9112 §3.2.2: the authority of an absolute-form target replaces the Host field.
             headers = replace_host(headers, authority)
-    return Request(
-        text,
-        target,
-        headers,
-        http_version,
-        body_size,
-        _keep_alive(known, http_version),
-        body_size != 0 and _expects_continue(known, http_version),
-        b"upgrade" in known and is_upgrade(text, http_version, headers),
-    )
+    keep_alive = _keep_alive(known, http_version)
+    expects_continue = body_size != 0 and _expects_continue(known, http_version)
+    upgrade = b"upgrade" in known and is_upgrade(text, http_version, headers)
+    return _tuple(
+        Request, (text, target, headers, http_version, body_size, keep_alive, expects_continue, upgrade)
+    )  # fmt: skip
 
 
 def _joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
