@@ -86,7 +86,7 @@ class Sample(NamedTuple):
     :param memory: bytes, each page counted for its share (Pss).
     :param descriptors: files that are open.
     :param processes: how many.
-    :param tasks: of asyncio, in the process that has most; None under load.
+    :param tasks: of asyncio, in one of the processes that serve; None under load.
     """
 
     memory: int
@@ -279,18 +279,14 @@ class Soaked:
 
     async def quiet(self) -> Sample:
         """When all clients have left and as many processes as at first run, what changes no more."""
-        tasks: dict[int, int] = {}
         end = time.monotonic() + 30
         before = self.sample()
         while True:
             await asyncio.sleep(0.5)
-            process, count = json.loads(await ask(self.clients.port, "/census"))
-            tasks[process] = count
+            process, tasks = json.loads(await ask(self.clients.port, "/census"))
             now = self.sample()
-            whole = len(self.processes()) == self.count and len(tasks) >= max(1, self.workers)
-            if whole and now.descriptors == before.descriptors:
-                running = set(self.processes())
-                return now._replace(tasks=max(count for process, count in tasks.items() if process in running))
+            if now[1:] == before[1:] and now.processes == self.count and process in self.processes():
+                return now._replace(tasks=tasks)
             if time.monotonic() > end:
                 raise TimeoutError(f"{self.name}: still changes 30 s after all clients left")
             before = now
