@@ -6,8 +6,12 @@ import asyncio
 import inspect
 import signal
 
+import hypothesis
 import pytest
 
+# A machine that has other things to do makes any example late.
+hypothesis.settings.register_profile("patient", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("patient")
 # The steps of traces assert as tests do.
 pytest.register_assert_rewrite("tests.asgi.traces", "tests.wire.traces")
 

@@ -18,6 +18,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "asgiserver"
 FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [path.relative_to(ROOT).as_posix() for path in FILES]
+MODULES = [
+    name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    for name in NAMES if not name.endswith("__main__.py")
+]  # fmt: skip
 
 #: What each room may import of the package, besides itself; the hall (files beside the rooms) may import all. Below
 #: ``hub`` and ``server`` nobody knows these two, and a transport knows nothing of who listens for it or writes to it.
@@ -201,7 +205,8 @@ class TestImporting:
 import json, logging, os, signal, sys, threading
 environment = dict(os.environ)
 handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-__import__(sys.argv[1])
+for name in sys.argv[1:]:
+    __import__(name)
 import asyncio
 loggers = [logging.getLogger(), *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict))]
 policy = asyncio.events._event_loop_policy
@@ -222,16 +227,24 @@ print(json.dumps({
         "signals": False, "threads": 0,
     }
 
-    @pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("__main__.py")])
-    def test_in_a_fresh_interpreter_it_changes_nothing(self, name: str) -> None:
-        module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    @staticmethod
+    def changed_by(*modules: str) -> object:
+        """What importing these has changed in a fresh interpreter."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ASGISERVER")}
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", self.PROGRAM, module],
+            [sys.executable, "-W", "error", "-c", TestImporting.PROGRAM, *modules],
             cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout) == self.NOTHING
+        return json.loads(done.stdout)
+
+    def test_all_together_change_nothing(self) -> None:
+        assert self.changed_by(*MODULES) == self.NOTHING
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("module", MODULES)
+    def test_each_alone_can_be_imported_and_changes_nothing(self, module: str) -> None:
+        assert self.changed_by(module) == self.NOTHING
 
     def test_the_package_offers_server_and_settings(self) -> None:
         import asgiserver

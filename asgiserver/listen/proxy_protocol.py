@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from twisted.internet import main, tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.protocols.policies import WrappingFactory
 
 from ..asgi.forwarded import TrustedPeers
 from ..asgi.scope import shown_host, unmapped
@@ -246,7 +246,7 @@ _BEHIND_HEADER: dict[type, type] = {
 }
 
 
-class ProxiedFactory(WrappingFactory[ProtocolWrapper]):
+class ProxiedFactory(WrappingFactory):  # no type argument, which none before Twisted 26 takes
     """Builds the protocols of another factory, for the proxies that may connect.
 
     :param allowed: the proxies that may connect; connections from all others are closed at once.

@@ -169,6 +169,8 @@ class TestTwistedDescriptions:
         assert [server[0] for server in opened("tcp:8002", "tcp:8001").tcpServers] == [8002, 8001]
 
 
+# Twisted before 26 gives pyOpenSSL what that would rather not take.
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 class TestBehindAProxy:
     @pytest.fixture(autouse=True)
     def ports(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:

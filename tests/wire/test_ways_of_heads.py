@@ -1,12 +1,8 @@
-"""That heads are read alike with and without h11: a table, and what Hypothesis makes of requests by changing them."""
+"""That heads are read alike with and without h11: tables. tests/fuzz makes further requests of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from asgiserver.asgi.scope import Request
 from asgiserver.errors import RequestError
@@ -126,37 +122,6 @@ def test_usual_heads_need_no_parser(head: bytes) -> None:
     assert plain_request(head, 20) is not None
 
 
-TOKEN = st.from_regex(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,12}", fullmatch=True)
-VALUE = st.from_regex(rb"[\t -~\x80-\xff]{0,30}", fullmatch=True)
-FIELD = st.one_of(
-    st.sampled_from(FIELDS),
-    st.builds(lambda *parts: b"".join(parts), TOKEN, st.sampled_from([b":", b": ", b":\t "]), VALUE),
-)
-
-
-@given(st.sampled_from(LINES), st.lists(FIELD, max_size=6), st.booleans(), st.binary(max_size=40))
-@settings(max_examples=400, deadline=None)
-def test_generated_requests(line: bytes, fields: list[bytes], host: bool, rest: bytes) -> None:
-    same(b"\r\n".join([line, *([HOST[:-2]] if host else []), *fields, b"", b""]) + rest + GET)
-
-
-def replaced(data: bytes, at: int, length: int, new: bytes) -> bytes:
-    return data[:at] + new + data[at + length :]
-
-
-def swapped(data: bytes, at: int, length: int, new: bytes) -> bytes:
-    """Put a piece of the request itself there."""
-    return data[:at] + data[len(new) : len(new) + length] + data[at:]
-
-
-HOSTILE = st.one_of(
-    st.binary(max_size=3),
-    st.sampled_from([b"\r", b"\n", b"\r\n", b"\0", b" ", b"\t", b":", b",", b"\x85", b"\x0b", b"\x1c", b"HTTP/1.1"]),
-)
-CHANGE = st.tuples(st.sampled_from([replaced, swapped]), st.integers(0, 200), st.integers(0, 4), HOSTILE)
-Change = tuple[Callable[[bytes, int, int, bytes], bytes], int, int, bytes]
-
-
 #: White space, signs and lists about the values of fields that say how a request is meant, each with its meaning or the
 #: status of its refusal.
 VALUES = [
@@ -190,15 +155,3 @@ def test_white_space_and_lists_in_values(name: bytes, value: bytes, expected: ob
         b"connection": first.keep_alive, b"host": first.headers[0][1],
     }  # fmt: skip
     assert told[name] == expected
-
-
-REQUEST = st.sampled_from([GET, POST, CHUNKED, UPGRADE, OLD])
-
-
-@given(st.lists(REQUEST, min_size=1, max_size=3), st.lists(CHANGE, max_size=4))
-@settings(max_examples=1500, deadline=None)
-def test_mutated_requests(requests: list[bytes], changes: list[Change]) -> None:
-    data = b"".join(requests)
-    for change, at, length, new in changes:
-        data = change(data, at % (len(data) + 1), length, new)
-    same(data)
