@@ -15,13 +15,14 @@ from ..errors import RequestError
 from .handshake import is_upgrade
 
 __all__ = [
-    "check_fields", "check_framing", "check_head", "check_lines", "parsed_request", "plain_request", "request",
-    "tokens",
+    "TEXT", "check_fields", "check_framing", "check_head", "check_lines", "check_target_size", "parsed_request",
+    "plain_request", "request", "tokens",
 ]  # fmt: skip
 
-# The bytes that a head may have: printable ASCII, HTAB, CR, LF, and obs-text (RFC 9110 §5.5) without 0x85, which
-# Unicode-aware parsers behind us take for a line end (CVE-2026-44546).
-_ALLOWED = bytes([9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0x85), *range(0x86, 0x100)])
+#: The bytes that a value may have: printable ASCII, HTAB, and obs-text (RFC 9110 §5.5) without 0x85, which
+#: Unicode-aware parsers behind us take for a line end (CVE-2026-44546).
+TEXT = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x85), *range(0x86, 0x100)])
+_LINES = TEXT + b"\r\n"
 #: A request line that all parsers read alike: the target is in origin-form and has no fragment.
 _plain_line = re.compile(rb'([A-Z]{1,20}) (/[!"$-~]*) HTTP/1\.([01])(?=\r\n)').match
 #: A field line that, taken alone, all parsers read alike. No name has an underscore: :func:`request` drops those.
@@ -63,7 +64,7 @@ def check_fields(block: bytes) -> None:
 
 def _check_line_ends(block: bytes) -> int:
     """Refuse control bytes and line ends other than CRLF; return the number of lines."""
-    if block.translate(None, _ALLOWED):
+    if block.translate(None, _LINES):
         raise RequestError(400, "The request has a control character in its head.")
     lines = block.count(b"\r\n")
     if block.count(b"\n") != lines or block.count(b"\r") != lines:
@@ -121,6 +122,15 @@ def check_framing(head: bytes) -> None:
             # RFC 9110 §5.5 allows tabs around a value, but parsers disagree about them here, and no client sends one.
             raise RequestError(400, "The request's Transfer-Encoding has a tab in it.")
         _check_codings(codings)
+
+
+def check_target_size(size: int, limit: int) -> None:
+    """Refuse a target of more than ``limit`` bytes (RFC 9110 §15.5.15).
+
+    :raises RequestError: 414.
+    """
+    if size > limit:
+        raise RequestError(414, f"The request's target is longer than {limit} bytes.")
 
 
 def plain_request(head: bytes, limit_count: int) -> Request | None:
@@ -182,28 +192,36 @@ def parsed_request(head: bytes, limit_count: int) -> Request:
     return request(event.method, event.target, headers, "1.0" if event.http_version == b"1.0" else "1.1")
 
 
-def request(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], http_version: str) -> Request:
+def request(
+    method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], http_version: str, unsized: int = 0
+) -> Request:
     """Make a request of a parsed head, without the fields whose names have an underscore.
 
     CGI and WSGI map "-" and "_" to the same variable, so a client could pass off x_real_ip for the x-real-ip that a
     proxy sets (CVE-2015-0219); Daphne drops such fields too.
 
     :param headers: names in lower case.
+    :param unsized: the size of a body that no field tells.
     :raises RequestError: 400, 417 or 501.
     """
     kept = [field for field in headers if b"_" not in field[0]]
-    return _request(method, target, kept, _joined(headers), http_version)
+    return _request(method, target, kept, _joined(headers), http_version, unsized)
 
 
 def _request(
-    method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], known: dict[bytes, bytes], http_version: str
+    method: bytes,
+    target: bytes,
+    headers: list[tuple[bytes, bytes]],
+    known: dict[bytes, bytes],
+    http_version: str,
+    unsized: int = 0,
 ) -> Request:
     """Make a request of the fields that are kept.
 
     :param known: the fields of :data:`_KNOWN`, as :func:`_joined` makes them; others may be among them.
     """
     # The framing comes first: the answer to a broken one must not depend on what else is wrong.
-    body_size = _body_size(known, http_version)
+    body_size = _body_size(known, http_version, unsized)
     text = _METHODS.get(method) or _method(method)
     host = _host(known, http_version)
     if not target.startswith(b"/") or b"#" in target:
@@ -277,7 +295,7 @@ def _target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
     return path if path.startswith(b"/") else b"/" + path, absolute[1]
 
 
-def _body_size(known: dict[bytes, bytes], http_version: str) -> int:
+def _body_size(known: dict[bytes, bytes], http_version: str, unsized: int) -> int:
     """How the body is delimited (RFC 9112 §6.3); framing that other servers may read differently is refused."""
     coding, length = known.get(b"transfer-encoding"), known.get(b"content-length")
     if coding is not None:
@@ -288,7 +306,7 @@ def _body_size(known: dict[bytes, bytes], http_version: str) -> int:
             raise RequestError(400, "HTTP/1.0 has no Transfer-Encoding.")
         return CHUNKED
     if length is None:
-        return 0
+        return unsized
     if b"," in length:
         raise RequestError(400, _TWO_LENGTHS)
     if not _DIGITS.match(length):

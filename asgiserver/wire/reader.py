@@ -14,7 +14,7 @@ from ..asgi.tokens import TCHAR
 from ..errors import RequestError
 from ..settings import Settings
 from .body import Body, ChunkedBody, Event, LengthBody
-from .head import parsed_request, plain_request
+from .head import check_target_size, parsed_request, plain_request
 
 __all__ = ["Reader"]
 
@@ -167,7 +167,6 @@ class Reader:
         line_end = head.find(b"\r\n")
         if line_end < 0:
             line_end = size - 1  # the last byte may be the CR
-        if line_end - head.find(b" ") - 1 - len(" HTTP/1.1") > settings.limit_target_size:
-            raise RequestError(414, f"The request's target is longer than {settings.limit_target_size} bytes.")
+        check_target_size(line_end - head.find(b" ") - 1 - len(" HTTP/1.1"), settings.limit_target_size)
         if size > settings.limit_head_size:
             raise RequestError(431, f"The request's head is larger than {settings.limit_head_size} bytes.")

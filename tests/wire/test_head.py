@@ -6,7 +6,15 @@ import pytest
 
 from asgiserver.asgi.scope import CHUNKED, Request
 from asgiserver.errors import RequestError
-from asgiserver.wire.head import check_fields, check_framing, check_head, check_lines, request, tokens
+from asgiserver.wire.head import (
+    check_fields,
+    check_framing,
+    check_head,
+    check_lines,
+    check_target_size,
+    request,
+    tokens,
+)
 
 HOST = (b"host", b"example.com")
 Fields = list[tuple[bytes, bytes]]
@@ -154,6 +162,13 @@ class TestTarget:
         assert refusal(b"GET", target, [HOST]) == 400
 
 
+    def test_size_has_a_limit(self) -> None:
+        check_target_size(10, 10)
+        with pytest.raises(RequestError) as caught:
+            check_target_size(11, 10)
+        assert caught.value.status == 414
+
+
 class TestBodySize:
     @pytest.mark.parametrize(("headers", "size"), [
         ([], 0),
@@ -190,6 +205,11 @@ class TestBodySize:
     def test_other_codings_are_refused(self, lines: list[bytes], status: int) -> None:
         headers = [HOST, *((b"transfer-encoding", line) for line in lines)]
         assert refusal(b"PUT", b"/", headers) == status
+
+
+    def test_body_without_a_size_has_the_one_that_the_wire_knows(self) -> None:
+        assert request(b"PUT", b"/", [HOST], "2", CHUNKED).body_size == CHUNKED
+        assert request(b"PUT", b"/", [HOST, (b"content-length", b"7")], "2", CHUNKED).body_size == 7
 
 
 class TestConnection:
