@@ -204,8 +204,13 @@ def request(
     :param unsized: the size of a body that no field tells.
     :raises RequestError: 400, 417 or 501.
     """
-    kept = [field for field in headers if b"_" not in field[0]]
-    return _request(method, target, kept, _joined(headers), http_version, unsized)
+    known = dict(headers)
+    kept = headers
+    if b"_" in b"".join(known):
+        kept = [field for field in headers if b"_" not in field[0]]
+    if len(known) != len(headers):
+        known = _joined(headers)
+    return _request(method, target, kept, known, http_version, unsized)
 
 
 def _request(
