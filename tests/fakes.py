@@ -114,6 +114,8 @@ class FakeStream:
         self.status: int | None = None
         self.headers: list[tuple[bytes, bytes]] = []
         self.framing: dict[str, Any] = {}
+        self.trailers: list[tuple[bytes, bytes]] | None = None
+        self.hints: list[tuple[bytes, bytes]] = []
         self.data = b""
         self.on_resume: Callable[[], object] | None = None
         self.turn = Turns()
@@ -149,6 +151,17 @@ class FakeStream:
         self.headers = list(headers)
         self.framing = {"content_length": content_length, "has_body": has_body, "close": close}
         self._add(data, last)
+
+    def send_informational(self, status: int, headers: Headers, names: list[bytes]) -> None:
+        self._call(f"{status}")
+        assert names == [name.lower() for name, _ in headers]
+        self.hints += headers
+
+    def send_trailers(self, headers: Headers, names: list[bytes]) -> None:
+        self._call("trailers")
+        assert names == [name.lower() for name, _ in headers]
+        self.trailers = list(headers)
+        self.calls.append("end")
 
     def send_parts(self, parts: list[bytes]) -> None:
         self.send_data(b"".join(parts))

@@ -20,7 +20,7 @@ import pytest
 from asgiserver.asgi.exchange import Exchange, State
 from asgiserver.asgi.http import HTTPExchange
 from asgiserver.asgi.interfaces import Message, Receive, Scope, Send
-from asgiserver.asgi.scope import Request
+from asgiserver.asgi.scope import CHUNKED, Request
 from asgiserver.asgi.websocket import WebSocketExchange
 from asgiserver.errors import ClientDisconnected, MessageError, RequestError, UnexpectedMessage
 from asgiserver.hub import Hub, is_disconnect
@@ -284,6 +284,15 @@ class TestApplications:
         chosen = headers.get(b"sec-websocket-extensions")
         assert (chosen and chosen.partition(b";")[0]) == answer
         assert made.clock.getDelayedCalls() == []
+
+    def test_extended_connect_opens_a_websocket(self) -> None:
+        headers = [(b"host", b"x"), (b"sec-websocket-version", b"13"), (b"sec-websocket-protocol", b"chat")]
+        request = Request("CONNECT", b"/ws", headers, "2", CHUNKED, upgrade=True)
+        accept = {**ACCEPT, "subprotocol": "chat"}
+        made = run(receives("websocket.connect"), accept, receives(), request=request, then=[leave])
+        assert isinstance(made.exchange, WebSocketExchange)
+        assert (made.exchange.scope["type"], made.exchange.scope["http_version"]) == ("websocket", "2")
+        assert made.stream.headers == [(b"sec-websocket-protocol", b"chat")]
 
     @pytest.mark.parametrize(
         ("name", "value", "status"), [(b"sec-websocket-version", b"8", 426), (b"sec-websocket-key", b"x", 400)]

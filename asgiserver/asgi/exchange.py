@@ -23,8 +23,8 @@ from .messages import TYPES
 from .response import CLIENT_CLOSED_REQUEST, Response, plain
 
 __all__ = [
-    "CLOSING", "COMPLETE", "GONE", "LAST_WORDS", "OPEN", "STARTED", "STREAMING", "WAITING", "Exchange", "State",
-    "logged_request",
+    "CLOSING", "COMPLETE", "GONE", "LAST_WORDS", "OPEN", "STARTED", "STREAMING", "TRAILERS", "WAITING", "Exchange",
+    "State", "logged_request",
 ]  # fmt: skip
 
 logger = logging.getLogger("asgiserver")
@@ -39,6 +39,7 @@ class State(Enum):
     WAITING = auto()  # nothing of the reply yet
     STARTED = auto()  # the start of a response is held until its first body message
     STREAMING = auto()  # the head of the response is with the wire
+    TRAILERS = auto()  # the whole body is with the wire, and the trailers that end the response are awaited
     OPEN = auto()  # WebSocket accepted
     CLOSING = auto()  # the application closed the WebSocket; the peer's close frame is awaited
     COMPLETE = auto()  # the application's half is over, cleanly
@@ -46,7 +47,7 @@ class State(Enum):
 
 
 #: The same as names of a module, which are faster to look up than an enum's members.
-WAITING, STARTED, STREAMING, OPEN, CLOSING, COMPLETE, GONE = State
+WAITING, STARTED, STREAMING, TRAILERS, OPEN, CLOSING, COMPLETE, GONE = State
 
 #: How many calls of ``receive()`` in a row are told at once that the peer has left, before other tasks have a turn. At
 #: once, because Starlette calls it within a scope that is cancelled already, where any wait would hide the event.
@@ -112,7 +113,7 @@ class Exchange(ABC):
     @property
     def answered(self) -> bool:
         """The application may return: it has left no response missing or incomplete."""
-        return self.state not in (WAITING, STARTED, STREAMING)
+        return self.state not in (WAITING, STARTED, STREAMING, TRAILERS)
 
     @property
     def cut_off(self) -> bool:
@@ -294,6 +295,7 @@ _SO_FAR = {
     State.WAITING: "before http.response.start",
     State.STARTED: "after the response was started",
     State.STREAMING: "while the response's body is being sent",
+    State.TRAILERS: "after the response's body was complete",
     State.OPEN: "after the WebSocket was accepted",
     State.CLOSING: "after the WebSocket was closed",
     State.COMPLETE: "after the response was complete",

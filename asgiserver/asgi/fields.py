@@ -8,7 +8,10 @@ from typing import Any, NoReturn
 from ..errors import MessageError
 from .tokens import TCHAR
 
-__all__ = ["CONNECTION_SPECIFIC", "LOWER", "Fields", "fail", "kind_of", "parse_fields", "shown", "wrong"]
+__all__ = [
+    "CONNECTION_SPECIFIC", "LOWER", "Fields", "check_value", "fail", "iterable", "kind_of", "parse_fields", "shown",
+    "wrong",
+]  # fmt: skip
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -22,6 +25,8 @@ _TEXT = bytes(set(range(256)) - set(range(32)) - {0x7F} | set(b"\t"))
 CONNECTION_SPECIFIC = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade")
 )
+
+_PAIRS = "an iterable of pairs of bytes"
 
 _SPECIAL = CONNECTION_SPECIFIC | {b"content-length"}
 
@@ -42,7 +47,7 @@ def parse_fields(message: Mapping[str, Any]) -> tuple[Fields, list[bytes], int |
     values: list[bytes] = []
     length: int | None = None
     close = False
-    for item in headers if type(headers) is list else _iterable(message, headers):
+    for item in headers if type(headers) is list else () if headers is None else iterable(message, "headers", _PAIRS):
         try:
             name, value = item
         except (TypeError, ValueError):
@@ -53,7 +58,7 @@ def parse_fields(message: Mapping[str, Any]) -> tuple[Fields, list[bytes], int |
         lowered = _NAMES.get(name) or _lowered(message, name)
         if lowered in _SPECIAL:
             if lowered != b"content-length":
-                _check_value(message, name, value)
+                check_value(message, name, value)
                 if lowered == b"connection":
                     close = close or b"close" in (option.strip(b" \t") for option in value.lower().split(b","))
                 continue
@@ -68,7 +73,7 @@ def parse_fields(message: Mapping[str, Any]) -> tuple[Fields, list[bytes], int |
     # All values are checked at once, since hardly any is ever wrong.
     if b"".join(values).translate(None, _TEXT):
         for name, value in fields:
-            _check_value(message, name, value)
+            check_value(message, name, value)
     return fields, names, length, close
 
 
@@ -92,15 +97,15 @@ def _lowered(message: Mapping[str, Any], name: bytes) -> bytes:
     return lowered
 
 
-def _iterable(message: Mapping[str, Any], headers: Any) -> Iterable[Any]:
-    if headers is None:
-        return ()
-    if isinstance(headers, (str, bytes, Mapping)) or not isinstance(headers, Iterable):
-        wrong(message, "headers", "an iterable of pairs of bytes", headers)
-    return headers
+def iterable(message: Mapping[str, Any], key: str, expected: str) -> Iterable[Any]:
+    """The value of ``key``, which is iterable but no text."""
+    value = message.get(key)
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        wrong(message, key, expected, value)
+    return value
 
 
-def _check_value(message: Mapping[str, Any], name: bytes, value: bytes) -> None:
+def check_value(message: Mapping[str, Any], name: bytes, value: bytes) -> None:
     controls = value.translate(None, _TEXT)
     if controls:
         # The message does not show the value itself, which may be a secret.

@@ -16,6 +16,7 @@ from .exchange import (
     MANY_WORDS,
     STARTED,
     STREAMING,
+    TRAILERS,
     WAITING,
     Exchange,
     State,
@@ -24,7 +25,7 @@ from .exchange import (
 )
 from .files import FilePart, SendFile, SendPath, file_part, open_path, pass_by
 from .interfaces import Clock, Hub, Message, Scope, Stream
-from .messages import ResponseBody, ResponseStart, parse_http
+from .messages import EarlyHint, HTTPReply, ResponseBody, ResponseStart, Trailers, parse_http
 from .response import Response
 
 __all__ = ["HTTPExchange"]
@@ -111,7 +112,7 @@ class HTTPExchange(Exchange):
 
     # The reply half.
 
-    def take_reply(self, reply: ResponseStart | ResponseBody | SendPath | SendFile) -> None:
+    def take_reply(self, reply: HTTPReply) -> None:
         """Take a parsed message of the application (ASGI HTTP, "Response Start" and "Response Body"; extensions)."""
         state = self.state
         # Fast path: the pairs of every request, which a match takes longer to find.
@@ -129,6 +130,13 @@ class HTTPExchange(Exchange):
                 part = file_part(reply)
                 self._send_file(part, reply.more_body)
                 pass_by(reply, part)
+            case State.TRAILERS, Trailers():
+                assert self.response is not None
+                self.response.send_trailers(reply)
+                if not reply.more_trailers:
+                    self._complete(COMPLETE)
+            case (State.WAITING | State.STARTED | State.STREAMING | State.TRAILERS), EarlyHint():
+                self.stream.send_informational(103, *reply)
             case _:
                 raise self._unexpected(reply)
 
@@ -143,6 +151,14 @@ class HTTPExchange(Exchange):
             raise
         if more_body:
             self.state = STREAMING
+        else:
+            self._body_sent()
+
+    def _body_sent(self) -> None:
+        """The last piece of the response's body is with the wire."""
+        assert self.response is not None
+        if self.response.trailers:
+            self.state = TRAILERS
         else:
             self._complete(COMPLETE)
 
@@ -161,7 +177,7 @@ class HTTPExchange(Exchange):
 
     def _file_sent(self, more_body: bool) -> None:
         if not more_body and not self.finished:
-            self._complete(COMPLETE)
+            self._body_sent()
 
     @property
     def _is_endless(self) -> bool:
@@ -222,7 +238,7 @@ class HTTPExchange(Exchange):
 
     def _abort_response(self) -> None:
         """Cut a begun response off, so that the peer sees that it is not complete."""
-        if self.state is STREAMING:
+        if self.state is STREAMING or self.state is TRAILERS:
             self.stream.abort()
             self._leave(GONE)
 

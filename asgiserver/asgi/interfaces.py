@@ -101,8 +101,9 @@ class Turn(Protocol):
 class Stream(Protocol):
     """Where one exchange writes its half; the only way out of ``asgi/``.
 
-    A wire implements it: HTTP/1.1 for its current request, HTTP/2 for each of its streams. After the last piece, after
-    :meth:`abort`, or once the peer is gone, no method may be called; the exchange's state makes sure of that.
+    A wire implements it: HTTP/1.1 for its current request, HTTP/2 for each of its streams. After the last piece or
+    :meth:`send_trailers`, after :meth:`abort`, or once the peer is gone, no method may be called; the exchange's state
+    makes sure of that.
     """
 
     @property
@@ -135,11 +136,32 @@ class Stream(Protocol):
         :param has_body: False for HEAD, 204, 205 and 304: no body follows, whatever the fields say (RFC 9112 §6.3).
         :param close: the connection is not to be used again.
         :param data: may be empty.
-        :param last: ``data`` is the whole body.
+        :param last: ``data`` is the whole body, and no trailers follow.
+        """
+
+    def send_informational(self, status: int, headers: Headers, names: list[bytes]) -> None:
+        """Send an informational response (RFC 9110 §15.2), any number of them before :meth:`respond`.
+
+        It is dropped after :meth:`respond`, and where the wire or its peer knows none. The output counts it even then,
+        so that an application that sends on and on lets others run.
+
+        :param status: 103.
+        :param headers: as those of :meth:`respond`.
+        :param names: as those of :meth:`respond`.
         """
 
     def send_data(self, data: bytes, *, last: bool = False) -> None:
         """Send more of the body (or, after :meth:`switch`, opaque bytes); ``last`` ends the response."""
+
+    def send_trailers(self, headers: Headers, names: list[bytes]) -> None:
+        """End the response, whose whole body was sent without ``last``, with a trailer section (RFC 9110 §6.5).
+
+        The fields are dropped where the peer has not asked for them (:attr:`.Request.trailers`), and where the framing
+        of the response has no place for them.
+
+        :param headers: as those of :meth:`respond`, maybe none.
+        :param names: as those of :meth:`respond`.
+        """
 
     def send_parts(self, parts: list[bytes]) -> None:
         """After :meth:`switch`: send the opaque ``parts`` one after another, without a copy of the large ones."""
@@ -155,7 +177,9 @@ class Stream(Protocol):
         """
 
     def switch(self, headers: Headers, names: list[bytes]) -> None:
-        """Accept a WebSocket: 101 on HTTP/1.1 (RFC 6455 §4.2.2). What follows both ways is opaque.
+        """Accept a WebSocket: 101 on HTTP/1.1 (RFC 6455 §4.2.2), 200 to an extended CONNECT (RFC 8441 §5).
+
+        What follows both ways is opaque.
 
         :param headers: as those of :meth:`respond`, the answer to the handshake among them.
         :param names: as those of :meth:`respond`.

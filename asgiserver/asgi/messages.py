@@ -10,17 +10,27 @@ Keys that ASGI does not name are ignored, as new versions of it may add some.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ..errors import MessageError
-from .fields import LOWER, Fields, fail, kind_of, parse_fields, shown, wrong
+from .fields import LOWER, Fields, check_value, fail, iterable, kind_of, parse_fields, shown, wrong
 from .files import SendFile, SendPath, parse_file, parse_path
 from .tokens import MOST_OF_A_REASON, TCHAR, is_close_code
 
 __all__ = [
-    "TYPES", "Accept", "Close", "ResponseBody", "ResponseStart", "SendBytes", "SendText", "message_type", "parse_http",
-    "parse_websocket",
+    "TYPES", "Accept", "Close", "EarlyHint", "HTTPReply", "ResponseBody", "ResponseStart", "SendBytes", "SendText",
+    "Trailers", "message_type", "parse_http", "parse_websocket",
 ]  # fmt: skip
+
+#: Fields that RFC 9110 §6.5.1 keeps out of trailers, as they are needed before the content: for framing, routing,
+#: authentication, controls and the content's format. The connection-specific ones are dropped as in a head.
+_NO_TRAILERS = frozenset((
+    b"age", b"authorization", b"cache-control", b"content-encoding", b"content-length", b"content-range",
+    b"content-type", b"cookie", b"date", b"expect", b"expires", b"host", b"if-match", b"if-modified-since",
+    b"if-none-match", b"if-range", b"if-unmodified-since", b"location", b"max-forwards", b"pragma",
+    b"proxy-authenticate", b"proxy-authorization", b"range", b"retry-after", b"set-cookie", b"trailer", b"vary",
+    b"www-authenticate",
+))  # fmt: skip
 
 
 class ResponseStart(NamedTuple):
@@ -30,7 +40,7 @@ class ResponseStart(NamedTuple):
     :param headers: in the application's order and spelling, without the connection-specific fields.
     :param content_length: what the content-length among ``headers`` says, in bytes.
     :param close: the application asked for ``connection: close``.
-    :param trailers: the application wants to send trailers.
+    :param trailers: ``http.response.trailers`` follows the body.
     :param names: those of ``headers``, one by one, in lower case.
     """
 
@@ -47,6 +57,29 @@ class ResponseBody(NamedTuple):
 
     body: bytes
     more_body: bool
+
+
+class Trailers(NamedTuple):
+    """``http.response.trailers``; the last one has ``more_trailers`` False.
+
+    :param headers: as those of :class:`ResponseStart`; none that RFC 9110 §6.5.1 keeps out of trailers.
+    :param names: those of ``headers``, one by one, in lower case.
+    """
+
+    headers: Fields
+    names: list[bytes]
+    more_trailers: bool
+
+
+class EarlyHint(NamedTuple):
+    """``http.response.early_hint``.
+
+    :param headers: a Link field for each of the message's ``links``.
+    :param names: those of ``headers``.
+    """
+
+    headers: Fields
+    names: list[bytes]
 
 
 class Accept(NamedTuple):
@@ -88,11 +121,13 @@ class Close(NamedTuple):
     error: MessageError | None = None
 
 
+HTTPReply: TypeAlias = ResponseStart | ResponseBody | SendPath | SendFile | Trailers | EarlyHint
+
 #: Makes a named tuple without the function that ``NamedTuple`` writes for it, which takes longer.
 _tuple = tuple.__new__
 
 
-def parse_http(message: Any) -> ResponseStart | ResponseBody | SendPath | SendFile:
+def parse_http(message: Any) -> HTTPReply:
     """Check a message sent in an ``http`` scope.
 
     :raises MessageError: names the message's type and key, what was expected, and what came.
@@ -105,7 +140,7 @@ def parse_http(message: Any) -> ResponseStart | ResponseBody | SendPath | SendFi
             return _tuple(ResponseBody, (body, bool(message.get("more_body"))))
     elif kind == "http.response.start":
         return _start(message)
-    reply: ResponseStart | ResponseBody | SendPath | SendFile = _HTTP[message_type(message, _HTTP)](message)
+    reply: HTTPReply = _HTTP[message_type(message, _HTTP)](message)
     return reply
 
 
@@ -217,6 +252,29 @@ def _start(message: Mapping[str, Any]) -> ResponseStart:
     return _tuple(ResponseStart, (status, headers, length, close, bool(message.get("trailers")), names))
 
 
+def _denial(message: Mapping[str, Any]) -> ResponseStart:
+    # ASGI has no trailers in a denial.
+    return _start(message)._replace(trailers=False)
+
+
+def _trailers(message: Mapping[str, Any]) -> Trailers:
+    headers, names, _, _ = parse_fields(message)
+    for name in names:
+        if name in _NO_TRAILERS:
+            fail(message, f"header {shown(name)} must not be sent in trailers (RFC 9110 §6.5.1)")
+    return Trailers(headers, names, bool(message.get("more_trailers")))
+
+
+def _early_hint(message: Mapping[str, Any]) -> EarlyHint:
+    links = []
+    for link in iterable(message, "links", "an iterable of bytes"):
+        if not isinstance(link, bytes):
+            fail(message, f'each of "links" must be bytes, got {kind_of(link)}')
+        check_value(message, b"link", link)
+        links.append(bytes(link).strip(b" \t"))
+    return EarlyHint([(b"link", link) for link in links], [b"link"] * len(links))
+
+
 def _body(message: Mapping[str, Any]) -> ResponseBody:
     body = message.get("body", b"")
     if not isinstance(body, bytes):
@@ -247,17 +305,20 @@ _HTTP: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "http.response.body": _body,
     "http.response.pathsend": parse_path,
     "http.response.zerocopysend": parse_file,
+    "http.response.trailers": _trailers,
+    "http.response.early_hint": _early_hint,
 }
 _WEBSOCKET: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "websocket.accept": _accept,
     "websocket.send": _send,
     "websocket.close": _close,
-    "websocket.http.response.start": _start,
+    "websocket.http.response.start": _denial,
     "websocket.http.response.body": _body,
 }
 #: The type of the message that each reply was; in a denial ``websocket.`` stands before it.
 TYPES = {
     ResponseStart: "http.response.start", ResponseBody: "http.response.body", Accept: "websocket.accept",
-    SendPath: "http.response.pathsend", SendFile: "http.response.zerocopysend",
+    SendPath: "http.response.pathsend", SendFile: "http.response.zerocopysend", Trailers: "http.response.trailers",
+    EarlyHint: "http.response.early_hint",
     SendText: "websocket.send", SendBytes: "websocket.send", Close: "websocket.close",
 }  # fmt: skip

@@ -9,7 +9,7 @@ from functools import partial
 from ..errors import MessageError, RequestError
 from .files import FilePart, read
 from .interfaces import Stream
-from .messages import ResponseStart
+from .messages import ResponseStart, Trailers
 
 __all__ = ["CLIENT_CLOSED_REQUEST", "Response", "plain"]
 
@@ -18,6 +18,10 @@ CLIENT_CLOSED_REQUEST = 499
 
 #: A part of a file up to this size is not sent by the kernel, but read and written together with the head; bytes.
 _SMALL_FILE = 32768
+
+#: Most bytes of a response's trailers, which are kept until the last have come; and those that each field and each
+#: message counts for besides its text.
+_MOST_TRAILERS, _TRAILER = 65536, 32
 
 #: Statuses of responses that have no body (RFC 9110 §15.3.5, §15.3.6, §15.4.5).
 _BODILESS = frozenset((204, 205, 304))
@@ -38,20 +42,26 @@ class Response:
     :param start: the head as the application wants it.
     :param method: the request's; HEAD has no body in its response.
     :param close: the connection is not to be used again.
+    :ivar trailers: the last piece of the body does not end the response, but :meth:`send_trailers`.
     :ivar begun: the head was given to ``stream``.
     :ivar sent: bytes of the body that were sent.
     """
 
-    __slots__ = ("_close", "_has_body", "_in_file", "_remaining", "_start", "_stream", "begun", "sent")
+    __slots__ = (
+        "_close", "_has_body", "_in_file", "_remaining", "_room", "_start", "_stream", "_trailers", "begun", "sent",
+        "trailers",
+    )  # fmt: skip
 
     def __init__(self, stream: Stream, start: ResponseStart, method: str, *, close: bool = False) -> None:
-        status, _, content_length, closes, _, _ = start
+        status, _, content_length, closes, self.trailers, _ = start
         self._stream = stream
         self._start = start
         self._close = close or closes
         self._remaining = content_length
         self._has_body = method != "HEAD" and status not in _BODILESS
         self._in_file = False
+        self._trailers: Trailers | None = None
+        self._room = _MOST_TRAILERS
         self.begun = False
         self.sent = 0
 
@@ -82,10 +92,11 @@ class Response:
         elif self._remaining is not None and (more_body or size != self._remaining):
             self._count(size, more_body, self._remaining)
         self.sent += size
+        last = not (more_body or self.trailers)
         if self.begun:
-            self._stream.send_data(body, last=not more_body)
+            self._stream.send_data(body, last=last)
         else:
-            self._begin(body, last=not more_body)
+            self._begin(body, last=last)
 
     def send_file(self, part: FilePart, more_body: bool, sent: Callable[[bool], None]) -> None:
         """Send a part of a file as :meth:`send` sends bytes; ``sent(more_body)`` is called when it was written.
@@ -97,8 +108,8 @@ class Response:
         short = not self._has_body or part.size <= _SMALL_FILE
         # The file is read first: if that fails, the head must be as it was.
         data = read(part) if short and self._has_body else b""
-        if not self.begun and self._remaining is None and not more_body and part.size:
-            # The file is the whole body, so the head can say its length.
+        if not self.begun and self._remaining is None and not (more_body or self.trailers) and part.size:
+            # The file is the whole body, so the head can say its length; but trailers need chunks in HTTP/1.1.
             start, self._remaining = self._start, part.size
             headers = [*start.headers, (b"content-length", b"%d" % part.size)]
             names = [*start.names, b"content-length"]
@@ -114,11 +125,30 @@ class Response:
             self._begin(b"", last=False)
         self.sent += part.size
         self._in_file = True
-        self._stream.send_file(*part, last=not more_body, sent=partial(self._file_sent, sent, more_body))
+        last = not (more_body or self.trailers)
+        self._stream.send_file(*part, last=last, sent=partial(self._file_sent, sent, more_body))
 
     def _file_sent(self, sent: Callable[[bool], None], more_body: bool) -> None:
         self._in_file = False
         sent(more_body)
+
+    def send_trailers(self, reply: Trailers) -> None:
+        """Keep trailers until the last have come, and end the response with all of them.
+
+        :raises MessageError: they are too large; none of ``reply`` is kept.
+        """
+        headers, names, more_trailers = reply
+        room = self._room - _TRAILER - sum(_TRAILER + len(name) + len(value) for name, value in headers)
+        if room < 0:
+            raise MessageError(f"the response's trailers are larger than {_MOST_TRAILERS} bytes")
+        self._room = room
+        if self._trailers is None:
+            self._trailers = reply
+        else:
+            self._trailers.headers.extend(headers)
+            self._trailers.names.extend(names)
+        if not more_trailers:
+            self._stream.send_trailers(self._trailers.headers, self._trailers.names)
 
     def _begin(self, data: bytes, *, last: bool) -> None:
         self.begun = True

@@ -32,7 +32,9 @@ class Request(NamedTuple):
     :param body_size: bytes of the body, 0 for none, :data:`CHUNKED` when they are known only at its end.
     :param keep_alive: the peer is ready to use the connection again (RFC 9112 §9.3).
     :param expects_continue: the peer waits for ``100 Continue`` before it sends the body.
-    :param upgrade: the request asks for a WebSocket.
+    :param upgrade: the request asks for a WebSocket; an extended CONNECT does so too (RFC 8441 §4).
+    :param trailers: the peer takes trailers (``TE: trailers``, RFC 9110 §10.1.4).
+    :param early_hints: the peer takes informational responses with fields, as of HTTP/2 on (RFC 8297 §3).
     """
 
     method: str
@@ -43,6 +45,8 @@ class Request(NamedTuple):
     keep_alive: bool = True
     expects_continue: bool = False
     upgrade: bool = False
+    trailers: bool = False
+    early_hints: bool = False
 
 
 class Addresses(NamedTuple):
@@ -88,7 +92,7 @@ class ScopeBuilder:
 
     def http(self, request: Request, addresses: Addresses) -> Scope:
         """The scope of an HTTP request."""
-        method, target, headers, http_version, _, _, _, _ = request
+        method, target, headers, http_version, _, _, _, _, trailers, early_hints = request
         raw_path, _, query_string = target.partition(b"?")
         # Bad UTF-8 becomes U+FFFD; raw_path has the bytes as they were sent.
         path = raw_path.decode("ascii")
@@ -105,6 +109,11 @@ class ScopeBuilder:
             client, scheme, host = self._forwarding.resolve(headers, client, scheme, peer, announced=announced)
             if host is not None:
                 headers = replace_host(headers, host)
+        extensions: dict[str, Any] = {"http.response.pathsend": {}, "http.response.zerocopysend": {}}
+        if trailers:
+            extensions["http.response.trailers"] = {}
+        if early_hints:
+            extensions["http.response.early_hint"] = {}
         scope: dict[str, Any] = {
             "type": "http",
             # Each scope has dicts and lists of its own, since an application may write into them; the client, which
@@ -120,7 +129,7 @@ class ScopeBuilder:
             "headers": headers,
             "client": client,
             "server": None if server is None else [*server],
-            "extensions": {"http.response.pathsend": {}, "http.response.zerocopysend": {}},
+            "extensions": extensions,
         }
         if self._state is not None:
             scope["state"] = self._state.copy()

@@ -1,4 +1,4 @@
-"""The opening handshake of a WebSocket over HTTP/1.1 (RFC 6455 §4.2): its checks, and its answer.
+"""The opening handshake of a WebSocket, over HTTP/1.1 (RFC 6455 §4.2) and HTTP/2 (RFC 8441): its checks and its answer.
 
 Pure functions over the field lines as the reader saw them. The frame engine has no part in the handshake: so a denial
 is an ordinary HTTP response, the scope has the peer's own lines, and no byte is parsed twice.
@@ -40,12 +40,12 @@ class Extension(NamedTuple):
 class Upgrade(NamedTuple):
     """The content of a checked opening handshake.
 
-    :param key: the value of ``Sec-WebSocket-Key`` as it was sent.
+    :param key: the value of ``Sec-WebSocket-Key`` as it was sent; None in an extended CONNECT, which needs none.
     :param subprotocols: those that the client offers, in its order of preference, without duplicates.
     :param extensions: the offers of all ``Sec-WebSocket-Extensions`` lines, in the client's order.
     """
 
-    key: bytes
+    key: bytes | None
     subprotocols: list[str]
     extensions: list[Extension]
 
@@ -62,26 +62,28 @@ def is_upgrade(method: str, http_version: str, headers: Headers) -> bool:
 
 
 def check(method: str, headers: Headers, has_body: bool) -> Upgrade:
-    """Check the opening handshake of a request for which :func:`is_upgrade` is true.
+    """Check the opening handshake of a request that asks for a WebSocket (``Request.upgrade``).
 
+    :param method: ``"CONNECT"`` is an extended CONNECT whose ``:protocol`` the wire has read (RFC 8441 §4); a key, and
+        fields of the connection, mean nothing there (§5).
     :param has_body: the request has a Content-Length above 0 or a Transfer-Encoding. Its bytes could not be told
-        from frames.
-    :raises RequestError: 426 for another version of the protocol than 13, 400 for anything else.
+        from frames. An extended CONNECT has always frames to follow, and must have no Content-Length instead.
+    :raises RequestError: 426 (400 to an extended CONNECT) for another version of the protocol than 13, 400 for anything
+        else.
     """
-    if method != "GET":
+    extended = method == "CONNECT"
+    if not extended and method != "GET":
         raise RequestError(400, "A WebSocket must be opened with GET.")
-    if has_body:
+    if _values(headers, b"content-length") if extended else has_body:
         raise RequestError(400, "The opening handshake of a WebSocket must not have a body.")
     if _values(headers, b"sec-websocket-version") != [b"13"]:
-        # RFC 6455 §4.4: the answer names the versions that the server understands.
-        raise RequestError(
-            426,
-            "Only version 13 of WebSocket is spoken here.",
-            # RFC 9110 §15.5.22: a 426 must have Upgrade.
-            ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")),
-        )
+        # RFC 6455 §4.4: the answer names the versions that the server understands. RFC 9110 §15.5.22: a 426 must have
+        # Upgrade, which HTTP/2 has not.
+        understood, upgrade = (b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")
+        status, fields = (400, (understood,)) if extended else (426, (understood, upgrade))
+        raise RequestError(status, "Only version 13 of WebSocket is spoken here.", fields)
     extensions = parse_extensions(b", ".join(_values(headers, b"sec-websocket-extensions")))
-    return Upgrade(_key(headers), _subprotocols(headers), extensions)
+    return Upgrade(None if extended else _key(headers), _subprotocols(headers), extensions)
 
 
 def accept_key(key: bytes) -> bytes:
@@ -92,16 +94,18 @@ def accept_key(key: bytes) -> bytes:
 
 
 def response_headers(upgrade: Upgrade, subprotocol: str | None, extensions: str) -> list[tuple[bytes, bytes]]:
-    """The field lines of a 101 that belong to the handshake (RFC 6455 §4.2.2).
+    """The field lines of a 101 (RFC 6455 §4.2.2), or of the 200 to an extended CONNECT, that belong to the handshake.
 
     :param subprotocol: one of ``upgrade.subprotocols``, or None.
     :param extensions: the value of the negotiated extensions, or an empty string.
     """
-    headers = [
-        (b"upgrade", b"websocket"),
-        (b"connection", b"Upgrade"),
-        (b"sec-websocket-accept", accept_key(upgrade.key)),
-    ]
+    headers = []
+    if upgrade.key is not None:
+        headers += [
+            (b"upgrade", b"websocket"),
+            (b"connection", b"Upgrade"),
+            (b"sec-websocket-accept", accept_key(upgrade.key)),
+        ]
     if subprotocol is not None:
         headers.append((b"sec-websocket-protocol", subprotocol.encode("ascii")))
     if extensions:

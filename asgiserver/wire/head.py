@@ -45,7 +45,7 @@ _FOLDED = "The request has a folded field line."
 #: Makes a named tuple without the ``__new__`` that ``NamedTuple`` generates, which is slower.
 _tuple = tuple.__new__
 #: The fields that say what a server has to do with a request.
-_SPECIAL = frozenset([b"connection", b"content-length", b"expect", b"transfer-encoding", b"upgrade"])
+_SPECIAL = frozenset([b"connection", b"content-length", b"expect", b"te", b"transfer-encoding", b"upgrade"])
 _KNOWN = _SPECIAL | {b"host"}
 #: The methods of RFC 9110 §9 and RFC 5789, which need no checks; CONNECT is not among them.
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH")}
@@ -163,7 +163,7 @@ def plain_request(head: bytes, limit_count: int) -> Request | None:
         host = known.get(b"host")
         if host is None or not _is_authority(host):
             _host(known, http_version)
-        return _tuple(Request, (method, target, headers, http_version, 0, minor == b"1", False, False))
+        return _tuple(Request, (method, target, headers, http_version, 0, minor == b"1", False, False, False, False))
     return _request(name, target, headers, known, http_version)
 
 
@@ -243,6 +243,8 @@ def _request(
         _keep_alive(known, http_version),
         body_size != 0 and _expects_continue(known, http_version),
         b"upgrade" in known and is_upgrade(text, http_version, headers),
+        # RFC 9110 §10.1.4: this member has no weight.
+        http_version != "1.0" and b"trailers" in tokens(known.get(b"te", b"")),
     )
 
 

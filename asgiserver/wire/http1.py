@@ -38,7 +38,7 @@ from ..errors import RequestError
 from .body import Event
 from .progress import WINDOW
 from .reader import Reader
-from .response import CONTINUE, Framing, delimited, framed, head, refusal, size_line
+from .response import CONTINUE, Framing, delimited, framed, head, last_chunk, refusal, size_line
 
 if TYPE_CHECKING:
     from .connection import HTTPConnection
@@ -390,6 +390,18 @@ class HTTP1:
         if last:
             self._complete()
 
+    def send_informational(self, status: int, headers: Headers, names: list[bytes]) -> None:
+        # RFC 8297 §3: some clients of HTTP/1.1 take any response for the final one.
+        self.output.write(b"")
+
+    def send_trailers(self, headers: Headers, names: list[bytes]) -> None:
+        if self._state is _CLOSED:
+            return
+        if self._framing is _CHUNKED:
+            assert self._request is not None
+            self.output.write(last_chunk(headers if self._request.trailers else ()))
+        self._complete()
+
     def send_parts(self, parts: list[bytes]) -> None:
         if self._state is _SWITCHED:
             self.output.write_all(parts)
@@ -401,7 +413,7 @@ class HTTP1:
         end = b""
         if self._framing is _CHUNKED:
             self.output.write(size_line(count))
-            end = b"\r\n0\r\n\r\n" if last else b"\r\n"
+            end = b"\r\n" + last_chunk() if last else b"\r\n"
         sent = partial(self._file_sent, end, last, sent)
         self.output.send_file(descriptor, offset, count, sent, self._file_failed)
 

@@ -12,7 +12,7 @@ from ..asgi.response import plain
 from ..errors import RequestError
 from .default_fields import DefaultFields, Defaults
 
-__all__ = ["CONTINUE", "Framing", "delimited", "framed", "head", "refusal", "size_line"]
+__all__ = ["CONTINUE", "Framing", "delimited", "framed", "head", "last_chunk", "refusal", "size_line"]
 
 _CLOSE = b"connection: close"
 
@@ -91,8 +91,13 @@ def framed(data: bytes, framing: Framing, *, last: bool) -> list[bytes]:
         return [] if framing is Framing.NONE else [data]
     parts = [size_line(len(data)), data, b"\r\n"] if data else []
     if last:
-        parts.append(b"0\r\n\r\n")
+        parts.append(last_chunk())
     return parts
+
+
+def last_chunk(trailers: Headers = ()) -> bytes:
+    """The end of a chunked body, with its trailer section (RFC 9112 §7.1)."""
+    return b"\r\n".join((b"0", *map(_field_line, trailers), b"", b""))
 
 
 def refusal(error: RequestError, fields: DefaultFields, *, has_body: bool = True) -> bytes:

@@ -250,6 +250,18 @@ class TestExchange:
         it.exchange.application_done(True)
         assert it.stream.status == 500
 
+    def test_trailers_follow_the_last_byte(self, path: Path, file: io.BufferedReader) -> None:
+        """And the head says no length, as HTTP/1.1 has trailers behind chunks alone."""
+        for kind, message in ((PATHSEND, {"path": str(path)}), (ZEROCOPYSEND, {"file": file})):
+            it = Conversation()
+            it.send("http.response.start", status=200, trailers=True)
+            it.send(kind, **message)
+            assert (it.stream.files, it.stream.framing["content_length"]) == ([(0, 10, False)], None)
+            it.stream.sent()
+            assert not it.exchange.finished
+            it.send("http.response.trailers", headers=[(b"x-sum", b"1")])
+            assert (it.stream.trailers, it.exchange.finished) == ([(b"x-sum", b"1")], True)
+
     def test_parts_and_bytes_in_turn(self, file: io.BufferedReader) -> None:
         it = Conversation().start()
         it.send("http.response.body", body=b"<", more_body=True)

@@ -45,6 +45,10 @@ from tests.fakes import CLIENT, settle
 START = {"type": "http.response.start", "status": 200, "headers": [(b"X", b"1")]}
 MORE = {"type": "http.response.body", "body": b"abc", "more_body": True}
 LAST = {"type": "http.response.body", "body": b"def"}
+PROMISE = {**START, "trailers": True}
+TRAILERS = {"type": "http.response.trailers", "headers": [(b"X-Sum", b"1")]}
+MORE_TRAILERS = {"type": "http.response.trailers", "headers": [(b"x-sum", b"2")], "more_trailers": True}
+HINT = {"type": "http.response.early_hint", "links": [b"</a.css>; rel=preload", b"</b.js>; rel=preload"]}
 LENGTHS = {length: {**START, "headers": [(b"content-length", b"%d" % length)]} for length in (2, 6, 9)}
 DISCONNECT = {"type": "http.disconnect"}
 
@@ -79,6 +83,7 @@ REACHED: dict[State, Callable[[Made], object]] = {
     State.WAITING: lambda made: None,
     State.STARTED: lambda made: made.send(START),
     State.STREAMING: lambda made: (made.send(START), made.send(MORE)),
+    State.TRAILERS: lambda made: (made.send(PROMISE), made.send(LAST)),
     State.COMPLETE: lambda made: (made.send(START), made.send(LAST)),
     State.GONE: lambda made: made.lose(),
 }
@@ -111,8 +116,17 @@ class TestStatesAndReplies:
         (State.STARTED, "last"): (State.COMPLETE, ["respond", "end"]),
         (State.STREAMING, "more"): (State.STREAMING, ["data"]),
         (State.STREAMING, "last"): (State.COMPLETE, ["data", "end"]),
+        (State.TRAILERS, "more trailers"): (State.TRAILERS, []),
+        (State.TRAILERS, "trailers"): (State.COMPLETE, ["trailers", "end"]),
+        # Whether the peer can have it is for the wire to know.
+        (State.WAITING, "hint"): (State.WAITING, ["103"]),
+        (State.STARTED, "hint"): (State.STARTED, ["103"]),
+        (State.STREAMING, "hint"): (State.STREAMING, ["103"]),
+        (State.TRAILERS, "hint"): (State.TRAILERS, ["103"]),
     }
-    MESSAGES = {"start": START, "more": MORE, "last": LAST}
+    MESSAGES = {
+        "start": START, "more": MORE, "last": LAST, "more trailers": MORE_TRAILERS, "trailers": TRAILERS, "hint": HINT,
+    }
 
     @pytest.mark.parametrize("name", MESSAGES)
     @pytest.mark.parametrize("state", REACHED)
@@ -141,6 +155,8 @@ class TestStatesAndReplies:
             Made().send(LAST)
         with pytest.raises(UnexpectedMessage, match=r"http.response.start was sent after the response was complete"):
             reached(State.COMPLETE).send(START)
+        with pytest.raises(UnexpectedMessage, match=r"http.response.body was sent after the response's body was comp"):
+            reached(State.TRAILERS).send(LAST)
 
 
 class TestStatesAndEvents:
@@ -151,6 +167,10 @@ class TestStatesAndEvents:
         (State.WAITING, "disconnected"): (State.GONE, []),
         (State.STARTED, "disconnected"): (State.GONE, []),
         (State.STREAMING, "disconnected"): (State.GONE, []),
+        (State.TRAILERS, "disconnected"): (State.GONE, []),
+        (State.TRAILERS, "request_failed"): (State.GONE, ["abort"]),
+        (State.TRAILERS, "returned"): (State.GONE, ["abort"]),
+        (State.TRAILERS, "raised"): (State.GONE, ["abort"]),
         (State.WAITING, "request_failed"): (State.GONE, ANSWER),
         (State.STARTED, "request_failed"): (State.GONE, ANSWER),
         (State.STREAMING, "request_failed"): (State.GONE, ["abort"]),
@@ -340,6 +360,84 @@ def closes(made: Made) -> None:
 
 def released(made: Made) -> None:
     made.exchange.release()
+
+
+def trailers(*expected: tuple[bytes, bytes]) -> Any:
+    """The stream was given these."""
+
+    def look(made: Made) -> None:
+        assert made.stream.trailers == list(expected)
+
+    return look
+
+
+def hints(*expected: bytes) -> Any:
+    def look(made: Made) -> None:
+        assert made.stream.hints == [(b"link", link) for link in expected]
+
+    return look
+
+
+def is_answered(expected: bool) -> Any:
+    def look(made: Made) -> None:
+        assert made.exchange.answered is expected
+
+    return look
+
+
+class TestTrailers:
+    test_of_a_response = traces({
+        "the last body does not end a response that promises them": (
+            {}, PROMISE, MORE, LAST, calls("respond", "data"), state(State.TRAILERS), is_answered(False), TRAILERS,
+            calls("respond", "data", "trailers", "end"), trailers((b"X-Sum", b"1")), is_answered(True),
+        ),
+        "several messages are one section": (
+            {}, PROMISE, LAST, MORE_TRAILERS, MORE_TRAILERS, calls("respond"), TRAILERS,
+            trailers((b"x-sum", b"2"), (b"x-sum", b"2"), (b"X-Sum", b"1")),
+        ),
+        "none at all is an end too": (
+            {}, PROMISE, LAST, {"type": "http.response.trailers"}, trailers(), state(State.COMPLETE),
+        ),
+        "a response without a body ends with them": (
+            {"method": "HEAD"}, PROMISE, LAST, calls("respond"), data(b""), TRAILERS, last_call("end"),
+        ),
+        "a short body is found before them": (
+            {}, PROMISE | LENGTHS[9] | {"trailers": True}, MORE, refused(MessageError, LAST, "3 bytes short"),
+            last_call("abort"),
+        ),
+        "a field that cannot be one leaves all as it was": (
+            {}, PROMISE, LAST, refused(MessageError, TRAILERS | {"headers": [(b"Host", b"x")]}), TRAILERS,
+            trailers((b"X-Sum", b"1")),
+        ),
+        "too many of them can still be ended": (
+            {}, PROMISE, LAST, MORE_TRAILERS | {"headers": [(b"a", b"*" * 60_000)]},
+            refused(MessageError, MORE_TRAILERS | {"headers": [(b"b", b"*" * 6_000)]}, "larger than 65536 bytes"),
+            TRAILERS | {"headers": []}, trailers((b"a", b"*" * 60_000)),
+        ),
+        "a promise that is not kept is an incomplete response": (
+            {}, PROMISE, LAST, is_answered(False), done(failed=False), calls("respond", "abort"), state(State.GONE),
+        ),
+    })  # fmt: skip
+
+    def test_messages_without_fields_have_an_end_too(self) -> None:
+        made = reached(State.TRAILERS)
+        message = {"type": "http.response.trailers", "more_trailers": True}
+        for _ in range(65536 // 32):
+            made.send(message)
+        with pytest.raises(MessageError, match="larger than"):
+            made.send(message)
+
+
+class TestEarlyHints:
+    FIRST, SECOND = b"</a.css>; rel=preload", b"</b.js>; rel=preload"
+
+    test_of_a_response = traces({
+        "before the start and before the body": (
+            {}, HINT, START, HINT | {"links": [b" </c> "]}, MORE, LAST, calls("103", "103", "respond", "data", "end"),
+            hints(FIRST, SECOND, b"</c>"),
+        ),
+        "they are no answer": ({}, HINT, is_answered(False), done(failed=False), calls("103", "respond", "end")),
+    })  # fmt: skip
 
 
 class TestAge:

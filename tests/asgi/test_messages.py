@@ -16,10 +16,12 @@ from asgiserver.asgi import fields as response_fields
 from asgiserver.asgi.messages import (
     Accept,
     Close,
+    EarlyHint,
     ResponseBody,
     ResponseStart,
     SendBytes,
     SendText,
+    Trailers,
     message_type,
     parse_http,
     parse_websocket,
@@ -131,6 +133,57 @@ class TestResponseStart:
 
     def test_an_unknown_key_is_ignored(self) -> None:
         assert start(reason="Fine") == start()
+
+
+class TestTrailers:
+    def test_every_key_is_taken(self) -> None:
+        message = {"type": "http.response.trailers", "headers": [(b"X-Sum", b" 1 ")], "more_trailers": True}
+        assert parse_http(message) == Trailers([(b"X-Sum", b"1")], [b"x-sum"], True)
+        assert parse_http({"type": "http.response.trailers"}) == Trailers([], [], False)
+
+    @pytest.mark.parametrize("name", [
+        b"Content-Length", b"content-type", b"Content-Encoding", b"content-range", b"Host", b"Authorization",
+        b"Set-Cookie", b"cache-control", b"Location", b"Trailer", b"WWW-Authenticate", b"age",
+    ])  # fmt: skip
+    def test_fields_that_are_needed_before_the_content_are_refused(self, name: bytes) -> None:
+        text = http_error(type="http.response.trailers", headers=[(b"x", b"1"), (name, b"1")])
+        assert text == f"http.response.trailers: header {name.lower()!r} must not be sent in trailers (RFC 9110 §6.5.1)"
+
+    @pytest.mark.parametrize("name", [b"Connection", b"transfer-encoding", b"TE", b"upgrade", b"keep-alive"])
+    def test_fields_of_the_connection_are_dropped_as_in_a_head(self, name: bytes) -> None:
+        message = {"type": "http.response.trailers", "headers": [(name, b"x"), (b"etag", b"1")]}
+        assert parse_http(message) == Trailers([(b"etag", b"1")], [b"etag"], False)
+
+    @pytest.mark.parametrize("headers", [[(b":status", b"1")], [(b"x", b"a\r\nb: c")], [("x", b"")], 5, {b"x": b"1"}])
+    def test_they_are_checked_as_all_fields(self, headers: Any) -> None:
+        assert http_error(type="http.response.trailers", headers=headers).startswith("http.response.trailers: ")
+
+    def test_a_denial_has_none(self) -> None:
+        reply = parse_websocket({"type": "websocket.http.response.start", "status": 403, "trailers": True})
+        assert isinstance(reply, ResponseStart)
+        assert not reply.trailers
+
+
+class TestEarlyHint:
+    def test_each_link_is_a_field(self) -> None:
+        message = {"type": "http.response.early_hint", "links": iter([b"</a>; rel=preload ", b"</b>"])}
+        fields = [(b"link", b"</a>; rel=preload"), (b"link", b"</b>")]
+        assert parse_http(message) == EarlyHint(fields, [b"link", b"link"])
+        assert parse_http(message | {"links": []}) == EarlyHint([], [])
+
+    @pytest.mark.parametrize(("keys", "text"), [
+        ({}, '"links" is missing, an iterable of bytes is needed'),
+        ({"links": None}, '"links" must be an iterable of bytes, got None'),
+        ({"links": b"</a>"}, '"links" must be an iterable of bytes, got bytes'),
+        ({"links": ["</a>"]}, 'each of "links" must be bytes, got str'),
+        ({"links": [b"\r\nb: c"]}, (
+            "the value of header b'link' must not hold control characters other than HTAB (RFC 9110 §5.5), "
+            "got b'\\r\\n'"
+        )),
+    ])  # fmt: skip
+    def test_what_is_no_link_is_refused(self, keys: dict[str, Any], text: str) -> None:
+        message: dict[str, Any] = {"type": "http.response.early_hint", **keys}
+        assert http_error(**message) == f"http.response.early_hint: {text}"
 
 
 class TestHeaders:

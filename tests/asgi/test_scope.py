@@ -245,6 +245,22 @@ class TestState:
             assert clean == expected == make(request._replace(headers=[]), ADDRESSES)
 
 
+class TestExtensions:
+    FILES = {"http.response.pathsend": {}, "http.response.zerocopysend": {}}
+
+    @pytest.mark.parametrize(("keys", "names"), [
+        ({}, []),
+        ({"trailers": True}, ["http.response.trailers"]),
+        ({"early_hints": True}, ["http.response.early_hint"]),
+        ({"trailers": True, "early_hints": True}, ["http.response.trailers", "http.response.early_hint"]),
+    ])  # fmt: skip
+    def test_what_the_peer_takes_is_announced(self, keys: dict[str, bool], names: list[str]) -> None:
+        builder = ScopeBuilder("", None, None)
+        request = Request("GET", b"/", [], **keys)  # type: ignore[arg-type]
+        assert builder.http(request, ADDRESSES)["extensions"] == self.FILES | {name: {} for name in names}
+        assert builder.websocket(request, ADDRESSES, [])["extensions"] == {"websocket.http.response": {}}
+
+
 class TestWebSocket:
     @pytest.mark.parametrize(("secure", "scheme"), [(False, "ws"), (True, "wss")])
     def test_every_key_has_its_value(self, secure: bool, scheme: str) -> None:

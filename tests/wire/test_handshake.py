@@ -135,6 +135,40 @@ class TestCheck:
         assert refused(changed(b"sec-websocket-extensions", b"a;")).status == 400
 
 
+class TestExtendedConnect:
+    """RFC 8441 §5: as over HTTP/1.1, but for the fields that HTTP/2 does not have or need."""
+
+    HEADERS = [(b"host", b"localhost"), VERSION]
+
+    @pytest.mark.parametrize("has_body", [True, False])
+    def test_neither_key_nor_upgrade_nor_connection_is_needed(self, has_body: bool) -> None:
+        assert check("CONNECT", self.HEADERS, has_body) == Upgrade(None, [], [])
+
+    def test_a_key_means_nothing(self) -> None:
+        assert check("CONNECT", [*self.HEADERS, (b"sec-websocket-key", b"x")], False).key is None
+
+    def test_subprotocols_and_extensions_are_those_of_any_handshake(self) -> None:
+        offers = [(b"sec-websocket-protocol", b"chat, x"), (b"sec-websocket-extensions", b"permessage-deflate")]
+        upgrade = check("CONNECT", [*self.HEADERS, *offers], True)
+        assert upgrade == Upgrade(None, ["chat", "x"], [Extension("permessage-deflate", [])])
+        assert response_headers(upgrade, "x", "permessage-deflate") == [
+            (b"sec-websocket-protocol", b"x"), (b"sec-websocket-extensions", b"permessage-deflate"),
+        ]  # fmt: skip
+        assert response_headers(upgrade, None, "") == []
+
+    @pytest.mark.parametrize("values", [(), (b"8",), (b"13", b"13")])
+    def test_other_versions_are_told_the_right_one_without_an_upgrade(self, values: tuple[bytes, ...]) -> None:
+        error = refused([(b"sec-websocket-version", value) for value in values], method="CONNECT")
+        assert (error.status, error.headers) == (400, (VERSION,))
+
+    @pytest.mark.parametrize("field", [
+        (b"content-length", b"0"), (b"content-length", b"3"), (b"sec-websocket-protocol", b"a, a"),
+        (b"sec-websocket-extensions", b"a;"),
+    ])  # fmt: skip
+    def test_what_is_wrong_is_refused(self, field: tuple[bytes, bytes]) -> None:
+        assert refused([*self.HEADERS, field], method="CONNECT").status == 400
+
+
 class TestExtensions:
     @pytest.mark.parametrize(("value", "expected"), [
         (b"", []),

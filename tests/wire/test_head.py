@@ -254,6 +254,23 @@ class TestUpgrade:
         assert made(headers).upgrade is upgrade
 
 
+@pytest.mark.parametrize(("values", "version", "expected"), [
+    ([b"trailers"], "1.1", True),
+    ([b"Trailers"], "1.1", True),
+    ([b"gzip;q=0.5 ,\tTRAILERS, deflate;q=0"], "1.1", True),
+    ([b"gzip", b"trailers"], "1.1", True),
+    ([b""], "1.1", False),
+    ([b"gzip, xtrailers"], "1.1", False),
+    # It has no weight, and a server may always leave trailers out.
+    ([b"trailers;q=0"], "1.1", False),
+    ([b"trailers;q=1"], "1.1", False),
+    ([b"trailers"], "1.0", False),
+    ([], "1.1", False),
+])  # fmt: skip
+def test_trailers_are_for_peers_that_take_them(values: list[bytes], version: str, expected: bool) -> None:
+    assert made([(b"te", value) for value in values], version=version).trailers is expected
+
+
 def test_names_with_an_underscore_are_dropped_and_their_twins_stay() -> None:
     headers = [(b"x_real_ip", b"1"), (b"x-real-ip", b"2"), (b"_", b"3"), (b"x-note", b"a_b")]
     assert made(headers).headers == [HOST, (b"x-real-ip", b"2"), (b"x-note", b"a_b")]
@@ -264,7 +281,7 @@ def test_names_with_an_underscore_are_dropped_and_their_twins_stay() -> None:
 def test_request_carries_what_was_read() -> None:
     read = request(b"POST", b"/a?b", [HOST, (b"content-length", b"3"), (b"x", b"1"), (b"x", b"2")], "1.1")
     headers = [HOST, (b"content-length", b"3"), (b"x", b"1"), (b"x", b"2")]
-    assert read == Request("POST", b"/a?b", headers, "1.1", 3, True, False, False)
+    assert read == Request("POST", b"/a?b", headers, "1.1", 3, True, False, False, False, False)
 
 
 def test_tokens_are_split_stripped_and_lowered() -> None:

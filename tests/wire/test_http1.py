@@ -23,6 +23,7 @@ from tests.wire.traces import (
     EXPECT,
     GET,
     GET_1_0,
+    GET_TE,
     KEEP_1_0,
     LARGE,
     OK,
@@ -36,6 +37,7 @@ from tests.wire.traces import (
     body,
     closed,
     disconnect,
+    hint,
     lost,
     play,
     reading,
@@ -50,6 +52,7 @@ from tests.wire.traces import (
     stopped,
     taken,
     traces,
+    trailers,
     waits,
 )
 
@@ -97,6 +100,55 @@ class TestFraming:
         wire.hub.exchange.application_done(failed=True)
         assert wire.transport.take().endswith(b"5\r\nhello\r\n")
         assert wire.closed
+
+
+class TestTrailers:
+    SUM = (b"X-Sum", b"1")
+    END = b"2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n"
+
+    test_of_a_response = traces({
+        "they follow the last chunk": (
+            {}, GET_TE % 1, start(trailers=True), body(b"ok"), sent(CHUNKS + b"2\r\nok\r\n"), trailers(SUM),
+            sent(b"0\r\nX-Sum: 1\r\n\r\n"), still_open, GET % 2, requests(b"/1", b"/2"),
+        ),
+        "a request that was pipelined waits for them": (
+            {}, GET_TE % 1 + GET_TE % 2, start(trailers=True), body(b"ok"), requests(b"/1"), trailers(SUM),
+            requests(b"/1", b"/2"), start(trailers=True), body(b"ok"), trailers(SUM), sent((CHUNKS + END) * 2),
+        ),
+        "a peer that did not ask gets none": (
+            {}, GET % 1, start(trailers=True), body(b"ok"), trailers(SUM), sent(CHUNKS + b"2\r\nok\r\n0\r\n\r\n"),
+        ),
+        "a known length has no place for them": (
+            {}, GET_TE % 1, start(length=2, trailers=True), body(b"ok"), trailers(SUM), sent(OK), still_open,
+        ),
+        "a 304 has no place for them": (
+            {}, GET_TE % 1, start(304, trailers=True), body(), trailers(SUM), sent_status(304), still_open,
+            GET % 2, requests(b"/1", b"/2"),
+        ),
+        "HEAD has no place for them": (
+            {}, (GET_TE % 1).replace(b"GET", b"HEAD"), start(trailers=True), body(b"ok"), trailers(SUM), sent(CHUNKS),
+            GET % 2, requests(b"/1", b"/2"),
+        ),
+        "1.0 has no place for them": (
+            {}, GET_1_0[:-2] + b"te: trailers\r\n\r\n", start(trailers=True), body(b"ok"), still_open, trailers(SUM),
+            sent(CLOSE), closed,
+        ),
+        "an application that sends none leaves the last chunk out": (
+            {}, GET_TE % 1, start(trailers=True), body(b"ok"),
+            lambda wire: wire.hub.exchange.application_done(failed=False), sent(CHUNKS + b"2\r\nok\r\n"), closed,
+        ),
+    })  # fmt: skip
+
+    test_of_early_hints = traces({
+        # RFC 8297 §3.
+        "they are dropped": ({}, GET % 1, hint, start(length=2), hint, sent(b""), body(b"ok"), sent(OK)),
+    })  # fmt: skip
+
+    def test_one_who_hints_on_and_on_lets_others_run(self) -> None:
+        wire = Wire(GET % 1)
+        for _ in range(1000):
+            hint(wire)
+        assert wire.connection.output.congested
 
 
 class TestKeepAlive:

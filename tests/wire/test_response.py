@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asgiserver.errors import RequestError
 from asgiserver.wire.default_fields import Defaults
-from asgiserver.wire.response import CONTINUE, Framing, delimited, framed, head, refusal
+from asgiserver.wire.response import CONTINUE, Framing, delimited, framed, head, last_chunk, refusal
 from tests.fakes import DATE, fields
 
 
@@ -78,6 +78,10 @@ def test_piece_of_nothing_ends_a_chunked_body_only_when_it_is_the_last() -> None
 def test_other_bodies_go_as_they_are_or_not_at_all(last: bool) -> None:
     assert framed(b"abc", Framing.PLAIN, last=last) == [b"abc"]
     assert framed(b"abc", Framing.NONE, last=last) == []
+
+
+def test_trailers_stand_behind_the_last_chunk() -> None:
+    assert last_chunk([(b"X-Sum", b"1"), (b"b", b"")]) == b"0\r\nX-Sum: 1\r\nb: \r\n\r\n"
 
 
 def test_continue_is_a_whole_informational_response() -> None:

@@ -75,6 +75,7 @@ FIELDS = [
     b"x: y", b"x:y", b"x:", b"x: ", b"x:  y \t ", b"x: a\tb", b"x: \xe9\xff", b"x: a\x85b", b"x: a\x80b", b"x : y",
     b"x\t: y", b" x: y", b"\tx: y", b"x", b":y", b": y", b"(x): y", b"x\xe9: y", b"x_y: z", b"x: a\0b", b"x: a\x01b",
     b"x: a\x7fb", b"x: a\rb", b"x: a\nb", b"x: a\r\n b", b"x: a\r\n\tb", b"x: a\r\n \r\n b", b"x: a\r\r\nb: c",
+    b"TE: trailers", b"te: gzip;q=0.5, Trailers", b"TE: trailers;q=0",
     b"Host: y", b"HOST: example.com", b"host : y", b"Content-Length: 0", b"content-length: 3", b"Content-Length: 03",
     b"Content-Length:3", b"Content-Length: 3 ", b"Content-Length: +3", b"Content-Length: -1", b"Content-Length: 3 3",
     b"Content-Length: 3,3", b"Content-Length: 3\r\nContent-Length: 3", b"Content-Length: 3\r\nContent-Length: 4",

@@ -7,10 +7,11 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from asgiserver.asgi.messages import ResponseBody, ResponseStart
+from asgiserver.asgi.messages import EarlyHint, ResponseBody, ResponseStart, Trailers
 from tests.fakes import DATE, WireHub, at_once, would_wait
 
 GET = b"GET /%d HTTP/1.1\r\nhost: x\r\n\r\n"
+GET_TE = b"GET /%d HTTP/1.1\r\nhost: x\r\nte: Trailers\r\n\r\n"
 GET_1_0 = b"GET / HTTP/1.0\r\n\r\n"
 KEEP_1_0 = b"GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n"
@@ -44,8 +45,10 @@ class Wire:
     def feed(self, data: bytes) -> None:
         self.connection.dataReceived(data)
 
-    def start(self, status: int = 200, length: int | None = None, close: bool = False) -> None:
-        self.hub.exchange.take_reply(ResponseStart(status, [], length, close, False, []))
+    def start(
+        self, status: int = 200, length: int | None = None, close: bool = False, trailers: bool = False
+    ) -> None:
+        self.hub.exchange.take_reply(ResponseStart(status, [], length, close, trailers, []))
 
     def body(self, data: bytes = b"", more: bool = False) -> None:
         self.hub.exchange.take_reply(ResponseBody(data, more))
@@ -109,8 +112,17 @@ def answer(data: bytes = b"ok", status: int = 200, length: int | None = None, cl
     return lambda wire: wire.answer(data, status, length, close)
 
 
-def start(status: int = 200, length: int | None = None) -> Step:
-    return lambda wire: wire.start(status, length)
+def start(status: int = 200, length: int | None = None, trailers: bool = False) -> Step:
+    return lambda wire: wire.start(status, length, trailers=trailers)
+
+
+def trailers(*fields: tuple[bytes, bytes]) -> Step:
+    reply = Trailers([*fields], [name.lower() for name, _ in fields], False)
+    return lambda wire: wire.hub.exchange.take_reply(reply)
+
+
+def hint(wire: Wire) -> None:
+    wire.hub.exchange.take_reply(EarlyHint([(b"link", b"</a>")], [b"link"]))
 
 
 def body(data: bytes = b"", more: bool = False) -> Step:
