@@ -1,4 +1,4 @@
-"""The frames of HTTP/2: their numbers, their heads, and what a peer can do wrong with them (RFC 9113 §4, §6, §7). Pure."""
+"""The frames of HTTP/2: their numbers, their heads, and what is wrong with a peer's (RFC 9113 §4, §6, §7); pure."""
 
 from __future__ import annotations
 
