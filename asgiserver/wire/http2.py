@@ -27,7 +27,7 @@ from ..asgi.deadlines import Deadline
 from ..asgi.exchange import Exchange
 from ..errors import RequestError
 from .hpack import Decoder, FieldsTooLarge, HPACKError
-from .http2_fields import Fields, MalformedRequest, read_request, read_trailers
+from .http2_fields import Fields, MalformedRequest, read_request
 from .http2_frames import (
     ACK,
     CONTINUATION,
@@ -383,13 +383,7 @@ class HTTP2:
         if new:
             self._begin(number, fields, ended=bool(flags & END_STREAM))
         elif stream is not None:
-            try:
-                if fields is None:
-                    raise MalformedRequest("The trailers are too large.")
-                read_trailers(fields)
-            except MalformedRequest as error:
-                raise StreamFault(ErrorCode.PROTOCOL_ERROR, str(error)) from None
-            stream.trailers_received(ended=bool(flags & END_STREAM))
+            stream.trailers_received(fields, ended=bool(flags & END_STREAM))
         else:
             self._check(number in self._forgotten, "HEADERS for a closed stream", ErrorCode.STREAM_CLOSED)
 

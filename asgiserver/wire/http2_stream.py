@@ -30,7 +30,7 @@ from ..asgi.scope import Request
 from ..errors import RequestError
 from .default_fields import Defaults
 from .hpack import encode
-from .http2_fields import response_block
+from .http2_fields import Fields, MalformedRequest, read_trailers, response_block
 from .http2_frames import END_STREAM, ErrorCode, StreamFault, header_frames, window_update
 from .http2_output import StreamOutput
 from .progress import WINDOW
@@ -166,15 +166,22 @@ class HTTP2Stream:
         if ended and self._state is not _CLOSED:
             self._ended()
 
-    def trailers_received(self, *, ended: bool) -> None:
-        """A second head, which is well-formed and of no interest.
+    def trailers_received(self, fields: Fields | None, *, ended: bool) -> None:
+        """A second head, which ASGI has no place for.
 
-        :raises StreamFault: it is out of place.
+        :param fields: None when there are too many.
+        :raises StreamFault: it is out of place or malformed.
         """
         if self._state is _ANSWERING:
             raise StreamFault(ErrorCode.STREAM_CLOSED, "HEADERS behind the end of a request")
         if not ended or self._state is _SWITCHED:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "HEADERS in the midst of a body")
+        try:
+            if fields is None:
+                raise MalformedRequest("The trailers are too large.")
+            read_trailers(fields)
+        except MalformedRequest as error:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, str(error)) from None
         self._count(0, ended=True)
         self._ended()
 
