@@ -62,9 +62,9 @@ from .http2_frames import (
     window_update,
 )
 from .http2_limits import Budget, Kind
-from .http2_order import Order, Priority, read_priority
-from .http2_output import StreamOutput
+from .http2_order import Priority, read_priority
 from .http2_stream import HTTP2Stream
+from .http2_writer import FIRST_WINDOW, Writer
 
 if TYPE_CHECKING:
     from .connection import HTTPConnection
@@ -73,8 +73,7 @@ __all__ = ["HTTP2", "State"]
 
 logger = logging.getLogger("asgiserver.wire")
 
-#: The windows and the table of which both sides know before any SETTINGS (RFC 9113 §6.5.2, §6.9.2); bytes.
-_FIRST_WINDOW = 65535
+#: The table of which both sides know before any SETTINGS (RFC 9113 §6.5.2); bytes.
 _FIRST_TABLE = 4096
 #: The connection's window is so many times that of a stream: so many streams may stop before the others do.
 _STREAMS_IN_WINDOW = 16
@@ -82,13 +81,6 @@ _STREAMS_IN_WINDOW = 16
 _STEPS_OF_REQUEST = 3
 #: Most CONTINUATION frames of a head: enough for a block twice as large as the largest head.
 _MOST_CONTINUED = 8
-#: How many bytes a stream sends before the next one has its turn, and all together in a turn of the loop.
-_SHARE = 32768
-_BURST = 131072
-#: So many bytes of small frames are kept for the end of the turn, and so many of large ones for one system call.
-_SMALL, _LARGE = 16384, 98304
-#: A system call takes so many parts; more are joined.
-_MOST_PARTS = 128
 #: Answers to the frames of a peer that does not read them: when there are so many, it is not read any more.
 _MOST_ANSWERS = 100
 #: A peer for which so many bytes wait is refused further streams.
@@ -119,18 +111,14 @@ class HTTP2:
 
     :ivar output: the connection's.
     :ivar streams: those that are open or half closed, by number.
-    :ivar order: those that have something to send and a window for it.
-    :ivar window: bytes that the peer takes on all streams together.
-    :ivar sent: bytes of all streams that were sent.
-    :ivar waiting: bytes of all streams that wait.
+    :ivar writer: writes for all of them.
     :ivar stream_window: bytes that a stream takes of the peer before the exchange has taken any.
     """
 
     __slots__ = (
-        "_allowed", "_answers", "_begun", "_block", "_budget", "_decoder", "_expected", "_forgotten", "_gathered",
-        "_initial_window", "_last", "_outlived", "_owed", "_peer_leaves", "_preface", "_pushing", "_reading", "_resize",
-        "_rest", "_scheduled", "_size", "_state", "_taken", "_touched", "_wishes", "connection", "hub", "order",
-        "output", "sent", "stream_window", "streams", "waiting", "window",
+        "_allowed", "_answers", "_begun", "_block", "_budget", "_decoder", "_expected", "_forgotten", "_initial_window",
+        "_last", "_outlived", "_owed", "_peer_leaves", "_preface", "_resize", "_rest", "_state", "_taken", "_touched",
+        "_wishes", "connection", "hub", "output", "stream_window", "streams", "writer",
     )  # fmt: skip
 
     #: Each stream shows by itself whether its response is complete.
@@ -141,10 +129,9 @@ class HTTP2:
         self.hub = hub = connection.hub
         self.output = connection.output
         self.streams: dict[int, HTTP2Stream] = {}
-        self.order: Order[StreamOutput] = Order()
-        self.window = self._initial_window = _FIRST_WINDOW
-        self.sent = self.waiting = 0
-        self.stream_window = max(_FIRST_WINDOW, hub.settings.request_buffer_size)
+        self.writer = Writer(connection.output, hub.clock, self.streams)
+        self._initial_window = FIRST_WINDOW
+        self.stream_window = max(FIRST_WINDOW, hub.settings.request_buffer_size)
         self._state = _OPEN
         self._decoder = Decoder(_FIRST_TABLE)
         self._budget = Budget()
@@ -166,10 +153,8 @@ class HTTP2:
         self._outlived: set[Exchange] = set()
         self._wishes: dict[int, Priority] = {}
         self._peer_leaves = False
-        # Of the output: what is written at the end of the turn, and what is still to be done in another one.
-        self._gathered: list[bytes | memoryview] = []
-        self._size = self._answers = 0
-        self._reading = self._scheduled = self._pushing = False
+        # Answers that the peer has not read, and what the next block begins with.
+        self._answers = 0
         self._resize = b""
         connection.deadlines.clear(Deadline.FIRST_BYTE)
         self._wait_for_next()
@@ -177,7 +162,7 @@ class HTTP2:
 
     def _greet(self) -> None:
         settings = self.hub.settings
-        self.write(
+        self.writer.write(
             settings_frame({
                 Setting.MAX_CONCURRENT_STREAMS: settings.http2_max_streams,
                 Setting.INITIAL_WINDOW_SIZE: self.stream_window,
@@ -185,7 +170,7 @@ class HTTP2:
                 Setting.ENABLE_CONNECT_PROTOCOL: 1,
                 Setting.NO_RFC7540_PRIORITIES: 1,
             })
-            + window_update(0, self._allowed - _FIRST_WINDOW)
+            + window_update(0, self._allowed - FIRST_WINDOW)
         )  # fmt: skip
 
     # Called by the connection.
@@ -203,7 +188,7 @@ class HTTP2:
         self._answers = 0
         if not self.connection.reading:
             self.connection.resume_reading()
-        self.push()
+        self.writer.push()
         for stream in list(self.streams.values()):
             stream.all_sent(last=False)
 
@@ -216,7 +201,7 @@ class HTTP2:
 
     def finish(self) -> bool:
         """The applications have ended: False while what they sent waits for the peer."""
-        if self._state is not _CLOSED and self.waiting:
+        if self._state is not _CLOSED and self.writer.waiting:
             self._say_last()
             return False
         self._close()
@@ -225,7 +210,7 @@ class HTTP2:
     # Reading.
 
     def _read(self) -> None:
-        self._reading = True
+        self.writer.hold()
         try:
             moved = self._take_frames()
             if self._state is not _CLOSED:
@@ -236,8 +221,7 @@ class HTTP2:
             self._touched.clear()
             self._close(fault.code, fault.reason, unread=True)
         finally:
-            self._reading = False
-        self.flush()
+            self.writer.release()
 
     def _after_frames(self, *, moved: bool) -> None:
         """Do what needs to be done once for all frames of a read.
@@ -259,8 +243,7 @@ class HTTP2:
         elif self._owed and not owed:
             self.connection.deadlines.clear(Deadline.HEAD)
         self._owed = owed
-        if len(self.order):
-            self.push()
+        self.writer.push()
 
     def _take_frames(self) -> bool:
         """Take all whole frames that a turn has time for; True if there was one."""
@@ -415,7 +398,7 @@ class HTTP2:
     def _has_room(self) -> bool:
         """One more stream may begin. Applications whose streams were cut off have as much room again as the streams."""
         most, streams = self.hub.settings.http2_max_streams, len(self.streams)
-        if streams >= most or self.waiting > _MOST_WAITING:
+        if streams >= most or self.writer.waiting > _MOST_WAITING:
             return False
         if streams + len(self._outlived) >= 2 * most:
             self._outlived = {exchange for exchange in self._outlived if self.hub.is_running(exchange)}
@@ -506,8 +489,8 @@ class HTTP2:
             self._spend(Kind.IDLE)
         if not number:
             self._check(size, "WINDOW_UPDATE opens nothing")
-            self.window += size
-            self._check(self.window <= MAX_WINDOW, "the window is too large", ErrorCode.FLOW_CONTROL_ERROR)
+            self.writer.window += size
+            self._check(self.writer.window <= MAX_WINDOW, "the window is too large", ErrorCode.FLOW_CONTROL_ERROR)
         elif stream is None:
             self._check_known(number)
         elif not size:
@@ -538,7 +521,7 @@ class HTTP2:
         if self._taken * 2 >= self.stream_window * _STREAMS_IN_WINDOW and self._state is not _CLOSED:
             taken, self._taken = self._taken, 0
             self._allowed += taken
-            self.write(window_update(0, taken))
+            self.writer.write(window_update(0, taken))
 
     def resized(self, block: bytes) -> bytes:
         """A block as it is sent next: the peer may have to be told once that our table is empty."""
@@ -575,70 +558,9 @@ class HTTP2:
             del self._forgotten[next(iter(self._forgotten))]
         self._forgotten[number] = None
 
-    # Writing.
-
-    def write(self, data: bytes) -> None:
-        """Write whole frames, together with others of this turn of the loop where there may be any."""
-        if not self._reading and not self._gathered and len(self.streams) < 2:
-            self.output.write(data)
-            return
-        self._gathered.append(data)
-        self._size += len(data)
-        if self._size > _SMALL:
-            self.flush()
-        elif not self._reading:
-            self._schedule()
-
-    def gather(self, head: bytes, data: memoryview) -> None:
-        """Add a frame of data to what :meth:`push` writes."""
-        self._gathered += head, data
-        self._size += len(head) + len(data)
-        if self._size > _LARGE:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what was gathered."""
-        parts = self._gathered
-        if not parts:
-            return
-        self._gathered = []
-        size, self._size = self._size, 0
-        if size <= _SMALL or len(parts) > _MOST_PARTS:
-            self.output.write(b"".join(parts))
-        else:
-            self.output.write_large(parts, size)
-
-    def push(self) -> None:
-        """Send what waits as far as the windows and the socket have room, in the streams' order."""
-        if self._pushing:
-            return
-        self._pushing = True
-        budget = _BURST
-        while budget > 0 and self.window > 0 and not self.output.slow:
-            output = self.order.next()
-            if output is None:
-                break
-            budget -= output.push(min(_SHARE, self.window))
-        self._pushing = False
-        if not self._reading:
-            self.flush()
-        if budget <= 0 and len(self.order):
-            self._schedule()
-
-    def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self.hub.clock.callLater(0, self._next_turn)
-
-    def _next_turn(self) -> None:
-        self._scheduled = False
-        if self._state is not _CLOSED:
-            self.flush()
-            self.push()
-
     def _answer(self, data: bytes) -> None:
         """Answer a frame; a peer that does not read the answers is not read any more."""
-        self.write(data)
+        self.writer.write(data)
         if self.output.slow:
             self._answers += 1
             if self._answers == _MOST_ANSWERS:
@@ -661,7 +583,7 @@ class HTTP2:
         """Ask the peer for no more streams; those that are on their way are still answered (RFC 9113 §6.8)."""
         if self._state is _OPEN:
             self._state = _LEAVING
-            self.write(goaway(MAX_WINDOW, ErrorCode.NO_ERROR) + frame(PING, 0, 0, _LEAVE_PING))
+            self.writer.write(goaway(MAX_WINDOW, ErrorCode.NO_ERROR) + frame(PING, 0, 0, _LEAVE_PING))
             # While connections wait for no application, nothing else has this deadline.
             self.connection.deadlines.set(Deadline.PING, _LEAVE_TIMEOUT, self._say_last)
 
@@ -673,22 +595,24 @@ class HTTP2:
             self._close()
             return
         self._state = _LAST
-        self.write(goaway(self._last, ErrorCode.NO_ERROR))
+        self.writer.write(goaway(self._last, ErrorCode.NO_ERROR))
 
     def _close(self, code: ErrorCode = ErrorCode.NO_ERROR, reason: str = "", *, unread: bool = False) -> None:
         """Close the connection behind what was written, and cut off what has not ended."""
         if self._state is _CLOSED:
             return
-        self.write(goaway(self._last, code, reason))
-        self.flush()
+        self.writer.write(goaway(self._last, code, reason))
+        self.writer.flush()
         self._state = _CLOSED
         self._lose_streams()
         self.connection.close(unread=unread)
 
     def _lose_streams(self) -> None:
         self.connection.deadlines.clear(Deadline.PING, Deadline.HEAD, Deadline.KEEP_ALIVE)
-        streams, self.streams = self.streams, {}
-        for stream in streams.values():
+        self.writer.stop()
+        streams = list(self.streams.values())
+        self.streams.clear()
+        for stream in streams:
             stream.lost()
 
 

@@ -49,12 +49,13 @@ class StreamOutput:
     """
 
     __slots__ = (
-        "_end", "_file", "_parts", "_priority", "_progress", "_shared", "_size", "_stream", "_waiters", "_wire", "last",
-        "window",
+        "_end", "_file", "_parts", "_priority", "_progress", "_shared", "_size", "_stream", "_waiters", "_wire",
+        "_writer", "last", "window",
     )  # fmt: skip
 
     def __init__(self, wire: HTTP2, stream: HTTP2Stream, window: int) -> None:
         self._wire = wire
+        self._writer = wire.writer
         self._stream = stream
         self.window = window
         self.last = False
@@ -76,19 +77,19 @@ class StreamOutput:
 
     @property
     def slow(self) -> bool:
-        return self._size > 0 or self._file is not None or self._wire.output.slow
+        return self._size > 0 or self._file is not None or self._writer.output.slow
 
     @property
     def congested(self) -> bool:
-        return self._wire.output.congested or self._size > 0 or self._file is not None
+        return self._writer.output.congested or self._size > 0 or self._file is not None
 
     @property
     def pending(self) -> int:
-        return self._size + self._wire.output.pending
+        return self._size + self._writer.output.pending
 
     async def drain(self) -> None:
         if not self.waits:
-            await self._wire.output.drain()
+            await self._writer.output.drain()
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._waiters is None:
@@ -108,14 +109,14 @@ class StreamOutput:
 
     def data_frame(self, data: bytes, *, last: bool) -> bytes | None:
         """The one frame of ``data``, for the stream to send; None when it is too large for that, or has to wait."""
-        wire, size = self._wire, len(data)
+        writer, size = self._writer, len(data)
         if size:
             # Something that waits has used up a window, or is larger than what may overtake it.
-            if size > MAX_FRAME or size > self.window or size > wire.window or wire.output.slow or self.waits:
+            if size > MAX_FRAME or size > self.window or size > writer.window or writer.output.slow or self.waits:
                 return None
             self.window -= size
-            wire.window -= size
-            wire.sent += size
+            writer.window -= size
+            writer.sent += size
         elif self.waits:
             return None
         return frame_head(size, DATA, END_STREAM if last else 0, self._stream.number) + data
@@ -140,8 +141,8 @@ class StreamOutput:
 
     def drop(self) -> None:
         """The stream is gone: nothing is sent any more, and nobody waits."""
-        self._wire.order.discard(self)
-        self._wire.waiting -= self._size
+        self._writer.order.discard(self)
+        self._writer.waiting -= self._size
         self._size = 0
         self._parts = self._progress = None
         self.last = False
@@ -154,12 +155,12 @@ class StreamOutput:
         # A view, which is cut without copies.
         self._parts.append(memoryview(data))
         self._size += len(data)
-        self._wire.waiting += len(data)
+        self._writer.waiting += len(data)
 
     def _begin(self) -> None:
         if self.window > 0:
-            self._wire.order.add(self)
-            self._wire.push()
+            self._writer.order.add(self)
+            self._writer.push()
         if self.waits and self._progress is None:
             self._watch()
 
@@ -182,16 +183,16 @@ class StreamOutput:
         """The peer takes ``size`` bytes more; fewer, when it has made its windows smaller."""
         self.window += size
         if self.waits and self.window > 0:
-            self._wire.order.add(self)
+            self._writer.order.add(self)
         elif self.waits:
-            self._wire.order.discard(self)
+            self._writer.order.discard(self)
 
     def push(self, most: int) -> int:
         """Send up to ``most`` bytes of what waits; return how much was sent.
 
         The stream leaves the wire's order when it has nothing more to send, or may not send.
         """
-        wire, number = self._wire, self._stream.number
+        writer, number = self._writer, self._stream.number
         most = min(most, self.window)
         done = 0
         while done < most and (self._size or self._read_file()):
@@ -199,15 +200,15 @@ class StreamOutput:
             size = len(piece)
             done += size
             over = self.last and not self._size and not self._unread and not self._end
-            wire.gather(frame_head(size, DATA, END_STREAM if over else 0, number), piece)
+            writer.gather(frame_head(size, DATA, END_STREAM if over else 0, number), piece)
         self.window -= done
-        wire.window -= done
-        wire.sent += done
+        writer.window -= done
+        writer.sent += done
         if not self._size and not self._unread:
-            wire.order.discard(self)
+            writer.order.discard(self)
             self._all_sent()
         elif self.window <= 0:
-            wire.order.discard(self)
+            writer.order.discard(self)
         return done
 
     @property
@@ -222,7 +223,7 @@ class StreamOutput:
             self._parts.appendleft(piece[most:])
             piece = piece[:most]
         self._size -= len(piece)
-        self._wire.waiting -= len(piece)
+        self._writer.waiting -= len(piece)
         return piece
 
     def _all_sent(self) -> None:
@@ -235,7 +236,7 @@ class StreamOutput:
         if file is not None:
             file.sent()
         if self.last and self._end:
-            self._wire.write(self._end)
+            self._writer.write(self._end)
         self._stream.all_sent(last=self.last)
         self._wake()
 
@@ -276,14 +277,14 @@ class StreamOutput:
 
     @property
     def _untaken(self) -> int:
-        return -self._wire.sent if self._shared else self._size + self._unread
+        return -self._writer.sent if self._shared else self._size + self._unread
 
     def _look(self) -> None:
         """Reset the stream of a peer that takes nothing, or too little of what it is sent."""
         wire, progress = self._wire, self._progress
         if progress is None:
             return
-        if wire.output.slow or self._shared is not (self.window > 0):
+        if self._writer.output.slow or self._shared is not (self.window > 0):
             self._watch()
             return
         settings, now = wire.hub.settings, wire.hub.clock.seconds()

@@ -246,7 +246,7 @@ class HTTP2Stream:
         if self._taken * 2 >= wire.stream_window and self._state is not _ANSWERING:
             taken, self._taken = self._taken, 0
             self._allowed += taken
-            wire.write(window_update(self.number, taken))
+            wire.writer.write(window_update(self.number, taken))
 
     def lost(self) -> None:
         """The wire has forgotten this stream: tell the exchange, and let go of everything."""
@@ -339,11 +339,11 @@ class HTTP2Stream:
         self._begun = True
         block = wire.resized(response_block(status, headers, names, defaults))
         if not data:
-            wire.write(header_frames(number, block, END_STREAM if last else 0))
+            wire.writer.write(header_frames(number, block, END_STREAM if last else 0))
         elif (piece := self.output.data_frame(data, last=last)) is not None:
-            wire.write(header_frames(number, block, 0) + piece)
+            wire.writer.write(header_frames(number, block, 0) + piece)
         else:
-            wire.write(header_frames(number, block, 0))
+            wire.writer.write(header_frames(number, block, 0))
             self.output.add(data, last=last)
             return
         if last:
@@ -352,7 +352,7 @@ class HTTP2Stream:
     def send_informational(self, status: int, headers: Headers, names: list[bytes]) -> None:
         if not self._begun and self._state is not _CLOSED:
             block = self._wire.resized(response_block(status, headers, names))
-            self._wire.write(header_frames(self.number, block, 0))
+            self._wire.writer.write(header_frames(self.number, block, 0))
 
     def send_data(self, data: bytes, *, last: bool = False) -> None:
         if self._state is _CLOSED:
@@ -362,7 +362,7 @@ class HTTP2Stream:
             self.output.add(data, last=last)
             return
         if data or last:
-            self._wire.write(piece)
+            self._wire.writer.write(piece)
         if last:
             self._last_sent()
 
@@ -384,7 +384,7 @@ class HTTP2Stream:
         if self.output.waits:
             self.output.end_with(frames)
         elif frames:
-            self._wire.write(frames)
+            self._wire.writer.write(frames)
             self._last_sent()
         else:
             self.send_data(b"", last=True)
