@@ -61,6 +61,8 @@ TESTED_IN = {
     "asgiserver/transport/tls_port.py": "tests/transport/test_tls.py",
     "asgiserver/transport/unix.py": "tests/e2e/test_endpoints.py",
     "asgiserver/wire/addresses.py": "tests/wire/test_connection.py",
+    "asgiserver/wire/http2_frames.py": "tests/wire/test_http2.py",
+    "asgiserver/wire/http2_writer.py": "tests/wire/test_http2_output.py",
     "asgiserver/workers/channel.py": "tests/e2e/test_workers_parts.py",
     "asgiserver/workers/launch.py": "tests/e2e/test_workers_parts.py",
     "asgiserver/workers/nursery.py": "tests/e2e/test_workers_import.py",
@@ -76,7 +78,7 @@ TESTED_IN = {
 
 MOST_LINES = 450
 #: An idea is not cut in two to be shorter.
-LONGER = {"asgiserver/settings.py": 500, "asgiserver/wire/http1.py": 550}
+LONGER = {"asgiserver/settings.py": 500, "asgiserver/wire/http1.py": 550, "asgiserver/wire/http2.py": 650}
 MOST_LINES_OF_A_FUNCTION = 60
 
 

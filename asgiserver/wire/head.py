@@ -244,7 +244,9 @@ def _request(
         body_size != 0 and _expects_continue(known, http_version),
         b"upgrade" in known and is_upgrade(text, http_version, headers),
         # RFC 9110 §10.1.4: this member has no weight.
-        http_version != "1.0" and b"trailers" in tokens(known.get(b"te", b"")),
+        b"te" in known and http_version != "1.0" and b"trailers" in tokens(known[b"te"]),
+        # RFC 8297 §3: some clients of HTTP/1.1 take any response for the final one.
+        http_version == "2",
     )
 
 
