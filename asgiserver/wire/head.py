@@ -234,20 +234,15 @@ def _request(
         if authority is not None and authority != host:
             # RFC 9112 §3.2.2: the authority of an absolute-form target replaces the Host field.
             headers = replace_host(headers, authority)
-    return Request(
-        text,
-        target,
-        headers,
-        http_version,
-        body_size,
-        _keep_alive(known, http_version),
-        body_size != 0 and _expects_continue(known, http_version),
-        b"upgrade" in known and is_upgrade(text, http_version, headers),
-        # RFC 9110 §10.1.4: this member has no weight.
-        b"te" in known and http_version != "1.0" and b"trailers" in tokens(known[b"te"]),
-        # RFC 8297 §3: some clients of HTTP/1.1 take any response for the final one.
-        http_version == "2",
-    )
+    keep_alive = _keep_alive(known, http_version)
+    expects_continue = body_size != 0 and _expects_continue(known, http_version)
+    upgrade = b"upgrade" in known and is_upgrade(text, http_version, headers)
+    # RFC 9110 §10.1.4: this member has no weight.
+    trailers = b"te" in known and http_version != "1.0" and b"trailers" in tokens(known[b"te"])
+    # RFC 8297 §3: some clients of HTTP/1.1 take any response for the final one.
+    early_hints = http_version == "2"
+    end = keep_alive, expects_continue, upgrade, trailers, early_hints
+    return _tuple(Request, (text, target, headers, http_version, body_size, *end))
 
 
 def _joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hyperframe.frame import SettingsFrame, WindowUpdateFrame
+from hyperframe.frame import SettingsFrame
 
 from asgiserver.asgi.exchange import State as ExchangeState
 from asgiserver.asgi.messages import ResponseBody
@@ -170,7 +170,8 @@ class TestOrder:
 
     def test_a_stream_without_a_window_stops_no_other(self) -> None:
         peer = self.streams("u=0", "u=5")
-        peer.send(SettingsFrame(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}), WindowUpdateFrame(5, window_increment=MIB))
+        peer.send(SettingsFrame(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}))
+        peer.open(5, MIB)
         assert self.open(peer) == [5]
 
 
