@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from .forwarded import Forwarding
 
 __all__ = [
-    "CHUNKED", "Addresses", "Request", "ScopeBuilder", "for_application", "replace_host", "shown_host", "unmapped",
+    "CHUNKED", "TLS", "Addresses", "Request", "ScopeBuilder", "for_application", "replace_host", "shown_host",
+    "unmapped",
 ]  # fmt: skip
 
 #: The size of a body that is known only at its end.
@@ -49,6 +50,25 @@ class Request(NamedTuple):
     early_hints: bool = False
 
 
+class TLS(NamedTuple):
+    """The ASGI extension ``tls`` (0.2): what a scope says of the TLS connection that ends here.
+
+    :param server_cert: the certificate that the client was shown, in PEM; None when unknown.
+    :param client_cert_chain: the client's certificate and those that came with it, in PEM.
+    :param client_cert_name: the subject of the client's certificate (RFC 4514).
+    :param client_cert_error: what is wrong with that certificate.
+    :param tls_version: 0x0303 for TLS 1.2, 0x0304 for TLS 1.3.
+    :param cipher_suite: its 16 bits in the RFCs, such as 0x1301.
+    """
+
+    server_cert: str | None
+    client_cert_chain: tuple[str, ...]
+    client_cert_name: str | None
+    client_cert_error: str | None
+    tls_version: int | None
+    cipher_suite: int | None
+
+
 class Addresses(NamedTuple):
     """The two ends of a connection.
 
@@ -57,6 +77,7 @@ class Addresses(NamedTuple):
     :param secure: TLS ends here, or at a proxy whose PROXY header says so.
     :param announced: a PROXY header has given ``client`` and ``server``.
     :param proxy: address and port of the proxy that sent this header, None on a unix socket.
+    :param tls: the details of the TLS that ends here, None without it.
     """
 
     client: tuple[str, int] | None
@@ -64,6 +85,7 @@ class Addresses(NamedTuple):
     secure: bool
     announced: bool = False
     proxy: tuple[str, int] | None = None
+    tls: TLS | None = None
 
     @property
     def peer(self) -> str:
@@ -102,7 +124,7 @@ class ScopeBuilder:
         # The target * is no path: it asks about the whole server (RFC 9110 §9.3.7).
         if root_path and path != root_path and not path.startswith(self._below) and raw_path != b"*":
             path, raw_path = root_path + path, self._raw_root_path + raw_path
-        client, server, secure, announced, proxy = addresses
+        client, server, secure, announced, proxy, tls = addresses
         scheme = "https" if secure else "http"
         if self._forwarding is not None:
             peer = proxy if announced else client
@@ -114,6 +136,8 @@ class ScopeBuilder:
             extensions["http.response.trailers"] = {}
         if early_hints:
             extensions["http.response.early_hint"] = {}
+        if tls is not None:
+            extensions["tls"] = tls._asdict()
         scope: dict[str, Any] = {
             "type": "http",
             # Each scope has dicts and lists of its own, since an application may write into them; the client, which
@@ -143,6 +167,8 @@ class ScopeBuilder:
         scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
         scope["subprotocols"] = subprotocols
         scope["extensions"] = {"websocket.http.response": {}}
+        if addresses.tls is not None:
+            scope["extensions"]["tls"] = addresses.tls._asdict()
         return scope
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterable
@@ -26,6 +27,8 @@ _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _LOOK = 30.0
 _TICKETS = 86400.0
 
+_certificate = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----").search
+
 _REQUIREMENTS = {
     "none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED, "auto": ssl.CERT_REQUIRED,
 }  # fmt: skip
@@ -40,6 +43,15 @@ class Options(NamedTuple):
     cert_reqs: str = "auto"
     min_version: str = "TLSv1.2"
     ciphers: str | None = None
+
+
+class _Context(ssl.SSLContext):
+    """The context of one certificate.
+
+    :ivar certificate: it, in PEM, as ``ssl`` cannot be asked for it; None where its file has it in another form.
+    """
+
+    certificate: str | None = None
 
 
 class _EncryptedKey(Exception):
@@ -185,10 +197,12 @@ def load(certfile: str, keyfile: str | None, options: Options | None = None) -> 
     """
     options = options or Options()
     setting, path = ("ssl_certfile", certfile) if keyfile is None else ("ssl_keyfile", keyfile)
-    _check_certificates("ssl_certfile", certfile)
+    certificates = _check_certificates("ssl_certfile", certfile)
     _read(setting, path)
     # Not create_default_context: it logs the keys of connections to a file that the environment names.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _Context(ssl.PROTOCOL_TLS_SERVER)
+    if (found := _certificate(certificates)) is not None:
+        context.certificate = ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(found[0].decode("ascii")))
     _configure(context, options)
     password = _Password(options)
     try:
@@ -215,13 +229,17 @@ def _configure(context: ssl.SSLContext, options: Options) -> None:
         context.verify_mode = _REQUIREMENTS[options.cert_reqs]
 
 
-def _check_certificates(setting: str, path: str) -> None:
-    """Refuse a file without a certificate before its key is looked for: OpenSSL reports both alike."""
+def _check_certificates(setting: str, path: str) -> bytes:
+    """The content of a file; one without a certificate is refused, and before its key is looked for.
+
+    OpenSSL reports both alike.
+    """
     data = _read(setting, path)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=data.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError) as error:
         raise SettingsError(f"{setting}: no certificate in PEM in {path}") from error
+    return data
 
 
 def _complaint(reason: str, certfile: str, setting: str, keyfile: str, of_password: str) -> str:

@@ -25,8 +25,10 @@ from zope.interface import implementer
 
 from .client_hello import NO_APPLICATION_PROTOCOL, IncompleteHello, is_request, offered_protocols
 from .tcp import TCPTransport
+from .tls_details import session_details
 
 if TYPE_CHECKING:
+    from ..asgi.scope import TLS
     from .tls_port import TLSPort
 
 __all__ = ["READ_SIZE", "TLSTransport"]
@@ -99,6 +101,10 @@ class TLSTransport(TCPTransport):
         """The client's certificate in DER; None when it has shown none."""
         certificate: bytes | None = None if self._records is None else self._tls.getpeercert(binary_form=True)
         return certificate
+
+    def details(self) -> TLS | None:
+        """What the connection tells of itself; None before the handshake, and after the connection is lost."""
+        return None if self._records is None else session_details(self._tls)
 
     # Reading.
 

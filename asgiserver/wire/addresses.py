@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.interfaces import ISSLTransport
 
 from ..asgi.scope import Addresses, unmapped
+from ..transport.tls_details import details_of
 
 __all__ = ["address_of", "addresses_of"]
 
@@ -30,12 +31,14 @@ def addresses_of(transport: Any) -> Addresses:
         _SERVERS.clear()
     server = _SERVERS.setdefault(server, server)
     secure = ISSLTransport.providedBy(transport)
+    tls = details_of(transport) if secure else None
     # An attribute that a wrapper lacks is looked up on the transport in it.
     header = getattr(transport, "proxy_header", None)
     if header is None or header.client is None:
-        return Addresses(client, server, secure)  # type: ignore[arg-type]
+        return Addresses(client, server, secure, tls=tls)  # type: ignore[arg-type]
     proxy = getattr(transport, "proxy", None)
-    return Addresses(client, server, secure or header.secure, announced=True, proxy=proxy)  # type: ignore[arg-type]
+    secure = secure or header.secure
+    return Addresses(client, server, secure, announced=True, proxy=proxy, tls=tls)  # type: ignore[arg-type]
 
 
 def address_of(address: Any) -> tuple[str, int | None] | None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asgiserver.asgi.forwarded import Forwarding
 from asgiserver.asgi.interfaces import Scope
-from asgiserver.asgi.scope import Addresses, Request, ScopeBuilder, for_application, replace_host, unmapped
+from asgiserver.asgi.scope import TLS, Addresses, Request, ScopeBuilder, for_application, replace_host, unmapped
 from asgiserver.settings import Settings
 from tests.fakes import CLIENT, SERVER
 
@@ -237,12 +237,13 @@ class TestState:
                 value.append("mark")
 
         builder = ScopeBuilder("", None, None)
-        request = Request("GET", b"/", [])
+        request = Request("GET", b"/", [], trailers=True, early_hints=True)
+        addresses = ADDRESSES._replace(tls=TLS(None, ("x",), None, None, None, None))
         for make in (builder.http, lambda *given: builder.websocket(*given, [])):
-            clean, marked = (make(request._replace(headers=[]), ADDRESSES) for _ in range(2))
+            clean, marked = (make(request._replace(headers=[]), addresses) for _ in range(2))
             expected = copy.deepcopy(clean)
             mark(marked)
-            assert clean == expected == make(request._replace(headers=[]), ADDRESSES)
+            assert clean == expected == make(request._replace(headers=[]), addresses)
 
 
 class TestExtensions:
@@ -259,6 +260,17 @@ class TestExtensions:
         request = Request("GET", b"/", [], **keys)  # type: ignore[arg-type]
         assert builder.http(request, ADDRESSES)["extensions"] == self.FILES | {name: {} for name in names}
         assert builder.websocket(request, ADDRESSES, [])["extensions"] == {"websocket.http.response": {}}
+
+    def test_tls_is_told_where_it_ends_here(self) -> None:
+        builder, request = ScopeBuilder("", None, None), Request("GET", b"/", [])
+        addresses = ADDRESSES._replace(secure=True, tls=TLS("a", ("b", "c"), "CN=x", None, 0x0304, 0x1301))
+        for scope in (builder.http(request, addresses), builder.websocket(request, addresses, [])):
+            assert scope["extensions"].pop("tls") == {
+                "server_cert": "a", "client_cert_chain": ("b", "c"), "client_cert_name": "CN=x",
+                "client_cert_error": None, "tls_version": 0x0304, "cipher_suite": 0x1301,
+            }  # fmt: skip
+        # A proxy that has ended TLS itself.
+        assert "tls" not in builder.http(request, ADDRESSES._replace(secure=True))["extensions"]
 
 
 class TestWebSocket:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
 
 from asgiserver.errors import UnexpectedMessage
 
 from ..programs import require
+from .certificate import Certificate
 from .live import Receive, Send, answer, in_loop, serve, until, url
+
+#: Twisted makes the certificate of an ``ssl:`` description with what pyOpenSSL no longer likes.
+OF_TWISTED = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 
 
 class Sums:
@@ -91,3 +98,77 @@ class TestEarlyHints:
 
         async with serve(application) as server, httpx.AsyncClient() as client:
             assert (await client.get(url(server))).text == "Hello"
+
+
+class Scopes:
+    """Keeps what each scope says of TLS, and spoils it."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        tls = scope["extensions"]["tls"]
+        self.seen.append(dict(tls))
+        tls.clear()
+        if scope["type"] == "http":
+            await answer(send, b"Hello")
+        else:
+            await receive()
+            await send({"type": "websocket.accept"})
+
+
+class TestTLS:
+    @pytest.fixture
+    def certificate(self, tmp_path: Path) -> Certificate:
+        return Certificate(tmp_path)
+
+    @in_loop
+    async def test_tells_of_a_client_with_a_certificate_in_each_scope(self, certificate: Certificate) -> None:
+        context = certificate.client()
+        shown = certificate.authority.issue_cert("me@example.com", common_name="Me", organization_name="A, B")
+        shown.configure_cert(context)
+        settings = {**certificate.settings, "ssl_ca_certs": str(certificate.root)}
+        application = Scopes()
+        async with serve(application, **settings) as server, httpx.AsyncClient(verify=context) as client:
+            for _ in range(2):
+                assert (await client.get(url(server, "https"))).text == "Hello"
+            async with connect(url(server, "wss"), ssl=context):
+                pass
+        first, second, websocket = application.seen
+        assert first == second == websocket
+        assert first.pop("client_cert_name").startswith("CN=Me,")
+        # OpenSSL's client sends the authority's too.
+        first["client_cert_chain"] = first["client_cert_chain"][:1]
+        assert first == {
+            "server_cert": certificate.chain.read_text(),
+            "client_cert_chain": tuple(blob.bytes().decode() for blob in shown.cert_chain_pems),
+            "client_cert_error": None,
+            "tls_version": 0x0304,
+            "cipher_suite": 0x1302,
+        }
+
+    @OF_TWISTED
+    @in_loop
+    async def test_tells_of_the_tls_of_twisted_too(self, certificate: Certificate) -> None:
+        application = Scopes()
+        context = certificate.client()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        async with (
+            serve(application, port=None, endpoints=(certificate.endpoint(),)) as server,
+            httpx.AsyncClient(verify=context) as client,
+        ):
+            assert (await client.get(url(server, "https"))).text == "Hello"
+        [seen] = application.seen
+        assert (seen["server_cert"], seen["tls_version"]) == (certificate.chain.read_text(), 0x0303)
+        assert (seen["client_cert_chain"], seen["client_cert_name"]) == ((), None)
+        assert seen["cipher_suite"] in (0xC02B, 0xC02C, 0xC02F, 0xC030, 0xCCA8, 0xCCA9)
+
+    @in_loop
+    async def test_plain_http_has_none(self) -> None:
+        async def application(scope: Any, receive: Receive, send: Send) -> None:
+            assert "tls" not in scope["extensions"]
+            await answer(send, b"Hello")
+
+        async with serve(application) as server, httpx.AsyncClient() as client:
+            headers = {"x-forwarded-proto": "https"}
+            assert (await client.get(url(server), headers=headers)).text == "Hello"
