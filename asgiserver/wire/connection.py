@@ -223,7 +223,7 @@ class HTTPConnection(TwistedProtocol):
         opening = self._opening
         if self.hub.settings.http2 == "auto":
             agreed = getattr(self.transport, "negotiatedProtocol", None)
-            prior_knowledge = not ISSLTransport.providedBy(self.transport) and opening[0] == _PREFACE[0]
+            prior_knowledge = not ISSLTransport.providedBy(self.transport) and opening[:1] == _PREFACE[:1]
             if agreed == b"h2" or prior_knowledge and opening.startswith(_PREFACE):
                 # Imported here, as many servers never meet it.
                 from .http2 import HTTP2

@@ -45,7 +45,7 @@ def replaced(field: tuple[bytes, bytes]) -> Fields:
 class TestRequest:
     def test_plain(self) -> None:
         fields = [*GET, (b"accept", b"*/*"), (b"x", b"1"), (b"x", b"2")]
-        assert read(fields) == Request("GET", b"/", [HOST, *fields[4:]], "2", 0, True, False, False)
+        assert read(fields) == Request("GET", b"/", [HOST, *fields[4:]], "2", early_hints=True)
 
     def test_pseudo_headers_come_in_any_order(self) -> None:
         assert read([AUTHORITY, PATH, SCHEME, METHOD]) == read(GET)
@@ -205,7 +205,7 @@ class TestConnect:
         """RFC 8441 §5.1."""
         made = read([*WEBSOCKET, (b"sec-websocket-version", b"13")], ended=False)
         assert made == Request(
-            "CONNECT", b"/chat", [HOST, (b"sec-websocket-version", b"13")], "2", 0, True, False, True
+            "CONNECT", b"/chat", [HOST, (b"sec-websocket-version", b"13")], "2", 0, True, False, True, False, True
         )  # fmt: skip
 
     @pytest.mark.parametrize(("fields", "verdict"), [
