@@ -222,10 +222,15 @@ class HTTP2Stream:
         elif self._state is _DRAINING:
             self._wire.forget(self)
         else:
-            # RFC 8441 §5: as the end of a peer's direction of TCP, which counts as the end of the connection.
+            # RFC 8441 §5: as the end of a peer's direction of TCP, which counts as the end of the connection. A close
+            # frame before it is answered first.
             self._state = _ANSWERING
-            if self.exchange is not None:
-                self.exchange.disconnected()
+            self._wire.hub.clock.callLater(0, self._hung_up, self.exchange)
+
+    def _hung_up(self, exchange: Exchange | None) -> None:
+        if exchange is not None:
+            exchange.disconnected()
+        if self._state is _ANSWERING:
             self._finish()
 
     @property
@@ -438,6 +443,8 @@ class HTTP2Stream:
 
     def close(self) -> None:
         """End a switched stream; the peer has ``close_timeout`` to end its half."""
+        if self._state is _ANSWERING:
+            self._finish()
         if self._state is not _SWITCHED:
             return
         self._state = _DRAINING

@@ -99,6 +99,7 @@ class TestStates:
         assert state(peer) is before
         happens, after = EVENTS[event]
         happens(peer)
+        peer.take()
         assert state(peer) is after.get(before, before)
         if state(peer) is CLOSED:
             exchange = peer.hub.exchange
@@ -348,8 +349,26 @@ class TestWebSockets:
         upgraded(peer)
         peer.take()
         peer.data(1, end=True)
-        assert peer.hub.exchange.state is ExchangeState.GONE
         assert peer.take() == [("DATA", 1, b"", "end")]
+        assert peer.hub.exchange.state is ExchangeState.GONE
+        assert state(peer) is CLOSED
+
+    def test_a_close_frame_that_comes_with_the_end_is_answered(self) -> None:
+        """Chromium sends them in one frame, and takes a missing answer for a failure."""
+        peer = Peer()
+        upgraded(peer)
+        peer.take()
+        exchange = peer.hub.exchange
+
+        def end() -> None:
+            exchange._engine.send_close(1000, "")
+            exchange.close_received(1000, "")
+
+        # As the engine does: a turn later, so that the application can answer what was before.
+        exchange._engine.receive = lambda data: peer.hub.clock.callLater(0, end)
+        peer.data(1, b"close", end=True)
+        assert peer.take() == [("DATA", 1, b"<close>"), ("DATA", 1, b"", "end")]
+        assert exchange._close == (1000, "")
         assert state(peer) is CLOSED
 
     def test_a_reset_is_a_loss(self) -> None:
