@@ -530,7 +530,9 @@ class HTTP2:
         return block
 
     def reset(self, stream: HTTP2Stream, code: ErrorCode) -> None:
-        """Cut a stream off."""
+        """Cut a stream off, unless it is closed."""
+        if stream.number not in self.streams:
+            return
         self._forgotten_is(stream.number)
         self.outlive(stream.exchange)
         self._answer(reset(stream.number, code))

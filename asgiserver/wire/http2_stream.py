@@ -248,7 +248,7 @@ class HTTP2Stream:
         wire = self._wire
         wire.credit(size)
         self._taken += size
-        if self._taken * 2 >= wire.stream_window and self._state is not _ANSWERING:
+        if self._taken * 2 >= wire.stream_window and self._state not in (_ANSWERING, _CLOSED):
             taken, self._taken = self._taken, 0
             self._allowed += taken
             wire.writer.write(window_update(self.number, taken))
