@@ -38,6 +38,7 @@ from .http2_frames import (
     HEADERS,
     MAX_FRAME,
     MAX_WINDOW,
+    PADDED,
     PING,
     PREFACE,
     PRIORITIZED,
@@ -79,6 +80,8 @@ _FIRST_TABLE = 4096
 _STREAMS_IN_WINDOW = 16
 #: Steps that a request takes in a turn besides its frame's.
 _STEPS_OF_REQUEST = 3
+#: Flags of a HEADERS frame that is not only a block.
+_WHOLE = END_HEADERS | PADDED | PRIORITIZED
 #: Most CONTINUATION frames of a head: enough for a block twice as large as the largest head.
 _MOST_CONTINUED = 8
 #: Answers to the frames of a peer that does not read them: when there are so many, it is not read any more.
@@ -265,7 +268,11 @@ class HTTP2:
                     break
                 connection.steps -= 1
                 at = stop
-                self._take_frame(word & 255, flags, number & MAX_WINDOW, data[start:stop])
+                number &= MAX_WINDOW
+                try:
+                    self._take_frame(word & 255, flags, number, data[start:stop])
+                except StreamFault as fault:
+                    self._reset_faulty(number, fault)
         finally:
             self._rest = b"" if self._state is _CLOSED else data[at:]
         return at > 0
@@ -281,15 +288,16 @@ class HTTP2:
     def _take_frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         if kind != self._expected and self._expected is not None:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a frame is out of place")
+        if kind == HEADERS and flags & _WHOLE == END_HEADERS and number & 1:
+            # Fast path: the head of a request in one frame, and nothing else in it.
+            self._take_block(number, flags, payload)
+            return
         take = _TAKE.get(kind)
         if take is None:
             # RFC 9113 §5.5: unknown types are ignored.
             self._spend(Kind.IDLE)
-            return
-        try:
+        else:
             take(self, flags, number, payload)
-        except StreamFault as fault:
-            self._reset_faulty(number, fault)
 
     def _reset_faulty(self, number: int, fault: StreamFault) -> None:
         logger.info("Reset a stream of %s: %s", self.connection.addresses.peer, fault.reason)
@@ -346,7 +354,7 @@ class HTTP2:
         else:
             self._block = block
 
-    def _take_block(self, number: int, flags: int, block: bytes, *, depends: bool) -> None:
+    def _take_block(self, number: int, flags: int, block: bytes, *, depends: bool = False) -> None:
         """A whole head; it is decoded in any case, as the blocks after it depend on it.
 
         :param depends: its stream depends on itself, which RFC 7540 §5.3.1 made an error.
@@ -400,9 +408,10 @@ class HTTP2:
         most, streams = self.hub.settings.http2_max_streams, len(self.streams)
         if streams >= most or self.writer.waiting > _MOST_WAITING:
             return False
-        if streams + len(self._outlived) >= 2 * most:
+        if self._outlived and streams + len(self._outlived) >= 2 * most:
             self._outlived = {exchange for exchange in self._outlived if self.hub.is_running(exchange)}
-        return streams + len(self._outlived) < 2 * most
+            return streams + len(self._outlived) < 2 * most
+        return True
 
     # Other frames.
 

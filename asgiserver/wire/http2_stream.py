@@ -257,9 +257,11 @@ class HTTP2Stream:
         """The wire has forgotten this stream: tell the exchange, and let go of everything."""
         self._state = _CLOSED
         exchange, self.exchange = self.exchange, None
-        self._wire.credit(self._held)
-        self._held = 0
-        self.output.drop()
+        if self._held:
+            self._wire.credit(self._held)
+            self._held = 0
+        if self.output.waits:
+            self.output.drop()
         if self._deadlines is not None:
             self._deadlines.stop()
         if exchange is not None:
