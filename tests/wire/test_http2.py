@@ -19,16 +19,19 @@ from hyperframe.frame import (
     SettingsFrame,
     WindowUpdateFrame,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asgiserver.asgi.deadlines import Deadline
 from asgiserver.asgi.exchange import State as ExchangeState
+from asgiserver.asgi.messages import ResponseBody, ResponseStart
 from asgiserver.errors import RequestError
 from asgiserver.wire.connection import HTTPConnection, HTTPFactory
 from asgiserver.wire.http1 import HTTP1
 from asgiserver.wire.http2 import HTTP2
 from asgiserver.wire.http2_frames import PREFACE
 from tests.fakes import FakeSocket, FakeTransport, WireHub
-from tests.wire.http2_peer import GET, POST, Peer
+from tests.wire.http2_peer import GET, POST, UPGRADE, Peer
 
 OK = {":status": "200"}
 
@@ -162,8 +165,6 @@ class TestRequests:
 
     @staticmethod
     def start(headers: list[tuple[bytes, bytes]], names: list[bytes]) -> Any:
-        from asgiserver.asgi.messages import ResponseStart
-
         return ResponseStart(200, headers, None, False, False, names)
 
     @pytest.mark.parametrize("status", [204, 205, 304])
@@ -687,3 +688,67 @@ class TestEnd:
         assert sent == 65535
         peer.send(WindowUpdateFrame(0, window_increment=10_000))
         assert peer.take() == [("DATA", 1, b"x" * (70_000 - 65535), "end")]
+
+
+def _replies(peer: Peer, number: int) -> None:
+    stream = peer.streams.get(number)
+    if stream is not None and stream.exchange is not None and stream.exchange.state is ExchangeState.WAITING:
+        stream.exchange.take_reply(ResponseStart(200, [], None, False, False, []))
+        stream.exchange.take_reply(ResponseBody(b"x" * 20, False))
+
+
+#: What a peer and an application may do in any order, to the stream of a number.
+STEPS: list[Callable[[Peer, int], object]] = [
+    lambda peer, number: peer.get(number),
+    lambda peer, number: peer.post(number, b"body"),
+    lambda peer, number: peer.data(number, b"more"),
+    lambda peer, number: peer.data(number, b"", end=True),
+    lambda peer, number: peer.send(peer.head(number, [("x", "y")])),
+    lambda peer, number: peer.reset(number),
+    lambda peer, number: peer.open(number, 7),
+    lambda peer, _: peer.open(0, 100),
+    lambda peer, _: peer.send(SettingsFrame(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 3})),
+    lambda peer, number: peer.send(peer.head(number, UPGRADE, end=False)),
+    lambda peer, _: peer.connection.output.pauseProducing(),
+    lambda peer, _: peer.connection.output.resumeProducing(),
+    lambda peer, _: peer.connection.server_stopping(),
+    _replies,
+    _replies,
+]  # fmt: skip
+
+
+class TestAnyBytes:
+    """Whatever a peer sends, the connection goes on or ends in order."""
+
+    @staticmethod
+    def end(peer: Peer) -> None:
+        for _ in range(3):
+            peer.advance(0)
+        for exchange in peer.hub.exchanges:
+            if exchange.state is ExchangeState.WAITING:
+                exchange.application_done(failed=True)
+        peer.advance(0)
+        wire: Any = peer.connection._wire
+        if wire is not None:
+            outputs = [stream.output for stream in peer.streams.values()]
+            assert wire.writer.waiting == sum(output._size for output in outputs)
+            sendable = {output for output in outputs if output.waits and output.window > 0}
+            assert set(wire.writer.order._places) == sendable
+        peer.connection.connectionLost()
+        assert all(exchange.finished for exchange in peer.hub.exchanges)
+        assert not peer.hub.connections
+
+    @given(st.lists(st.tuples(st.integers(0, 17), st.integers(0, 255), st.integers(0, 7), st.binary(max_size=40))))
+    def test_random_frames(self, frames: list[tuple[int, int, int, bytes]]) -> None:
+        peer = Peer()
+        for frame in frames:
+            peer.feed(raw(*frame))
+        self.end(peer)
+
+    @given(st.lists(st.sampled_from(STEPS)))
+    def test_random_conversations(self, steps: list[Callable[[Peer, int], object]]) -> None:
+        peer = Peer(windows=10)
+        for index, step in enumerate(steps):
+            step(peer, 1 + 2 * (index % 4))
+            peer.hub.clock.advance(0)
+        self.end(peer)
