@@ -78,8 +78,9 @@ logger = logging.getLogger("asgiserver.wire")
 _FIRST_TABLE = 4096
 #: The connection's window is so many times that of a stream: so many streams may stop before the others do.
 _STREAMS_IN_WINDOW = 16
-#: Steps that a request takes in a turn besides its frame's.
+#: Steps that a head takes in a turn besides its frame's: some, and one for so many bytes, as their code is slow to read.
 _STEPS_OF_REQUEST = 3
+_BYTES_OF_STEP = 512
 #: Flags of a HEADERS frame that is not only a block.
 _WHOLE = END_HEADERS | PADDED | PRIORITIZED
 #: Most CONTINUATION frames of a head: enough for a block twice as large as the largest head.
@@ -184,6 +185,8 @@ class HTTP2:
             self._read()
 
     def connection_lost(self) -> None:
+        # A peer that has ended its direction alone still gets what was sent in this turn.
+        self.writer.flush()
         self._state = _CLOSED
         self._lose_streams()
 
@@ -204,7 +207,7 @@ class HTTP2:
 
     def finish(self) -> bool:
         """The applications have ended: False while what they sent waits for the peer."""
-        if self._state is not _CLOSED and self.writer.waiting:
+        if any(stream.output.waits for stream in self.streams.values()):
             self._say_last()
             return False
         self._close()
@@ -360,6 +363,7 @@ class HTTP2:
         :param depends: its stream depends on itself, which RFC 7540 §5.3.1 made an error.
         """
         settings, fields = self.hub.settings, None
+        self.connection.steps -= _STEPS_OF_REQUEST + len(block) // _BYTES_OF_STEP
         try:
             fields = self._decoder.decode(block, settings.limit_head_size, settings.limit_head_count)
         except HPACKError as error:
@@ -385,7 +389,6 @@ class HTTP2:
             self._spend(Kind.RESET)
             return
         settings = self.hub.settings
-        self.connection.steps -= _STEPS_OF_REQUEST
         stream = self.streams[number] = HTTP2Stream(self, number, self._initial_window)
         if self._wishes and number in self._wishes:
             stream.output.prioritize(self._wishes.pop(number))

@@ -98,12 +98,14 @@ class Writer:
             return  # a stream that was sent whole has sent more
         self._pushing = True
         budget = _BURST
-        while budget > 0 and self.window > 0 and not self.output.slow:
-            stream = self.order.next()
-            if stream is None:
-                break
-            budget -= stream.push(min(_SHARE, self.window))
-        self._pushing = False
+        try:
+            while budget > 0 and self.window > 0 and not self.output.slow:
+                stream = self.order.next()
+                if stream is None:
+                    break
+                budget -= stream.push(min(_SHARE, self.window))
+        finally:
+            self._pushing = False
         if not self._holding:
             self.flush()
         if budget <= 0 and len(self.order):

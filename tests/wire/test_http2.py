@@ -568,6 +568,15 @@ class TestTurns:
         assert len(peer.hub.exchanges) == 100
         assert peer.transport.reading
 
+    def test_large_heads_take_more_of_a_turn(self) -> None:
+        peer = Peer()
+        # All of it is read in one code or the other, which takes time in proportion to its size.
+        peer.send(*(peer.head(number, [*GET, ("x", f"{number:05}" * 3000)]) for number in range(1, 21, 2)))
+        assert len(peer.hub.exchanges) < 10
+        for _ in range(3):
+            peer.advance(0)
+        assert len(peer.hub.exchanges) == 10
+
     def test_small_answers_of_a_turn_are_one_write(self) -> None:
         peer = Peer(FakeSocket())
         peer.send(*(peer.head(number) for number in range(1, 20, 2)))
@@ -649,6 +658,15 @@ class TestEnd:
         peer.open(1, 100)
         assert peer.take() == [("DATA", 1, b"hello", "end"), ("GOAWAY", 1, "NO_ERROR")]
         assert peer.closed
+
+    def test_a_peer_that_ends_its_direction_gets_what_was_sent_in_this_turn(self) -> None:
+        peer = Peer(FakeSocket())
+        peer.send(peer.head(1), peer.head(3))
+        peer.answer(index=0)
+        assert peer.transport.sent.find(b"ok") < 0
+        peer.connection.readConnectionLost()
+        assert [frame[:2] for frame in peer.take()] == [("HEADERS", 1), ("DATA", 1)]
+        assert peer.hub.exchange.state is ExchangeState.GONE
 
     def test_the_end_of_the_server_otherwise(self) -> None:
         peer = Peer()

@@ -357,6 +357,19 @@ class TestFiles:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(self.descriptor)
 
+    def test_the_end_of_the_server_waits_for_it(self, tmp_path: Path) -> None:
+        path = tmp_path / "file"
+        path.write_bytes(bytes(300_000))
+        peer = Peer(windows=0)
+        self.send(peer, path)
+        peer.connection.finish()
+        assert not peer.closed
+        peer.open(0, MIB)
+        peer.open(1, MIB)
+        for _ in range(10):
+            peer.take()
+        assert peer.closed
+
     def test_a_file_may_be_followed(self, tmp_path: Path) -> None:
         path = tmp_path / "file"
         path.write_bytes(b"abcd")
