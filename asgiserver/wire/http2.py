@@ -78,7 +78,7 @@ logger = logging.getLogger("asgiserver.wire")
 _FIRST_TABLE = 4096
 #: The connection's window is so many times that of a stream: so many streams may stop before the others do.
 _STREAMS_IN_WINDOW = 16
-#: Steps that a head takes in a turn besides its frame's: some, and one for so many bytes, as their code is slow to read.
+#: Steps that a head takes in a turn besides that of its frame: some, and one for so many bytes, as their code is slow.
 _STEPS_OF_REQUEST = 3
 _BYTES_OF_STEP = 512
 #: Flags of a HEADERS frame that is not only a block.
