@@ -80,8 +80,8 @@ UNUSED = (
     "asgiref", "channels", "django", "starlette",
     # Other protocols and entrances
     "asgiserver.wire.http2", "asgiserver.wire.http2_fields", "asgiserver.wire.http2_frames", "asgiserver.wire.hpack",
-    "asgiserver.wire.huffman", "h2", "hpack", "hyperframe", "twisted.application", "twisted.conch", "twisted.plugin", "twisted.trial",
-    "twisted.web", "twisted.words", "asgiserver.service",
+    "asgiserver.wire.huffman", "h2", "hpack", "hyperframe", "twisted.application", "twisted.conch", "twisted.plugin",
+    "twisted.trial", "twisted.web", "twisted.words", "asgiserver.service",
     # Settings that are not used here
     "asgiserver.asgi.forwarded", "asgiserver.log.access_file", "asgiserver.transport.certificates",
     "asgiserver.listen.proxy_protocol",
