@@ -154,7 +154,7 @@ class HTTP2:
         #: Closed streams of which the peer may not know, applications that run on for a stream that was cut off, and
         #: priorities of streams to come.
         self._forgotten: dict[int, None] = {}
-        self._outlived: set[Exchange] = set()
+        self._outlived: dict[Exchange, None] = {}
         self._wishes: dict[int, Priority] = {}
         self._peer_leaves = False
         # Answers that the peer has not read, and what the next block begins with.
@@ -234,6 +234,8 @@ class HTTP2:
 
         :param moved: there was a whole frame.
         """
+        for stream in self._touched:
+            stream.deliver()
         for exchange in self._begun:
             # A stream that was reset in the same read begins no application.
             if not exchange.finished:
@@ -412,7 +414,7 @@ class HTTP2:
         if streams >= most or self.writer.waiting > _MOST_WAITING:
             return False
         if self._outlived and streams + len(self._outlived) >= 2 * most:
-            self._outlived = {exchange for exchange in self._outlived if self.hub.is_running(exchange)}
+            self._outlived = {exchange: None for exchange in self._outlived if self.hub.is_running(exchange)}
             return streams + len(self._outlived) < 2 * most
         return True
 
@@ -553,7 +555,7 @@ class HTTP2:
     def outlive(self, exchange: Exchange | None) -> None:
         """A stream is cut off, which does not end its application; so its peer gets no room for another at once."""
         if exchange is not None and self.hub.is_running(exchange):
-            self._outlived.add(exchange)
+            self._outlived[exchange] = None
 
     def forget(self, stream: HTTP2Stream) -> None:
         """A stream is closed."""

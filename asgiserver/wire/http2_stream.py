@@ -67,7 +67,8 @@ class HTTP2Stream:
 
     __slots__ = (
         "_allowed", "_begun", "_close", "_deadlines", "_due", "_early", "_excess", "_expects_continue", "_held",
-        "_paused", "_received", "_remaining", "_request", "_state", "_taken", "_wire", "exchange", "number", "output",
+        "_paused", "_pieces", "_received", "_remaining", "_request", "_state", "_taken", "_wire", "exchange", "number",
+        "output",
     )  # fmt: skip
 
     def __init__(self, wire: HTTP2, number: int, window: int) -> None:
@@ -81,7 +82,8 @@ class HTTP2Stream:
         #: What has come of the peer's half, and what is still to come by Content-Length; bytes.
         self._received = 0
         self._remaining: int | None = None
-        #: What has come of a WebSocket before it was accepted.
+        #: What has come in this turn, and of a WebSocket before it was accepted.
+        self._pieces: list[bytes] | None = None
         self._early: list[bytes] | None = None
         #: What the peer may send before it is told more; what was taken since it was told; what the exchange has no
         #: room for.
@@ -161,9 +163,11 @@ class HTTP2Stream:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "DATA beyond the window of its stream")
         self._received += length
         self._count(length, ended=ended)
-        if length:
-            self._take(data)
-        if ended and self._state is not _CLOSED:
+        if self._pieces is not None:
+            self._pieces.append(data)
+        elif length:
+            self._pieces = [data]
+        if ended:
             self._ended()
 
     def trailers_received(self, fields: Fields | None, *, ended: bool) -> None:
@@ -192,6 +196,12 @@ class HTTP2Stream:
                 # RFC 9113 §8.1.1: such a request is malformed.
                 raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a body is not as long as its Content-Length")
 
+    def deliver(self) -> None:
+        """Hand on what has come in this turn, in one piece: a peer may send it in thousands of frames."""
+        pieces, self._pieces = self._pieces, None
+        if pieces is not None:
+            self._take(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
     def _take(self, data: bytes) -> None:
         exchange, limit = self.exchange, self._wire.hub.settings.limit_body_size
         if self._state is _DRAINING or exchange is None:
@@ -212,6 +222,7 @@ class HTTP2Stream:
 
     def _ended(self) -> None:
         """The peer's half is complete."""
+        self.deliver()
         self._stop_body_clock()
         if self._state is _OPEN and not self._upgrades:
             self._state = _ANSWERING
@@ -221,7 +232,7 @@ class HTTP2Stream:
             self._wire.reset(self, ErrorCode.CANCEL)
         elif self._state is _DRAINING:
             self._wire.forget(self)
-        else:
+        elif self._state is _SWITCHED:
             # RFC 8441 §5: as the end of a peer's direction of TCP, which counts as the end of the connection. A close
             # frame before it is answered first.
             self._state = _ANSWERING
@@ -256,6 +267,7 @@ class HTTP2Stream:
     def lost(self) -> None:
         """The wire has forgotten this stream: tell the exchange, and let go of everything."""
         self._state = _CLOSED
+        self._pieces = None
         exchange, self.exchange = self.exchange, None
         if self._held:
             self._wire.credit(self._held)

@@ -325,7 +325,7 @@ CONNECTION_ERRORS: dict[str, tuple[Callable[[Peer], object], str]] = {
     "PRIORITY_UPDATE for no stream": (lambda peer: peer.feed(raw(16, 0, 0, bytes(4))), "PROTOCOL_ERROR"),
     "DATA beyond the connection's window": (
         lambda peer: [
-            peer.send(peer.head(number, POST, end=False), *([DataFrame(number, bytes(16384))] * 6))
+            peer.send(peer.head(number, POST, end=False), *([DataFrame(number, bytes(16384))] * 4))
             for number in range(1, 61, 2)
         ], "FLOW_CONTROL_ERROR"),
 }  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hyperframe.frame import DataFrame
 
 from asgiserver.asgi.deadlines import Deadline
 from asgiserver.asgi.exchange import State as ExchangeState
@@ -117,6 +118,13 @@ class TestBodies:
         assert taken(peer) == b"abcdef"
         peer.data(1, end=True)
         assert at_once(peer.hub.exchange.receive()) == {"type": "http.request", "body": b"", "more_body": False}
+
+    def test_what_comes_in_one_read_is_one_piece(self) -> None:
+        """Thousands of frames with a byte each must not be kept as so many objects."""
+        peer = Peer()
+        peer.post(1)
+        peer.send(*[DataFrame(1, b"x")] * 100)
+        assert list(peer.hub.exchange._body) == [b"x" * 100]
 
     def test_trailers_end_it_and_are_dropped(self) -> None:
         peer = Peer()
