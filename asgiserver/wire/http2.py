@@ -413,10 +413,9 @@ class HTTP2:
         most, streams = self.hub.settings.http2_max_streams, len(self.streams)
         if streams >= most or self.writer.waiting > _MOST_WAITING:
             return False
-        if self._outlived and streams + len(self._outlived) >= 2 * most:
+        if self._outlived:
             self._outlived = {exchange: None for exchange in self._outlived if self.hub.is_running(exchange)}
-            return streams + len(self._outlived) < 2 * most
-        return True
+        return streams + len(self._outlived) < 2 * most
 
     # Other frames.
 

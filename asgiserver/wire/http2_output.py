@@ -56,7 +56,7 @@ class StreamOutput:
     def __init__(self, wire: HTTP2, stream: HTTP2Stream, window: int) -> None:
         self._wire = wire
         self._writer = wire.writer
-        self._stream = stream
+        self._stream: HTTP2Stream | None = stream
         self.window = window
         self.last = False
         self._parts: deque[memoryview] | None = None
@@ -69,6 +69,11 @@ class StreamOutput:
         self._shared = False
 
     # The pressure.
+
+    @property
+    def _owner(self) -> HTTP2Stream:
+        assert self._stream is not None
+        return self._stream
 
     @property
     def waits(self) -> bool:
@@ -119,7 +124,7 @@ class StreamOutput:
             writer.sent += size
         elif self.waits:
             return None
-        return frame_head(size, DATA, END_STREAM if last else 0, self._stream.number) + data
+        return frame_head(size, DATA, END_STREAM if last else 0, self._owner.number) + data
 
     def add(self, data: bytes, *, last: bool) -> None:
         """Send ``data`` as far as the peer takes it now, and the rest when it takes more."""
@@ -141,11 +146,14 @@ class StreamOutput:
 
     def drop(self) -> None:
         """The stream is gone: nothing is sent any more, and nobody waits."""
+        # Else the two would be a cycle, which only the garbage collector finds.
+        self._stream = None
+        if not self.waits:
+            return
         self._writer.order.discard(self)
         self._writer.waiting -= self._size
         self._size = 0
         self._parts = self._progress = None
-        self.last = False
         self._drop_file()
         self._wake()
 
@@ -170,7 +178,7 @@ class StreamOutput:
     def priority(self) -> Priority:
         """What the peer has asked for; its field is looked for when something has to wait."""
         if self._priority is None:
-            value = b",".join([value for name, value in self._stream.fields if name == b"priority"])
+            value = b",".join([value for name, value in self._owner.fields if name == b"priority"])
             self._priority = read_priority(value) if value else UNASKED
         return self._priority
 
@@ -192,7 +200,7 @@ class StreamOutput:
 
         The stream leaves the wire's order when it has nothing more to send, or may not send.
         """
-        writer, number = self._writer, self._stream.number
+        writer, number = self._writer, self._owner.number
         most = min(most, self.window)
         done = 0
         while done < most and (self._size or self._read_file()):
@@ -204,7 +212,9 @@ class StreamOutput:
         self.window -= done
         writer.window -= done
         writer.sent += done
-        if not self._size and not self._unread:
+        if self._stream is None:
+            pass  # the file has failed
+        elif not self._size and not self._unread:
             writer.order.discard(self)
             self._all_sent()
         elif self.window <= 0:
@@ -230,14 +240,14 @@ class StreamOutput:
         """Nothing waits any more."""
         if self._progress is not None:
             self._progress = None
-            self._stream.deadlines.clear(Deadline.WRITE)
+            self._owner.deadlines.clear(Deadline.WRITE)
         file = self._file
         self._drop_file()
         if file is not None:
             file.sent()
         if self.last and self._end:
             self._writer.write(self._end)
-        self._stream.all_sent(last=self.last)
+        self._owner.all_sent(last=self.last)
         self._wake()
 
     def _read_file(self) -> bool:
@@ -252,7 +262,7 @@ class StreamOutput:
             data, reason = b"", error
         if not data:
             logger.error("A file that is being sent cannot be read to its end: %s", reason)
-            self._stream.file_failed()
+            self._owner.file_failed()
             return False
         file.offset += len(data)
         file.remaining -= len(data)
@@ -273,7 +283,7 @@ class StreamOutput:
         self._shared = self.window > 0
         self._progress = Progress(now, self._untaken)
         next_look = self._progress.next_look(now, settings.write_timeout, settings.min_response_rate)
-        self._stream.deadlines.set(Deadline.WRITE, next_look, self._look)
+        self._owner.deadlines.set(Deadline.WRITE, next_look, self._look)
 
     @property
     def _untaken(self) -> int:
@@ -291,7 +301,7 @@ class StreamOutput:
         timeout, rate = settings.write_timeout, settings.min_response_rate
         fault = progress.fault(now, self._untaken, timeout, rate)
         if fault is None:
-            self._stream.deadlines.set(Deadline.WRITE, progress.next_look(now, timeout, rate), self._look)
+            self._owner.deadlines.set(Deadline.WRITE, progress.next_look(now, timeout, rate), self._look)
         else:
             logger.info("Reset a stream of %s, which %s", wire.connection.addresses.peer, fault)
-            wire.reset(self._stream, ErrorCode.CANCEL)
+            wire.reset(self._owner, ErrorCode.CANCEL)

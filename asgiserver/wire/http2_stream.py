@@ -272,8 +272,7 @@ class HTTP2Stream:
         if self._held:
             self._wire.credit(self._held)
             self._held = 0
-        if self.output.waits:
-            self.output.drop()
+        self.output.drop()
         if self._deadlines is not None:
             self._deadlines.stop()
         if exchange is not None:

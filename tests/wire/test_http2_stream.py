@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,9 @@ from hyperframe.frame import DataFrame
 
 from asgiserver.asgi.deadlines import Deadline
 from asgiserver.asgi.exchange import State as ExchangeState
+from asgiserver.asgi.http import HTTPExchange
 from asgiserver.asgi.messages import EarlyHint, ResponseStart, Trailers
-from asgiserver.wire.http2_stream import State
+from asgiserver.wire.http2_stream import HTTP2Stream, State
 from tests.fakes import at_once
 from tests.wire.http2_peer import GET, POST, UPGRADE, Peer
 
@@ -325,6 +327,31 @@ class TestResponses:
         peer.body(b"a")
         assert [frame[0] for frame in peer.take()] == ["HEADERS", "DATA"]
         assert not peer.closed
+
+
+    @pytest.mark.parametrize("end", ["answer", "reset", "wait", "upload"])
+    def test_nothing_is_left_to_the_garbage_collector(self, end: str) -> None:
+        peer = Peer(windows=10)
+        gc.collect()
+        gc.disable()
+        try:
+            peer.post(1, b"body", end=end != "upload")
+            if end != "reset":
+                peer.answer(b"x" * (20 if end == "wait" else 2))
+            peer.open(1, 100)
+            if 1 in peer.streams:
+                peer.reset(1)
+            assert not peer.streams
+            peer.hub.exchanges.clear()
+            peer.hub.begun.clear()
+            # The next request finds that an application whose stream was reset has ended.
+            peer.get(3)
+            peer.answer()
+            peer.hub.exchanges.clear()
+            peer.hub.begun.clear()
+            assert not [found for found in gc.get_objects() if type(found) in (HTTP2Stream, HTTPExchange)]
+        finally:
+            gc.enable()
 
 
 class TestWebSockets:
