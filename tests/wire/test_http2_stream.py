@@ -349,6 +349,7 @@ class TestResponses:
             peer.answer()
             peer.hub.exchanges.clear()
             peer.hub.begun.clear()
+            peer.hub.log.gone.clear()
             assert not [found for found in gc.get_objects() if type(found) in (HTTP2Stream, HTTPExchange)]
         finally:
             gc.enable()
