@@ -135,7 +135,8 @@ class HTTP2:
         self.streams: dict[int, HTTP2Stream] = {}
         self.writer = Writer(connection.output, hub.clock, self.streams)
         self._initial_window = FIRST_WINDOW
-        self.stream_window = max(FIRST_WINDOW, hub.settings.request_buffer_size)
+        most = MAX_WINDOW // _STREAMS_IN_WINDOW
+        self.stream_window = min(max(FIRST_WINDOW, hub.settings.request_buffer_size), most)
         self._state = _OPEN
         self._decoder = Decoder(_FIRST_TABLE)
         self._budget = Budget()

@@ -126,6 +126,10 @@ class TestOpening:
     def test_a_small_buffer_makes_no_window_smaller_than_the_first(self) -> None:
         assert Peer(request_buffer_size=1).opening[0][1][4] == 65535
 
+    def test_a_huge_buffer_makes_no_window_too_large(self) -> None:
+        peer = Peer(request_buffer_size=1 << 40)
+        assert peer.opening[0][1][4] <= peer.opening[1][2] + 65535 <= 2**31 - 1
+
     def test_the_first_frame_must_be_settings(self) -> None:
         hub = WireHub()
         connection, transport = hub.connect()
