@@ -286,7 +286,9 @@ class HTTP2Stream:
         if idle or self._state is not _OPEN and self._state is not _DRAINING:
             return
         settings, deadlines = self._wire.hub.settings, self.deadlines
-        deadlines.set(Deadline.BODY, settings.body_timeout, self._body_late)
+        # Some clients that have their response send nothing more, and wait themselves.
+        timeout = settings.close_timeout if self._state is _DRAINING else settings.body_timeout
+        deadlines.set(Deadline.BODY, timeout, self._body_late)
         rate = settings.min_request_rate
         if rate is not None and not deadlines.pending(Deadline.BODY_RATE):
             self._due = self._received
@@ -311,7 +313,7 @@ class HTTP2Stream:
             logger.info("Ended %s with %d: %s", self.exchange, error.status, error.reason)
             self.exchange.request_failed(error)
         else:
-            self._wire.reset(self, ErrorCode.CANCEL)
+            self._wire.reset(self, ErrorCode.NO_ERROR)
 
     # Called by the output.
 

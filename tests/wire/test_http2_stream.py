@@ -228,6 +228,19 @@ class TestBodies:
         peer.data(1, b"x" * 16384)
         assert peer.take()[-1] == ("RST", 1, "NO_ERROR")
 
+    def test_the_rest_of_a_body_that_does_not_come_is_not_waited_for(self) -> None:
+        """curl 7.88 sends nothing more when it has the response, and waits."""
+        peer = Peer(close_timeout=5, body_timeout=60)
+        peer.post(1, b"x")
+        peer.answer()
+        peer.take()
+        peer.advance(4)
+        peer.data(1, b"x")
+        peer.advance(4)
+        assert state(peer) is DRAINING
+        peer.advance(2)
+        assert peer.take() == [("RST", 1, "NO_ERROR")]
+
     def test_the_rest_of_a_body_that_is_known_to_be_too_long_is_not_waited_for(self) -> None:
         peer = Peer(limit_unread_body=100)
         peer.post(1, b"x", ("content-length", "1000"))
@@ -429,7 +442,7 @@ class TestWebSockets:
         peer.hub.exchange.close_received(1000, "")
         peer.take()
         peer.advance(5.1)
-        assert peer.take() == [("RST", 1, "CANCEL")]
+        assert peer.take() == [("RST", 1, "NO_ERROR")]
 
     def test_a_denial_is_a_response(self) -> None:
         peer = Peer()
