@@ -80,7 +80,7 @@ MOST_LINES = 450
 #: An idea is not cut in two to be shorter.
 LONGER = {
     "asgiserver/settings.py": 500, "asgiserver/wire/http1.py": 550, "asgiserver/wire/http2.py": 650,
-    "asgiserver/wire/http2_stream.py": 480,
+    "asgiserver/wire/http2_stream.py": 490,
 }  # fmt: skip
 MOST_LINES_OF_A_FUNCTION = 60
 

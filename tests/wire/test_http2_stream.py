@@ -344,9 +344,13 @@ class TestResponses:
 
     @pytest.mark.parametrize("end", ["answer", "reset", "wait", "upload"])
     def test_nothing_is_left_to_the_garbage_collector(self, end: str) -> None:
+        def kept() -> int:
+            return sum(type(found) in (HTTP2Stream, HTTPExchange) for found in gc.get_objects())
+
         peer = Peer(windows=10)
         gc.collect()
         gc.disable()
+        before = kept()
         try:
             peer.post(1, b"body", end=end != "upload")
             if end != "reset":
@@ -363,7 +367,7 @@ class TestResponses:
             peer.hub.exchanges.clear()
             peer.hub.begun.clear()
             peer.hub.log.gone.clear()
-            assert not [found for found in gc.get_objects() if type(found) in (HTTP2Stream, HTTPExchange)]
+            assert kept() == before
         finally:
             gc.enable()
 
