@@ -28,7 +28,7 @@ from asgiserver.asgi.messages import ResponseBody, ResponseStart
 from asgiserver.errors import RequestError
 from asgiserver.wire.connection import HTTPConnection, HTTPFactory
 from asgiserver.wire.http1 import HTTP1
-from asgiserver.wire.http2 import HTTP2
+from asgiserver.wire.http2 import HTTP2, State
 from asgiserver.wire.http2_frames import PREFACE
 from tests.fakes import FakeSocket, FakeTransport, WireHub
 from tests.wire.http2_peer import GET, POST, UPGRADE, Peer
@@ -710,6 +710,50 @@ class TestEnd:
         assert sent == 65535
         peer.send(WindowUpdateFrame(0, window_increment=10_000))
         assert peer.take() == [("DATA", 1, b"x" * (70_000 - 65535), "end")]
+
+
+OPEN, LEAVING, LAST, CLOSED = State
+
+#: Each with a request that is not answered, but for CLOSED.
+REACHED: dict[State, Callable[[Peer], object]] = {
+    OPEN: lambda peer: peer.get(1),
+    LEAVING: lambda peer: (peer.get(1), peer.connection.server_stopping()),
+    LAST: lambda peer: (peer.get(1), peer.connection.server_stopping(), peer.ping(b"leaving!", ack=True)),
+    CLOSED: lambda peer: peer.push(),
+}
+
+#: What happens, and which state that leads to. A state that is not named stays as it is.
+EVENTS: dict[str, tuple[Callable[[Peer], object], dict[State, State]]] = {
+    "a request": (lambda peer: peer.get(3), {}),
+    "the answer": (lambda peer: _replies(peer, 1), {LAST: CLOSED}),
+    "a reset": (lambda peer: peer.reset(1), {LAST: CLOSED}),
+    "a ping": (lambda peer: peer.ping(), {}),
+    "an answer to a ping": (lambda peer: peer.ping(b"leaving!", ack=True), {LEAVING: LAST}),
+    "the peer goes away": (lambda peer: peer.send(GoAwayFrame(0)), {}),
+    "the server stops": (lambda peer: peer.connection.server_stopping(), {OPEN: LEAVING}),
+    "the server ends": (lambda peer: peer.connection.finish(), dict.fromkeys(State, CLOSED)),
+    "a fault": (lambda peer: peer.push(), dict.fromkeys(State, CLOSED)),
+    "a second": (lambda peer: peer.advance(1.1), {LEAVING: LAST}),
+    "the connection is lost": (lambda peer: peer.connection.connectionLost(), dict.fromkeys(State, CLOSED)),
+}
+
+
+class TestStates:
+    @pytest.mark.parametrize("event", EVENTS)
+    @pytest.mark.parametrize("before", State)
+    def test_each_event_in_each_state(self, before: State, event: str) -> None:
+        peer = Peer()
+        wire: Any = peer.connection._wire
+        REACHED[before](peer)
+        assert wire._state is before
+        happens, after = EVENTS[event]
+        happens(peer)
+        peer.take()
+        assert wire._state is after.get(before, before)
+        assert (wire._state is CLOSED) is (peer.closed or wire is not peer.connection._wire)
+        if wire._state is CLOSED:
+            assert not wire.streams
+            assert all(exchange.finished for exchange in peer.hub.exchanges)
 
 
 def _replies(peer: Peer, number: int) -> None:
