@@ -199,6 +199,10 @@ class Hub:
         self._tasks[exchange] = task
         task.add_done_callback(partial(self._task_done, exchange), context=context)
 
+    def is_running(self, exchange: Exchange) -> bool:
+        """The application of an exchange has begun and not ended."""
+        return exchange in self._tasks
+
     async def _run_application(self, exchange: Exchange) -> None:
         request_id.set(exchange.request_id)
         try:

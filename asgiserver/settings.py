@@ -191,6 +191,8 @@ class Settings:
                                       "Header NAME:VALUE added to each response that lacks it; may be given "
                                       "several times.",
                                       flags=("--header",), metavar="NAME:VALUE")
+    http2: str = _field("auto", HTTP, "HTTP/2 where a client asks for it by TLS, or by its first bytes without TLS; or "
+                        "HTTP/1 alone.", choices=("auto", "off"))
     http_timeout: float | None = _field(None, TIMES,
                                         "Greatest age of a request: 503 before the response began, else cut off.",
                                         flags=("-t", "--http-timeout"), unit="s", off="zero")
@@ -221,6 +223,8 @@ class Settings:
                                     unit="bytes", minimum=64)
     limit_body_size: int | None = _field(None, LIMITS, "Size of a request's body; more is answered 413.",
                                          unit="bytes", off="zero")
+    http2_max_streams: int = _field(100, LIMITS, "Requests and WebSockets at a time on one connection of HTTP/2.",
+                                    minimum=1, maximum=65536)
     limit_unread_body: int = _field(1048576, LIMITS, "Rest of an unread body that is drained to keep the connection.",
                                     unit="bytes", minimum=0)
     limit_connections: int | None = _field(

@@ -40,6 +40,7 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "ssl_ciphers": ("ECDHE+AESGCM", "ECDHE+AESGCM"),
     "interface": ("wsgi", "wsgi"),
     "loop": ("asyncio", "asyncio"),
+    "http2": ("off", "off"),
     "factory": (None, True),
     "app_dir": ("site", "site"),
     "lifespan": ("off", "off"),

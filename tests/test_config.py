@@ -48,6 +48,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "django": ('"off"', "off"),
     "root_path": ('"mount/"', "/mount"),
     "loop": ('"asyncio"', "asyncio"),
+    "http2": ('"off"', "off"),
     "server_name": ('""', ""),
     "headers": ('["X-A: b"]', ("X-A: b",)),
     "websocket_compression": ("false", False),

@@ -90,11 +90,13 @@ class Hub(Protocol):
 class Output(Protocol):
     """The way out for the bytes of a connection. Only the output knows of back-pressure, so ask it each time."""
 
-    slow: bool
-    """True while more is waiting to be sent than the peer takes."""
+    @property
+    def slow(self) -> bool:
+        """True while more is waiting to be sent than the peer takes."""
 
-    congested: bool
-    """True when :meth:`drain` has to be awaited before more is sent: the peer is slow, or others want a turn."""
+    @property
+    def congested(self) -> bool:
+        """True when :meth:`drain` has to be awaited before more is sent: the peer is slow, or others want a turn."""
 
     @property
     def pending(self) -> int:

@@ -154,8 +154,10 @@ class Response:
         if status == 204 or status == 205:
             # RFC 9110 §8.6: a server MUST NOT send Content-Length in a 204; §15.3.6: a 205 says that there is nothing.
             headers = [field for field, name in zip(headers, names, strict=True) if name != b"content-length"]
-            length = None if status == 204 else 0
-            headers += [(b"content-length", b"0")] if status == 205 else []
+            names = [name for name in names if name != b"content-length"]
+            length = None
+            if status == 205:
+                headers, names, length = [*headers, (b"content-length", b"0")], [*names, b"content-length"], 0
         self._stream.respond(
             status, headers, names, length, has_body=self._has_body, close=self._close, data=data, last=last
         )  # fmt: skip

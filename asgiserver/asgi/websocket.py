@@ -269,7 +269,8 @@ class WebSocketExchange(Exchange):
         self.deadlines.set(_PING, self.settings.ping_interval, self._silent)
         self.deadlines.set(Deadline.LIFETIME, self.settings.websocket_timeout, self._too_old)
         self._log("connected")
-        self.stream.switch([*self._accepting(subprotocol), *headers], names)
+        answer = self._accepting(subprotocol)
+        self.stream.switch([*answer, *headers], [*(name for name, _ in answer), *names])
 
     def _send_close(self, code: int, reason: str) -> None:
         assert self._engine is not None

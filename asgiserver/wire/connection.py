@@ -7,7 +7,13 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Protocol, cast
 
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IProtocolNegotiationFactory, ITCPTransport
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IProtocolNegotiationFactory,
+    ISSLTransport,
+    ITCPTransport,
+)
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
@@ -33,6 +39,9 @@ logger = logging.getLogger("asgiserver.wire")
 #: Steps that a connection may take in one turn of the loop with what it has read: few enough that the others hardly
 #: wait even for the most expensive ones.
 _STEPS = 128
+
+#: What a client of HTTP/2 sends first (RFC 9113 §3.4); until it is whole, it may be a request of HTTP/1.
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 #: How long a peer may go on sending to a connection that is closing, as nginx has it; seconds. Between two reads it is
 #: ``close_timeout``.
@@ -76,8 +85,34 @@ class WireHub(Protocol):
     def create_application(self, exchange: Exchange) -> None:
         """Begin the application of an exchange, in a turn of the loop to come."""
 
+    def is_running(self, exchange: Exchange) -> bool:
+        """The application of an exchange has begun and not ended."""
+
     def request_refused(self, request: Request | None, addresses: Addresses, error: RequestError) -> None:
         """The wire has answered a request that reached no application; it is None when its head could not be read."""
+
+
+class Wire(Protocol):
+    """The protocol that is spoken on a connection, as the connection sees it."""
+
+    @property
+    def ends_with_connection(self) -> bool:
+        """Only the end of the connection tells where a response ends."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the peer."""
+
+    def connection_lost(self) -> None:
+        """The peer cannot be reached any more."""
+
+    def writable(self) -> None:
+        """The peer takes data again after the output was slow."""
+
+    def server_stopping(self) -> None:
+        """The server wants to stop."""
+
+    def finish(self) -> bool:
+        """Write what is still to be written; False while that has to wait for the peer, after which it closes."""
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -97,7 +132,7 @@ class HTTPFactory(Factory):
 
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802 - Twisted's name
         """The protocols that ALPN may choose from (RFC 7301)."""
-        return [b"http/1.1", b"http/1.0"]
+        return [*([b"h2"] if self.hub.settings.http2 == "auto" else []), b"http/1.1", b"http/1.0"]
 
     def redirecting(self, port: int) -> HTTPFactory:
         """A factory whose connections send each request on to the same host by https, to a ``port`` of this machine."""
@@ -118,8 +153,8 @@ class HTTPConnection(TwistedProtocol):
     """
 
     __slots__ = (
-        "_addresses", "_heard", "_held", "_kept_back", "_lingers_until", "_progress", "_stopped", "_wire", "deadlines",
-        "hub", "output", "phase", "reading", "steps",
+        "_addresses", "_heard", "_held", "_kept_back", "_lingers_until", "_opening", "_progress", "_stopped", "_wire",
+        "deadlines", "hub", "output", "phase", "reading", "steps",
     )  # fmt: skip
 
     transport: Any
@@ -131,7 +166,9 @@ class HTTPConnection(TwistedProtocol):
         self.phase = _OPEN
         self.reading = True
         self.steps = 0
-        self._wire: HTTP1 | None = None
+        self._wire: Wire | None = None
+        # The first bytes, while they may be those of HTTP/2.
+        self._opening = b""
         self._addresses: Addresses | None = None
         # Calls for the next turn; nothing is read before they have done all their work.
         self._kept_back: tuple[Callable[[], None], ...] = ()
@@ -170,12 +207,39 @@ class HTTPConnection(TwistedProtocol):
             return
         wire = self._wire
         if wire is None:
-            wire = self._wire = HTTP1(self)
+            self._opening += data
+            wire = self._wire = self._chosen_wire()
+            if wire is None:
+                return
+            data, self._opening = self._opening, b""
         # A read comes from the event loop, so the others have just had a turn.
         self.output.unyielded = 0
         if not self._held:
             self.steps = _STEPS
         wire.data_received(data)
+
+    def _chosen_wire(self) -> Wire | None:
+        """The wire that ALPN or the first bytes ask for (RFC 9113 §3.2, §3.3); None while they leave it open."""
+        opening = self._opening
+        if self.hub.settings.http2 == "auto":
+            agreed = getattr(self.transport, "negotiatedProtocol", None)
+            prior_knowledge = not ISSLTransport.providedBy(self.transport) and opening[:1] == _PREFACE[:1]
+            if agreed == b"h2" or prior_knowledge and opening.startswith(_PREFACE):
+                # Imported here, as many servers never meet it.
+                from .http2 import HTTP2
+
+                return HTTP2(self)
+            if prior_knowledge and _PREFACE.startswith(opening):
+                self.deadlines.clear(Deadline.FIRST_BYTE)
+                if not self.deadlines.pending(Deadline.HEAD):
+                    self.deadlines.set(Deadline.HEAD, self.hub.settings.head_timeout, self._opening_late)
+                return None
+        return HTTP1(self)
+
+    def _opening_late(self) -> None:
+        wire = self._wire = HTTP1(self)
+        wire.data_received(self._opening)
+        wire.head_late()
 
     def plain_received(self) -> None:
         """Called by our TLS transport: the peer speaks HTTP without TLS, so it is answered without TLS."""
@@ -266,9 +330,9 @@ class HTTPConnection(TwistedProtocol):
         """Tell the exchange that is under way; without one, the hub's new ``keep_alive_timeout`` counts from now."""
         if self.phase is not _OPEN:
             return
-        if self._wire is None:
+        if self._wire is None and not self._opening:
             self.deadlines.set(Deadline.KEEP_ALIVE, self.hub.keep_alive_timeout, self.close)
-        else:
+        elif self._wire is not None:
             self._wire.server_stopping()
 
     def adopt(self, request: Request) -> Exchange | None:
@@ -321,6 +385,8 @@ class HTTPConnection(TwistedProtocol):
     def finish(self) -> None:
         """Close as soon as everything written has been sent, without waiting for an idle peer to close too."""
         if self.phase is _CLOSING_UNREAD and self.deadlines.pending(Deadline.CLOSE):
+            return
+        if self.phase is _OPEN and self._wire is not None and not self._wire.finish():
             return
         self.phase = _CLOSING
         self._forget_requests()

@@ -15,8 +15,8 @@ from ..errors import RequestError
 from .handshake import is_upgrade
 
 __all__ = [
-    "TEXT", "check_fields", "check_framing", "check_head", "check_lines", "check_target_size", "parsed_request",
-    "plain_request", "request", "tokens",
+    "METHODS", "TEXT", "check_fields", "check_framing", "check_head", "check_lines", "check_target_size",
+    "is_authority", "parsed_request", "plain_request", "request", "tokens",
 ]  # fmt: skip
 
 #: The bytes that a value may have: printable ASCII, HTAB, and obs-text (RFC 9110 §5.5) without 0x85, which
@@ -33,7 +33,7 @@ _FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding):([^\r]*)", re.IG
 _MINOR_VERSION = re.compile(rb"HTTP/1\.[0-9]\Z")
 _VERSION = re.compile(rb"HTTP/[0-9]+(\.[0-9]+)?\Z")
 #: True for ``host`` or ``host:port`` (RFC 9110 §7.2).
-_is_authority = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?\Z").match
+is_authority = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?\Z").match
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)\Z", re.IGNORECASE)
 #: Most bytes of a method; the longest that is registered has 17.
 _METHOD_SIZE = 64
@@ -48,7 +48,7 @@ _tuple = tuple.__new__
 _SPECIAL = frozenset([b"connection", b"content-length", b"expect", b"te", b"transfer-encoding", b"upgrade"])
 _KNOWN = _SPECIAL | {b"host"}
 #: The methods of RFC 9110 §9 and RFC 5789, which need no checks; CONNECT is not among them.
-_METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH")}
+METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH")}
 
 
 def check_fields(block: bytes) -> None:
@@ -152,7 +152,7 @@ def plain_request(head: bytes, limit_count: int) -> Request | None:
     if b"transfer-encoding" in known and known[b"transfer-encoding"] != b"chunked":
         return None
     name, target, minor = line.groups()
-    method = _METHODS.get(name)
+    method = METHODS.get(name)
     if method is None:
         return None
     http_version = "1.1" if minor == b"1" else "1.0"
@@ -161,7 +161,7 @@ def plain_request(head: bytes, limit_count: int) -> Request | None:
     elif _SPECIAL.isdisjoint(known):
         # Fast path: a plain GET.
         host = known.get(b"host")
-        if host is None or not _is_authority(host):
+        if host is None or not is_authority(host):
             _host(known, http_version)
         return _tuple(Request, (method, target, headers, http_version, 0, minor == b"1", False, False, False, False))
     return _request(name, target, headers, known, http_version)
@@ -227,7 +227,7 @@ def _request(
     """
     # The framing comes first: the answer to a broken one must not depend on what else is wrong.
     body_size = _body_size(known, http_version, unsized)
-    text = _METHODS.get(method) or _method(method)
+    text = METHODS.get(method) or _method(method)
     host = _host(known, http_version)
     if not target.startswith(b"/") or b"#" in target:
         target, authority = _target(method, target)
@@ -279,7 +279,7 @@ def _host(known: dict[bytes, bytes], http_version: str) -> bytes | None:
             raise RequestError(400, "An HTTP/1.1 request must have a Host (RFC 9112 section 3.2).")
     elif b" " in host:
         raise RequestError(400, "The request has more than one Host.")
-    elif not _is_authority(host):
+    elif not is_authority(host):
         raise RequestError(400, "The request's Host is not valid.")
     return host
 
@@ -293,7 +293,7 @@ def _target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
     if target == b"*" and method == b"OPTIONS":
         return target, None
     absolute = _ABSOLUTE.match(target)
-    if absolute is None or not absolute[1] or not _is_authority(absolute[1]):
+    if absolute is None or not absolute[1] or not is_authority(absolute[1]):
         raise RequestError(400, "The request's target is neither a path nor an http URL.")
     path = absolute[2]
     return path if path.startswith(b"/") else b"/" + path, absolute[1]

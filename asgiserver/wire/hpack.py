@@ -158,7 +158,9 @@ class Decoder:
             raise HPACKError("A block is cut off, or an index is larger than its table.") from None
         if len(fields) > most_fields:
             raise FieldsTooLarge(f"There are more than {most_fields} fields.")
-        if _OVERHEAD * len(fields) + sum([len(name) + len(value) for name, value in fields]) > most_bytes:
+        # A field has at most the table's size, or what a string of the block becomes: a code has at least five bits.
+        may_be_large = len(fields) * (_OVERHEAD + self._most) + 2 * end > most_bytes
+        if may_be_large and _size_of(fields) > most_bytes:
             raise FieldsTooLarge(f"The fields have more than {most_bytes} bytes.")
         return fields
 
@@ -184,6 +186,10 @@ class Decoder:
         while self._size > self._limit:
             name, value = self._table.pop()
             self._size -= len(name) + len(value) + _OVERHEAD
+
+
+def _size_of(fields: list[tuple[bytes, bytes]]) -> int:
+    return _OVERHEAD * len(fields) + sum([len(name) + len(value) for name, value in fields])
 
 
 def _integer(block: bytes, at: int, prefix: int) -> tuple[int, int]:

@@ -141,6 +141,10 @@ class HTTP1:
             self._next_request()
             self._read()
 
+    def finish(self) -> bool:
+        """Nothing waits here: a response is with the output."""
+        return True
+
     def server_stopping(self) -> None:
         """Tell the exchange. Without one, the peer may still send a request for the hub's ``keep_alive_timeout``.
 
@@ -260,7 +264,7 @@ class HTTP1:
                 elif not connection.deadlines.pending(_HEAD):
                     # Counted from the head's first byte; later bytes do not move it.
                     connection.deadlines.clear(_FIRST_BYTE, _KEEP_ALIVE)
-                    connection.deadlines.set(_HEAD, settings.head_timeout, self._head_late)
+                    connection.deadlines.set(_HEAD, settings.head_timeout, self.head_late)
             case State.ANSWERING | State.IDLE if self._reader.buffered > settings.pipeline_buffer_size:
                 connection.pause_reading()
 
@@ -283,7 +287,8 @@ class HTTP1:
         self._connection.hub.request_refused(self._request, self._connection.addresses, error)
         self.close()
 
-    def _head_late(self) -> None:
+    def head_late(self) -> None:
+        """The head has not come whole in its time."""
         self._fail(RequestError(408, "The request's head did not arrive in time."))
 
     def _body_late(self) -> None:

@@ -15,7 +15,7 @@ from ..asgi.scope import CHUNKED, Request
 from ..asgi.tokens import TCHAR
 from ..errors import RequestError
 from .default_fields import Defaults
-from .head import TEXT, check_target_size, request
+from .head import METHODS, TEXT, check_target_size, is_authority, request
 from .hpack import encode
 
 __all__ = ["MalformedRequest", "read_request", "read_trailers", "response_block"]
@@ -27,6 +27,13 @@ _PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority", b":protoco
 _NAME = bytes(set(TCHAR) - set(range(ord("A"), ord("Z") + 1)))
 #: RFC 9113 §8.2.2; ``te`` is judged by its value.
 _FORBIDDEN = CONNECTION_SPECIFIC - {b"te"}
+#: The bytes of a name without an underscore: :func:`.head.request` drops a field that has one.
+_PLAIN_NAME = bytes(set(_NAME) - {ord("_")})
+#: The fields that say what a server has to do with a request, or that no request of HTTP/2 may have.
+_JUDGED = _FORBIDDEN | {b"content-length", b"expect", b"host", b"te"}
+_is_plain_path = re.compile(rb'/[!"$-~]*').fullmatch
+#: Makes a named tuple without the ``__new__`` that ``NamedTuple`` generates, which is slower.
+_tuple = tuple.__new__
 _is_path = re.compile(rb"/[!-~]*|\*").fullmatch
 
 
@@ -46,6 +53,37 @@ def read_request(fields: Fields, limit_target: int, *, ended: bool) -> Request:
     :raises MalformedRequest: the stream is to be reset.
     :raises RequestError: 400, 414, 417, 501: the request is to be answered so.
     """
+    return (ended and plain_request(fields, limit_target)) or careful_request(fields, limit_target, ended=ended)
+
+
+def plain_request(fields: Fields, limit_target: int) -> Request | None:
+    """Make a request without a body, in one pass; None when there is anything in it that has to be judged.
+
+    :param fields: as those of :func:`read_request`.
+    :param limit_target: most bytes of the target.
+    """
+    known = dict(fields)
+    method = METHODS.get(known.get(b":method", b""))
+    path, authority = known.get(b":path"), known.get(b":authority")
+    if method is None or path is None or authority is None or known.get(b":scheme") not in (b"https", b"http"):
+        return None
+    if len(known) != len(fields) or b"" in known or not _JUDGED.isdisjoint(known):
+        return None
+    # All names differ and none of these has a colon, so the four before them are all the pseudo-headers.
+    headers = fields[4:]
+    values = [value for _, value in headers]
+    if b"".join([name for name, _ in headers]).translate(None, _PLAIN_NAME) or b"".join(values).translate(None, TEXT):
+        return None
+    if [value.strip() for value in values] != values:
+        return None
+    if not _is_plain_path(path) or len(path) > limit_target or not authority or not is_authority(authority):
+        return None
+    headers.insert(0, (b"host", authority))
+    return _tuple(Request, (method, path, headers, "2", 0, True, False, False, False, True))
+
+
+def careful_request(fields: Fields, limit_target: int, *, ended: bool) -> Request:
+    """Make any request: see :func:`read_request`."""
     pseudo: dict[bytes, bytes] = {}
     for name, value in fields:
         if name[:1] != b":":

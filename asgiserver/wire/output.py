@@ -12,8 +12,8 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
 
 from twisted.internet import tcp
 from twisted.internet.abstract import FileDescriptor
@@ -167,11 +167,14 @@ class Output:
         else:
             self.write_large(parts, size)
 
-    def write_large(self, parts: list[bytes], size: int) -> None:
-        """Like :meth:`write_all`, for parts whose ``size`` together is too large to copy."""
+    def write_large(self, parts: Sequence[bytes | memoryview], size: int) -> None:
+        """Like :meth:`write_all`, for parts whose ``size`` together is too large to copy.
+
+        :param parts: bytes alone where ``size`` is above 131072.
+        """
         if self.socket is None or (self._sender or self._sender_again()) is None:
             # TLS makes at least a record of each write, and a transport that wraps another has its own overhead.
-            for part in [b"".join(parts)] if self.socket is None and size <= _JOIN_WRAPPED else parts:
+            for part in _joined(parts, size):
                 self.write(part)
             return
         self.unyielded += size
@@ -183,7 +186,7 @@ class Output:
             sent = 0  # as in write
         if sent < size:
             self._sender = None
-            for part in _rest(parts, sent):
+            for part in _joined(_rest(parts, sent), size - sent):
                 self._transport.write(part)
 
     # Files.
@@ -375,9 +378,14 @@ class Output:
         self.wake()
 
 
-def _rest(parts: list[bytes], sent: int) -> list[bytes]:
+def _joined(parts: Sequence[bytes | memoryview], size: int) -> Sequence[bytes]:
+    """``parts`` as one, unless they are too large to copy."""
+    return [b"".join(parts)] if size <= _JOIN_WRAPPED else cast(Sequence[bytes], parts)
+
+
+def _rest(parts: Sequence[bytes | memoryview], sent: int) -> list[bytes | memoryview]:
     """The rest of ``parts`` after the first ``sent`` bytes."""
-    rest: list[bytes] = []
+    rest: list[bytes | memoryview] = []
     for part in parts:
         if sent < len(part):
             rest.append(part[sent:])

@@ -79,8 +79,9 @@ UNUSED = (
     # Other applications than ASGI 3, and what those import
     "asgiref", "channels", "django", "starlette",
     # Other protocols and entrances
-    "h2", "hpack", "hyperframe", "twisted.application", "twisted.conch", "twisted.plugin", "twisted.trial",
-    "twisted.web", "twisted.words", "asgiserver.service",
+    "asgiserver.wire.http2", "asgiserver.wire.http2_fields", "asgiserver.wire.http2_frames", "asgiserver.wire.hpack",
+    "asgiserver.wire.huffman", "h2", "hpack", "hyperframe", "twisted.application", "twisted.conch", "twisted.plugin",
+    "twisted.trial", "twisted.web", "twisted.words", "asgiserver.service",
     # Settings that are not used here
     "asgiserver.asgi.forwarded", "asgiserver.log.access_file", "asgiserver.transport.certificates",
     "asgiserver.listen.proxy_protocol",

@@ -91,7 +91,7 @@ class TestServing:
     @pytest.mark.parametrize(
         ("offered", "chosen"),
         [
-            (("h2", "http/1.1"), "http/1.1"),
+            (("h3", "http/1.1"), "http/1.1"),
             (("http/1.1",), "http/1.1"),
             (("http/1.0",), "http/1.0"),
             (("http/1.0", "http/1.1"), "http/1.1"),
@@ -112,7 +112,7 @@ class TestServing:
         with quiet_twisted():
             async with serve(Recorder(), **settings) as server:
                 with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
-                    async with connect(server, tls=certificate.client("h2")):
+                    async with connect(server, tls=certificate.client("h3")):
                         pass
                 await until(lambda: not server.connections)
 

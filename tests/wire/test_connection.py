@@ -386,6 +386,3 @@ class TestFactory:
         made = HTTPFactory(hub).buildProtocol(None)
         assert isinstance(made, HTTPConnection)
         assert made.hub is hub
-
-    def test_it_offers_http_1_1_by_alpn(self) -> None:
-        assert HTTPFactory(WireHub()).acceptableProtocols() == [b"http/1.1", b"http/1.0"]

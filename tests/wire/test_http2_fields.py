@@ -11,9 +11,17 @@ from asgiserver.asgi.scope import CHUNKED, Request
 from asgiserver.asgi.tokens import TCHAR
 from asgiserver.errors import RequestError
 from asgiserver.wire.head import parsed_request
-from asgiserver.wire.http2_fields import MalformedRequest, read_request, read_trailers, response_block
+from asgiserver.wire.http2_fields import (
+    MalformedRequest,
+    careful_request,
+    plain_request,
+    read_request,
+    read_trailers,
+    response_block,
+)
 
-Fields = list[tuple[bytes, bytes]]
+Field = tuple[bytes, bytes]
+Fields = list[Field]
 
 METHOD, SCHEME, PATH = (b":method", b"GET"), (b":scheme", b"https"), (b":path", b"/")
 AUTHORITY, HOST = (b":authority", b"example.com"), (b"host", b"example.com")
@@ -45,7 +53,7 @@ def replaced(field: tuple[bytes, bytes]) -> Fields:
 class TestRequest:
     def test_plain(self) -> None:
         fields = [*GET, (b"accept", b"*/*"), (b"x", b"1"), (b"x", b"2")]
-        assert read(fields) == Request("GET", b"/", [HOST, *fields[4:]], "2", 0, True, early_hints=True)
+        assert read(fields) == Request("GET", b"/", [HOST, *fields[4:]], "2", early_hints=True)
 
     def test_pseudo_headers_come_in_any_order(self) -> None:
         assert read([AUTHORITY, PATH, SCHEME, METHOD]) == read(GET)
@@ -205,7 +213,7 @@ class TestConnect:
         """RFC 8441 §5.1."""
         made = read([*WEBSOCKET, (b"sec-websocket-version", b"13")], ended=False)
         assert made == Request(
-            "CONNECT", b"/chat", [HOST, (b"sec-websocket-version", b"13")], "2", 0, True, False, True, early_hints=True
+            "CONNECT", b"/chat", [HOST, (b"sec-websocket-version", b"13")], "2", 0, True, False, True, False, True
         )  # fmt: skip
 
     @pytest.mark.parametrize(("fields", "verdict"), [
@@ -262,6 +270,26 @@ def test_http_1_refuses_the_same(fields: Fields, path: bytes) -> None:
     except (MalformedRequest, RequestError):
         pass
     assert made == (expected and expected._replace(http_version="2", early_hints=True))
+
+
+@given(
+    st.permutations(GET),
+    st.lists(st.tuples(tokens | parts, texts | parts), max_size=4),
+    st.sampled_from([METHOD, (b":method", b"HEAD"), (b":method", b"BREW"), CONNECT, (b"method", b"GET")]),
+    st.sampled_from([PATH, (b":path", b"*"), (b":path", b"/#"), (b":path", b"/a?b=%20"), (b":path", b"")]),
+    st.sampled_from([AUTHORITY, (b":authority", b"a b"), (b":authority", b""), (b":authority", b"[::1]:80")]),
+)
+def test_both_ways_read_a_request_alike(
+    order: Fields, fields: Fields, method: Field, path: Field, authority: Field
+) -> None:
+    chosen = {METHOD: method, PATH: path, AUTHORITY: authority}
+    head = [*(chosen.get(field, field) for field in order), *fields]
+    plain = plain_request(list(head), 16384)
+    assert plain is None or plain == careful_request(list(head), 16384, ended=True)
+
+
+def test_a_usual_request_goes_the_short_way() -> None:
+    assert plain_request([*GET, (b"user-agent", b"x")], 100) is not None
 
 
 class TestResponse:
