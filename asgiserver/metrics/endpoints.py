@@ -49,7 +49,7 @@ async def bind_monitor(settings: Settings) -> list[Bound]:
     try:
         made = await bind(monitor_settings(settings), inheritable=True)
     except SettingsError as error:
-        raise SettingsError(f"metrics: {error}") from None
+        raise SettingsError(f"metrics: {str(error).removeprefix('endpoints: ')}") from None
     bound = [each for each in made if isinstance(each, Bound)]
     for each in bound:
         if not _is_local(each.sock):

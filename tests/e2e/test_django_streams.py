@@ -203,6 +203,8 @@ class TestUploads:
             # The server has read this much once it has answered another.
             server.get("/thread/")
         server.get("/thread/")
+        # Views send it, so that of the one that was cut off would be among them by now.
+        wait_for(lambda: len(server.said("started")) >= before + 2)
         assert len(server.said("started")) == before + 2
 
     def test_slower_than_views_hold_no_thread(self, server: Site) -> None:

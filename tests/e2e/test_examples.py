@@ -189,7 +189,7 @@ class TestDjango:
         response = httpx.get(django.url + "/nowhere")
         assert (response.status_code, "There is no such page" in response.text) == (404, True)
         line = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} WARNING django\.request: Not Found: /nowhere$"
-        assert re.search(line, django.output(), re.MULTILINE)
+        wait_for(lambda: re.search(line, django.output(), re.MULTILINE))
 
     def test_its_icon_is_where_browsers_look_for_it(self, django: ServerProcess) -> None:
         response = httpx.get(django.url + "/favicon.ico")

@@ -297,7 +297,7 @@ class TestAlone:
             async with serve(lambda *_: None, interface="asgi3", metrics=["tcp:0", "tcp:0:interface=127.0.0.1"]):
                 assert len(caplog.records) == 1
                 assert "tells of the service to everybody who reaches it" in caplog.records[0].message
-        with pytest.raises(SettingsError, match="metrics: endpoint 'stdio:'"):
+        with pytest.raises(SettingsError, match="metrics: 'stdio:'"):
             async with serve(lambda *_: None, interface="asgi3", metrics=["stdio:"]):
                 pass
         (tmp_path / "file").touch()

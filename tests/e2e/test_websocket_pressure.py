@@ -65,9 +65,8 @@ async def test_peer_that_does_not_answer_pings_is_dropped() -> None:
     assert application.closed == (1006, "ping timeout")
 
 
-@pytest.mark.parametrize("interval", [0, -1])
-async def test_no_pings_when_they_are_off(interval: float) -> None:
-    async with serve(Echo(), ping_interval=interval, ping_timeout=0.05) as server, raw_websocket(server) as websocket:
+async def test_no_pings_when_they_are_off() -> None:
+    async with serve(Echo(), ping_interval=0, ping_timeout=0.05) as server, raw_websocket(server) as websocket:
         await asyncio.sleep(0.3)
         await websocket.send(frame(TEXT, b"still here"))
         assert await websocket.frame() == (0x81, b"still here")

@@ -105,11 +105,8 @@ class TestBlocking:
     @in_loop
     async def test_a_worker_says_where_and_is_replaced_while_the_others_work_on(self, tmp_path: Path) -> None:
         with Supervised(tmp_path, 2, "--worker-timeout", "2") as server:
-            clients = {}
-            while len(clients) < 2:
-                client = await WebSocketClient.connect(server.port)
-                clients.setdefault(client.process, client)
-            blocked, other = clients.values()
+            clients = [await WebSocketClient.connect(server.port) for _ in range(8)]
+            blocked, other = {client.process: client for client in clients}.values()
             blocked.write(b"block")
             times = []
             while "is killed: its event loop has been blocked" not in server.output():
@@ -124,7 +121,7 @@ class TestBlocking:
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                 await blocked.frame()
             await until(lambda: len(server.workers()) == 3)
-            for each in clients.values():
+            for each in clients:
                 each.writer.close()
 
     @pytest.mark.slow
