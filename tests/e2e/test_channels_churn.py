@@ -166,6 +166,7 @@ def census(server: ServerProcess) -> Census:
     return Census(memory, len(os.listdir(f"/proc/{server.pid}/fd")), found["tasks"], found["objects"])
 
 
+@pytest.mark.slow
 def test_memory_after_all_visits_is_as_after_half_of_them() -> None:
     """Visitors come and go, with messages up to 1 MiB, each of them for a while in two groups."""
     with ServerProcess(APPLICATION, "-p", "0", "--access-log", os.devnull) as server:

@@ -282,7 +282,10 @@ def descriptors() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors are counted in /proc")
-@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("new_loop", [
+    pytest.param(asyncio.new_event_loop, id="asyncio", marks=pytest.mark.slow),
+    pytest.param(uvloop.new_event_loop, id="uvloop"),
+])  # fmt: skip
 def test_end_with_nothing_left(
     tmp_path: Path, certificate: Certificate, new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:

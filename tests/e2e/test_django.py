@@ -320,6 +320,7 @@ def peak(server: ServerProcess) -> int:
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_file_of_a_gibibyte_takes_no_memory_and_leaves_no_file(tmp_path: Path) -> None:
     """Django keeps the body, and then the file in it, in temporary files."""

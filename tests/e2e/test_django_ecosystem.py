@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-from .django_site.running import HANDLERS, SMALL, Connection, Site, head, site
+from .django_site.running import BOTH, HANDLERS, SMALL, Connection, Site, head, site
 from .runserver_project import RunServer, write_project
 from .server import DEADLINE, ROOT, environment, wait_for
 
 
-@pytest.fixture(scope="module", params=HANDLERS)
+@pytest.fixture(scope="module", params=BOTH)
 def server(request: pytest.FixtureRequest) -> Iterator[Site]:
     with site(request.param, MIDDLEWARE="ecosystem", DEBUG="1") as server:
         yield server
@@ -113,7 +113,7 @@ def test_the_admin(server: Site) -> None:
         assert "Log in" in client.get(f"{path}add/").text
 
 
-@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("handler", BOTH)
 def test_sentry_sees_one_trace(handler: str) -> None:
     with site(handler, SENTRY="1") as server:
         server.get("/query/")
@@ -197,7 +197,9 @@ class Cases(ASGILiveServerTestCase):
 """
 
 
-@pytest.mark.parametrize(("handler", "database"), [("django", "memory"), ("ours", "memory"), ("ours", "file")])
+@pytest.mark.parametrize(("handler", "database"), [
+    pytest.param("django", "memory", marks=pytest.mark.slow), ("ours", "memory"), ("ours", "file"),
+])
 def test_live_test_cases(handler: str, database: str, tmp_path: Path) -> None:
     (tmp_path / "live_cases.py").write_text(CASES.replace("HANDLER", repr(HANDLERS[handler])))
     (tmp_path / "temporary").mkdir()
@@ -221,7 +223,7 @@ ASGI = """
 """
 
 
-@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("handler", BOTH)
 def test_runserver(handler: str, tmp_path: Path) -> None:
     """Static files, the page for an exception, and a reload with a new view."""
     project = write_project(tmp_path, {"mysite/asgi.py": ASGI}, settings=f"ASGISERVER_DJANGO = {HANDLERS[handler]!r}")
@@ -255,7 +257,7 @@ print(f"served {most}\\n", end="")
 """
 
 
-@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("handler", BOTH)
 def test_a_live_server_in_a_thread(handler: str, tmp_path: Path) -> None:
     program = LIVE.replace("HANDLER", repr(HANDLERS[handler]))
     done = subprocess.run(

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from .django_site.running import HANDLERS, LARGE, SMALL, Connection, Site, head, multipart, site
+from .django_site.running import BOTH, LARGE, SMALL, Connection, Site, head, multipart, site
 from .server import wait_for
 
 MIB = 1 << 20
@@ -23,7 +23,7 @@ MIB = 1 << 20
 UPLOAD = os.urandom(MIB).replace(b".", b"-") * 64
 
 
-@pytest.fixture(scope="module", params=HANDLERS)
+@pytest.fixture(scope="module", params=BOTH)
 def server(request: pytest.FixtureRequest) -> Iterator[Site]:
     """With two threads, of which streams need none for long."""
     with site(request.param, "--django-threads", "2") as server:

@@ -11,14 +11,14 @@ from contextlib import ExitStack
 
 import pytest
 
-from .django_site.running import HANDLERS, Connection, Site, head, site
+from .django_site.running import BOTH, Connection, Site, head, site
 from .server import DEADLINE, wait_for
 
 #: Threads of our handler.
 THREADS = 32
 
 
-@pytest.fixture(scope="module", params=HANDLERS)
+@pytest.fixture(scope="module", params=BOTH)
 def server(request: pytest.FixtureRequest) -> Iterator[Site]:
     options = ("--django-threads", str(THREADS))
     with site(request.param, *options, CONN_MAX_AGE="60", ATOMIC="1", ASYNC_RECEIVER="1") as server:
@@ -258,7 +258,7 @@ def test_memory_is_flat_and_threads_are_bounded() -> None:
         assert (server.control("threads") or 0) <= threads + 3
 
 
-@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("handler", BOTH)
 class TestStopping:
     def test_a_view_may_end_and_one_that_does_not_is_answered_503(self, handler: str) -> None:
         with site(handler, "--graceful-timeout", "1", "--exit-timeout", "1") as server:

@@ -101,7 +101,7 @@ class TestASGILiveServerTestCase:
         assert "LookupError: the view fails" in done.stdout
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("forkserver", marks=pytest.mark.slow), "spawn"])
 class TestChannelsLiveServerTestCase:
     """Channels' own, with ``ServerProcess`` in Daphne's place."""
 

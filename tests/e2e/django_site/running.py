@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import httpx
+import pytest
 from websockets.sync.client import connect
 
 from ..server import DEADLINE, ROOT, ServerProcess, environment, wait_for
 
-__all__ = ["HANDLERS", "LARGE", "SMALL", "Answer", "Connection", "Site", "head", "multipart", "site"]
+__all__ = ["BOTH", "HANDLERS", "LARGE", "SMALL", "Answer", "Connection", "Site", "head", "multipart", "site"]
 
 #: How each handler is asked for.
 HANDLERS = {"django": "off", "ours": "auto"}
+#: The same for tests. What they expect of ours is what Django's own does, which seldom changes.
+BOTH = [pytest.param("django", marks=pytest.mark.slow), "ours"]
 
 SMALL = random.Random(1).randbytes(20_000)
 LARGE = random.Random(2).randbytes(1 << 16) * 320
