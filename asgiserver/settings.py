@@ -1,8 +1,8 @@
 """Every setting has its one home here: name, default, unit, bounds, one sentence.
 
 The command line's flags, the environment's variables, the file's keys, the reference's table, and validation derive
-from the fields of :class:`Settings`. A setting is called alike everywhere, by its long flag. Each of its :func:`spellings`
-is taken everywhere too, but :class:`Settings` itself knows the fields' names alone.
+from the fields of :class:`Settings`. A setting is called alike everywhere, by its long flag. Each of its
+:func:`spellings` is taken everywhere too, but :class:`Settings` itself knows the fields' names alone.
 """
 
 from __future__ import annotations

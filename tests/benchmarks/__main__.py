@@ -49,8 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the chart there")
     parser.add_argument(
         "--readme", action="store_true",
-        help=f"write the results into {' and '.join(DOCUMENTS)}, the charts to {CHART} and {SHORT_CHART}; a table of which "
-        "nothing was measured stays",
+        help=f"write the results into {' and '.join(DOCUMENTS)}, the charts to {CHART} and {SHORT_CHART}; a table "
+        "of which nothing was measured stays",
     )
     parser.add_argument("--from", type=Path, dest="source", metavar="FILE", help="measure nothing: results of --json")
     return parser
