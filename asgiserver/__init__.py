@@ -1,4 +1,4 @@
-"""An ASGI server on Twisted: HTTP/1.1 through h11, WebSocket through Autobahn, Daphne's interface.
+"""An ASGI server on Twisted: HTTP/1.1 and HTTP/2, WebSocket through Autobahn, Daphne's interface.
 
 Most programs need only ``run``, ``Server`` and ``Settings``; :mod:`asgiserver.errors` has the exceptions that they
 raise.
@@ -8,11 +8,12 @@ The map of the house, from the ground up; each room's own theory opens its ``__i
 ==========================  =========================================================================================
 ``errors``, ``settings``    the exceptions, and every setting with its unit, default and bounds
 ``asgi/``                   what the application sees: exchanges, messages, scopes; pure
-``wire/``                   what the peer sees: connections, HTTP/1.1, frames of WebSockets
+``wire/``                   what the peer sees: connections, HTTP/1.1, HTTP/2, WebSockets' frames
 ``loop/``, ``transport/``,  Twisted's reactor and time; sockets that are connected; sockets that listen
 ``listen/``
 ``log/``                    the access log, and what the command line does to ``logging``
-``hub``, ``server``         exchanges become tasks of the application; the server's life from start-up to drain
+``hub``, ``server``,        exchanges become tasks of the application; the server's life from start-up to drain; the
+``slow``                    log of slow requests
 ``running``, ``signals``,   a process of its own: its reactor, its signals and what they mean, its children
 ``forks``
 ``cli``, ``flags``,         ways in: the command line, its flags and files, other servers' flags; applications by
@@ -21,7 +22,7 @@ The map of the house, from the ground up; each room's own theory opens its ``__i
 ``service``, ``resource``
 ``workers/``                several processes: who starts, watches and replaces them
 ``metrics/``                what is counted, and the monitor that tells of it
-``wsgi/``                   WSGI applications, in threads
+``wsgi/``, ``pipe``         WSGI applications, in threads; a response's way from a thread to the event loop
 ``testing/``, ``django/``   what tests and Django projects get
 ``management/``, ``apps``,  the places where Django, pytest and Twisted look for their part
 ``pytest_plugin``,

@@ -1,8 +1,8 @@
 """Every setting has its one home here: name, default, unit, bounds, one sentence.
 
-The command line's flags, the environment's variables, the file's keys, the README's table, and validation derive from
-the fields of :class:`Settings`. A setting is called alike everywhere, by its long flag. Each of its :func:`spellings`
-is taken everywhere too, but :class:`Settings` itself knows the fields' names alone.
+The command line's flags, the environment's variables, the file's keys, the reference's table, and validation derive
+from the fields of :class:`Settings`. A setting is called alike everywhere, by its long flag. Each of its
+:func:`spellings` is taken everywhere too, but :class:`Settings` itself knows the fields' names alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 class Info(NamedTuple):
     """What is known of a setting besides its name, type and default.
 
-    :param text: one sentence for ``--help`` and the README.
+    :param text: one sentence for ``--help`` and the reference.
     :param group: the heading it stands under.
     :param unit: ``"s"``, ``"bytes"``, ``"octal"``, ``"path"`` or nothing.
     :param flags: those that ``--help`` shows; ``--name-with-dashes`` when empty.

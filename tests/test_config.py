@@ -156,9 +156,9 @@ class TestFile:
         (folder / "a.toml").write_bytes(b"root-path = '\xff'")
         assert refusal(read_file, "a.toml").startswith("a.toml: 'utf-8' codec can't decode")
 
-    def test_the_readmes_example_is_one(self) -> None:
-        readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
-        values, *_ = read_file(write("a.toml", readme.split("```toml\n")[1].split("```")[0]))
+    def test_the_references_example_is_one(self) -> None:
+        reference = (Path(__file__).parents[1] / "examples" / "README.md").read_text("utf-8")
+        values, *_ = read_file(write("a.toml", reference.split("```toml\n")[1].split("```")[0]))
         assert values["application"] == "mysite.asgi:application"
         assert values["unix_socket_mode"] == 0o660
 

@@ -1,6 +1,6 @@
-"""The README tells the truth about the settings and its two commands.
+"""The documents tell the truth about the settings, the commands, other servers' flags, and each other.
 
-``python -m tests.test_readme`` writes the table of settings into README.md again.
+``python -m tests.test_readme`` writes the tables of settings into examples/README.md again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ from asgiserver.settings import Info, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+#: The guide's second page.
+REFERENCE = ROOT / "examples" / "README.md"
+DOCUMENTS = (
+    README, REFERENCE, ROOT / "examples" / "deploy" / "README.md", ROOT / "examples" / "chat" / "README.md",
+    ROOT / "tests" / "benchmarks" / "README.md",
+)  # fmt: skip
+MOST_LINES = 350
 
 BEGIN = "<!-- settings: made by `python -m tests.test_readme` from asgiserver/settings.py -->\n"
 END = "<!-- settings end -->\n"
@@ -77,7 +84,7 @@ def meaning(info: Info) -> str:
 
 
 def with_settings(text: str) -> str:
-    """README's text with the tables as they ought to be."""
+    """The reference's text with the tables as they ought to be."""
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
     return before + BEGIN + settings_tables() + END + after
@@ -91,15 +98,16 @@ def command(name: str) -> str:
 
 
 def example(name: str) -> str:
-    """The Python under the marker ``<!-- run: NAME -->``."""
-    found = re.search(rf"<!-- run: {name} -->\n```python\n(.*?)```\n", README.read_text("utf-8"), re.DOTALL)
-    assert found, f"README.md has no example called {name}"
-    return found[1]
+    """The Python under the marker ``<!-- run: NAME -->``, which stands in one document."""
+    pattern = re.compile(rf"<!-- run: {name} -->\n```python\n(.*?)```\n", re.DOTALL)
+    found = [text for document in DOCUMENTS for text in pattern.findall(document.read_text("utf-8"))]
+    assert len(found) == 1, f"{len(found)} examples are called {name}"
+    return str(found[0])
 
 
 class TestSettings:
     def test_the_tables_are_those_of_the_settings(self) -> None:
-        text = README.read_text("utf-8")
+        text = REFERENCE.read_text("utf-8")
         assert text == with_settings(text), "write them again: python -m tests.test_readme"
 
     def test_each_setting_has_one_row(self) -> None:
@@ -145,12 +153,74 @@ class TestCommands:
         assert ".venv*/" in (ROOT / ".gitignore").read_text("utf-8").splitlines()
 
 
+class TestReadme:
+    def test_it_is_short(self) -> None:
+        assert len(README.read_text("utf-8").splitlines()) <= MOST_LINES
+
+    def test_its_contents_name_all_sections(self) -> None:
+        text = README.read_text("utf-8")
+        contents = text.partition("## Contents\n")[2].partition("\nMore pages")[0]
+        sections = [name for name in re.findall(r"^## (.+)$", text, re.MULTILINE) if name != "Contents"]
+        assert re.findall(r"\[(.+?)\]", contents) == sections
+
+    def test_what_it_says_of_uvicorns_flags(self) -> None:
+        """Each is a flag of uvicorn's, and what is said to be the same, or in its place, is one of ours."""
+        from uvicorn.main import main as uvicorn
+
+        from asgiserver.cli import CommandLineInterface
+
+        theirs = {flag for each in uvicorn.params for flag in (*each.opts, *each.secondary_opts)}
+        ours = set(CommandLineInterface().parser._option_string_actions)
+        section = README.read_text("utf-8").partition("## Coming from uvicorn\n")[2].partition("\n## ")[0]
+        same = flags_in(section.partition("flags are the same:")[2].partition("These differ:")[0])
+        assert len(same) > 20
+        assert same <= theirs & ours
+        rows = [line.split("|") for line in section.splitlines() if line.startswith("| `")]
+        assert rows
+        for _, uvicorns, own, *_ in rows:
+            assert flags_in(uvicorns) <= theirs
+            assert flags_in(own) <= ours
+
+
+def flags_in(text: str) -> set[str]:
+    return set(re.findall(r"`(--[\w-]+)", text))
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    outside = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", outside, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 class TestLinks:
-    def test_each_file_linked_to_exists(self) -> None:
-        targets = re.findall(r"\]\(([^)#:]+)\)", README.read_text("utf-8"))
-        assert targets
-        assert [target for target in targets if not (ROOT / target).exists()] == []
+    def test_what_is_linked_to_exists(self, document: Path) -> None:
+        targets = re.findall(r"\]\(([^)\s]+)\)", document.read_text("utf-8"))
+        missing = []
+        for target in targets:
+            name, _, anchor = target.partition("#")
+            if ":" in name:
+                continue  # another site's
+            path = (document.parent / name).resolve() if name else document
+            if not path.exists() or (anchor and anchor not in anchors(path.read_text("utf-8"))):
+                missing.append(target)
+        assert missing == []
+
+    def test_the_flags_that_are_named_are_ours_or_others(self, document: Path) -> None:
+        from asgiserver.cli import CommandLineInterface
+
+        known = set(CommandLineInterface().parser._option_string_actions)
+        # Those of other programs, and of ``runserver``.
+        known |= {
+            "--http", "--ws", "--uds", "--timeout-keep-alive", "--timeout-graceful-shutdown", "--no-server-header",
+            "--timeout-worker-healthcheck", "--limit-max-requests", "--limit-max-requests-jitter", "--ssl-version",
+            "--h11-max-incomplete-event-size", "--ws-max-size", "--ws-max-queue", "--ws-ping-interval",
+            "--ws-ping-timeout", "--ws-per-message-deflate", "--noasgi", "--http_timeout", "--tls",
+            "--websocket_handshake_timeout",
+        }  # fmt: skip
+        assert flags_in(document.read_text("utf-8")) - known == set()
 
 
 if __name__ == "__main__":
-    README.write_text(with_settings(README.read_text("utf-8")), "utf-8")
+    REFERENCE.write_text(with_settings(REFERENCE.read_text("utf-8")), "utf-8")

@@ -6,6 +6,7 @@ import ast
 import functools
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -168,6 +169,12 @@ class TestRooms:
     @pytest.mark.parametrize("name", sorted(ROOMS.keys() - {"management"}))
     def test_a_room_opens_with_its_theory(self, name: str) -> None:
         assert len((ast.get_docstring(tree(PACKAGE / name / "__init__.py")) or "").splitlines()) >= 4
+
+    def test_the_map_of_the_house_names_each_room_and_file_of_the_hall(self) -> None:
+        text = ast.get_docstring(tree(PACKAGE / "__init__.py")) or ""
+        hall = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES}
+        named = {name.removesuffix("/") for name in re.findall(r"``(\w+/?)``", text)}
+        assert hall - {"__init__", "__main__"} <= named
 
     @pytest.mark.parametrize("name", GROUND)
     def test_the_ground_rests_on_nothing(self, name: str) -> None:

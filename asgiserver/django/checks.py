@@ -43,7 +43,7 @@ def check_settings(app_configs: Any, **_: Any) -> list[checks.CheckMessage]:
     return [
         checks.Warning(
             f"The setting {name} has no effect.",
-            hint="The names are those of the README's table of settings, but without address and logging.",
+            hint="The names are those of `asgiserver --show-settings`, but without address and logging.",
             id="asgiserver.W001",
         )
         for name in given

@@ -8,7 +8,7 @@ import os
 import resource
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from tests.e2e.server import ROOT
 from .chart import svg
 from .loads import LOADS, varied_over
 from .measuring import Record, rounds
-from .readme import CHART, MAIN, ran_on, with_results
-from .report import by_group, checkouts, environment, number, overview, summary, tables
+from .readme import CHART, DOCUMENTS, MAIN, SHORT, SHORT_CHART, ran_on, with_results
+from .report import Table, by_group, checkouts, environment, number, overview, summary, tables
 from .servers import SERVERS, other_checkout
 from .targets import verdicts
 
@@ -49,8 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the chart there")
     parser.add_argument(
         "--readme", action="store_true",
-        help=f"write the results into README.md, the chart to {CHART}; Django's loads have a table of their own, and a "
-        "table of which nothing was measured stays",
+        help=f"write the results into {' and '.join(DOCUMENTS)}, the charts to {CHART} and {SHORT_CHART}; a table "
+        "of which nothing was measured stays",
     )
     parser.add_argument("--from", type=Path, dest="source", metavar="FILE", help="measure nothing: results of --json")
     return parser
@@ -132,6 +132,17 @@ def _read(parser: argparse.ArgumentParser, source: Path) -> dict[str, Any]:
         parser.error(f"--from {source}: no results of --json: {error}")
 
 
+def _write(results: Sequence[Table], environment: Mapping[str, str]) -> None:
+    """Write the documents and their charts."""
+    main = by_group(results).get(MAIN, [])
+    for path, shown in ((CHART, main), (SHORT_CHART, [table for table in main if table.load in SHORT[MAIN]])):
+        if shown:
+            (ROOT / path).write_text(svg(shown), "utf-8")
+    for name in DOCUMENTS:
+        document = ROOT / name
+        document.write_text(with_results(name, document.read_text("utf-8"), results, environment), "utf-8")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 when something was measured, 1 when everything failed."""
     parser = _parser()
@@ -152,10 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.svg:
         options.svg.write_text(svg(results), "utf-8")
     if options.readme:
-        if MAIN in groups:
-            (ROOT / CHART).write_text(svg(groups[MAIN]), "utf-8")
-        readme = ROOT / "README.md"
-        readme.write_text(with_results(readme.read_text("utf-8"), results, found["environment"]), "utf-8")
+        _write(results, found["environment"])
     return 0 if any(row.values for table in results for row in table.rows) else 1
 
 

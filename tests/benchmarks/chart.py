@@ -12,10 +12,10 @@ from .servers import SERVERS
 
 __all__ = ["svg"]
 
-WIDTH = 900
+WIDTH = 960
 COLUMNS = 3
 GAP = 24
-LABELS = 92
+LABELS = 112
 VALUES = 56
 BAR = 13
 HEAD = 40

@@ -1,4 +1,4 @@
-"""The parts of the README that are made from results: one for each group of loads."""
+"""The parts of two documents that are made from results: this folder's README.md has all, the project's has few."""
 
 from __future__ import annotations
 
@@ -6,20 +6,33 @@ from collections.abc import Mapping, Sequence
 
 from .report import Table, by_group, failures, overview
 
-__all__ = ["CHART", "MAIN", "MARKS", "ran_on", "with_results"]
+__all__ = ["CHART", "DETAILS", "DOCUMENTS", "MAIN", "MARKS", "README", "SHORT", "SHORT_CHART", "ran_on", "with_results"]
 
-#: The group of loads that the chart shows.
+#: The group of loads that the charts show.
 MAIN = "asgi"
-#: Where the part of each group begins and ends.
-MARKS = {
-    MAIN: ("<!-- benchmarks: made by `python -m tests.benchmarks --readme` -->\n", "<!-- benchmarks end -->\n"),
-    "django": (
-        "<!-- benchmarks of Django: made by `python -m tests.benchmarks --readme` -->\n",
-        "<!-- benchmarks of Django end -->\n",
-    ),
+README = "README.md"
+DETAILS = "tests/benchmarks/README.md"
+DOCUMENTS = (README, DETAILS)
+#: The loads that README.md shows, of each group.
+SHORT = {
+    MAIN: ("varied", "page", "ws-varied"),
+    "django": ("django", "django-orm", "django-async", "django-file"),
 }
-#: Where the chart is, seen from the README.
+_DJANGO = (
+    "<!-- benchmarks of Django: made by `python -m tests.benchmarks --readme` -->\n",
+    "<!-- benchmarks of Django end -->\n",
+)
+#: Where the part of each group begins and ends. Of the main group, README.md shows the chart alone.
+MARKS = {
+    README: {"django": _DJANGO},
+    DETAILS: {
+        MAIN: ("<!-- benchmarks: made by `python -m tests.benchmarks --readme` -->\n", "<!-- benchmarks end -->\n"),
+        "django": _DJANGO,
+    },
+}
+#: The charts of the main group: of all its loads, and of those that README.md shows.
 CHART = "tests/benchmarks/chart.svg"
+SHORT_CHART = "tests/benchmarks/varied.svg"
 
 
 def ran_on(environment: Mapping[str, str]) -> str:
@@ -30,21 +43,24 @@ def ran_on(environment: Mapping[str, str]) -> str:
     return f"{cpu}, {cores} cores, {system}, {python}; {', '.join(versions)}."
 
 
-def with_results(text: str, tables: Sequence[Table], environment: Mapping[str, str]) -> str:
-    """README's text with these results in place of the last ones; a group without any keeps what it has.
+def with_results(document: str, text: str, tables: Sequence[Table], environment: Mapping[str, str]) -> str:
+    """A document's text with these results in place of the last ones; a group without any keeps what it has.
 
+    :param document: one of ``DOCUMENTS``.
     :raises ValueError: it has no place for them.
     """
     for group, members in by_group(tables).items():
-        if group not in MARKS:
+        if document == README:
+            members = [table for table in members if table.load in SHORT.get(group, ())]
+        if group not in MARKS[document] or not members:
             continue  # its results are printed alone
-        begin, end = MARKS[group]
+        begin, end = MARKS[document][group]
         before, rest = text.split(begin)
         _, after = rest.split(end)
-        made = [f"![What serving costs, in bars for each load and server]({CHART})"] if group == MAIN else []
-        made.append(overview(members))
+        made = [overview(members)]
         if reasons := failures(members):
             made.append(f"What failed:\n\n{reasons}")
-        made.append(f"Measured on {ran_on(environment)}")
+        if document == DETAILS:
+            made.append(f"Measured on {ran_on(environment)}")
         text = before + begin + "\n" + "\n\n".join(made) + "\n\n" + end + after
     return text

@@ -229,17 +229,16 @@ class TestOverview:
 
 
 class TestReadme:
-    def part(self, text: str, group: str) -> str:
-        begin, end = readme.MARKS[group]
+    def part(self, text: str, group: str, document: str = readme.DETAILS) -> str:
+        begin, end = readme.MARKS[document][group]
         assert text.count(begin) == text.count(end) == 1
         return text.partition(begin)[2].partition(end)[0]
 
-    def made(self, *found: Table) -> str:
-        return readme.with_results((ROOT / "README.md").read_text("utf-8"), found, environment())
+    def made(self, *found: Table, document: str = readme.DETAILS) -> str:
+        return readme.with_results(document, (ROOT / document).read_text("utf-8"), found, environment())
 
     def test_it_has_the_place_for_results(self) -> None:
         part = self.part(self.made(table(asgiserver=[10.0], uvicorn=[20.0])), "asgi")
-        assert f"]({readme.CHART})" in part
         assert "| the same GET again and again, µs per request | **10.0** | 20.0 |" in part
         assert "failed" not in part
 
@@ -254,10 +253,25 @@ class TestReadme:
         title = LOADS["django"].title
         assert f"\n| | asgiserver | gunicorn-wsgi |\n|---|---:|---:|\n| {title}, µs per" in self.part(made, "django")
         assert title not in self.part(made, "asgi")
-        assert readme.CHART not in self.part(made, "django")
+
+    def test_the_projects_readme_shows_few_of_djangos(self) -> None:
+        found = [*summary(records("django", asgiserver=[300.0])), *summary(records("django-drf", asgiserver=[400.0]))]
+        part = self.part(self.made(*found, document=readme.README), "django", readme.README)
+        assert LOADS["django"].title in part
+        assert LOADS["django-drf"].title not in part
+
+    def test_the_loads_that_it_shows_are_there(self) -> None:
+        for group, names in readme.SHORT.items():
+            assert {LOADS[name].group for name in names} == {group}
+
+    @pytest.mark.parametrize(("document", "chart"), [
+        (readme.README, readme.SHORT_CHART), (readme.DETAILS, readme.CHART.rpartition("/")[2]),
+    ])  # fmt: skip
+    def test_each_document_shows_its_chart(self, document: str, chart: str) -> None:
+        assert f"]({chart})\n" in (ROOT / document).read_text("utf-8")
 
     def test_a_group_that_was_not_measured_keeps_its_part(self) -> None:
-        before = (ROOT / "README.md").read_text("utf-8")
+        before = (ROOT / readme.DETAILS).read_text("utf-8")
         made = self.made(*summary(records("django", asgiserver=[300.0])))
         assert self.part(made, "asgi") == self.part(before, "asgi")
         assert self.part(self.made(table(asgiserver=[10.0])), "django") == self.part(before, "django")
@@ -432,17 +446,26 @@ class TestCommandLine:
         assert "| | asgiserver | gunicorn-wsgi |\n|---|---:|---:|\n| Django, sync view, µs" in out
 
     @pytest.mark.usefixtures("nothing_is_measured")
-    @pytest.mark.parametrize(("load", "drawn"), [("django", False), ("get", True)])
-    def test_the_chart_is_drawn_when_its_loads_were_measured(
-        self, load: str, drawn: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    @pytest.mark.parametrize(
+        ("load", "written"),
+        [
+            ("django", [readme.README, readme.DETAILS]),
+            ("get", [readme.DETAILS, readme.CHART]),
+            ("varied", [readme.DETAILS, readme.CHART, readme.SHORT_CHART]),
+        ],
+    )
+    def test_what_shows_a_load_is_written_again(
+        self, load: str, written: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        chart = tmp_path / readme.CHART
-        chart.parent.mkdir(parents=True)
-        shutil.copy(ROOT / "README.md", tmp_path)
+        (tmp_path / readme.DETAILS).parent.mkdir(parents=True)
+        files = [readme.README, readme.DETAILS, readme.CHART, readme.SHORT_CHART]
+        before = {}
+        for name in files:
+            shutil.copy(ROOT / name, tmp_path / name)
+            before[name] = (tmp_path / name).read_bytes()
         monkeypatch.setattr(command_line, "ROOT", tmp_path)
         assert main(["--only", load, "--servers", "asgiserver", "--rounds", "1", "--readme"]) == 0
-        assert chart.exists() == drawn
-        assert (tmp_path / "README.md").read_text("utf-8") != (ROOT / "README.md").read_text("utf-8")
+        assert [name for name in files if (tmp_path / name).read_bytes() != before[name]] == written
 
     @pytest.mark.usefixtures("nothing_is_measured", "unchanged")
     def test_another_checkout_is_one_more_server(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

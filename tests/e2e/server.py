@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import socket
 import struct
@@ -167,13 +168,16 @@ class ServerProcess:
         self.patience = patience
         self.returncode: int | None = None
         self._lines: list[str] = []
+        self._taking = threading.Lock()
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
             self.args, cwd=self.cwd, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, errors="replace", pass_fds=self.pass_fds,
-            start_new_session=self.new_session,
+            stderr=subprocess.STDOUT, pass_fds=self.pass_fds, start_new_session=self.new_session,
         )  # fmt: skip
+        assert self.process.stdout is not None
+        os.set_blocking(self.process.stdout.fileno(), False)
+        self._rest = b""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
@@ -253,9 +257,23 @@ class ServerProcess:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        with self.process.stdout as lines:
-            for line in lines:
-                self._lines.append(line)
+        queue = select.poll()
+        queue.register(self.process.stdout.fileno(), select.POLLIN)
+        while self.take_output():
+            queue.poll()
+        self._lines += [self._rest.decode(errors="replace")] if self._rest else []
+        self.process.stdout.close()
+
+    def take_output(self) -> bool:
+        """Take all that the process has written by now, as the thread that does so may be late; False after its end."""
+        assert self.process.stdout is not None
+        with self._taking:
+            if self.process.stdout.closed:
+                return False
+            while data := self.process.stdout.read():
+                *lines, self._rest = (self._rest + data).split(b"\n")
+                self._lines += [line.decode(errors="replace") + "\n" for line in lines]
+            return data is None
 
     def _wait_until_listening(self) -> None:
         def ready() -> bool:

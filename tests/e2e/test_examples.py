@@ -32,7 +32,7 @@ from tests.e2e.server import (
     wait_for,
 )
 from tests.programs import require
-from tests.test_readme import README, command
+from tests.test_readme import README, command, example
 
 
 def ws(url: str) -> str:
@@ -286,13 +286,11 @@ class TestFastAPIApp:
             assert httpx.get(server.url + "/openapi.json").json()["info"]["title"] == "Parcels"
 
 
-class TestReadme:
+class TestReference:
     def test_its_embedded_server_answers(self) -> None:
-        found = re.search(r"<!-- run -->\n```python\n(.*?)```\n", README.read_text("utf-8"), re.DOTALL)
-        assert found
         done = subprocess.run(
             # Twisted keeps one descriptor in reserve, for when there are no more, and never closes it.
-            [sys.executable, "-W", "error", "-W", "ignore:unclosed file:ResourceWarning", "-c", found[1]],
+            [sys.executable, "-W", "error", "-W", "ignore:unclosed file:ResourceWarning", "-c", example("embedding")],
             cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE, check=False,
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, "")

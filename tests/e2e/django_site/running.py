@@ -93,6 +93,7 @@ class Site(ServerProcess):
 
     def said(self, *words: object) -> list[list[str]]:
         """What the project said so far that begins with these words: the words after them."""
+        self.take_output()
         start = " ".join(("site", *map(str, words)))
         count = len(start.split())
         return [line.split()[count:] for line in list(self._lines) if f"{line.rstrip()} ".startswith(f"{start} ")]
