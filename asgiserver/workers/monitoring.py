@@ -72,7 +72,6 @@ class Monitoring:
         self._monitors: dict[int, _Monitor] = {}
         self._count = self._failures = 0
         self._not_before = 0.0
-        self._generation: int | None = None
 
     @property
     def facts(self) -> Message:
@@ -89,7 +88,7 @@ class Monitoring:
         elif current is None:
             state = ServiceState.STARTING
         else:
-            state = ServiceState.SERVING if generations.coming is None else ServiceState.RELOADING
+            state = ServiceState.RELOADING if generations.reloading else ServiceState.SERVING
         number = self._board.description[1] if current is None else current.number
         self._board.describe(state.value, number)
 
@@ -113,13 +112,9 @@ class Monitoring:
         """A worker is gone."""
         self._board.own.counts[place("worker_exits", worker.why)] += 1
 
-    def count_reload(self, generation: Generation | None) -> None:
-        """A reload is over, and this generation serves."""
-        number = None if generation is None else generation.number
-        if self._generation is not None:
-            outcome = "failure" if number == self._generation else "success"
-            self._board.own.counts[place("reloads", outcome)] += 1
-        self._generation = number
+    def count_reload(self, failed: bool) -> None:
+        """A reload is over."""
+        self._board.own.counts[place("reloads", "failure" if failed else "success")] += 1
 
     # The process.
 

@@ -152,8 +152,8 @@ class Hands(Protocol):
     def began(self) -> None:
         """A reload has begun."""
 
-    def done(self) -> None:
-        """A generation serves: the first one, a new one, or still the old one after a reload that failed."""
+    def done(self, failed: bool) -> None:
+        """The code of now serves, at first or after a reload; ``failed``: that of before, or a page that says why."""
 
     def leaving(self, delay: float) -> None:
         """The service will end, in ``delay`` seconds; until then it goes on."""

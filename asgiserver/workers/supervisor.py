@@ -448,15 +448,15 @@ class Supervisor:
         """See ``Hands``."""
         self._notifier.reloading()
 
-    def done(self) -> None:
+    def done(self, failed: bool) -> None:
         """See ``Hands``."""
         if not self._listens:
             self._listens = True
             for each in self._bound:
                 logger.info("Listening on %s", each.description)
+        elif self._monitoring is not None:
+            self._monitoring.count_reload(failed)
         self._notifier.ready()
-        if self._monitoring is not None:
-            self._monitoring.count_reload(self._generations.current)
 
     def leaving(self, delay: float) -> None:
         """See ``Hands``."""

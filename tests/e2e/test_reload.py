@@ -74,7 +74,9 @@ async def denied(port: int) -> None:
 class TestChanges:
     @in_loop
     async def test_are_answered_at_once_whatever_is_open(self, tmp_path: Path) -> None:
-        server = Supervised(tmp_path, 0, "--lifespan", "on", env={"WEB_CONCURRENCY": "2"})
+        monitor = tmp_path / "monitor"
+        metrics = "--metrics", f"unix:{monitor}"
+        server = Supervised(tmp_path, 0, "--lifespan", "on", *metrics, env={"WEB_CONCURRENCY": "2"})
         server.write(stream("one"))
         with server:
             ignored = "workers is ignored with --reload (environment: WEB_CONCURRENCY)"
@@ -103,6 +105,10 @@ class TestChanges:
             await until(lambda: gone(server.first))
 
             await self.broken_code_is_told_by_a_page(server)
+            async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(monitor))) as client:
+                counted = (await client.get("http://a/metrics")).text
+            assert 'asgiserver_reloads_total{outcome="success"} 2\n' in counted
+            assert 'asgiserver_reloads_total{outcome="failure"} 5\n' in counted
             await self.a_worker_that_is_killed_is_replaced(server)
             await self.of_other_files_change_nothing(server)
             processes = server.processes()
