@@ -210,6 +210,9 @@ async def _twisted_port(described: Described, factory: Any, asyncio_reactor: Rea
         raise ListenError(f"cannot listen on {whole}: {getattr(cause, 'strerror', None) or cause}") from error
     except OSError as error:
         raise ListenError(f"cannot listen on {whole}: {error.strerror or error}") from error
+    except OverflowError as error:
+        # No such port.
+        raise SettingsError(f"endpoint {whole!r}: {error}") from error
     if not IListeningPort.providedBy(port):
         raise SettingsError(f"endpoint {whole!r} does not listen for connections")
     return port
