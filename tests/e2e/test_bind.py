@@ -102,6 +102,8 @@ async def test_twisteds_descriptions_are_bound_when_they_accept() -> None:
     await listener.close()
 
 
+# Twisted leaves the socket that it could not bind to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("text", "inheritable"), [("tcp:65536", False), ("tcp:65536", True), ("tcp6:65536", True)])
 async def test_a_port_that_there_cannot_be_is_a_settings_error(text: str, inheritable: bool) -> None:
     settings = Settings(endpoints=(text,))
