@@ -107,9 +107,13 @@ async def test_twisteds_descriptions_are_bound_when_they_accept() -> None:
 @pytest.mark.parametrize(("text", "inheritable"), [("tcp:65536", False), ("tcp:65536", True), ("tcp6:65536", True)])
 async def test_a_port_that_there_cannot_be_is_a_settings_error(text: str, inheritable: bool) -> None:
     settings = Settings(endpoints=(text,))
-    with pytest.raises(SettingsError, match=f"^endpoint '{text}': "):
+
+    async def listen() -> None:
         (described,) = await bind(settings, inheritable=inheritable)
         await accept(described, settings, EchoFactory(), install_reactor())
+
+    with pytest.raises(SettingsError, match=f"^endpoint '{text}': "):
+        await listen()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="descriptors")
