@@ -325,7 +325,7 @@ def test_the_numbers_of_a_real_server(browser: Browser, tmp_path: Path) -> None:
     with (
         Supervised(tmp_path, 2, *MONITOR, "--shutdown-delay", "1.2") as server,
         browser.new_page() as page,
-        httpx.Client(base_url=server.url) as client,
+        httpx.Client(base_url=server.url, verify=False, trust_env=False) as client,
         ThreadPoolExecutor() as threads,
     ):
         page.on("pageerror", lambda error: mistakes.append(str(error)))
