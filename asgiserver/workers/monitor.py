@@ -31,13 +31,13 @@ def serve(channel: Channel, specification: Mapping[str, Any], configuration: con
     # The exit handlers of the application, which this process may have inherited, are the workers'.
     status = 1
     try:
-        signals = WorkerSignals()
-        hold(signals)
+        # The supervisor's alone, also those that a service manager sends to all processes.
+        hold(WorkerSignals())
         gc.enable()
         for each in specification["sockets"]:
             # Nobody may wait in the queue of a socket that is open here alone.
             os.close(each["descriptor"])
-        _Process(channel, specification, configuration).run(signals)
+        _Process(channel, specification, configuration).run()
         status = 0
     except BaseException:
         logger.exception("The monitor has failed")
@@ -58,8 +58,7 @@ class _Process:
         reading = Reading(Board(specification["board"]), told)
         self._server: Server = make_server(reading, configuration.settings, self._bound)
 
-    def run(self, signals: WorkerSignals) -> None:
-        signals.terminated = self._server.stop
+    def run(self) -> None:
         self._server.ready_callable = lambda: self._channel.send({"is": "ready"})
         self._loop.call_soon(self._attach)
         self._server.run()
