@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import os
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -19,17 +18,17 @@ from ..server import Server
 from ..signals import hold
 from .board import Board
 from .channel import Channel
+from .nursery import fail, prepare
 from .worker import WorkerSignals, bound_of
 
 __all__ = ["serve"]
 
-logger = logging.getLogger("asgiserver")
 
+def serve(channel: Channel, specification: Mapping[str, Any], interface: Any) -> NoReturn:
+    """Tell of the service until the supervisor says otherwise or is gone, then end the process.
 
-def serve(channel: Channel, specification: Mapping[str, Any], configuration: config.Configuration) -> NoReturn:
-    """Tell of the service until the supervisor says otherwise or is gone, then end the process."""
-    # The exit handlers of the application, which this process may have inherited, are the workers'.
-    status = 1
+    :param interface: the command line of the nursery; None when that has not read it.
+    """
     try:
         # The supervisor's alone, also those that a service manager sends to all processes.
         hold(WorkerSignals())
@@ -37,12 +36,12 @@ def serve(channel: Channel, specification: Mapping[str, Any], configuration: con
         for each in specification["sockets"]:
             # Nobody may wait in the queue of a socket that is open here alone.
             os.close(each["descriptor"])
+        configuration = (interface or prepare(specification)[0]).configuration
         _Process(channel, specification, configuration).run()
-        status = 0
-    except BaseException:
-        logger.exception("The monitor has failed")
-    finally:
-        os._exit(status)
+    except BaseException as error:  # noqa: BLE001 - the supervisor logs it
+        fail(channel, specification, error)
+    # The exit handlers of the application, which this process may have inherited, are the workers'.
+    os._exit(0)
 
 
 class _Process:

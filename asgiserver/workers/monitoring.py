@@ -149,7 +149,10 @@ class Monitoring:
 
     def _hear(self, monitor: _Monitor) -> None:
         now = time.monotonic()
-        for _ in monitor.channel.receive():
+        for message in monitor.channel.receive():
+            if message["is"] == "failed":
+                logger.error("The monitor has failed\n%s", message["text"].rstrip())
+                continue
             # It serves, so those before it may go.
             for other in self._monitors.values():
                 if other.number < monitor.number:

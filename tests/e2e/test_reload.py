@@ -16,6 +16,7 @@ import pytest
 
 from tests.e2e.live import in_loop, until
 from tests.e2e.server import wait_for
+from tests.e2e.test_metrics import the_monitor
 from tests.e2e.workers import Supervised, WebSocketClient, ask, can_bind, get, gone, upgrade
 
 pytest.importorskip("watchfiles")
@@ -173,7 +174,8 @@ class TestStarting:
         for folder in (site, config.parent):
             folder.mkdir()
         config.write_text("header = ['X-A: one']\n", "utf-8")
-        server = Supervised(site, 0, "--config", str(config), "-u", str(path), port=False)
+        metrics = "--metrics", f"unix:{tmp_path}/monitor"
+        server = Supervised(site, 0, "--config", str(config), "-u", str(path), *metrics, port=False)
         server.write("1 +")
         transport = httpx.AsyncHTTPTransport(uds=str(path))
         with server:
@@ -189,6 +191,9 @@ class TestStarting:
                 config.write_text("no-such = 1\n", "utf-8")
                 answer = await answered(client, lambda answer: answer.status_code == 500)
                 assert "there is no setting 'no-such'" in answer.text
+                os.kill(the_monitor(server), signal.SIGKILL)
+                server.wait_for_line("The monitor has failed\nasgiserver: error: ")
+                assert "Traceback" not in server.output()
                 config.write_text("", "utf-8")
                 answer = await answered(client, lambda answer: answer.status_code == 200)
 
