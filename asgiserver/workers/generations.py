@@ -141,8 +141,8 @@ class Generations:
     def due(self, now: float) -> float | None:
         """When :meth:`tick` has something to do; None when it has not."""
         times = [self._ends_at, *(each.deadline for each in self.all), *(worker.deadline for worker in self.workers)]
-        if self.current is not None and self.current.not_before > now:
-            times.append(self.current.not_before)
+        if self.current is not None and self.current.pauses.not_before > now:
+            times.append(self.current.pauses.not_before)
         if self._unserved_since is not None:
             times.append(self._unserved_since + _HOPELESS)
         return min((time for time in times if time is not None), default=None)
@@ -185,7 +185,7 @@ class Generations:
         if current is not None and current.state is GenerationState.CURRENT:
             self._let_leave(current, now)
             self._fill(current, now)
-        elif current is not None and self.coming is None and now >= current.not_before:
+        elif current is not None and self.coming is None and now >= current.pauses.not_before:
             self._begin(now)
         self._look_for_service(now)
 
@@ -211,7 +211,7 @@ class Generations:
 
     def _fill(self, generation: Generation, now: float) -> None:
         """Fork who is missing; of those that want to leave, one at a time gets a successor."""
-        while now >= generation.not_before:
+        while now >= generation.pauses.not_before:
             stay = len(generation.those(WorkerState.STARTING, WorkerState.SERVING))
             if stay >= self.size or stay + len(generation.those(WorkerState.LEAVING)) > self.size:
                 return
@@ -253,7 +253,7 @@ class Generations:
             self._drain(worker, now)
         for worker in generation.those(WorkerState.STARTING):
             self._stop(worker, now, True)
-        generation.failures, generation.not_before = 0, now
+        generation.pauses.reset(now)
         if generation.state is not GenerationState.LOADING:
             self._fill(generation, now)
 
@@ -295,7 +295,7 @@ class Generations:
             return
         logger.error("The code as it is now cannot serve; that of %s goes on\n%s", self.current, text.rstrip())
         if self.current.state is GenerationState.ORPHANED:
-            self.current.pause(now)
+            self.current.pauses.add(now)
         self.reloading = False
         self._hands.done(True)
 
@@ -330,7 +330,7 @@ class Generations:
             self._fail(generation, now, text, status)
         else:
             logger.error("%s could not start\n%s", str(worker).capitalize(), text.rstrip())
-            generation.pause(now)
+            generation.pauses.add(now)
 
     def _start_failed(self, worker: Worker, now: float, text: str, status: int) -> None:
         worker.state = WorkerState.ENDING
@@ -378,9 +378,9 @@ class Generations:
         if generation is self.coming:
             self._fail(generation, now, f"{worker} has died: {text}", 1)
         elif now - worker.since >= _SETTLED:
-            generation.failures, generation.not_before = 0, now
+            generation.pauses.reset(now)
         else:
-            generation.pause(now)
+            generation.pauses.add(now)
 
     def _gone(self, worker: Worker, now: float, text: str, status: int) -> None:
         del worker.generation.workers[worker.number]
