@@ -105,11 +105,10 @@ class TestBlocking:
     @in_loop
     async def test_a_worker_says_where_and_is_replaced_while_the_others_work_on(self, tmp_path: Path) -> None:
         with Supervised(tmp_path, 2, "--worker-timeout", "2") as server:
-            clients = {}
-            while len(clients) < 2:
-                client = await WebSocketClient.connect(server.port)
-                clients.setdefault(client.process, client)
-            blocked, other = clients.values()
+            clients = [await WebSocketClient.connect(server.port)]
+            while clients[-1].process == clients[0].process:
+                clients.append(await WebSocketClient.connect(server.port))
+            blocked, other = clients[0], clients[-1]
             blocked.write(b"block")
             times = []
             while "is killed: its event loop has been blocked" not in server.output():
@@ -124,7 +123,7 @@ class TestBlocking:
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                 await blocked.frame()
             await until(lambda: len(server.workers()) == 3)
-            for each in clients.values():
+            for each in clients:
                 each.writer.close()
 
     @pytest.mark.slow
