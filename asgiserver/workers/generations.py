@@ -154,6 +154,8 @@ class Generations:
         :param status: the exit status that a server without workers would have for this; of one that has ended its own,
             or 0 when nobody knows it.
         """
+        if event is WorkerEvent.GONE:
+            del worker.generation.workers[worker.number]
         _WORKER[worker.state, event](self, worker, now, text, status)
         self._proceed(now)
 
@@ -344,7 +346,6 @@ class Generations:
         self._not_started(worker, now, f"{worker} did not start within {limit:g} s (worker_start_timeout)", 1)
 
     def _start_lost(self, worker: Worker, now: float, text: str, status: int) -> None:
-        del worker.generation.workers[worker.number]
         self._not_started(worker, now, text, 1)
 
     def _leave(self, worker: Worker, now: float, text: str, status: int) -> None:
@@ -373,7 +374,6 @@ class Generations:
     def _lost(self, worker: Worker, now: float, text: str, status: int) -> None:
         generation = worker.generation
         worker.why = "died"
-        del generation.workers[worker.number]
         logger.error("%s has died: %s", str(worker).capitalize(), text)
         if generation is self.coming:
             self._fail(generation, now, f"{worker} has died: {text}", 1)
@@ -382,12 +382,9 @@ class Generations:
         else:
             generation.pauses.add(now)
 
-    def _gone(self, worker: Worker, now: float, text: str, status: int) -> None:
-        del worker.generation.workers[worker.number]
-
     def _drained(self, worker: Worker, now: float, text: str, status: int) -> None:
-        del worker.generation.workers[worker.number]
         if status:
+            worker.why = "died"
             logger.error("%s has died before its clients had left: %s", str(worker).capitalize(), text)
 
     # Nurseries.
@@ -432,7 +429,7 @@ _WORKER: dict[tuple[WorkerState, WorkerEvent], _Step] = {
     (WorkerState.ENDING, WorkerEvent.FAILED): Generations._ignored,
     (WorkerState.ENDING, WorkerEvent.LEAVING): Generations._ignored,
     (WorkerState.ENDING, WorkerEvent.LATE): Generations._kill,
-    (WorkerState.ENDING, WorkerEvent.GONE): Generations._gone,
+    (WorkerState.ENDING, WorkerEvent.GONE): Generations._ignored,
 }
 
 #: What is not here: a nursery speaks once of its import, and has no deadline after that.

@@ -441,7 +441,9 @@ class TestLeaving:
         self, service: Service, caplog: pytest.LogCaptureFixture, status: int, said: int
     ) -> None:
         service.generations.resize(-1, service.now)
+        worker = next(each for each in service.generations.workers if each.number == 2)
         service.worker(WorkerEvent.GONE, 2, text="it was ended by SIGSEGV", status=status)
+        assert worker.why == ("died" if said else "asked")
         assert [record.levelname for record in caplog.records].count("ERROR") == said
 
     def test_a_drain_without_a_limit_is_not_ended(self) -> None:
