@@ -71,7 +71,7 @@ class Worker:
 
     :ivar why: why it has ended or will: ``asked``, ``died``, ``failed`` at its start, ``late`` with something,
         ``replaced`` as it wished, or ``silent``.
-        :ivar failure: why the worker before it could not start: this one serves a page that says so. Empty for the
+    :ivar failure: why the worker before it could not start: this one serves a page that says so. Empty for the
         application.
     """
 
