@@ -43,6 +43,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -238,7 +239,8 @@ class _Main:
 
     def signalled(self, asked: Asked, number: int) -> None:
         """Hand the request over to the loop: a handler runs between any two instructions of the main thread."""
-        loop_of(self._reactor).call_soon_threadsafe(self._take_up, asked, number)
+        # In a context of its own, or the log would name the request that was interrupted.
+        loop_of(self._reactor).call_soon_threadsafe(self._take_up, asked, number, context=Context())
 
     def remove_files(self) -> None:
         """Leave no unix socket's file behind when the process ends at once."""

@@ -57,6 +57,7 @@ class SlowRequests:
 
     def _look(self) -> None:
         self._told.intersection_update(self._tasks)
+        threads: dict[str, list[FrameType]] | None = None
         for exchange, task in self._tasks.items():
             if not isinstance(exchange, HTTPExchange) or exchange.finished or exchange in self._told:
                 continue
@@ -65,14 +66,13 @@ class SlowRequests:
                 # Those behind it are younger.
                 break
             self._told.add(exchange)
-            place = " < ".join(_places(task, exchange.request_id))
+            # Once for all of them: where many are slow, there is no time to look at each thread for each request.
+            threads = _threads() if threads is None else threads
+            # Where its thread is, if one runs for it, else its task; the innermost place first.
+            frames = threads.get(exchange.request_id) or [*awaited(task.get_coro())][::-1]
+            place = " < ".join(_named(frames))
             logger.warning("%s is under way for %.1f seconds, at %s", exchange, age, place, extra=exchange.logged)
         self._wait()
-
-
-def _places(task: asyncio.Task[None], identity: str) -> list[str]:
-    """Where a request's thread is, if one runs for it, else its task; the innermost place first."""
-    return _named(_thread_of(identity) or [*awaited(task.get_coro())][::-1])
 
 
 def _named(frames: list[FrameType]) -> list[str]:
@@ -82,15 +82,17 @@ def _named(frames: list[FrameType]) -> list[str]:
     return [f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}" for frame in found[:_MOST_PLACES]]
 
 
-def _thread_of(identity: str) -> list[FrameType]:
-    """The frames, from the innermost, of a thread that runs a function in the context of a request."""
+def _threads() -> dict[str, list[FrameType]]:
+    """The frames, from the innermost, of each thread that runs a function in the context of a request, by its id."""
+    found: dict[str, list[FrameType]] = {}
     for ident, frame in sys._current_frames().items():
-        # The loop's own thread looks for it now.
+        # The loop's own thread looks for them now.
         frames = [each for each, _ in outer(frame)] if ident != get_ident() else []
         for number, each in enumerate(frames):
-            if any(context.get(request_id) == identity for context in _contexts(each)):
-                return frames[:number]
-    return []
+            for context in _contexts(each):
+                if (identity := context.get(request_id)) is not None:
+                    found.setdefault(identity, frames[:number])
+    return found
 
 
 def _contexts(frame: FrameType) -> Iterable[Context]:

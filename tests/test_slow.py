@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -149,6 +150,20 @@ async def by_lane(function: Callable[[], object]) -> None:
 
 async def by_asgiref(function: Callable[[], object]) -> None:
     await sync_to_async(function, thread_sensitive=False)()
+
+
+@in_loop
+async def test_the_threads_are_looked_at_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where many requests are slow at once, the loop must not be blocked for each of them."""
+    looks: list[None] = []
+    frames = sys._current_frames
+    monkeypatch.setattr(sys, "_current_frames", lambda: looks.append(None) or frames())
+    made = Slow()
+    for _ in range(20):
+        await made.open()
+    made.advance(9)
+    assert len(looks) == 1
+    await made.end()
 
 
 @pytest.mark.parametrize("way", [asyncio.to_thread, by_executor, by_anyio, by_lane, by_asgiref])

@@ -212,6 +212,9 @@ async def _twisted_port(described: Described, factory: Any, asyncio_reactor: Rea
         raise ListenError(f"cannot listen on {whole}: {sockets.reason(error.socketError, error.port)}") from error
     except OSError as error:
         raise ListenError(f"cannot listen on {whole}: {error.strerror or error}") from error
+    except OverflowError as error:
+        # No such port.
+        raise SettingsError(f"endpoints: {whole!r}: {error}") from error
     if not IListeningPort.providedBy(port):
         raise SettingsError(f"endpoints: {whole!r} does not listen for connections")
     return port

@@ -230,6 +230,9 @@ class _Binding:
     ) -> None:
         """Twisted's ``tcp:``."""
         settings, number = self.settings, int(port)
+        if not 0 <= number <= 65535:
+            # The system would take another port for it.
+            raise ValueError(port)
         with sockets.listening(sockets.host_and_port(interface or "0.0.0.0", number), number):
             addresses = sockets.resolve(interface, number, numeric=True)
             sock = sockets.bind_tcp(addresses, int(backlog) if backlog else settings.backlog, dual=dual)

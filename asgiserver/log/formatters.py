@@ -20,10 +20,14 @@ def iso_time(seconds: float) -> str:
 
 
 def json_line(values: dict[str, Any]) -> str:
-    """``values`` as JSON on one line, in printable ASCII; bytes are read as UTF-8."""
-    line = json.dumps(values, separators=(",", ":"), default=lambda value: str(value, "utf-8", "backslashreplace"))
+    """``values`` as JSON on one line, in printable ASCII; bytes are read as UTF-8, and JSON has all else as text."""
+    line = json.dumps(values, separators=(",", ":"), default=_text)
     # json.dumps() does not escape DEL.
     return line.replace("\x7f", "\\u007f")
+
+
+def _text(value: object) -> str:
+    return str(value, "utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _request_of(record: logging.LogRecord) -> str | None:

@@ -14,7 +14,7 @@ from ..workers.board import Board
 from ..workers.states import ServiceState, WorkerState
 from .endpoints import announce, bind_monitor
 from .monitor import make_server
-from .queues import listen_queue
+from .queues import write_queues
 from .reading import Facts, Reading
 from .recorder import Recorder
 
@@ -96,7 +96,5 @@ class Beside:
         slot.beat()
         if not self._addresses:
             self._addresses += [listener.description for listener in server.listeners]
-        for at, listener in enumerate(server.listeners[: len(board.own.gauges) // 2]):
-            sock = getattr(listener.port, "socket", None)
-            board.own.gauges[2 * at], board.own.gauges[2 * at + 1] = sock and listen_queue(sock) or (0, 0)
+        write_queues(board.own.gauges, [getattr(each.port, "socket", None) for each in server.listeners])
         self._recorder.write()

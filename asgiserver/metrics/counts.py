@@ -59,7 +59,7 @@ COUNTERS: Final = {
     "worker_exits": Counter(
         "Workers that have ended.", "why", ("asked", "died", "failed", "late", "replaced", "silent")
     ),
-    "reloads": Counter("Generations of the code after the first.", "outcome", ("failure", "success")),
+    "reloads": Counter("Times that the code was to be loaded anew.", "outcome", ("failure", "success")),
 }  # fmt: skip
 
 #: The places of the numbers of a process that also fall.

@@ -30,8 +30,9 @@ from .reading import Reading
 
 __all__ = ["Monitor", "make_server"]
 
-#: Seconds between two messages of ``/live``.
+#: Seconds between two messages of ``/live``, and how many may listen: probes have to find a connection that is free.
 _EVERY: Final = 1.0
+_MOST_PAGES: Final = 100
 _PLAIN: Final = "text/plain; charset=utf-8"
 _JSON: Final = "application/json"
 _PAGE: Final = Path(__file__).with_name("page.html")
@@ -53,6 +54,7 @@ class Monitor:
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
+        self._pages = 0
         self._answers: dict[str, Callable[[], _Answer]] = {
             "/": lambda: (200, "text/html; charset=utf-8", _PAGE.read_text("utf-8")),
             "/metrics": lambda: (200, CONTENT_TYPE, exposition(reading)),
@@ -64,7 +66,11 @@ class Monitor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request or a handshake."""
         if scope["type"] == "websocket":
-            await self._live(scope, receive, send)
+            self._pages += 1
+            try:
+                await self._live(scope, receive, send)
+            finally:
+                self._pages -= 1
             return
         answer = self._answers.get(scope["path"])
         if answer is None:
@@ -76,7 +82,7 @@ class Monitor:
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
-        if scope["path"] != "/live" or not _same_origin(scope):
+        if scope["path"] != "/live" or not _same_origin(scope) or self._pages > _MOST_PAGES:
             await send({"type": "websocket.close"})
             return
         await send({"type": "websocket.accept"})

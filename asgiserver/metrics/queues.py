@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["listen_queue", "overflows"]
+__all__ = ["overflows", "write_queues"]
 
 #: In the kernel's ``struct tcp_info``, where of a listening socket ``tcpi_unacked`` is the length of the queue, and
 #: ``tcpi_sacked`` its limit.
@@ -14,14 +15,23 @@ _QUEUE = struct.Struct("=24x2I")
 _NETSTAT = Path("/proc/net/netstat")
 
 
-def listen_queue(sock: socket.socket) -> tuple[int, int] | None:
-    """The connections that wait on a listening socket, and how many may; None where the system does not tell."""
-    if sock.family not in (socket.AF_INET, socket.AF_INET6) or not hasattr(socket, "TCP_INFO"):
-        return None
+def write_queues(gauges: memoryview[float], sockets: Sequence[socket.socket | None]) -> None:
+    """Write two numbers for each listening socket: how many connections wait, and how many may.
+
+    :param sockets: None for one that is not known.
+    """
+    for at, sock in enumerate(sockets[: len(gauges) // 2]):
+        gauges[2 * at], gauges[2 * at + 1] = _queue(sock)
+
+
+def _queue(sock: socket.socket | None) -> tuple[int, int]:
+    """Zeros where the system does not tell, and for a socket that is closed."""
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6) or not hasattr(socket, "TCP_INFO"):
+        return 0, 0
     try:
         waiting, limit = _QUEUE.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _QUEUE.size))
     except (OSError, struct.error):
-        return None  # another system's tcp_info is another one
+        return 0, 0  # another system's tcp_info is another one
     return waiting, limit
 
 

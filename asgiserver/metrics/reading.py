@@ -193,7 +193,8 @@ def _slowest(slot: Slot, now: float) -> Iterator[dict[str, Any]]:
     try:
         found = json.loads(slot.text or b"[]")
         for each in found:
-            age = max(0.0, now - each["began"])
+            # That was its age when the worker wrote; a request may have ended since then, unless the loop is blocked.
+            age = each["age"] + slot.silence(now)
             yield {"method": each["method"], "path": each["path"], "age": age, "id": each["id"]}
     except (ValueError, TypeError, KeyError):
         return  # it was being written

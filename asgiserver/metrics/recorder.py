@@ -7,7 +7,6 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from ..asgi.exchange import Exchange
 from ..asgi.http import HTTPExchange
 from .counts import Counts
 
@@ -83,11 +82,11 @@ def slowest(requests: list[HTTPExchange]) -> bytes:
     return json.dumps([_told(each) for each in requests[:_SLOWEST]], separators=(",", ":")).encode("ascii")
 
 
-def _told(exchange: Exchange) -> dict[str, Any]:
+def _told(exchange: HTTPExchange) -> dict[str, Any]:
     path = exchange.scope["raw_path"].decode("ascii")
     return {
         "method": exchange.scope["method"][:_METHOD],
         "path": path if len(path) <= _PATH else f"{path[:_PATH]}...",
-        "began": exchange.began,
+        "age": exchange.age,
         "id": exchange.request_id[:_ID],
     }

@@ -10,8 +10,9 @@
 :mod:`.generations` decides everything and touches no process: read it first. :mod:`.supervisor` tells it what happens
 and does what it says. A nursery that cannot import, or whose first worker does not start, ends alone: the generation
 before it serves on. The three talk by :mod:`.channel`; what is asked for often stands in shared memory, the
-:mod:`.board`: how many connections a worker has, for :mod:`.balance`, and when its event loop last came round. A worker
-that should be replaced says so itself (:mod:`.recycling`), and serves until its successor does.
+:mod:`.board`: how many connections a worker has, for :mod:`.balance`, and when its event loop last came round, for
+:mod:`.heartbeats`. A worker that should be replaced says so itself (:mod:`.recycling`), and serves until its successor
+does.
 
 With ``reload`` there is one worker, and a nursery that has imported the server alone: after a change, which
 :mod:`.watch` sees, it forks a worker that imports the application anew. What cannot start is told by the

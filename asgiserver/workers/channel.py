@@ -47,7 +47,9 @@ class Channel:
 
         A peer that has left so many messages unread that the kernel takes no more is given up.
         """
-        data = json.dumps(message, separators=(",", ":")).encode("ascii") + b"\n"
+        text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
+        # Half of a surrogate pair has no encoding, but JSON's escape for it is the same as Python's.
+        data = text.encode("utf-8", "backslashreplace") + b"\n"
         try:
             if self.open and socket.send_fds(self._sock, [data], descriptors) < len(data):
                 self._give_up()

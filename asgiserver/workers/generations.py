@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..settings import Settings
+from ..signals import ONE_SIGNAL
 from .states import Generation, GenerationEvent, GenerationState, Hands, Worker, WorkerEvent, WorkerState
 
 __all__ = ["Generations"]
@@ -31,8 +32,6 @@ logger = logging.getLogger("asgiserver")
 _SETTLED = 1.0
 #: Seconds without a single worker that serves, after which the service gives up and its manager should act.
 _HOPELESS = 60.0
-#: Seconds in which several stop signals are one, as without workers.
-_ONE_SIGNAL = 1.0
 #: Seconds for a blocked worker to write where it is before it is killed, and for one that is late with its end.
 _LAST_WORDS, _OVERTIME = 1.0, 5.0
 
@@ -49,6 +48,7 @@ class Generations:
         self.current: Generation | None = None
         self.coming: Generation | None = None
         self.retired: list[Generation] = []
+        self.reloading = False  # nobody serves the code as it was when the last reload was asked for
         self._hands = hands
         self._settings = settings
         self._status: int | None = None  # the supervisor's own, once it ends
@@ -87,14 +87,15 @@ class Generations:
         """
         if self.stopping:
             return
+        if self.current is not None and not self.reloading:
+            self.reloading = True
+            self._hands.began()
         latest = self.coming or self.current
         if self._settings.reload and latest is not None and latest.state is not GenerationState.ORPHANED:
             self._replace(latest, now)
             return
         if self.coming is not None:
             self._retire(self.coming, now)
-        elif self.current is not None:
-            self._hands.began()
         self._begin(now)
 
     def resize(self, by: int, now: float) -> None:
@@ -115,7 +116,7 @@ class Generations:
             self._quick = True
             for worker in self.workers:
                 self._hands.stop(worker, True)
-        elif now - self._stopped_at >= _ONE_SIGNAL:
+        elif now - self._stopped_at >= ONE_SIGNAL:
             for generation in self.all:
                 if generation.alive:
                     self._hands.retire(generation, True)
@@ -125,7 +126,7 @@ class Generations:
 
     def tick(self, now: float) -> None:
         """Time has passed."""
-        if self._status is None and self._ends_at is not None and now >= self._ends_at:
+        if self._ends_at is not None and now >= self._ends_at:
             self._end(0, now, False)
         for generation in self.all:
             if generation.deadline is not None and now >= generation.deadline:
@@ -139,13 +140,11 @@ class Generations:
 
     def due(self, now: float) -> float | None:
         """When :meth:`tick` has something to do; None when it has not."""
-        times = [each.deadline for each in self.all] + [worker.deadline for worker in self.workers]
-        if self.current is not None and self.current.not_before > now:
-            times.append(self.current.not_before)
+        times = [self._ends_at, *(each.deadline for each in self.all), *(worker.deadline for worker in self.workers)]
+        if self.current is not None and self.current.pauses.not_before > now:
+            times.append(self.current.pauses.not_before)
         if self._unserved_since is not None:
             times.append(self._unserved_since + _HOPELESS)
-        if self._status is None:
-            times.append(self._ends_at)
         return min((time for time in times if time is not None), default=None)
 
     def worker(self, event: WorkerEvent, worker: Worker, now: float, text: str = "", status: int = 1) -> None:
@@ -155,6 +154,8 @@ class Generations:
         :param status: the exit status that a server without workers would have for this; of one that has ended its own,
             or 0 when nobody knows it.
         """
+        if event is WorkerEvent.GONE:
+            del worker.generation.workers[worker.number]
         _WORKER[worker.state, event](self, worker, now, text, status)
         self._proceed(now)
 
@@ -186,7 +187,7 @@ class Generations:
         if current is not None and current.state is GenerationState.CURRENT:
             self._let_leave(current, now)
             self._fill(current, now)
-        elif current is not None and self.coming is None and now >= current.not_before:
+        elif current is not None and self.coming is None and now >= current.pauses.not_before:
             self._begin(now)
         self._look_for_service(now)
 
@@ -212,7 +213,7 @@ class Generations:
 
     def _fill(self, generation: Generation, now: float) -> None:
         """Fork who is missing; of those that want to leave, one at a time gets a successor."""
-        while now >= generation.not_before:
+        while now >= generation.pauses.not_before:
             stay = len(generation.those(WorkerState.STARTING, WorkerState.SERVING))
             if stay >= self.size or stay + len(generation.those(WorkerState.LEAVING)) > self.size:
                 return
@@ -231,18 +232,18 @@ class Generations:
         logger.info("%s serves with %d workers", str(generation).capitalize(), self.size)
         if old is not None:
             self._retire(old, now)
-        self._hands.done()
+        self.reloading = False
+        self._hands.done(False)
 
     def _retire(self, generation: Generation, now: float) -> None:
         """Let a generation end."""
-        quick = generation.state is GenerationState.LOADING
+        if generation.alive:
+            self._hands.retire(generation, generation.state is GenerationState.LOADING)
         generation.state = GenerationState.RETIRED
         generation.deadline = None
         self.retired.append(generation)
         if self.coming is generation:
             self.coming = None
-        if generation.alive:
-            self._hands.retire(generation, quick)
         for worker in generation.those(*_SERVE):
             self._drain(worker, now)
         for worker in generation.those(WorkerState.STARTING):
@@ -254,7 +255,7 @@ class Generations:
             self._drain(worker, now)
         for worker in generation.those(WorkerState.STARTING):
             self._stop(worker, now, True)
-        generation.failures, generation.not_before = 0, now
+        generation.pauses.reset(now)
         if generation.state is not GenerationState.LOADING:
             self._fill(generation, now)
 
@@ -282,7 +283,7 @@ class Generations:
             if generation.state is not GenerationState.RETIRED:
                 self.retired.append(generation)
                 generation.state = GenerationState.RETIRED
-        self.current = self.coming = self._unserved_since = None
+        self.current = self.coming = self._unserved_since = self._ends_at = None
         for worker in self.workers:
             self._stop(worker, now, quick)
         self._proceed(now)
@@ -296,8 +297,9 @@ class Generations:
             return
         logger.error("The code as it is now cannot serve; that of %s goes on\n%s", self.current, text.rstrip())
         if self.current.state is GenerationState.ORPHANED:
-            self.current.pause(now)
-        self._hands.done()
+            self.current.pauses.add(now)
+        self.reloading = False
+        self._hands.done(True)
 
     def _ending(self) -> tuple[float | None, ...]:
         """The times that a worker may take for its end."""
@@ -316,6 +318,9 @@ class Generations:
         worker.since, worker.deadline = now, None
         if worker.generation.state is GenerationState.CANARY:
             worker.generation.state = GenerationState.STARTING
+        elif self._settings.reload and self.reloading and worker.generation is self.current:
+            self.reloading = False
+            self._hands.done(bool(worker.failure))
 
     def _not_started(self, worker: Worker, now: float, text: str, status: int) -> None:
         worker.why = "failed"
@@ -327,7 +332,7 @@ class Generations:
             self._fail(generation, now, text, status)
         else:
             logger.error("%s could not start\n%s", str(worker).capitalize(), text.rstrip())
-            generation.pause(now)
+            generation.pauses.add(now)
 
     def _start_failed(self, worker: Worker, now: float, text: str, status: int) -> None:
         worker.state = WorkerState.ENDING
@@ -341,7 +346,6 @@ class Generations:
         self._not_started(worker, now, f"{worker} did not start within {limit:g} s (worker_start_timeout)", 1)
 
     def _start_lost(self, worker: Worker, now: float, text: str, status: int) -> None:
-        del worker.generation.workers[worker.number]
         self._not_started(worker, now, text, 1)
 
     def _leave(self, worker: Worker, now: float, text: str, status: int) -> None:
@@ -370,21 +374,17 @@ class Generations:
     def _lost(self, worker: Worker, now: float, text: str, status: int) -> None:
         generation = worker.generation
         worker.why = "died"
-        del generation.workers[worker.number]
         logger.error("%s has died: %s", str(worker).capitalize(), text)
         if generation is self.coming:
             self._fail(generation, now, f"{worker} has died: {text}", 1)
         elif now - worker.since >= _SETTLED:
-            generation.failures, generation.not_before = 0, now
+            generation.pauses.reset(now)
         else:
-            generation.pause(now)
-
-    def _gone(self, worker: Worker, now: float, text: str, status: int) -> None:
-        del worker.generation.workers[worker.number]
+            generation.pauses.add(now)
 
     def _drained(self, worker: Worker, now: float, text: str, status: int) -> None:
-        del worker.generation.workers[worker.number]
         if status:
+            worker.why = "died"
             logger.error("%s has died before its clients had left: %s", str(worker).capitalize(), text)
 
     # Nurseries.
@@ -393,9 +393,6 @@ class Generations:
         generation.state = GenerationState.CANARY
         generation.deadline = None
         self._fork(generation, now)
-
-    def _load_failed(self, generation: Generation, now: float, text: str, status: int) -> None:
-        self._fail(generation, now, text, status)
 
     def _load_late(self, generation: Generation, now: float, text: str, status: int) -> None:
         limit = self._settings.worker_start_timeout or 0
@@ -432,17 +429,17 @@ _WORKER: dict[tuple[WorkerState, WorkerEvent], _Step] = {
     (WorkerState.ENDING, WorkerEvent.FAILED): Generations._ignored,
     (WorkerState.ENDING, WorkerEvent.LEAVING): Generations._ignored,
     (WorkerState.ENDING, WorkerEvent.LATE): Generations._kill,
-    (WorkerState.ENDING, WorkerEvent.GONE): Generations._gone,
+    (WorkerState.ENDING, WorkerEvent.GONE): Generations._ignored,
 }
 
 #: What is not here: a nursery speaks once of its import, and has no deadline after that.
 _GENERATION: dict[tuple[GenerationState, GenerationEvent], _Step] = {
     (GenerationState.LOADING, GenerationEvent.LOADED): Generations._loaded,
-    (GenerationState.LOADING, GenerationEvent.FAILED): Generations._load_failed,
+    (GenerationState.LOADING, GenerationEvent.FAILED): Generations._fail,
     (GenerationState.LOADING, GenerationEvent.LATE): Generations._load_late,
-    (GenerationState.LOADING, GenerationEvent.GONE): Generations._load_failed,
-    (GenerationState.CANARY, GenerationEvent.GONE): Generations._load_failed,
-    (GenerationState.STARTING, GenerationEvent.GONE): Generations._load_failed,
+    (GenerationState.LOADING, GenerationEvent.GONE): Generations._fail,
+    (GenerationState.CANARY, GenerationEvent.GONE): Generations._fail,
+    (GenerationState.STARTING, GenerationEvent.GONE): Generations._fail,
     (GenerationState.CURRENT, GenerationEvent.GONE): Generations._orphaned,
     (GenerationState.RETIRED, GenerationEvent.LOADED): Generations._ignored,
     (GenerationState.RETIRED, GenerationEvent.FAILED): Generations._ignored,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import os
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -19,30 +18,30 @@ from ..server import Server
 from ..signals import hold
 from .board import Board
 from .channel import Channel
+from .nursery import fail, prepare
 from .worker import WorkerSignals, bound_of
 
 __all__ = ["serve"]
 
-logger = logging.getLogger("asgiserver")
 
+def serve(channel: Channel, specification: Mapping[str, Any], interface: Any) -> NoReturn:
+    """Tell of the service until the supervisor says otherwise or is gone, then end the process.
 
-def serve(channel: Channel, specification: Mapping[str, Any], configuration: config.Configuration) -> NoReturn:
-    """Tell of the service until the supervisor says otherwise or is gone, then end the process."""
-    # The exit handlers of the application, which this process may have inherited, are the workers'.
-    status = 1
+    :param interface: the command line of the nursery; None when that has not read it.
+    """
     try:
-        signals = WorkerSignals()
-        hold(signals)
+        # The supervisor's alone, also those that a service manager sends to all processes.
+        hold(WorkerSignals())
         gc.enable()
         for each in specification["sockets"]:
             # Nobody may wait in the queue of a socket that is open here alone.
             os.close(each["descriptor"])
-        _Process(channel, specification, configuration).run(signals)
-        status = 0
-    except BaseException:
-        logger.exception("The monitor has failed")
-    finally:
-        os._exit(status)
+        configuration = (interface or prepare(specification)[0]).configuration
+        _Process(channel, specification, configuration).run()
+    except BaseException as error:  # noqa: BLE001 - the supervisor logs it
+        fail(channel, specification, error)
+    # The exit handlers of the application, which this process may have inherited, are the workers'.
+    os._exit(0)
 
 
 class _Process:
@@ -58,8 +57,7 @@ class _Process:
         reading = Reading(Board(specification["board"]), told)
         self._server: Server = make_server(reading, configuration.settings, self._bound)
 
-    def run(self, signals: WorkerSignals) -> None:
-        signals.terminated = self._server.stop
+    def run(self) -> None:
         self._server.ready_callable = lambda: self._channel.send({"is": "ready"})
         self._loop.call_soon(self._attach)
         self._server.run()

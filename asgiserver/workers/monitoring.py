@@ -11,18 +11,16 @@ from typing import Any
 
 from ..listen.bind import Bound
 from ..metrics.counts import place
-from ..metrics.queues import listen_queue
+from ..metrics.queues import write_queues
 from .board import Board, Slot
 from .channel import Channel, Message
 from .generations import Generations
-from .states import Generation, ServiceState, Worker
+from .states import Generation, Pauses, ServiceState, Worker
 
 __all__ = ["Monitoring"]
 
 logger = logging.getLogger("asgiserver")
 
-#: Seconds before a monitor is forked again: the first pause of a series of deaths, doubled each time, and the longest.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 #: Seconds of life after which a death is no longer one of a series.
 _SETTLED = 10.0
 #: Seconds for a monitor to end before it is killed.
@@ -70,9 +68,8 @@ class Monitoring:
         self._started = time.time()
         self._addresses = [each.description for each in bound]
         self._monitors: dict[int, _Monitor] = {}
-        self._count = self._failures = 0
-        self._not_before = 0.0
-        self._generation: int | None = None
+        self._count = 0
+        self._pauses = Pauses()
 
     @property
     def facts(self) -> Message:
@@ -89,16 +86,13 @@ class Monitoring:
         elif current is None:
             state = ServiceState.STARTING
         else:
-            state = ServiceState.SERVING if generations.coming is None else ServiceState.RELOADING
+            state = ServiceState.RELOADING if generations.reloading else ServiceState.SERVING
         number = self._board.description[1] if current is None else current.number
         self._board.describe(state.value, number)
 
     def look_at_queues(self) -> None:
         """Write how many clients wait."""
-        gauges = self._board.own.gauges
-        for at, each in enumerate(self._bound[: len(gauges) // 2]):
-            if each.sock.fileno() >= 0:
-                gauges[2 * at], gauges[2 * at + 1] = listen_queue(each.sock) or (0, 0)
+        write_queues(self._board.own.gauges, [each.sock for each in self._bound])
 
     @staticmethod
     def describe_worker(slot: Slot, worker: Worker, process: int | None) -> None:
@@ -113,13 +107,9 @@ class Monitoring:
         """A worker is gone."""
         self._board.own.counts[place("worker_exits", worker.why)] += 1
 
-    def count_reload(self, generation: Generation | None) -> None:
-        """A reload is over, and this generation serves."""
-        number = None if generation is None else generation.number
-        if self._generation is not None:
-            outcome = "failure" if number == self._generation else "success"
-            self._board.own.counts[place("reloads", outcome)] += 1
-        self._generation = number
+    def count_reload(self, failed: bool) -> None:
+        """A reload is over."""
+        self._board.own.counts[place("reloads", "failure" if failed else "success")] += 1
 
     # The process.
 
@@ -140,7 +130,7 @@ class Monitoring:
         wanted = generations.current or generations.coming
         newest = max(self._monitors, default=0)
         runs = newest and self._monitors[newest].kill_at is None and self._monitors[newest].generation is wanted
-        if wanted in nurseries and wanted.forks and not runs and now >= self._not_before:
+        if wanted in nurseries and wanted.forks and not runs and now >= self._pauses.not_before:
             self._fork(wanted, nurseries[wanted].channel, now)
 
     def _fork(self, generation: Generation, nursery: Channel, now: float) -> None:
@@ -154,7 +144,10 @@ class Monitoring:
 
     def _hear(self, monitor: _Monitor) -> None:
         now = time.monotonic()
-        for _ in monitor.channel.receive():
+        for message in monitor.channel.receive():
+            if message["is"] == "failed":
+                logger.error("The monitor has failed\n%s", message["text"].rstrip())
+                continue
             # It serves, so those before it may go.
             for other in self._monitors.values():
                 if other.number < monitor.number:
@@ -163,9 +156,9 @@ class Monitoring:
             self._forget(monitor.channel)
             if monitor.kill_at is None:
                 logger.error("The monitor has died, and is forked again")
-                self._failures = 0 if now - monitor.began >= _SETTLED else self._failures
-                self._not_before = now + min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**self._failures)
-                self._failures = min(self._failures + 1, 16)
+                if now - monitor.began >= _SETTLED:
+                    self._pauses.reset(now)
+                self._pauses.add(now)
                 monitor.kill_at = now + _END
             if monitor.process is None:
                 self._monitors.pop(monitor.number, None)

@@ -54,8 +54,7 @@ def main() -> NoReturn:
     if specification["slot"] is None:
         from . import monitor
 
-        interface = prepare(specification)[0] if nursery.application is None else nursery.application.interface
-        monitor.serve(channel, specification, interface.configuration)
+        monitor.serve(channel, specification, nursery.application and nursery.application.interface)
     from .worker import serve
 
     serve(channel, specification, nursery.application or nursery.load())

@@ -6,7 +6,8 @@ from enum import Enum, auto
 from typing import Protocol
 
 __all__ = [
-    "Generation", "GenerationEvent", "GenerationState", "Hands", "ServiceState", "Worker", "WorkerEvent", "WorkerState",
+    "Generation", "GenerationEvent", "GenerationState", "Hands", "Pauses", "ServiceState", "Worker", "WorkerEvent",
+    "WorkerState",
 ]  # fmt: skip
 
 #: Seconds before a worker is forked again: the first pause of a series of deaths, doubled each time, and the longest.
@@ -70,7 +71,7 @@ class Worker:
 
     :ivar why: why it has ended or will: ``asked``, ``died``, ``failed`` at its start, ``late`` with something,
         ``replaced`` as it wished, or ``silent``.
-        :ivar failure: why the worker before it could not start: this one serves a page that says so. Empty for the
+    :ivar failure: why the worker before it could not start: this one serves a page that says so. Empty for the
         application.
     """
 
@@ -87,12 +88,31 @@ class Worker:
         return f"worker {self.number}"
 
 
+class Pauses:
+    """Between tries that fail one after the other: each pause is longer than the one before.
+
+    :ivar not_before: when the next try may be made.
+    """
+
+    def __init__(self) -> None:
+        self.not_before = 0.0
+        self._failures = 0
+
+    def add(self, now: float) -> None:
+        """Another try has failed."""
+        self.not_before = now + min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**self._failures)
+        self._failures = min(self._failures + 1, _MOST_FAILURES)
+
+    def reset(self, now: float) -> None:
+        """The next try is no longer one of a series."""
+        self.not_before, self._failures = now, 0
+
+
 class Generation:
     """A nursery and its workers.
 
     :ivar alive: the nursery's process runs.
-    :ivar failures: how many workers in a row have died without having served for long.
-    :ivar not_before: when the next worker, or the next generation in place of an orphaned one, may be begun.
+    :ivar pauses: those before the next worker, or the next generation in place of an orphaned one, may be begun.
     """
 
     def __init__(self, number: int, deadline: float | None) -> None:
@@ -101,8 +121,7 @@ class Generation:
         self.deadline = deadline
         self.alive = True
         self.workers: dict[int, Worker] = {}
-        self.failures = 0
-        self.not_before = 0.0
+        self.pauses = Pauses()
 
     def __str__(self) -> str:
         return f"generation {self.number}"
@@ -115,11 +134,6 @@ class Generation:
     def those(self, *states: WorkerState) -> list[Worker]:
         """The workers in one of these states, oldest first."""
         return [worker for worker in self.workers.values() if worker.state in states]
-
-    def pause(self, now: float) -> None:
-        """Another one of a series of failures: wait for longer before the next try."""
-        self.not_before = now + min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**self.failures)
-        self.failures = min(self.failures + 1, _MOST_FAILURES)
 
 
 _FORK = GenerationState.CANARY, GenerationState.STARTING, GenerationState.CURRENT
@@ -152,8 +166,8 @@ class Hands(Protocol):
     def began(self) -> None:
         """A reload has begun."""
 
-    def done(self) -> None:
-        """A generation serves: the first one, a new one, or still the old one after a reload that failed."""
+    def done(self, failed: bool) -> None:
+        """The code of now serves, at first or after a reload; ``failed``: that of before, or a page that says why."""
 
     def leaving(self, delay: float) -> None:
         """The service will end, in ``delay`` seconds; until then it goes on."""

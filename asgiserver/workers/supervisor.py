@@ -27,9 +27,10 @@ from .channel import Channel
 from .control_group import oom_kills
 from .cpus import usable
 from .generations import Generations
+from .heartbeats import Heartbeats
 from .launch import HANDLED, command
 from .pid_file import pid_file
-from .states import Generation, GenerationEvent, Worker, WorkerEvent, WorkerState
+from .states import Generation, GenerationEvent, Worker, WorkerEvent
 from .systemd import Notifier
 from .watch import watching
 
@@ -39,11 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["Supervisor", "main"]
 
 logger = logging.getLogger("asgiserver")
-
-#: Seconds between two looks at the event loops of the workers, unless their limit is shorter.
-_LOOK = 1.0
-#: The part of ``worker_timeout`` after which a warning says where a worker is, and its least length in seconds.
-_WARNING_PART, _LEAST_WARNING = 0.1, 2.0
 
 
 def main() -> NoReturn:
@@ -116,7 +112,6 @@ class _Process:
     """The process of a worker.
 
     :ivar number: the process's; None until the nursery, or the worker itself, has told it.
-    :ivar warned: its event loop is blocked, and the log says so.
     :ivar gone: it has ended, as its nursery has told.
     """
 
@@ -126,7 +121,7 @@ class _Process:
         self.place = place
         self.slot = slot
         self.number: int | None = None
-        self.warned = self.gone = False
+        self.gone = False
 
 
 class Supervisor:
@@ -152,9 +147,8 @@ class Supervisor:
         self._listens = False
         self._surroundings = ""
         self._status: int | None = None
-        limit = settings.worker_timeout
-        self._look_every = _LOOK if limit is None else min(_LOOK, limit / 4)
-        self._looked = self._awake_since = self._alive_at = time.monotonic()
+        self._alive_at = time.monotonic()
+        self._heartbeats = Heartbeats(settings.worker_timeout, self._alive_at, self.dump, self._silent)
         self._generations = Generations(self, settings, 1 if settings.reload else settings.workers or usable())
         self._monitoring: Monitoring | None = None
         if monitor:
@@ -221,7 +215,7 @@ class Supervisor:
     def _pause(self) -> float:
         now = time.monotonic()
         due = self._generations.due(now)
-        times = [self._looked + self._look_every, *([] if due is None else [due])]
+        times = [self._heartbeats.due, *([] if due is None else [due])]
         if self._notifier.watchdog is not None:
             times.append(self._alive_at + self._notifier.watchdog)
         return max(0.0, min(times) - now)
@@ -250,7 +244,7 @@ class Supervisor:
             case signal.SIGUSR2:
                 for process in self._processes.values():
                     process.channel.send({"do": "report"})
-                    if process.slot.silence(now) > self._look_every:
+                    if process.slot.silence(now) > self._heartbeats.every:
                         # The event loop, which would obey, is blocked.
                         self.dump(process.worker)
 
@@ -337,30 +331,13 @@ class Supervisor:
         channel.close()
 
     def _look(self, now: float) -> None:
-        """Look for workers whose event loop is blocked."""
-        if now - self._looked < self._look_every:
-            return
-        if now - self._looked > self._look_every + _LOOK:
-            # This process was stopped too: nobody is to blame for a silence.
-            self._awake_since = now
-        self._looked = now
-        if self._monitoring is not None:
-            self._monitoring.look_at_queues()
-        limit = self._settings.worker_timeout
-        if limit is None:
-            return
-        for process in list(self._processes.values()):
-            silence = min(process.slot.silence(now), now - self._awake_since)
-            if process.worker.state in (WorkerState.STARTING, WorkerState.ENDING):
-                continue
-            if silence >= limit:
-                self._generations.worker(WorkerEvent.SILENT, process.worker, now, f"{silence:.1f} s")
-            elif silence < max(_LEAST_WARNING, limit * _WARNING_PART):
-                process.warned = False
-            elif not process.warned:
-                process.warned = True
-                logger.warning("The event loop of %s is blocked for %.1f s", process.worker, silence)
-                self.dump(process.worker)
+        if now >= self._heartbeats.due:
+            self._heartbeats.look([(each.worker, each.slot) for each in self._processes.values()], now)
+            if self._monitoring is not None:
+                self._monitoring.look_at_queues()
+
+    def _silent(self, worker: Worker, text: str) -> None:
+        self._generations.worker(WorkerEvent.SILENT, worker, time.monotonic(), text)
 
     def _tell(self, now: float) -> None:
         """Tell systemd how it is."""
@@ -452,7 +429,7 @@ class Supervisor:
         """See ``Hands``."""
         self._notifier.reloading()
 
-    def done(self) -> None:
+    def done(self, failed: bool) -> None:
         """See ``Hands``."""
         if not self._listens:
             self._listens = True
@@ -462,9 +439,9 @@ class Supervisor:
                 logger.info("Listening on %s", each.description)
             if logs.on_terminal():
                 logger.info("Ctrl-C stops it")
+        elif self._monitoring is not None:
+            self._monitoring.count_reload(failed)
         self._notifier.ready()
-        if self._monitoring is not None:
-            self._monitoring.count_reload(self._generations.current)
 
     def leaving(self, delay: float) -> None:
         """See ``Hands``."""

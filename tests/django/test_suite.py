@@ -84,11 +84,14 @@ class Runs:
 
 class TestCompare:
     def test_what_fails_with_our_handler_alone_is_a_regression(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        runs = Runs(outcome(both="a", one="b", two="b", ours="c"), outcome(both="a", two="b", other="b"))
+        alone = outcome(), outcome(one="b", two="b"), outcome(ours="c")
+        failed = outcome(both="a", one="b", two="b", ours="c", neighbours="d")
+        runs = Runs(failed, outcome(both="a", two="b", other="b"), *alone)
         monkeypatch.setattr(suite, "run", runs)
         ours, regressions = suite.compare(Path(), "module:Class", ["asgi"])
-        assert (len(ours.failed), regressions) == (4, ["one", "ours"])
-        assert runs.calls == [("module:Class", ["asgi"]), (suite.OWN, ["a", "b", "c"])]
+        assert (len(ours.failed), regressions) == (5, ["one", "ours"])
+        alone_calls = [("module:Class", [label]) for label in "dbc"]
+        assert runs.calls == [("module:Class", ["asgi"]), (suite.OWN, ["a", "b", "c", "d"]), *alone_calls]
 
     def test_djangos_handler_is_not_asked_without_a_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:
         runs = Runs(outcome())

@@ -102,6 +102,20 @@ async def test_twisteds_descriptions_are_bound_when_they_accept() -> None:
     await listener.close()
 
 
+# Twisted leaves the socket that it could not bind to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("text", "inheritable"), [("tcp:65536", False), ("tcp:65536", True), ("tcp6:65536", True)])
+async def test_a_port_that_there_cannot_be_is_a_settings_error(text: str, inheritable: bool) -> None:
+    settings = Settings(endpoints=(text,))
+
+    async def listen() -> None:
+        (described,) = await bind(settings, inheritable=inheritable)
+        await accept(described, settings, EchoFactory(), install_reactor())
+
+    with pytest.raises(SettingsError, match=f"'{text}': "):
+        await listen()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="descriptors")
 async def test_an_inherited_socket_stays_with_who_left_it_open() -> None:
     with socket.create_server(("127.0.0.1", 0)) as theirs:

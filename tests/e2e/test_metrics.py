@@ -212,10 +212,12 @@ async def live(monitor: str) -> Any:
 
 @pytest.mark.parametrize("workers", [pytest.param(("--workers", "1"), marks=linux), ()], ids=["workers", "alone"])
 def test_a_stop_is_delayed_and_told_at_once(tmp_path: Path, workers: tuple[str, ...]) -> None:
-    with serving(tmp_path, APPLICATION, *workers, *MONITOR, "--shutdown-delay", "1.5") as server:
+    """The signal goes to all processes, as systemd sends it."""
+    options = *workers, *MONITOR, "--shutdown-delay", "1.5"
+    with serving(tmp_path, APPLICATION, *options, new_session=True) as server:
         monitor = url(server)
         wait_for(lambda: status(monitor, "/readyz") == 200)
-        server.send_signal(signal.SIGTERM)
+        os.killpg(server.pid, signal.SIGTERM)
         began = time.monotonic()
         server_said = "Stopping in 1.5 s"
         wait_for(lambda: server_said in server.output())

@@ -11,11 +11,14 @@ import json
 import math
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -23,6 +26,8 @@ from asgiserver.testing import LiveServer
 from tests.e2e.chat import chromium
 from tests.e2e.live import Receive, Send, answer
 from tests.e2e.server import DEADLINE, ROOT
+from tests.e2e.test_metrics import MONITOR, linux, url
+from tests.e2e.workers import Supervised
 
 PAGE = ROOT / "asgiserver" / "metrics" / "page.html"
 
@@ -311,6 +316,38 @@ class TestConnection:
         feed.closes = True
         page.clock.fast_forward(11_000)
         expect(page.get_by_role("status")).to_contain_text("Not connected since")
+
+
+@linux
+def test_the_numbers_of_a_real_server(browser: Browser, tmp_path: Path) -> None:
+    """With two workers, until it has stopped."""
+    mistakes: list[str] = []
+    with (
+        Supervised(tmp_path, 2, *MONITOR, "--shutdown-delay", "1.2") as server,
+        browser.new_page() as page,
+        httpx.Client(base_url=server.url, verify=False, trust_env=False) as client,
+        ThreadPoolExecutor() as threads,
+    ):
+        page.on("pageerror", lambda error: mistakes.append(str(error)))
+        page.goto(url(server))
+        expect(page.get_by_role("status")).to_have_text("Serving")
+        expect(page.locator("#workers tbody tr")).to_have_count(2)
+        slow = threads.submit(client.get, "/sleep/2.5")
+        for _ in range(50):
+            client.get("/")
+        expect(page.locator("#slowest tbody th")).to_have_text("GET /sleep/2.5")
+        expect(page.locator("#slowest td").last).to_have_text(re.compile(r"^[0-9a-f]{16}-\d+$"))
+        expect(page.locator("#requests-note")).to_have_text("1 in flight")
+        expect(page.locator("#chosen")).to_contain_text("shutdown-delay")
+        assert slow.result().status_code == 200
+        page.wait_for_function("() => samples.at(-1).totals.requests['2xx'] === 51")
+        assert page.evaluate("samples.at(-1).latency.counts.reduce((all, count) => all + count)") == 51
+        assert page.locator("#p50").text_content() != "–"
+        server.send_signal(signal.SIGTERM)
+        expect(page.get_by_role("status")).to_have_text("Stopping")
+        expect(page.get_by_role("status")).to_contain_text("Not connected")
+        assert server.wait() == 0
+    assert mistakes == []
 
 
 def busy_day() -> list[Sample]:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.e2e.live import in_loop, until
 from tests.e2e.server import wait_for
+from tests.e2e.test_metrics import the_monitor
 from tests.e2e.workers import Supervised, WebSocketClient, ask, can_bind, get, gone, upgrade
 
 pytest.importorskip("watchfiles")
@@ -74,7 +75,9 @@ async def denied(port: int) -> None:
 class TestChanges:
     @in_loop
     async def test_are_answered_at_once_whatever_is_open(self, tmp_path: Path) -> None:
-        server = Supervised(tmp_path, 0, "--lifespan", "on", env={"WEB_CONCURRENCY": "2"})
+        monitor = tmp_path / "monitor"
+        metrics = "--metrics", f"unix:{monitor}"
+        server = Supervised(tmp_path, 0, "--lifespan", "on", *metrics, env={"WEB_CONCURRENCY": "2"})
         server.write(stream("one"))
         with server:
             ignored = "workers is ignored with --reload (environment: WEB_CONCURRENCY)"
@@ -103,6 +106,10 @@ class TestChanges:
             await until(lambda: gone(server.first))
 
             await self.broken_code_is_told_by_a_page(server)
+            async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(monitor))) as client:
+                counted = (await client.get("http://a/metrics")).text
+            assert 'asgiserver_reloads_total{outcome="success"} 2\n' in counted
+            assert 'asgiserver_reloads_total{outcome="failure"} 5\n' in counted
             await self.a_worker_that_is_killed_is_replaced(server)
             await self.of_other_files_change_nothing(server)
             processes = server.processes()
@@ -167,7 +174,8 @@ class TestStarting:
         for folder in (site, config.parent):
             folder.mkdir()
         config.write_text("header = ['X-A: one']\n", "utf-8")
-        server = Supervised(site, 0, "--config", str(config), "-u", str(path), port=False)
+        metrics = "--metrics", f"unix:{tmp_path}/monitor"
+        server = Supervised(site, 0, "--config", str(config), "-u", str(path), *metrics, port=False)
         server.write("1 +")
         transport = httpx.AsyncHTTPTransport(uds=str(path))
         with server:
@@ -183,6 +191,9 @@ class TestStarting:
                 config.write_text("no-such = 1\n", "utf-8")
                 answer = await answered(client, lambda answer: answer.status_code == 500)
                 assert "there is no setting 'no-such'" in answer.text
+                os.kill(the_monitor(server), signal.SIGKILL)
+                server.wait_for_line("The monitor has failed\nasgiserver: error: ")
+                assert "Traceback" not in server.output()
                 config.write_text("", "utf-8")
                 answer = await answered(client, lambda answer: answer.status_code == 200)
 

@@ -42,6 +42,15 @@ class TestChannel:
         assert there.receive() == []
         assert there.open
 
+    @pytest.mark.parametrize("character", ["x", "\n", "\x1b", "é", "漢", "\U0001f600", "\udc80"])
+    def test_a_text_of_the_longest_kind_fits_whatever_its_characters(
+        self, pair: tuple[Channel, Channel], character: str
+    ) -> None:
+        here, there = pair
+        here.send({"text": character * 32768})
+        assert there.receive() == [{"text": character * 32768}]
+        assert here.open
+
     def test_a_descriptor_comes_with_its_message(self, pair: tuple[Channel, Channel]) -> None:
         here, there = pair
         reader, writer = os.pipe()

@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -97,6 +98,10 @@ class TestJSON:
         assert values(record(request_id="9f-1"))["request_id"] == "9f-1"
         assert within("outer-1", values, record())["request_id"] == "outer-1"
         assert "request_id" not in within("outer-1", values, record(request_id=None))
+
+    def test_an_id_of_the_applications_own_may_be_anything(self) -> None:
+        assert values(record(request_id=uuid.UUID(int=5)))["request_id"] == "00000000-0000-0000-0000-000000000005"
+        assert values(record(request_id=b"\xff1"))["request_id"] == "\\xff1"
 
     def test_a_worker_says_its_number(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(JSONFormatter, "worker", 0)

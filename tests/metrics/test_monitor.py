@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from asgiserver.metrics.exposition import CONTENT_TYPE
 from asgiserver.metrics.monitor import Monitor
-from tests.fakes import at_once
+from tests.fakes import at_once, settle
 
 from .board import SETTINGS, Service
 
@@ -92,3 +93,36 @@ def test_only_our_own_page_may_look(
     scope = {"type": "websocket", "path": path, "headers": list(fields.items())}
     with pytest.raises(Sent, match="websocket.accept" if accepted else "websocket.close"):
         at_once(Monitor(service.reading)(scope, receive, send))
+
+
+def test_many_pages_leave_room_for_probes(service: Service) -> None:
+    async def main() -> None:
+        answers: list[str] = []
+        left = asyncio.Event()
+
+        async def send(message: Any) -> None:
+            answers.append(message["type"])
+
+        def page() -> asyncio.Task[None]:
+            events: list[Any] = [{"type": "websocket.disconnect"}, {"type": "websocket.connect"}]
+
+            async def receive() -> Any:
+                if len(events) == 1:
+                    await left.wait()
+                return events.pop()
+
+            scope = {"type": "websocket", "path": "/live", "headers": []}
+            return asyncio.create_task(monitor(scope, receive, send))
+
+        monitor = Monitor(service.reading)
+        pages = [page() for _ in range(100)]
+        await settle()
+        assert answers.count("websocket.accept") == 100
+        await page()
+        assert answers[-1] == "websocket.close"
+        left.set()
+        await asyncio.gather(*pages)
+        await page()
+        assert answers.count("websocket.accept") == 101
+
+    asyncio.run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -88,9 +89,9 @@ def test_what_the_page_shows(service: Service) -> None:
     counts.websocket("connected", None)
     counts.message_sent()
     counts.refused(431, stopping=False)
-    slowest = [{"method": "GET", "path": "/a", "began": service.now - 2, "id": None}]
+    slowest = [{"method": "GET", "path": "/a", "age": 2, "id": None}]
     service.count(0, counts, 1, 2, 0.25, slowest=slowest)
-    service.count(1, counts, slowest=[{**slowest[0], "began": service.now - 3, "id": "x"}])
+    service.count(1, counts, slowest=[{**slowest[0], "age": 3, "id": "x"}])
     shown = json.loads(json.dumps(service.reading.live()))
     assert shown["totals"] == {
         "requests": {"1xx": 0, "2xx": 2, "3xx": 0, "4xx": 0, "5xx": 2},
@@ -107,10 +108,16 @@ def test_what_the_page_shows(service: Service) -> None:
     }  # fmt: skip
     slow = [(each["worker"], each["id"], round(each["age"])) for each in shown["slowest"]]
     assert slow == [(8, "x", 3), (7, None, 2)]
+    # A request may end at any time, but not while the loop is blocked.
+    service.now += 10
+    assert [round(each["age"]) for each in service.reading.live()["slowest"]] == [13, 12]
+    service.board.slot(1).beat()
+    service.now = time.monotonic()
+    assert round(service.reading.live()["slowest"][0]["age"]) == 3
     assert (shown["state"], shown["generation"], shown["started"], shown["loop"]) == ("serving", 3, 5.0, "uvloop")
 
 
-@pytest.mark.parametrize("text", [b"[{", b"\xff", b"7", b"[7]", b"[{}]", b'[{"began": "x"}]'])
+@pytest.mark.parametrize("text", [b"[{", b"\xff", b"7", b"[7]", b"[{}]", b'[{"age": "x"}]'])
 def test_a_text_that_is_half_written_shows_nothing(service: Service, text: bytes) -> None:
     service.board.slot(0).text = text
     assert service.reading.live()["slowest"] == []

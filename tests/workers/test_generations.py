@@ -49,8 +49,8 @@ class FakeHands:
     def began(self) -> None:
         self.said.append(("began",))
 
-    def done(self) -> None:
-        self.said.append(("done",))
+    def done(self, failed: bool) -> None:
+        self.said.append(("failed",) if failed else ("done",))
 
     def leaving(self, delay: float) -> None:
         self.said.append(("leaving", delay))
@@ -180,7 +180,7 @@ class TestReloading:
     ) -> None:
         service.reload()
         service.nursery(event, text="SyntaxError: no")
-        assert ("done",) in service.taken()
+        assert ("failed",) in service.taken()
         assert service.states() == {1: WorkerState.SERVING, 2: WorkerState.SERVING}
         (record,) = caplog.records
         assert record.levelname == "ERROR"
@@ -199,7 +199,7 @@ class TestReloading:
         service.worker(event, 4 if late else 3, text="no")
         said = service.taken()
         assert ("retire", 2, False) in said
-        assert ("done",) in said
+        assert ("failed",) in said
         assert (("drain", 3) in said) == late
         assert [service.states()[number] for number in (1, 2)] == [WorkerState.SERVING] * 2
 
@@ -231,11 +231,19 @@ class TestReplacingTheCode:
 
     def test_a_successor_is_forked_while_the_old_worker_drains(self, service: Service) -> None:
         service.reload()
-        assert service.taken() == [("drain", 1), ("fork", 2)]
+        assert service.taken() == [("began",), ("drain", 1), ("fork", 2)]
+        assert service.generations.reloading
         service.worker(WorkerEvent.READY, 2)
+        assert service.taken() == [("done",)]
+        assert not service.generations.reloading
         service.worker(WorkerEvent.GONE, 1)
         assert service.taken() == []
         assert service.states() == {2: WorkerState.SERVING}
+
+    def test_a_worker_that_dies_is_replaced_without_a_reload(self, service: Service) -> None:
+        service.worker(WorkerEvent.GONE, 1, text="it was ended by SIGKILL")
+        service.worker(WorkerEvent.READY, 2)
+        assert service.taken() == [("fork", 2)]
 
     def test_one_that_imports_code_of_before_is_killed(self, service: Service) -> None:
         service.reload()
@@ -265,17 +273,18 @@ class TestReplacingTheCode:
         assert page.failure == "SyntaxError: no"
         assert caplog.records[-1].getMessage().endswith("\nSyntaxError: no")
         service.worker(WorkerEvent.READY, page.number)
-        service.taken()
+        # The first code of all is no reload that could fail.
+        assert service.taken() == [("done",) if first else ("failed",)]
         # The next change cures it.
         service.reload()
-        assert service.taken() == [("drain", page.number), ("fork", page.number + 1)]
+        assert service.taken() == [("began",), ("drain", page.number), ("fork", page.number + 1)]
         assert [each.failure for each in service.generations.workers if each.number > page.number] == [""]
 
     def test_a_page_that_cannot_start_is_tried_again_after_a_pause(self, service: Service) -> None:
         service.reload()
         for number in (2, 3):
             service.worker(WorkerEvent.FAILED, number, text="no")
-        assert service.taken() == [("drain", 1), ("fork", 2), ("fork", 3)]
+        assert service.taken() == [("began",), ("drain", 1), ("fork", 2), ("fork", 3)]
         service.at(0.2)
         assert service.taken() == [("fork", 4)]
 
@@ -300,7 +309,7 @@ class TestReplacingTheCode:
     def test_another_nursery_takes_the_place_of_one_that_has_died(self, service: Service) -> None:
         service.nursery(GenerationEvent.GONE)
         service.reload()
-        assert service.taken() == [("spawn", 2)]
+        assert service.taken() == [("spawn", 2), ("began",)]
         service.nursery(GenerationEvent.LOADED)
         service.worker(WorkerEvent.READY, 2)
         assert service.taken() == [("fork", 2), ("drain", 1), ("done",)]
@@ -386,7 +395,7 @@ class TestDying:
     def test_a_nursery_that_cannot_be_replaced_is_tried_again_later(self, service: Service) -> None:
         service.nursery(GenerationEvent.GONE)
         service.nursery(GenerationEvent.FAILED, text="no")
-        assert service.taken() == [("spawn", 2), ("retire", 2, True), ("done",)]
+        assert service.taken() == [("spawn", 2), ("retire", 2, True), ("failed",)]
         service.at(0.2)
         assert service.taken() == [("spawn", 3)]
 
@@ -432,7 +441,9 @@ class TestLeaving:
         self, service: Service, caplog: pytest.LogCaptureFixture, status: int, said: int
     ) -> None:
         service.generations.resize(-1, service.now)
+        worker = next(each for each in service.generations.workers if each.number == 2)
         service.worker(WorkerEvent.GONE, 2, text="it was ended by SIGSEGV", status=status)
+        assert worker.why == ("died" if said else "asked")
         assert [record.levelname for record in caplog.records].count("ERROR") == said
 
     def test_a_drain_without_a_limit_is_not_ended(self) -> None:
