@@ -38,6 +38,20 @@ __all__ = [
 class _ServerLog(logging.StreamHandler[IO[str]]):
     """The handler of the root logger."""
 
+    def alone(self, record: logging.LogRecord) -> bool:
+        """A filter: whether no handler below the root writes the record to the same stream.
+
+        Django's own configuration has such a handler while ``DEBUG`` is set, and each traceback would be seen twice.
+        """
+        logger: logging.Logger | None = logging.getLogger(record.name)
+        while logger is not None and logger.parent is not None:
+            for other in logger.handlers:
+                writes_there = isinstance(other, logging.StreamHandler) and other.stream is self.stream
+                if writes_there and record.levelno >= other.level and other.filter(record):
+                    return False
+            logger = logger.parent
+        return True
+
 
 class AccessHandler(logging.Handler):
     """Reports a full disk, or a reader that has left, by a line a minute instead of a traceback for each request."""
@@ -159,8 +173,12 @@ def _configure_server(settings: Settings) -> None:
     root = logging.getLogger()
     if not root.handlers:
         handler = _ServerLog(sys.stderr)
-        kind = _LevelFormatter if _shows_colours(sys.stderr) else TextFormatter
-        handler.setFormatter(JSONFormatter() if settings.log_format == "json" else _formatter(settings.log_fmt, kind))
+        if settings.log_format == "json":
+            handler.setFormatter(JSONFormatter())
+        else:
+            kind = _LevelFormatter if _shows_colours(sys.stderr) else TextFormatter
+            handler.setFormatter(_formatter(settings.log_fmt, kind))
+            handler.addFilter(handler.alone)
         root.addHandler(handler)
         root.setLevel(level)
 

@@ -229,7 +229,8 @@ class Generations:
     def _take_over(self, generation: Generation, now: float) -> None:
         old, self.current, self.coming = self.current, generation, None
         generation.state = GenerationState.CURRENT
-        logger.info("%s serves with %d workers", str(generation).capitalize(), self.size)
+        plural = "" if self.size == 1 else "s"
+        logger.info("%s serves with %d worker%s", str(generation).capitalize(), self.size, plural)
         if old is not None:
             self._retire(old, now)
         self.reloading = False

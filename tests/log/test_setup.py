@@ -126,6 +126,33 @@ class TestTheServersLog:
         assert (stream.getvalue(), process.stderr) == ("listening\n", "")
         assert root.level == logging.WARNING
 
+    def test_what_another_handler_writes_to_the_same_stream_is_written_once(self, process: Process) -> None:
+        process.configure(log_fmt="<%(message)s>")
+        logger, stream = logging.getLogger("site"), io.StringIO()
+        errors, elsewhere = logging.StreamHandler(process.streams["stderr"]), logging.StreamHandler(stream)
+        errors.setLevel(logging.WARNING)
+        errors.addFilter(lambda record: record.getMessage() != "filtered")
+        logger.handlers[:] = [errors, elsewhere]
+        try:
+            for message in ("theirs", "filtered"):
+                logging.getLogger("site.request").error(message)
+            logger.info("below its level")
+            assert process.stderr == "theirs\n<filtered>\n<below its level>\n"
+            assert stream.getvalue() == "theirs\nfiltered\nbelow its level\n"
+        finally:
+            logger.handlers[:] = []
+
+    def test_json_has_also_what_another_handler_writes(self, process: Process) -> None:
+        process.configure(log_format="json")
+        logger = logging.getLogger("site")
+        logger.handlers[:] = [logging.StreamHandler(process.streams["stderr"])]
+        try:
+            logger.error("oops")
+        finally:
+            logger.handlers[:] = []
+        theirs, ours = process.stderr.splitlines()
+        assert (theirs, json.loads(ours)["message"]) == ("oops", "oops")
+
     @pytest.mark.parametrize("pattern", ["%(nonsense)s", "%(levelno)y", "{message}", "%(message)s %", "%(name)d"])
     def test_a_wrong_format_is_an_error(self, process: Process, pattern: str) -> None:
         with pytest.raises(SettingsError, match=r"^log_fmt: ") as caught:
