@@ -131,9 +131,10 @@ class CommandLineInterface:
             thread_count()
             check(self.settings, install_reactor(self.settings.loop))
             if self.settings.metrics:
-                from .metrics.endpoints import monitor_settings
+                from .metrics.endpoints import monitor_settings, of_metrics
 
-                check(monitor_settings(self.settings), install_reactor(self.settings.loop))
+                with of_metrics():
+                    check(monitor_settings(self.settings), install_reactor(self.settings.loop))
             sys.stdout.write(f"{self.parser.prog}: {path} can be served with these settings\n")
             self.parser.exit()
         return application

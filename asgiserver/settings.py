@@ -14,7 +14,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple, get_type_hints
 
 from .errors import SettingsError
@@ -523,9 +523,29 @@ def _host(host: str | None) -> str | None:
     found = re.fullmatch(r"(unix):(.+)|(\[.*\]|[^:]*):(\d*)", host or "")
     if found:
         path, address, port = found[2], found[3], found[4]
-        instead = f"unix_socket {path}" if path else f"host {address} and port {port}"
+        instead = f"unix_socket {path}" if path else f"host {address or '0.0.0.0'} and port {port}"
         raise SettingsError(f"host: expected an address or a name without the port, got {host!r}: give {instead}")
     return host or None
+
+
+def _endpoints(name: str, texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what other servers take for an address, and name the description of it."""
+    for text in texts:
+        found = re.fullmatch(r"(?:https?://)?(?:tcp:(?=.+:))?(?:(\[.*\]|localhost|\*|[\d.]*):)?(\d+)/?", text)
+        if found or text.startswith("/"):
+            instead = _tcp(found[1], found[2]) if found else f"unix:{text}"
+            raise SettingsError(f"{name}: expected a Twisted endpoint description, got {text!r}: write {instead}")
+    return texts
+
+
+def _tcp(host: str | None, port: str) -> str:
+    """The description of an address; the port alone is for this machine, as with ``port``."""
+    if host in ("", "*", "0.0.0.0"):
+        return f"tcp:{port}"
+    if host and host.startswith("["):
+        address = host[1:-1].replace(":", r"\:")
+        return f"'tcp6:{port}:interface={address}'"
+    return f"tcp:{port}:interface={'127.0.0.1' if host in (None, 'localhost') else host}"
 
 
 def _headers(lines: tuple[str, ...]) -> tuple[str, ...]:
@@ -546,7 +566,10 @@ def _root_path(text: str) -> str:
     return f"/{stripped}" if stripped else ""
 
 
-_RULES: dict[str, Callable[[Any], Any]] = {"host": _host, "headers": _headers, "root_path": _root_path}
+_RULES: dict[str, Callable[[Any], Any]] = {
+    "host": _host, "headers": _headers, "root_path": _root_path,
+    "endpoints": partial(_endpoints, "endpoints"), "metrics": partial(_endpoints, "metrics"),
+}  # fmt: skip
 
 
 _OFF = {"": (), "zero": (0,), "negative": (-1,), "both": (0, -1)}

@@ -23,7 +23,7 @@ from ..settings import Settings
 from ..transport.tcp import TCPPort
 from . import sockets
 from .accepting import watch
-from .bind import KINDS, SECURE, Bound, Described, described_by
+from .bind import KINDS, SECURE, USAGE, Bound, Described, described_by
 
 if TYPE_CHECKING:
     from ..transport.certificates import Certificates
@@ -192,7 +192,7 @@ def _endpoint(described: Described, reactor: Any) -> Any:
     try:
         return serverFromString(reactor, described.text)  # type: ignore[no-untyped-call]
     except Exception as error:  # each kind and each plugin raises errors of its own choice
-        reason = _first_line(error)
+        reason = f"expected {USAGE[described.kind]}" if described.kind in USAGE else _first_line(error)
         if reason.startswith("Unknown endpoint type"):
             reason += f"; there are {', '.join(KINDS)} and those of Twisted's plugins"
         raise SettingsError(f"endpoints: {described.whole!r}: {reason}") from error

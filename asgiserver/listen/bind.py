@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..asgi.forwarded import TrustedPeers
     from ..transport.certificates import Certificates
 
-__all__ = ["KINDS", "SECURE", "Bound", "Described", "bind", "described_by"]
+__all__ = ["KINDS", "SECURE", "USAGE", "Bound", "Described", "bind", "described_by"]
 
 #: The position of the backlog among the arguments of Twisted's descriptions, counted from the prefix, which is 0.
 _BACKLOG_POSITION = {"tcp": 3, "tcp6": 2, "ssl": 6, "tls": 3}
@@ -212,7 +212,7 @@ class _Binding:
             try:
                 self.own[kind](self, proxies, *arguments[1:], **keywords)
             except (TypeError, ValueError) as error:
-                raise SettingsError(f"endpoints: {whole!r}: expected {_USAGE[kind]}") from error
+                raise SettingsError(f"endpoints: {whole!r}: expected {USAGE[kind]}") from error
         elif self.inheritable:
             kinds = ", ".join(self.own)
             shared = f"they share {kinds}, with --ssl-certfile"
@@ -220,7 +220,7 @@ class _Binding:
         else:
             _check_kind(kind, whole)
             if proxies is not None and kind not in _PROXIED:
-                raise SettingsError(f"endpoints: {whole!r}: expected {_USAGE['haproxy']}")
+                raise SettingsError(f"endpoints: {whole!r}: expected {USAGE['haproxy']}")
             secure = proxies is not None and kind not in SECURE and bool(self.settings.ssl_certfile)
             text = _with_backlog(text, arguments, keywords, self.settings.backlog)
             self.made.append(Described(kind, text, whole, secure, proxies))
@@ -305,7 +305,7 @@ _OWN: dict[str, Callable[..., None]] = {
 }
 #: And these, where Twisted could only bind them in the process that accepts.
 _INHERITABLE: dict[str, Callable[..., None]] = {"tcp": _Binding.tcp_endpoint, "tcp6": _Binding.tcp6_endpoint}
-_USAGE = {
+USAGE = {
     "tcp": "tcp:PORT[:interface=ADDRESS][:backlog=NUMBER]",
     "tcp6": "tcp6:PORT[:interface=ADDRESS][:backlog=NUMBER]",
     "haproxy": "haproxy: once, before tcp, tcp6, ssl, tls, unix, fd or systemd",

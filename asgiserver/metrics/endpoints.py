@@ -5,12 +5,14 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ..errors import SettingsError
 from ..listen.bind import Bound, bind
 from ..settings import Settings
 
-__all__ = ["announce", "bind_monitor", "monitor_settings"]
+__all__ = ["announce", "bind_monitor", "monitor_settings", "of_metrics"]
 
 logger = logging.getLogger("asgiserver")
 
@@ -39,6 +41,15 @@ def monitor_settings(settings: Settings) -> Settings:
     )
 
 
+@contextmanager
+def of_metrics() -> Iterator[None]:
+    """Name the setting that the user gave in a ``SettingsError`` about the endpoints of :func:`monitor_settings`."""
+    try:
+        yield
+    except SettingsError as error:
+        raise SettingsError(f"metrics: {str(error).removeprefix('endpoints: ')}") from None
+
+
 async def bind_monitor(settings: Settings) -> list[Bound]:
     """Bind the sockets of the monitor; one that others than this machine reach is told in the log.
 
@@ -46,10 +57,8 @@ async def bind_monitor(settings: Settings) -> list[Bound]:
     :raises SettingsError: a description is invalid, or of a kind that processes cannot share.
     :raises ListenError: as :func:`.bind`.
     """
-    try:
+    with of_metrics():
         made = await bind(monitor_settings(settings), inheritable=True)
-    except SettingsError as error:
-        raise SettingsError(f"metrics: {str(error).removeprefix('endpoints: ')}") from None
     bound = [each for each in made if isinstance(each, Bound)]
     for each in bound:
         if not _is_local(each.sock):

@@ -120,7 +120,7 @@ class TestCheck:
             (["--ssl-certfile", "nowhere.pem", "coloured"], "--ssl-certfile: cannot read nowhere.pem"),
             (["--ssl-certfile", "pem", "-u", "x", "coloured"], "--ssl-certfile is for a host and port"),
             (["--redirect-to-https", "80", "coloured"], "--redirect-to-https needs --ssl-certfile"),
-            (["-e", "tcp:none", "coloured"], "-e: 'tcp:none': invalid literal"),
+            (["-e", "tcp:none", "coloured"], "-e: 'tcp:none': expected tcp:PORT"),
             (["-e", "unix:/x:mode=rw", "coloured"], "-e: 'unix:/x:mode=rw': expected unix:PATH"),
             (["-e", "systemd:", "coloured"], "-e: 'systemd:': expected systemd:index"),
             (["-e", "ssl:1:privateKey=none", "coloured"], "-e: 'ssl:1:privateKey=none': "),

@@ -232,13 +232,12 @@ class TestBehindAProxy:
 class TestMalformedDescriptions:
     @pytest.mark.parametrize(("text", "message"), [
         ("nonsense:1", "Unknown endpoint type: 'nonsense'"),
-        ("8000", "Unknown endpoint type: '8000'"),
         ("", "Unknown endpoint type: ''"),
         ("haproxy", "expected haproxy: once, before tcp, tcp6, ssl, tls, unix, fd or systemd"),
         ("haproxy:nonsense:1", "expected haproxy: once, before tcp,"),
-        ("tcp:http-alt", "invalid literal for int"),
-        ("tcp", "missing 1 required positional argument"),
-        ("tcp:8000:colour=red", "unexpected keyword argument 'colour'"),
+        ("tcp:http-alt", "expected tcp:PORT[:interface=ADDRESS]"),
+        ("tcp", "expected tcp:PORT[:interface=ADDRESS]"),
+        ("tcp:8000:colour=red", "expected tcp:PORT[:interface=ADDRESS]"),
         ("ssl:8443:privateKey=/nonexistent/key.pem", "No such file or directory"),
         ("stdio:", "does not listen for connections"),
         ("haproxy:stdio:", "does not listen for connections"),
