@@ -96,13 +96,19 @@ def replaced(application: Any) -> tuple[Any, str]:
         return application, obstacle
     if isinstance(application, ASGIHandler):
         return application, f"{kind.__qualname__} is a subclass of it"
-    if _holds_one(application):
+    if any(map(_holds_one, (application, *_named_by(application)))):
         return application, f"it stands behind {_name(application)}; see asgiserver.django.get_asgi_application"
     return application, ""
 
 
 def _name(application: Any) -> str:
     return getattr(application, "__qualname__", None) or type(application).__qualname__
+
+
+def _named_by(application: Any) -> list[Any]:
+    """The globals that a function names, as one that tells protocols apart names the handler of each."""
+    code, known = getattr(application, "__code__", None), getattr(application, "__globals__", {})
+    return [known[name] for name in getattr(code, "co_names", ()) if name in known]
 
 
 def _holds_one(application: Any, depth: int = 4) -> bool:

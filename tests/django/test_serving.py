@@ -77,6 +77,11 @@ def wrapped(app: Any) -> Any:
 HANDLER = made(ASGIHandler)
 
 
+async def by_protocol(scope: Any, receive: Any, send: Any) -> None:
+    """A function of a project that hands Django its part."""
+    await HANDLER(scope, receive, send)
+
+
 @pytest.mark.parametrize(
     ("found", "innermost"),
     [
@@ -117,11 +122,14 @@ def test_what_else_a_router_leads_to_stays() -> None:
         ),
         (Wrapper(Wrapper(HANDLER)), "it stands behind Wrapper; see asgiserver.django.get_asgi_application"),
         (wrapped(HANDLER), "it stands behind wrapped.<locals>.inner; see asgiserver.django.get_asgi_application"),
+        (by_protocol, "it stands behind by_protocol; see asgiserver.django.get_asgi_application"),
         (Wrapper(application), ""),
         (ProtocolTypeRouter({"websocket": application}), "the ProtocolTypeRouter has no 'http'"),
         (ProtocolTypeRouter({"http": made(Own)}), "Own is a subclass of it"),
     ],
-    ids=["subclass", "something else", "partial", "wrapped twice", "closure", "other wrapped", "no http", "router"],
+    ids=[
+        "subclass", "something else", "partial", "wrapped twice", "closure", "named", "other wrapped", "no http", "router",
+    ],
 )
 def test_anything_else_is_left_alone_and_the_reason_is_told(found: Any, reason: str) -> None:
     replaced, obstacle = serving.replaced(found)

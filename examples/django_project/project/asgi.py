@@ -3,6 +3,8 @@
 Django answers HTTP only. ``application`` hands it every request, answers the WebSocket on ``/ws/``, and uses the
 lifespan to bring the database up to date, so that a fresh checkout needs no further command. A project in
 production runs ``manage.py migrate`` at each deployment instead.
+
+``get_asgi_application`` is the server's, because the server cannot find Django's handler within a function.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ import os
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.core.asgi import get_asgi_application
 from django.core.management import call_command
+
+from asgiserver.django import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 django = get_asgi_application()
