@@ -58,6 +58,10 @@ class CommandLineInterface:
         """Run with the process's own arguments; raises as :meth:`run` does."""
         cls().run(sys.argv[1:])
 
+    @property
+    def _supervised(self) -> bool:
+        return self.settings.workers is not None or self.settings.reload
+
     def load_asgi_app(self, asgi_app_path: str) -> Application:
         """Give the application that ``asgi_app_path`` names; ``self.settings`` is complete when this is called.
 
@@ -73,7 +77,7 @@ class CommandLineInterface:
         """
         with held(), self.reporting():
             path = self.parse(args)
-            if (self.settings.workers is not None or self.settings.reload) and not self._only_checks:
+            if self._supervised and not self._only_checks:
                 # Not imported without need, like all that is for workers.
                 from .workers.launch import supervise
 
@@ -129,12 +133,12 @@ class CommandLineInterface:
         if self._only_checks:
             self.server_class(application, settings=self.settings)
             thread_count()
-            check(self.settings, install_reactor(self.settings.loop))
+            check(self.settings, install_reactor(self.settings.loop), inheritable=self._supervised)
             if self.settings.metrics:
                 from .metrics.endpoints import monitor_settings, of_metrics
 
                 with of_metrics():
-                    check(monitor_settings(self.settings), install_reactor(self.settings.loop))
+                    check(monitor_settings(self.settings), install_reactor(self.settings.loop), inheritable=True)
             sys.stdout.write(f"{self.parser.prog}: {path} can be served with these settings\n")
             self.parser.exit()
         return application

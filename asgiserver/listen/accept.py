@@ -145,12 +145,13 @@ async def accept(bound: Bound | Described, settings: Settings, factory: Any, rea
     return Listener(port, secure=bound.secure, bound=bound)
 
 
-def check(settings: Settings, reactor: Reactor) -> None:
+def check(settings: Settings, reactor: Reactor, *, inheritable: bool = False) -> None:
     """Find the mistakes in endpoints and certificates that listening would find, and open no socket.
 
+    :param inheritable: as for :func:`.bind.bind`.
     :raises SettingsError: as :func:`.bind.bind` and :func:`accept` do.
     """
-    descriptions = described_by(settings)
+    descriptions = described_by(settings, inheritable)
     if settings.ssl_certfile:
         certificates_of(settings)
     for described in descriptions:

@@ -233,10 +233,15 @@ class _Binding:
         if not 0 <= number <= 65535:
             # The system would take another port for it.
             raise ValueError(port)
+        self.described_tcp(interface, number, int(backlog) if backlog else settings.backlog, dual, proxies)
+
+    def described_tcp(
+        self, interface: str, number: int, backlog: int, dual: bool, proxies: TrustedPeers | None
+    ) -> None:
         with sockets.listening(sockets.host_and_port(interface or "0.0.0.0", number), number):
             addresses = sockets.resolve(interface, number, numeric=True)
-            sock = sockets.bind_tcp(addresses, int(backlog) if backlog else settings.backlog, dual=dual)
-        secure = proxies is not None and bool(settings.ssl_certfile)
+            sock = sockets.bind_tcp(addresses, backlog, dual=dual)
+        secure = proxies is not None and bool(self.settings.ssl_certfile)
         self.made.append(Bound(sock, secure=secure, proxies=proxies))
 
     def tcp6_endpoint(
@@ -280,17 +285,20 @@ class _Checking(_Binding):
 
     def unix(self, *_: object) -> None: ...
 
+    def described_tcp(self, *_: object) -> None: ...
+
     def descriptor(self, *_: object) -> None: ...
 
     def activated(self, *_: object) -> None: ...
 
 
-def described_by(settings: Settings) -> list[Described]:
+def described_by(settings: Settings, inheritable: bool) -> list[Described]:
     """The descriptions for Twisted among the settings' endpoints; no socket is opened.
 
+    :param inheritable: as for :func:`bind`; there are none then.
     :raises SettingsError: as :func:`bind`.
     """
-    checking = _Checking(settings, inheritable=False)
+    checking = _Checking(settings, inheritable)
     checking.check()
     for text in settings.endpoints:
         checking.endpoint(text, text)

@@ -128,7 +128,8 @@ def test_what_else_a_router_leads_to_stays() -> None:
         (ProtocolTypeRouter({"http": made(Own)}), "Own is a subclass of it"),
     ],
     ids=[
-        "subclass", "something else", "partial", "wrapped twice", "closure", "named", "other wrapped", "no http", "router",
+        "subclass", "something else", "partial", "wrapped twice", "closure", "named", "other wrapped", "no http",
+        "router",
     ],
 )
 def test_anything_else_is_left_alone_and_the_reason_is_told(found: Any, reason: str) -> None:
