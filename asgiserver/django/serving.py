@@ -85,6 +85,8 @@ def replaced(application: Any) -> tuple[Any, str]:
             application = copy.copy(application)
             application.application = inner
         return application, obstacle
+    if f"{kind.__module__}.{kind.__qualname__}" == "channels.routing.URLRouter":
+        return _with_routes_replaced(application)
     if f"{kind.__module__}.{kind.__qualname__}" == "channels.routing.ProtocolTypeRouter":
         routes = application.application_mapping
         if "http" not in routes:
@@ -99,6 +101,22 @@ def replaced(application: Any) -> tuple[Any, str]:
     if any(map(_holds_one, (application, *_named_by(application)))):
         return application, f"it stands behind {_name(application)}; see asgiserver.django.get_asgi_application"
     return application, ""
+
+
+def _with_routes_replaced(router: Any) -> tuple[Any, str]:
+    """The same for Channels' URLRouter, whose last route often leads to Django."""
+    routes, obstacles = [], []
+    for route in router.routes:
+        inner, obstacle = replaced(route.callback)
+        obstacles.append(obstacle)
+        if inner is not route.callback:
+            route = copy.copy(route)
+            route.callback = inner
+        routes.append(route)
+    if any(new is not old for new, old in zip(routes, router.routes, strict=True)):
+        router = copy.copy(router)
+        router.routes = routes
+    return router, next(filter(None, obstacles), "")
 
 
 def _name(application: Any) -> str:

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from channels.routing import ProtocolTypeRouter
+from channels.routing import ProtocolTypeRouter, URLRouter
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core.handlers.asgi import ASGIHandler
+from django.urls import path, re_path
 
 from asgiserver.django import serving
 from asgiserver.django.static_files import StaticFiles
@@ -90,11 +91,15 @@ async def by_protocol(scope: Any, receive: Any, send: Any) -> None:
         (made(ASGIStaticFilesHandler, application=HANDLER), lambda it: it.application),
         (made(StaticFiles, application=HANDLER), lambda it: it.application),
         (
+            ProtocolTypeRouter({"http": URLRouter([path("feed/", application), re_path("", HANDLER)])}),
+            lambda it: it.application_mapping["http"].routes[1].callback,
+        ),
+        (
             made(StaticFiles, application=ProtocolTypeRouter({"http": HANDLER})),
             lambda it: it.application.application_mapping["http"],
         ),
     ],
-    ids=["alone", "router", "static files", "runserver", "static files and router"],
+    ids=["alone", "router", "static files", "runserver", "routes", "static files and router"],
 )
 def test_djangos_handler_is_replaced_wherever_it_stands(found: Any, innermost: Callable[[Any], Any]) -> None:
     replaced, obstacle = serving.replaced(found)
@@ -126,10 +131,11 @@ def test_what_else_a_router_leads_to_stays() -> None:
         (Wrapper(application), ""),
         (ProtocolTypeRouter({"websocket": application}), "the ProtocolTypeRouter has no 'http'"),
         (ProtocolTypeRouter({"http": made(Own)}), "Own is a subclass of it"),
+        (URLRouter([path("feed/", application), re_path("", made(Own))]), "Own is a subclass of it"),
     ],
     ids=[
         "subclass", "something else", "partial", "wrapped twice", "closure", "named", "other wrapped", "no http",
-        "router",
+        "router", "routes",
     ],
 )
 def test_anything_else_is_left_alone_and_the_reason_is_told(found: Any, reason: str) -> None:

@@ -1,7 +1,6 @@
 """The chat as one ASGI application.
 
-Requests go to Django, except those for the feed. ``get_asgi_application`` is the server's, because the server does not
-look for Django's handler within a ``URLRouter``. WebSockets go to a consumer, if a page of this site opens them.
+Requests go to Django, except those for the feed. WebSockets go to a consumer, if a page of this site opens them.
 Messages on the channel ``robot`` go to the robot, in the process where it runs. The lifespan runs the other tasks.
 """
 
@@ -9,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from asgiserver.django import get_asgi_application
+from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "chat.settings")
 django = get_asgi_application()
