@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import signal
+import subprocess
+import sys
 
 import hypothesis
 import pytest
@@ -14,6 +17,10 @@ hypothesis.settings.register_profile("patient", hypothesis.settings(), deadline=
 hypothesis.settings.load_profile("patient")
 # The steps of traces assert as tests do.
 pytest.register_assert_rewrite("tests.asgi.traces", "tests.wire.traces")
+
+
+#: In the environment of such an interpreter.
+_ALONE = "ASGISERVER_TEST_ALONE"
 
 
 def pytest_configure() -> None:
@@ -29,7 +36,15 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run an ``async def`` test on a loop of its own; pytest itself runs others."""
+    """Run an ``async def`` test on a loop of its own, and one that is marked as alone in an interpreter of its own."""
+    if pyfuncitem.get_closest_marker("alone") and _ALONE not in os.environ:
+        command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", pyfuncitem.nodeid]
+        done = subprocess.run(
+            command, cwd=pyfuncitem.config.rootpath, env={**os.environ, _ALONE: "1"}, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        return True
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     names = inspect.signature(pyfuncitem.obj).parameters

@@ -236,7 +236,7 @@ class TestARequestThatIsWrong:
         "HTTP/0.9": (b"GET /\r\n\r\n", 400),
         "HTTP/2.0": (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505),
         "HTTP/3.7": (b"GET / HTTP/3.7\r\nHost: h\r\n\r\n", 505),
-        "the preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        "the wrong preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", 505),
         "lower-case method": (b"get / HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         "CONNECT": (b"CONNECT example.org:443 HTTP/1.1\r\nHost: h\r\n\r\n", 501),
         "fragment": (b"GET /a#b HTTP/1.1\r\nHost: h\r\n\r\n", 400),

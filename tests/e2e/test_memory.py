@@ -266,6 +266,7 @@ def on_uvloop(test: Any) -> Any:
     return pytest.importorskip("uvloop").run(test)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("run", [asyncio.run, on_uvloop])
 def test_connections_that_came_and_went_leave_no_delayed_calls(run: Any) -> None:
     """Twisted's asyncio reactor keeps those that are cancelled until the next one is due, in 20 seconds here."""
@@ -291,6 +292,7 @@ def ours() -> int:
 
 
 #: asyncio's own part, which is 400 bytes, cannot be told from the client's.
+@pytest.mark.alone
 @pytest.mark.parametrize(("run", "most"), [(asyncio.run, 1_400), (on_uvloop, 2_000)])
 def test_an_idle_connection_takes_no_more_than_it_has_to(run: Any, most: int) -> None:
     async def test() -> None:
