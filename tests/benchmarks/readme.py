@@ -17,6 +17,10 @@ MARKS = {
         "<!-- benchmarks of Django: made by `python -m tests.benchmarks --readme` -->\n",
         "<!-- benchmarks of Django end -->\n",
     ),
+    "http2": (
+        "<!-- benchmarks of HTTP/2: made by `python -m tests.benchmarks --readme` -->\n",
+        "<!-- benchmarks of HTTP/2 end -->\n",
+    ),
 }
 #: Where the chart is, seen from the README.
 CHART = "tests/benchmarks/chart.svg"

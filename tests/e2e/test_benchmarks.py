@@ -87,6 +87,16 @@ def test_what_wrk_does(tmp_path: Path) -> None:
     assert "asgiserver-asyncio / uvicorn-h11 | 0.50 | – | unknown |" in report
 
 
+def test_what_is_asked_over_http2(tmp_path: Path) -> None:
+    require("h2load")
+    found, report = run("h2-varied,h2-get,h2-post", tmp_path)
+    assert [record["failure"] for record in found] == ["", "", ""], report
+    for record in found:
+        for values in record["slices"]:
+            add_up(values)
+        assert 0 < record["values"]["p50"] <= record["values"]["p99"]
+
+
 class Recorder(socketserver.StreamRequestHandler):
     """Answers every request, and keeps it."""
 
@@ -137,7 +147,7 @@ def test_websockets_and_idle_connections(tmp_path: Path) -> None:
     with running("echo", tmp_path) as server:
         compressed = clients.echo(server.port, server.pid, 0.2, size=1024, connections=2, compressed=True)
         add_up(compressed)
-        for kind in ("http", "websocket"):
+        for kind in ("http", "http2", "websocket"):
             found = clients.idle(server.port, server.pid, 0.1, kind=kind, connections=60)
             assert 0 <= found["each"] < 1000
             assert found["idle_cpu"] >= 0
