@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import clients, load, slow_reader, wrk
+from tests.benchmarks import clients, h2load, load, slow_reader, wrk
 from tests.benchmarks.applications import FILE_SIZE, PIECE, PIECES
 from tests.benchmarks.django_loads import DJANGO, database
 from tests.benchmarks.load import opened
@@ -87,14 +87,22 @@ def test_what_wrk_does(tmp_path: Path) -> None:
     assert "asgiserver-asyncio / uvicorn-h11 | 0.50 | – | unknown |" in report
 
 
-def test_what_is_asked_over_http2(tmp_path: Path) -> None:
+def test_requests_over_http2_that_differ(tmp_path: Path) -> None:
+    with running("varied", tmp_path) as server:
+        add_up(clients.http2_requests(server.port, server.pid, 0.2, connections=2, streams=4))
+    with running("hello", tmp_path) as server, clients.open_http2(server.port) as sock:
+        assert not clients._is_closed(sock)
+
+
+def test_what_h2load_does(tmp_path: Path) -> None:
     require("h2load")
-    found, report = run("h2-varied,h2-get,h2-post", tmp_path)
-    assert [record["failure"] for record in found] == ["", "", ""], report
-    for record in found:
-        for values in record["slices"]:
-            add_up(values)
-        assert 0 < record["values"]["p50"] <= record["values"]["p99"]
+    with running("measured", tmp_path) as server:
+        for body in (0, 65536):
+            found = h2load.run(server.url, 2, 4, body, 0.2, server.pid, tmp_path)
+            add_up(found)
+            assert 0 < found["p50"] <= found["p99"]
+        with pytest.raises(ClientFailed, match="h2load spoke no HTTP/2"):
+            h2load.run(server.url.replace("http", "https"), 1, 1, 0, 0.0, server.pid, tmp_path)
 
 
 class Recorder(socketserver.StreamRequestHandler):
@@ -147,7 +155,7 @@ def test_websockets_and_idle_connections(tmp_path: Path) -> None:
     with running("echo", tmp_path) as server:
         compressed = clients.echo(server.port, server.pid, 0.2, size=1024, connections=2, compressed=True)
         add_up(compressed)
-        for kind in ("http", "http2", "websocket"):
+        for kind in ("http", "websocket"):
             found = clients.idle(server.port, server.pid, 0.1, kind=kind, connections=60)
             assert 0 <= found["each"] < 1000
             assert found["idle_cpu"] >= 0
