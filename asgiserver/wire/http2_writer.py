@@ -16,7 +16,7 @@ __all__ = ["FIRST_WINDOW", "Writer"]
 
 #: A window of which both sides know before any SETTINGS (RFC 9113 §6.9.2); bytes.
 FIRST_WINDOW = 65535
-#: How many bytes a stream sends before the next one has its turn, and all together in a turn of the loop.
+#: How many bytes a stream sends before another has its turn, and all together in a turn of the loop.
 _SHARE = 32768
 _BURST = 131072
 #: So many bytes of small frames are kept for the end of the turn, and so many of large ones for one system call.
@@ -103,7 +103,8 @@ class Writer:
                 stream = self.order.next()
                 if stream is None:
                     break
-                budget -= stream.push(min(_SHARE, self.window))
+                share = _SHARE if len(self.order) > 1 else budget
+                budget -= stream.push(min(share, self.window))
         finally:
             self._pushing = False
         if not self._holding:

@@ -59,40 +59,38 @@ _OCTET_OF = {code: octet for octet, code in enumerate(_CODES)}
 _EOS = "1" * 30
 
 
-class _State(dict[int, tuple[bytes, "_State"]]):
-    """The beginning of a code; a byte gives the octets that it completes, and the state behind them.
+#: A state: what each byte adds to it, as far as that was met: the octets that it completes, and the state behind them.
+#: Plain dictionaries, as a subclass is slower to ask.
+_Steps = dict[int, tuple[bytes, "_Steps"]]
 
-    :param begun: the bits of the code so far.
-    :ivar may_end: a text may end here: what is begun is padding (RFC 7541 §5.2).
-    """
-
-    __slots__ = ("_begun", "may_end")
-
-    def __init__(self, begun: str) -> None:
-        super().__init__()
-        self._begun = begun
-        self.may_end = len(begun) < 8 and "0" not in begun
-
-    def __missing__(self, byte: int) -> tuple[bytes, _State]:
-        octets = bytearray()
-        begun = self._begun
-        for bit in f"{byte:08b}":
-            begun += bit
-            octet = _OCTET_OF.get(begun)
-            if octet is not None:
-                octets.append(octet)
-                begun = ""
-            elif begun == _EOS:
-                raise HuffmanError("The code for the end of a text stands in one.")
-        state = _STATES.get(begun)
-        if state is None:
-            state = _STATES[begun] = _State(begun)
-        self[byte] = step = bytes(octets), state
-        return step
-
-
-_START = _State("")
+_START: _Steps = {}
+#: The states by the bits of the code that is begun, and these bits by the identity of the state.
 _STATES = {"": _START}
+_BEGUN = {id(_START): ""}
+
+
+def _step(begun: str, byte: int) -> tuple[bytes, _Steps]:
+    octets = bytearray()
+    for bit in f"{byte:08b}":
+        begun += bit
+        octet = _OCTET_OF.get(begun)
+        if octet is not None:
+            octets.append(octet)
+            begun = ""
+        elif begun == _EOS:
+            raise HuffmanError("The code for the end of a text stands in one.")
+    state = _STATES.setdefault(begun, {})
+    _BEGUN[id(state)] = begun
+    return bytes(octets), state
+
+
+def _learn(data: bytes) -> None:
+    """Make the steps of ``data`` that were not met before."""
+    state = _START
+    for byte in data:
+        if byte not in state:
+            state[byte] = _step(_BEGUN[id(state)], byte)
+        _, state = state[byte]
 
 
 def decode(data: bytes) -> bytes:
@@ -103,10 +101,16 @@ def decode(data: bytes) -> bytes:
     """
     state = _START
     text: list[bytes] = []
-    for byte in data:
-        octets, state = state[byte]
-        text.append(octets)
-    if not state.may_end:
+    try:
+        for byte in data:
+            octets, state = state[byte]
+            text.append(octets)
+    except KeyError:
+        _learn(data)
+        return decode(data)
+    # RFC 7541 §5.2: what is begun has to be padding.
+    begun = _BEGUN[id(state)]
+    if len(begun) > 7 or "0" in begun:
         raise HuffmanError("The padding of a text is not the beginning of the code for its end.")
     return b"".join(text)
 

@@ -21,6 +21,7 @@ from . import bursts, echoes, slow_reader
 from .applications import BODY
 from .downloads import Download
 from .frames import DEADLINE, exactly, expect, head, open_websocket
+from .http2_requests import HTTP2Requests, block_of, open_connection
 from .processes import ProcessesChanged, Usage, memory_bytes, per_unit
 from .requests import Requests
 from .wrk import ClientFailed
@@ -83,6 +84,19 @@ def open_kept(port: int) -> socket.socket:
     return sock
 
 
+def open_http2(port: int) -> socket.socket:
+    """The same over HTTP/2."""
+    connection = open_connection(port)
+    block = block_of(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port)
+    connection.ask([(block, len(BODY))])
+    while not connection.received():
+        pass
+    return connection.sock
+
+
+OPENS = {"http": open_kept, "http2": open_http2, "websocket": open_websocket}
+
+
 def idle(port: int, pid: int, seconds: float, kind: str = "http", connections: int = 2000) -> dict[str, float]:
     """What connections that do nothing cost: KiB each, and microseconds of CPU a second for ``connections`` of them.
 
@@ -92,9 +106,9 @@ def idle(port: int, pid: int, seconds: float, kind: str = "http", connections: i
     once a second: opened at full speed, a thousand of those make room that the next thousand connections fill without
     any growth, and a server that holds 2.9 KiB for each seems to need anything from 2 to 9.
 
-    :param kind: ``http`` or ``websocket``.
+    :param kind: ``http``, ``http2`` or ``websocket``.
     """
-    opens: Callable[[int], socket.socket] = open_websocket if kind == "websocket" else open_kept
+    opens: Callable[[int], socket.socket] = OPENS[kind]
     sockets: list[socket.socket] = []
     with ExitStack() as stack:
 
@@ -171,6 +185,11 @@ def requests(port: int, pid: int, seconds: float, **options: Any) -> dict[str, f
     return _measured(Requests(port, **options), pid, seconds)
 
 
+def http2_requests(port: int, pid: int, seconds: float, **options: Any) -> dict[str, float]:
+    """GETs of which no two are alike, over HTTP/2; per request."""
+    return _measured(HTTP2Requests(port, **options), pid, seconds)
+
+
 def _measured(play: echoes.Play, pid: int, seconds: float) -> dict[str, float]:
     units, times, usage, client = play.run(pid, seconds)
     if not units:
@@ -180,7 +199,7 @@ def _measured(play: echoes.Play, pid: int, seconds: float) -> dict[str, float]:
 
 CLIENTS: dict[str, Callable[..., dict[str, float]]] = {
     "upload": upload, "download": download, "idle": idle, "echo": echo, "broadcast": broadcast,
-    "requests": requests, "large": large, "burst": burst,
+    "requests": requests, "http2_requests": http2_requests, "large": large, "burst": burst,
 }  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def _project(title: str, unit: str, client: Client, **options: Any) -> Load:
 
 def _view(title: str, request: Varied, *, variables: Mapping[str, str] | None = None, part: bool = False) -> Load:
     return _project(
-        title, "request", by_wrk(request, CLIENTS), varied=request, needs_wrk=True, slices=SLICES, part=part,
+        title, "request", by_wrk(request, CLIENTS), varied=request, needs="wrk", slices=SLICES, part=part,
         variables=variables or {},
     )  # fmt: skip
 
@@ -99,7 +99,7 @@ DJANGO = {
     "django-file": _large("file of 300 MiB", "/file"),
     "django-stream": _large("sync stream of 300 MiB", "/stream"),
     "django-pool": _project(
-        "64 clients, a query, CONN_MAX_AGE=60", "request", _counting(by_wrk(QUERY, 64)), varied=QUERY, needs_wrk=True,
+        "64 clients, a query, CONN_MAX_AGE=60", "request", _counting(by_wrk(QUERY, 64)), varied=QUERY, needs="wrk",
         metrics=("opened", "peak", "rate"), compared=3, slices=1, warm_up=False,
     ),
     "django-sleep": _project(

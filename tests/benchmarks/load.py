@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.e2e.server import ROOT, environment
 
-from . import wrk
+from . import h2load, wrk
 from .applications import BODY
 from .processes import memory_bytes
 from .running import Running, ServerFailed
@@ -24,7 +24,7 @@ from .servers import THREADS, Certificate, ServerKind
 from .varied import Varied, any_number
 from .wrk import ClientFailed, Request
 
-__all__ = ["ALL", "METRICS", "Client", "Load", "Metric", "Slice", "by_client", "by_wrk", "opened"]
+__all__ = ["ALL", "METRICS", "Client", "Load", "Metric", "Slice", "by_client", "by_h2load", "by_wrk", "opened"]
 
 MIB = 1 << 20
 #: Seconds that a client may need for a slice beyond those that it measures: to open connections, and to close them.
@@ -92,7 +92,8 @@ class Load:
     :param part: their answers have to hold what is expected, as the rest differs each time.
     :param unix: through a unix socket.
     :param proxied: servers take client and scheme from the forwarding fields.
-    :param needs_wrk: it is nothing without wrk.
+    :param http2: servers offer HTTP/2.
+    :param needs: a program without which it is nothing.
     :param slices: how many a round has of each server.
     :param warm_up: one more comes first and does not count.
     :param together: servers do it at the same time, as what is told depends on no clock, and takes long.
@@ -116,7 +117,8 @@ class Load:
     tls: bool = False
     unix: bool = False
     proxied: bool = False
-    needs_wrk: bool = False
+    http2: bool = False
+    needs: str = ""
     slices: int = 8
     warm_up: bool = True
     together: bool = False
@@ -132,6 +134,18 @@ def by_wrk(request: Request | Varied, connections: int) -> Client:
     def client(server: Running) -> Iterator[Slice]:
         def take(seconds: float) -> dict[str, float]:
             found = wrk.run(server.url, request, connections, seconds, server.pid, server.folder)
+            return {**found, "memory": memory_bytes(server.pid) / MIB}
+
+        yield take
+
+    return client
+
+
+def by_h2load(connections: int, streams: int, body: int = 0) -> Client:
+    @contextmanager
+    def client(server: Running) -> Iterator[Slice]:
+        def take(seconds: float) -> dict[str, float]:
+            found = h2load.run(server.url, connections, streams, body, seconds, server.pid, server.folder)
             return {**found, "memory": memory_bytes(server.pid) / MIB}
 
         yield take
@@ -190,7 +204,8 @@ def opened(load: Load, kind: ServerKind, folder: Path, certificate: Certificate 
     def running() -> Running:
         return Running(
             kind, load.path(kind), folder, certificate,
-            unix=load.unix, proxied=load.proxied, threads=load.threads, workers=load.workers, variables=load.variables,
+            unix=load.unix, proxied=load.proxied, http2=load.http2, threads=load.threads, workers=load.workers,
+            variables=load.variables,
         )  # fmt: skip
 
     def start(seconds: float) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .applications import FILE_SIZE, PIECE, PIECES, json_of, page_of, proxied_of, varied_of
 from .django_loads import DJANGO
-from .load import Load, by_client, by_wrk
+from .load import Client, Load, by_client, by_h2load, by_wrk
 from .varied import Varied
 from .workers_memory import WORKERS
 from .wrk import Request
@@ -45,7 +45,7 @@ PROXIED = Varied(proxied_of, fields="X-Forwarded-Proto: https\r\n")
 
 def _varied(title: str, application: str, request: Varied, connections: int = 32, **options: Any) -> Load:
     client = by_wrk(request, connections)
-    return Load(title, "request", application, client, varied=request, needs_wrk=True, **options)
+    return Load(title, "request", application, client, varied=request, needs="wrk", **options)
 
 
 def varied_over(connections: int) -> Load:
@@ -54,6 +54,36 @@ def varied_over(connections: int) -> Load:
         LOADS["varied"], title=f"GET, each different, {connections} connections", client=by_wrk(VARIED, connections)
     )
 
+
+def _http2(title: str, application: str, client: Client, unit: str = "request", **options: Any) -> Load:
+    return Load(title, unit, application, client, group="http2", http2=True, **options)
+
+
+def _by_h2load(title: str, connections: int, streams: int, application: str = "hello", **options: Any) -> Load:
+    body = options.pop("body", 0)
+    return _http2(title, application, by_h2load(connections, streams, body), needs="h2load", **options)
+
+
+HTTP2 = {
+    "h2-varied": _http2(
+        "GET, each different, 8 connections × 16 streams", "varied", by_client("http2_requests"), varied=VARIED
+    ),
+    "h2-one": _http2(
+        "GET, each different, 16 connections × 1 stream", "varied",
+        by_client("http2_requests", connections=16, streams=1), varied=VARIED,
+    ),
+    "h2-get": _by_h2load("the same GET, 8 connections × 16 streams", 8, 16),
+    "h2-get-one": _by_h2load("the same GET, 16 connections × 1 stream", 16, 1),
+    "h2-tls": _by_h2load("the same TLS GET, 8 connections × 16 streams", 8, 16, tls=True),
+    "h2-post": _by_h2load("POST of 64 KiB, 8 connections × 4 streams", 8, 4, "measured", body=65536, answer=b"0"),
+    "h2-stream": _by_h2load(
+        "10 MiB streamed, 4 connections × 4 streams", 4, 4, "stream", unit="response", answer=PIECE * PIECES, slices=3
+    ),
+    "h2-idle": _http2(
+        "2,000 idle connections, HTTP/2", "hello", by_client("idle", kind="http2"), "connection", metrics=IDLE,
+        slices=1, warm_up=False, together=True,
+    ),
+}  # fmt: skip
 
 LOADS = {
     "varied": _varied("GET, each different", "varied", VARIED),
@@ -65,12 +95,12 @@ LOADS = {
     ),
     "proxied": _varied("GET, each different, behind a proxy", "proxied", PROXIED, proxied=True),
     "tls-varied": _varied("TLS GET, each different", "varied", VARIED, tls=True),
-    "get": Load("the same GET again and again", "request", "hello", by_wrk(Request(), 32), needs_wrk=True),
+    "get": Load("the same GET again and again", "request", "hello", by_wrk(Request(), 32), needs="wrk"),
     "browser": Load(
-        "the same GET, a browser's head", "request", "hello", by_wrk(Request(fields=BROWSER), 32), needs_wrk=True
+        "the same GET, a browser's head", "request", "hello", by_wrk(Request(fields=BROWSER), 32), needs="wrk"
     ),
-    "wait": Load("200 waiting requests of 10 ms", "request", "wait", by_wrk(Request(), 200), needs_wrk=True),
-    "post": Load("POST of 64 KiB", "request", "measured", by_wrk(POST, 32), answer=b"0", needs_wrk=True),
+    "wait": Load("200 waiting requests of 10 ms", "request", "wait", by_wrk(Request(), 200), needs="wrk"),
+    "post": Load("POST of 64 KiB", "request", "measured", by_wrk(POST, 32), answer=b"0", needs="wrk"),
     "upload": Load(
         "upload of 256 MiB", "MiB", "measured", by_client("upload"), ("cpu", "rate", "memory"), answer=b"0",
         slices=5,
@@ -83,7 +113,7 @@ LOADS = {
         "file of 1 MiB", "response", "file", by_client("download", size=FILE_SIZE, connections=4),
         answer=b"x" * FILE_SIZE,
     ),
-    "tls": Load("the same TLS GET", "request", "hello", by_wrk(Request(), 32), tls=True, needs_wrk=True),
+    "tls": Load("the same TLS GET", "request", "hello", by_wrk(Request(), 32), tls=True, needs="wrk"),
     "echo": Load("WebSocket echo, 32 B", "message", "echo", by_client("echo", size=32)),
     "ws-varied": Load(
         "WebSocket echo, 20 to 400 B, each different", "message", "echo", by_client("echo", varied=True)
@@ -106,6 +136,7 @@ LOADS = {
     "start": Load("start", "start", "hello", None, ("first_answer", "start_cpu", "memory"), slices=3),
     **DJANGO,
     **WORKERS,
+    **HTTP2,
     "supervised": _varied("GET, each different, one worker", "varied", VARIED, group="supervised"),
     "workers": _varied("GET, each different, two workers", "varied", VARIED, group="workers", workers=2),
 }  # fmt: skip

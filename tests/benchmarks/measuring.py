@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,6 @@ from typing import Any, TypeVar
 import trustme
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from . import wrk
 from .load import Slice, opened
 from .loads import LOADS
 from .processes import WARM_UP, ProcessesChanged
@@ -74,8 +74,8 @@ class _Turn:
     def begin(self, folder: Path, secured: Certificate | None) -> None:
         if not self.kind.installed():
             self.record = replace(self.record, failure="not installed")
-        elif self.load.needs_wrk and not wrk.available():
-            self.record = replace(self.record, failure="wrk is not installed")
+        elif self.load.needs and shutil.which(self.load.needs) is None:
+            self.record = replace(self.record, failure=f"{self.load.needs} is not installed")
         else:
             with self.failing():
                 self.take = self.stack.enter_context(opened(self.load, self.kind, folder, secured))
@@ -160,7 +160,8 @@ def rounds(
     """All records, in rounds of all loads: what else the machine does falls on all servers alike."""
     for current in range(1, number + 1):
         for load in loads:
-            taking_part = [name for name in servers if SERVERS[name].takes_part(load, LOADS[load].group)]
+            group, tls = LOADS[load].group, LOADS[load].tls
+            taking_part = [name for name in servers if SERVERS[name].takes_part(load, group, tls=tls)]
             for record in measure(load, taking_part, current, seconds, folder) if taking_part else ():
                 say(record)
                 yield record

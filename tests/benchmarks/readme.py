@@ -28,6 +28,10 @@ MARKS = {
     DETAILS: {
         MAIN: ("<!-- benchmarks: made by `python -m tests.benchmarks --readme` -->\n", "<!-- benchmarks end -->\n"),
         "django": _DJANGO,
+        "http2": (
+            "<!-- benchmarks of HTTP/2: made by `python -m tests.benchmarks --readme` -->\n",
+            "<!-- benchmarks of HTTP/2 end -->\n",
+        ),
     },
 }
 #: The charts of the main group: of all its loads, and of those that README.md shows.

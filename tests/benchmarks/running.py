@@ -42,6 +42,7 @@ class Running:
     :param folder: a temporary folder of the run.
     :param unix: on a unix socket in ``folder`` instead, unless the kind is there to be compared with that.
     :param proxied: believes the forwarding fields of 127.0.0.1.
+    :param http2: offers HTTP/2.
     :param threads: of a WSGI server.
     :param workers: processes that serve.
     :param variables: of its environment, besides those of all servers.
@@ -60,6 +61,7 @@ class Running:
         *,
         unix: bool = False,
         proxied: bool = False,
+        http2: bool = False,
         threads: int = THREADS,
         workers: int = 1,
         variables: Mapping[str, str] | None = None,
@@ -70,6 +72,7 @@ class Running:
         self.certificate = certificate
         self.path = str(folder / f"{kind.name}.sock") if unix and not kind.tcp_in else ""
         self.proxied = proxied
+        self.http2 = http2
         self.threads = threads
         self.workers = workers
         self.variables = variables or {}
@@ -98,7 +101,8 @@ class Running:
             Path(self.path).unlink(missing_ok=True)
         self.log = tempfile.TemporaryFile("w+", dir=self.folder)
         order = Order(
-            self.application, self.port, self.path, self.certificate, self.proxied, self.threads, self.workers
+            self.application, self.port, self.path, self.certificate, self.proxied, self.threads, self.workers,
+            self.http2,
         )
         command = [sys.executable, "-m", *self.kind.arguments(order)]
         place, variables = self._surroundings()

@@ -47,6 +47,7 @@ class Order:
     :param proxied: the forwarding fields of 127.0.0.1 are believed; otherwise of nobody.
     :param threads: that a WSGI server runs the application in.
     :param workers: processes that serve.
+    :param http2: offers HTTP/2, where that has to be asked for.
     """
 
     application: str
@@ -56,6 +57,7 @@ class Order:
     proxied: bool = False
     threads: int = THREADS
     workers: int = 1
+    http2: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class ServerKind:
     :param flags: options that its ``--help`` has to know.
     :param tcp_in: the load over unix sockets in which alone it takes part, on TCP, to be compared; empty for all loads.
     :param groups: of the loads in which it takes part.
+    :param tls_groups: of the loads over TLS in which it takes part besides.
     :param wsgi: serves the WSGI application of a load.
     :param checkout: the folder whose package ``asgiserver`` is run instead of this one's.
     """
@@ -78,6 +81,7 @@ class ServerKind:
     flags: tuple[str, ...] = ()
     tcp_in: str = ""
     groups: tuple[str, ...] = ("asgi",)
+    tls_groups: tuple[str, ...] = ()
     wsgi: bool = False
     checkout: Path | None = None
 
@@ -85,9 +89,9 @@ class ServerKind:
     def ours(self) -> bool:
         return self.packages[0] == "asgiserver"
 
-    def takes_part(self, load: str, group: str) -> bool:
+    def takes_part(self, load: str, group: str, *, tls: bool = False) -> bool:
         """Whether it is measured under the load of that name in that group."""
-        return group in self.groups and self.tcp_in in ("", load)
+        return (group in self.groups or tls and group in self.tls_groups) and self.tcp_in in ("", load)
 
     def installed(self) -> bool:
         try:
@@ -183,7 +187,9 @@ def _gunicorn(worker: str, *more: str) -> Callable[[Order], list[str]]:
             "gunicorn", "-k", worker, "-w", str(order.workers), "-b", _bound(order), "--log-level", "warning", *more,
             *(["--threads", str(order.threads)] if worker == "gthread" else []),
             "--keep-alive", KEEP_ALIVE, "--worker-connections", MOST_CONNECTIONS,
-            "--forwarded-allow-ips", "127.0.0.1" if order.proxied else "",
+            # Without TLS it takes HTTP/2 from those alone whose forwarding fields it believes.
+            "--forwarded-allow-ips", "127.0.0.1" if order.proxied or order.http2 else "",
+            *(["--http-protocols", "h2,h1", "--http2-cleartext", "both"] if order.http2 else []),
             *_tls(order, "--certfile", "--keyfile"), order.application,
         ]  # fmt: skip
 
@@ -202,8 +208,8 @@ def _h2corn(order: Order) -> list[str]:
 
 #: The groups of loads that people choose a server by; the other kinds show what a part of a server is worth.
 _BOTH = ("asgi", "django")
-#: These, and those of several workers.
-_ALL = (*_BOTH, "workers")
+#: These, those of several workers, and those over HTTP/2.
+_ALL = (*_BOTH, "workers", "http2")
 _OURS = (*_ALL, "supervised")
 
 #: In the order of the tables.
@@ -222,17 +228,20 @@ SERVERS = {
             ("--loop", "--django"), groups=("django",),
         ),
         ServerKind("asgiserver-tcp", ("asgiserver", "uvloop"), _FASTEST, tcp_in="unix"),
-        ServerKind("asgiserver-asyncio", ("asgiserver",), _asgiserver("--loop", "asyncio"), ("--loop",)),
-        ServerKind("uvicorn", ("uvicorn", "httptools", "uvloop", "websockets"), _uvicorn(), groups=_ALL),
+        ServerKind(
+            "asgiserver-asyncio", ("asgiserver",), _asgiserver("--loop", "asyncio"), ("--loop",),
+            groups=("asgi", "http2"),
+        ),
+        ServerKind("uvicorn", ("uvicorn", "httptools", "uvloop", "websockets"), _uvicorn(), groups=(*_BOTH, "workers")),
         ServerKind("uvicorn-h11", ("uvicorn", "h11", "websockets"), _uvicorn("--http", "h11", "--loop", "asyncio")),
         ServerKind("granian", ("granian", "uvloop"), _granian("asgi"), groups=_ALL),
         ServerKind("granian-wsgi", ("granian",), _granian("wsgi"), groups=("django",), wsgi=True),
-        ServerKind("h2corn", ("h2corn", "uvloop"), _h2corn),
+        ServerKind("h2corn", ("h2corn", "uvloop"), _h2corn, groups=("asgi", "http2")),
         ServerKind("gunicorn", ("gunicorn", "uvloop"), _gunicorn("asgi"), groups=_ALL),
         ServerKind("gunicorn-preload", ("gunicorn", "uvloop"), _gunicorn("asgi", "--preload"), groups=("workers",)),
         ServerKind("gunicorn-wsgi", ("gunicorn",), _gunicorn("gthread"), groups=("django",), wsgi=True),
-        ServerKind("hypercorn", ("hypercorn", "uvloop"), _hypercorn),
-        ServerKind("daphne", ("daphne",), _daphne, groups=_BOTH),
+        ServerKind("hypercorn", ("hypercorn", "uvloop"), _hypercorn, groups=("asgi", "http2")),
+        ServerKind("daphne", ("daphne",), _daphne, groups=_BOTH, tls_groups=("http2",)),
     )
 }  # fmt: skip
 

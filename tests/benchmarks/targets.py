@@ -49,6 +49,8 @@ TARGETS = (
     Target("django-sleep", 1.0, against="gunicorn-wsgi"),
     Target("workers", 0.90), Target("workers-memory", 0.75, against="uvicorn"),
     Target("workers-memory", 0.85, against="gunicorn-preload"),
+    Target("h2-varied", 0.85), Target("h2-one", 0.85), Target("h2-get", 0.60), Target("h2-get-one", 0.60),
+    Target("h2-tls", 0.65), Target("h2-post", 0.75), Target("h2-stream", 0.70), Target("h2-idle", 0.5),
     Target("idle", 0.5), Target("idle-ws", 0.5), Target("start", 1.2), Target("start", 1.2, metric="memory"),
 )  # fmt: skip
 

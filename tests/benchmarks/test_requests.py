@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import struct
 from collections.abc import Iterator
 from typing import Any, cast
 
 import h11
+import hpack
 import pytest
 
-from tests.benchmarks import applications, load, wrk
+from tests.benchmarks import applications, h2load, load, wrk
 from tests.benchmarks.echoes import Echoes, varied_texts
 from tests.benchmarks.frames import server_frame
+from tests.benchmarks.http2_requests import Connection, block_of
 from tests.benchmarks.loads import JSON, LOADS, PAGE, PROXIED, VARIED
 from tests.benchmarks.requests import Requests
 from tests.benchmarks.running import Running, ServerFailed
@@ -205,3 +208,63 @@ class TestClientOfPlainSockets:
     def test_anything_else_is_a_failure(self, answer: bytes, reason: str) -> None:
         with pytest.raises(wrk.ClientFailed, match=re.escape(reason)):
             self.fed(answer)
+
+
+def http2_frame(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
+    return struct.pack("!IBI", len(payload) << 8 | kind, flags, number) + payload
+
+
+class TestClientOfHTTP2:
+    HEAD = http2_frame(1, 4, 1, b"\x88")
+    ANSWER = HEAD + http2_frame(0, 0, 1, b"hel") + http2_frame(0, 1, 1, b"lo")
+
+    def fed(self, *pieces: bytes) -> tuple[list[float], Connection, FakeSocket]:
+        sock = FakeSocket(*pieces)
+        connection = Connection(cast(Any, sock))
+        connection.ask([(b"\x82", 5)])
+        return [since for _ in pieces for since in connection.received()], connection, sock
+
+    def test_no_block_refers_to_what_another_has_told(self) -> None:
+        blocks = [block_of(VARIED.message(number, "host")) for number in NUMBERS[:50]]
+        fields = [hpack.Decoder().decode(block, raw=True) for block in reversed(blocks)]
+        assert len({dict(each)[b"cookie"] for each in fields}) == len(blocks)
+        assert [name for name, _ in fields[0]][:5] == [b":method", b":scheme", b":authority", b":path", b"accept"]
+
+    @pytest.mark.parametrize("cut", [0, 5, 12, 25, 30])
+    def test_an_answer_may_come_in_pieces(self, cut: int) -> None:
+        begun, connection, sock = self.fed(self.ANSWER[:cut] or self.HEAD[:1], self.ANSWER[cut or 1 :])
+        assert len(begun) == 1
+        assert not connection.under_way
+        assert sock.taken == [http2_frame(1, 5, 1, b"\x82")]
+
+    def test_settings_and_pings_are_answered(self) -> None:
+        _, _, sock = self.fed(http2_frame(4, 0, 0) + http2_frame(6, 0, 0, b"12345678") + http2_frame(4, 1, 0))
+        assert sock.taken[1:] == [http2_frame(4, 1, 0), http2_frame(6, 1, 0, b"12345678")]
+
+    @pytest.mark.parametrize(
+        ("answer", "reason"),
+        [
+            (b"", "the server closed a connection"),
+            (HEAD + http2_frame(0, 1, 1, b"hell"), "1 bytes of an answer are missing"),
+            (http2_frame(3, 0, 1, b"abcd"), "a frame of type 3: b'abcd'"),
+            (http2_frame(7, 0, 0, b"abcdefgh"), "a frame of type 7"),
+        ],
+    )
+    def test_anything_else_is_a_failure(self, answer: bytes, reason: str) -> None:
+        with pytest.raises(wrk.ClientFailed, match=re.escape(reason)):
+            self.fed(answer)
+
+
+class TestH2load:
+    LOG = "1000000\t200\t500000\n1600000\t200\t1500\n1700000\t200\t2500\n1900000\t200\t100000\n"
+
+    def test_what_was_answered_in_between_counts(self) -> None:
+        assert h2load.answered(self.LOG, 1.5, 2.0) == [500.0, 1.5, 2.5]
+
+    @pytest.mark.parametrize(
+        ("log", "reason"),
+        [(LOG + "1\t404\t1\n", "answered 404"), (LOG + "1\t-1\t1\n", "a stream was reset")],
+    )
+    def test_anything_else_is_a_failure(self, log: str, reason: str) -> None:
+        with pytest.raises(wrk.ClientFailed, match=reason):
+            h2load.answered(log, 1.5, 2.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ class TestRounds:
 
         monkeypatch.setattr(measuring, "opened", opened)
         monkeypatch.setattr(ServerKind, "installed", lambda kind: True)
-        monkeypatch.setattr(wrk, "available", lambda: True)
+        monkeypatch.setattr(shutil, "which", lambda name: name)
         return happened
 
     SERVERS = ("asgiserver", "uvicorn", "granian")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 from .processes import LEAD, Usage, clock_id, per_unit
 from .varied import Varied
 
-__all__ = ["ClientFailed", "Request", "available", "run", "script"]
+__all__ = ["ClientFailed", "Request", "run", "script"]
 
 #: Seconds after which wrk gives up by itself, beyond those that are measured: a bound for every wait for its words.
 SLACK = 20
@@ -106,10 +105,6 @@ def script(request: Request | Varied, host: str, connections: int, seconds: floa
     """
     bounds = f"local CONNECTIONS, LEAD, SECONDS = {connections}, {LEAD}, {seconds}"
     return "\n".join([request.script(host), bounds, f"local CLOCKS = {{{', '.join(map(str, clocks))}}}", _MARKS])
-
-
-def available() -> bool:
-    return shutil.which("wrk") is not None
 
 
 def run(

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import clients, load, slow_reader, wrk
+from tests.benchmarks import clients, h2load, load, slow_reader, wrk
 from tests.benchmarks.applications import FILE_SIZE, PIECE, PIECES
 from tests.benchmarks.django_loads import DJANGO, database
 from tests.benchmarks.load import opened
@@ -85,6 +85,24 @@ def test_what_wrk_does(tmp_path: Path) -> None:
             add_up(values)
         assert record["values"]["rate"] > 100
     assert "asgiserver-asyncio / uvicorn-h11 | 0.50 | – | unknown |" in report
+
+
+def test_requests_over_http2_that_differ(tmp_path: Path) -> None:
+    with running("varied", tmp_path) as server:
+        add_up(clients.http2_requests(server.port, server.pid, 0.2, connections=2, streams=4))
+    with running("hello", tmp_path) as server, clients.open_http2(server.port) as sock:
+        assert not clients._is_closed(sock)
+
+
+def test_what_h2load_does(tmp_path: Path) -> None:
+    require("h2load")
+    with running("measured", tmp_path) as server:
+        for body in (0, 65536):
+            found = h2load.run(server.url, 2, 4, body, 0.2, server.pid, tmp_path)
+            add_up(found)
+            assert 0 < found["p50"] <= found["p99"]
+        with pytest.raises(ClientFailed, match="h2load spoke no HTTP/2"):
+            h2load.run(server.url.replace("http", "https"), 1, 1, 0, 0.0, server.pid, tmp_path)
 
 
 class Recorder(socketserver.StreamRequestHandler):

@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
+from tests.e2e.certificate import Certificate
 from tests.e2e.chat import Visitor, chat_server, chromium, manage, png
 from tests.e2e.server import DEADLINE, free_port
 
@@ -550,3 +551,35 @@ class TestLooks:
         """Nothing makes the page wider than the screen."""
         wide = page.evaluate("() => [document.documentElement.scrollWidth, innerWidth]")
         assert wide[0] <= wide[1]
+
+
+class TestHTTP2:
+    def test_one_connection_carries_pages_an_upload_the_feed_and_websockets(
+        self, tmp_path: Path, certificate: Certificate, browser: Browser
+    ) -> None:
+        with chat_server(tmp_path, "--access-log", "-", "--access-log-format", "json", *certificate.args) as server:
+            context = browser.new_context(base_url=server.url, ignore_https_errors=True)
+            page = context.new_page()
+            page.set_default_timeout(DEADLINE * 1000)
+            page.goto("/")
+            page.get_by_label("What shall we call you?").fill("Ada Secure")
+            page.get_by_role("button", name="Come in").click()
+            expect(page.locator("#live")).to_have_attribute("data-state", "open")
+            page.goto("/rooms/garden/")
+            connected(page)
+            say(page, "Over one connection")
+            expect(bubble(page, "Over one connection")).to_be_visible()
+            page.locator("#picture").set_input_files([{"name": "n", "mimeType": "image/png", "buffer": png(300, 250)}])
+            page.wait_for_function("() => document.querySelector('[data-id] .picture img')?.naturalWidth === 300")
+            context.close()
+            assert server.stop() == 0
+        lines = [json.loads(line) for line in server.output().splitlines() if line.startswith("{")]
+        seen = {(line["method"], line["path"].partition("?")[0]) for line in lines}
+        wanted = {
+            ("GET", "/rooms/garden/"), ("POST", "/rooms/garden/pictures/"), ("GET", "/feed/"),
+            ("WSDISCONNECT", "/ws/rooms/garden/"),
+        }  # fmt: skip
+        assert wanted <= seen
+        assert {line["protocol"] for line in lines} == {"HTTP/2"}
+        # The address of a client with its port is one connection.
+        assert len({line["client"] for line in lines}) == 1

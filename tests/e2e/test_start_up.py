@@ -79,8 +79,10 @@ UNUSED = (
     # Other applications than ASGI 3, and what those import
     "asgiref", "channels", "django", "starlette",
     # Other protocols and entrances
-    "asgiserver.wire.http2", "asgiserver.wire.http2_fields", "asgiserver.wire.http2_frames", "asgiserver.wire.hpack",
-    "asgiserver.wire.huffman", "h2", "hpack", "hyperframe", "twisted.application", "twisted.conch", "twisted.plugin",
+    "asgiserver.wire.http2", "asgiserver.wire.http2_fields", "asgiserver.wire.http2_frames",
+    "asgiserver.wire.http2_limits", "asgiserver.wire.http2_order", "asgiserver.wire.http2_output",
+    "asgiserver.wire.http2_stream", "asgiserver.wire.http2_writer", "asgiserver.wire.hpack", "asgiserver.wire.huffman",
+    "h2", "hpack", "hyperframe", "twisted.application", "twisted.conch", "twisted.plugin",
     "twisted.trial", "twisted.web", "twisted.words", "asgiserver.service",
     # Settings that are not used here
     "asgiserver.asgi.forwarded", "asgiserver.log.access_file", "asgiserver.transport.certificates",
@@ -121,6 +123,11 @@ class TestImports:
             pass
         assert {"asgiserver.wire.websocket.frames", "autobahn.websocket.protocol"} <= set(loaded(server, UNUSED))
         assert loaded(server, ("asgiref", "django", "twisted.application", "twisted.web")) == []
+
+    def test_the_first_connection_of_http2_loads_its_own(self, server: ServerProcess) -> None:
+        with httpx.Client(http1=False, http2=True) as client:
+            client.get(server.url)
+        assert loaded(server, UNUSED) == sorted(name for name in UNUSED if name.startswith("asgiserver.wire.h"))
 
     @pytest.mark.parametrize("name", UNUSED)
     def test_each_name_is_one_that_could_be_loaded(self, name: str) -> None:
