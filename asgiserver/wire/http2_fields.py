@@ -30,9 +30,7 @@ _FORBIDDEN = CONNECTION_SPECIFIC - {b"te"}
 #: The bytes of a name without an underscore: :func:`.head.request` drops a field that has one.
 _PLAIN_NAME = bytes(set(_NAME) - {ord("_")})
 #: The fields that say what a server has to do with a request, or that no request of HTTP/2 may have.
-_JUDGED = _FORBIDDEN | {b"expect", b"host"}
-#: A Content-Length of a body that is not larger than any real one.
-_is_length = re.compile(rb"[0-9]{1,15}").fullmatch
+_JUDGED = _FORBIDDEN | {b"content-length", b"expect", b"host", b"te"}
 _is_plain_path = re.compile(rb'/[!"$-~]*').fullmatch
 #: Makes a named tuple without the ``__new__`` that ``NamedTuple`` generates, which is slower.
 _tuple = tuple.__new__
@@ -55,13 +53,14 @@ def read_request(fields: Fields, limit_target: int, *, ended: bool) -> Request:
     :raises MalformedRequest: the stream is to be reset.
     :raises RequestError: 400, 414, 417, 501: the request is to be answered so.
     """
-    return plain_request(fields, limit_target, ended=ended) or careful_request(fields, limit_target, ended=ended)
+    return (ended and plain_request(fields, limit_target)) or careful_request(fields, limit_target, ended=ended)
 
 
-def plain_request(fields: Fields, limit_target: int, *, ended: bool) -> Request | None:
-    """Make a request in one pass; None when there is anything in it that has to be judged.
+def plain_request(fields: Fields, limit_target: int) -> Request | None:
+    """Make a request without a body, in one pass; None when there is anything in it that has to be judged.
 
-    All parameters are those of :func:`read_request`.
+    :param fields: as those of :func:`read_request`.
+    :param limit_target: most bytes of the target.
     """
     known = dict(fields)
     method = METHODS.get(known.get(b":method", b""))
@@ -79,16 +78,8 @@ def plain_request(fields: Fields, limit_target: int, *, ended: bool) -> Request 
         return None
     if not _is_plain_path(path) or len(path) > limit_target or not authority or not is_authority(authority):
         return None
-    size, length, te = 0 if ended else CHUNKED, known.get(b"content-length"), known.get(b"te")
-    if length is not None:
-        if ended or not _is_length(length):
-            return None
-        size = int(length)
-    # Firefox sends it with each request.
-    if te is not None and te != b"trailers":
-        return None
     headers.insert(0, (b"host", authority))
-    return _tuple(Request, (method, path, headers, "2", size, True, False, False, te is not None, True))
+    return _tuple(Request, (method, path, headers, "2", 0, True, False, False, False, True))
 
 
 def careful_request(fields: Fields, limit_target: int, *, ended: bool) -> Request:
