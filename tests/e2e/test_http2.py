@@ -120,10 +120,10 @@ class TestPriorKnowledge:
         assert run(*command, target, site.url + "/large") == f"2 {10 * MIB + 1}"
 
     def test_nghttp_and_its_priorities(self, site: ServerProcess) -> None:
-        assert run("nghttp", "-p", "8", site.url, site.url + "/a") == "22"
+        assert run(require("nghttp"), "-p", "8", site.url, site.url + "/a") == "22"
 
     def test_h2load(self, site: ServerProcess) -> None:
-        assert "2000 succeeded, 0 failed" in run("h2load", "-c4", "-m32", "-n2000", site.url)
+        assert "2000 succeeded, 0 failed" in run(require("h2load"), "-c4", "-m32", "-n2000", site.url)
 
     def test_a_stop_completes_what_is_under_way_and_what_was_on_its_way(self, tmp_path: Path) -> None:
         with serving(tmp_path, SITE, "--lifespan", "off") as server:
