@@ -85,8 +85,8 @@ _BYTES_OF_STEP = 512
 _WHOLE = END_HEADERS | PADDED | PRIORITIZED
 #: Most CONTINUATION frames of a head: enough for a block twice as large as the largest head.
 _MOST_CONTINUED = 8
-#: Answers to the frames of a peer that does not read them: when there are so many, it is not read any more.
-_MOST_ANSWERS = 100
+#: Frames for a peer that reads none: when so many are kept, it is not read any more.
+_MOST_UNREAD = 100
 #: A peer for which so many bytes wait is refused further streams.
 _MOST_WAITING = 16 * 1048576
 #: Streams that the peer may not know to be closed; its frames for any other are an error.
@@ -120,7 +120,7 @@ class HTTP2:
     """
 
     __slots__ = (
-        "_allowed", "_answers", "_begun", "_block", "_budget", "_decoder", "_expected", "_forgotten", "_initial_window",
+        "_allowed", "_begun", "_block", "_budget", "_decoder", "_expected", "_forgotten", "_initial_window",
         "_last", "_outlived", "_owed", "_peer_leaves", "_preface", "_resize", "_rest", "_state", "_taken", "_touched",
         "_wishes", "connection", "hub", "output", "stream_window", "streams", "writer",
     )  # fmt: skip
@@ -158,8 +158,7 @@ class HTTP2:
         self._outlived: dict[Exchange, None] = {}
         self._wishes: dict[int, Priority] = {}
         self._peer_leaves = False
-        # Answers that the peer has not read, and what the next block begins with.
-        self._answers = 0
+        # What the next block begins with.
         self._resize = b""
         connection.deadlines.clear(Deadline.FIRST_BYTE)
         self._wait_for_next()
@@ -192,7 +191,7 @@ class HTTP2:
         self._lose_streams()
 
     def writable(self) -> None:
-        self._answers = 0
+        self.writer.unread = 0
         if not self.connection.reading:
             self.connection.resume_reading()
         self.writer.push()
@@ -253,6 +252,8 @@ class HTTP2:
             self.connection.deadlines.clear(Deadline.HEAD)
         self._owed = owed
         self.writer.push()
+        if self.writer.unread >= _MOST_UNREAD:
+            self.connection.pause_reading()
 
     def _take_frames(self) -> bool:
         """Take all whole frames that a turn has time for; True if there was one."""
@@ -310,7 +311,7 @@ class HTTP2:
         stream = self.streams.get(number)
         if stream is None:
             self._forgotten_is(number)
-            self._answer(reset(number, fault.code))
+            self.writer.write(reset(number, fault.code))
         else:
             self.reset(stream, fault.code)
         self._spend(Kind.RESET)
@@ -388,7 +389,7 @@ class HTTP2:
     def _begin(self, number: int, fields: Fields | None, *, ended: bool) -> None:
         if self._state is _LAST or not self._has_room():
             self._forgotten_is(number)
-            self._answer(reset(number, ErrorCode.REFUSED_STREAM))
+            self.writer.write(reset(number, ErrorCode.REFUSED_STREAM))
             self._spend(Kind.RESET)
             return
         settings = self.hub.settings
@@ -473,7 +474,7 @@ class HTTP2:
                 self._resize = b"\x20"
         if self._expected == SETTINGS:
             self._expected = None
-        self._answer(frame(SETTINGS, ACK, 0))
+        self.writer.write(frame(SETTINGS, ACK, 0))
 
     def _take_push(self, flags: int, number: int, payload: bytes) -> None:
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client must not push")
@@ -483,7 +484,7 @@ class HTTP2:
         self._check(not number, "PING is for a stream")
         if not flags & ACK:
             self._spend(Kind.IDLE)
-            self._answer(frame(PING, ACK, 0, payload))
+            self.writer.write(frame(PING, ACK, 0, payload))
         elif payload == _LEAVE_PING and self._state is _LEAVING:
             self._say_last()
 
@@ -549,7 +550,7 @@ class HTTP2:
             return
         self._forgotten_is(stream.number)
         self.outlive(stream.exchange)
-        self._answer(reset(stream.number, code))
+        self.writer.write(reset(stream.number, code))
         self.forget(stream)
 
     def outlive(self, exchange: Exchange | None) -> None:
@@ -573,14 +574,6 @@ class HTTP2:
         if len(self._forgotten) >= _MOST_FORGOTTEN:
             del self._forgotten[next(iter(self._forgotten))]
         self._forgotten[number] = None
-
-    def _answer(self, data: bytes) -> None:
-        """Answer a frame; a peer that does not read the answers is not read any more."""
-        self.writer.write(data)
-        if self.output.slow:
-            self._answers += 1
-            if self._answers == _MOST_ANSWERS:
-                self.connection.pause_reading()
 
     # The end.
 

@@ -543,6 +543,19 @@ class TestFloods:
         peer.connection.output.resumeProducing()
         assert peer.transport.reading
 
+    def test_responses_without_a_body_to_a_peer_that_reads_none_stop(self) -> None:
+        """No window holds them back."""
+        peer = Peer()
+        peer.connection.output.pauseProducing()
+        for number in range(1, 201, 2):
+            assert peer.transport.reading
+            peer.send(peer.head(number, [(":method", "HEAD"), *GET[1:]]))
+            peer.hub.exchanges[-1].application_done(failed=True)
+        peer.ping()
+        assert not peer.transport.reading
+        peer.connection.output.resumeProducing()
+        assert peer.transport.reading
+
     def test_an_honest_peer_goes_on_for_ever(self) -> None:
         peer = Peer()
         wire: Any = peer.connection._wire
