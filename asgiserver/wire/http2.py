@@ -462,16 +462,19 @@ class HTTP2:
         if flags & ACK:
             self._check_size(payload, 0)
             return
+        before = self._initial_window
         for name, value in read_settings(payload):
             if name == Setting.INITIAL_WINDOW_SIZE:
-                change, self._initial_window = value - self._initial_window, value
-                for stream in self.streams.values():
-                    largest = stream.output.window + change
-                    self._check(largest <= MAX_WINDOW, "a window is too large", ErrorCode.FLOW_CONTROL_ERROR)
-                    stream.output.opened(change)
+                self._initial_window = value
             elif name == Setting.HEADER_TABLE_SIZE and value < _FIRST_TABLE:
                 # RFC 7541 §4.2: the next block has to agree. Ours never use the table, so its size is 0.
                 self._resize = b"\x20"
+        # Once for all the values of a frame, as a connection may have many streams.
+        if change := self._initial_window - before:
+            for stream in self.streams.values():
+                largest = stream.output.window + change
+                self._check(largest <= MAX_WINDOW, "a window is too large", ErrorCode.FLOW_CONTROL_ERROR)
+                stream.output.opened(change)
         if self._expected == SETTINGS:
             self._expected = None
         self.writer.write(frame(SETTINGS, ACK, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import hpack
@@ -20,13 +21,18 @@ from asgiserver.asgi.messages import Accept, ResponseBody, ResponseStart
 from asgiserver.wire.http2_frames import PREFACE, ErrorCode
 from tests.fakes import FakeTransport, WireHub
 
-__all__ = ["GET", "POST", "UPGRADE", "Peer"]
+__all__ = ["GET", "POST", "UPGRADE", "Peer", "raw"]
 
 Fields = list[tuple[str, str]]
 
 GET: Fields = [(":method", "GET"), (":scheme", "http"), (":authority", "example.com"), (":path", "/")]
 POST: Fields = [(":method", "POST"), *GET[1:]]
 UPGRADE: Fields = [(":method", "CONNECT"), (":protocol", "websocket"), *GET[1:], ("sec-websocket-version", "13")]
+
+
+def raw(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
+    """A frame that hyperframe would refuse to make."""
+    return struct.pack("!IBI", len(payload) << 8 | kind, flags, number) + payload
 
 
 class Peer:

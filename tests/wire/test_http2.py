@@ -31,14 +31,9 @@ from asgiserver.wire.http1 import HTTP1
 from asgiserver.wire.http2 import HTTP2, State
 from asgiserver.wire.http2_frames import PREFACE
 from tests.fakes import FakeSocket, FakeTransport, WireHub
-from tests.wire.http2_peer import GET, POST, UPGRADE, Peer
+from tests.wire.http2_peer import GET, POST, UPGRADE, Peer, raw
 
 OK = {":status": "200"}
-
-
-def raw(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
-    """A frame that hyperframe would refuse to make."""
-    return struct.pack("!IBI", len(payload) << 8 | kind, flags, number) + payload
 
 
 class TestChoice:
