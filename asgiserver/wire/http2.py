@@ -217,8 +217,10 @@ class HTTP2:
 
     def _read(self) -> None:
         self.writer.hold()
+        block = self._block
         try:
-            moved = self._take_frames()
+            # A head is to be whole in time, so its CONTINUATION frames gain it none.
+            moved = self._take_frames() and (self._block is None or self._block is not block)
             if self._state is not _CLOSED:
                 self._after_frames(moved=moved)
         except ConnectionFault as fault:
@@ -232,7 +234,7 @@ class HTTP2:
     def _after_frames(self, *, moved: bool) -> None:
         """Do what needs to be done once for all frames of a read.
 
-        :param moved: there was a whole frame.
+        :param moved: the peer has done what it had to; if there is more to come, its time begins anew.
         """
         for stream in self._touched:
             stream.deliver()
@@ -260,7 +262,7 @@ class HTTP2:
         connection, data, at = self.connection, self._rest, 0
         if self._preface:
             at = self._take_preface(data)
-        end = len(data)
+        first, end = at, len(data)
         try:
             while end - at >= 9 and self._state is not _CLOSED:
                 word, flags, number = unpack_head(data, at)
@@ -282,7 +284,7 @@ class HTTP2:
                     self._reset_faulty(number, fault)
         finally:
             self._rest = b"" if self._state is _CLOSED else data[at:]
-        return at > 0
+        return at > first
 
     def _take_preface(self, data: bytes) -> int:
         """Take what has come of the preface (RFC 9113 §3.4)."""

@@ -6,7 +6,9 @@ import struct
 
 import pytest
 
+from asgiserver.wire.http2_frames import PREFACE
 from asgiserver.wire.http2_output import StreamOutput
+from tests.fakes import FakeTransport, WireHub
 from tests.wire.http2_peer import Peer, raw
 
 
@@ -27,3 +29,41 @@ class TestWork:
         peer.feed(raw(4, 0, 0, struct.pack("!HI", 4, 90) * 15 + struct.pack("!HI", 4, 10)))
         assert moved == [10]
         assert ("DATA", 1, bytes(10)) in peer.take()
+
+
+class TestTime:
+    """What has to come whole has its time once, in however many pieces it comes."""
+
+    def late(self, peer: Peer) -> None:
+        assert peer.closed
+        assert peer.take()[-1][::2] == ("GOAWAY", "ENHANCE_YOUR_CALM")
+
+    def test_continuation_frames_gain_a_head_no_time(self) -> None:
+        peer = Peer(head_timeout=5)
+        peer.feed(raw(1, 1, 1, b"\x82"))
+        for _ in range(3):
+            assert not peer.closed
+            peer.advance(1.9)
+            peer.feed(raw(9, 0, 1))
+        self.late(peer)
+
+    def test_a_head_behind_another_has_its_own(self) -> None:
+        peer = Peer(head_timeout=5)
+        head = peer.head(1).data
+        peer.feed(raw(1, 1, 1, head[:2]))
+        peer.advance(4)
+        peer.feed(raw(9, 4, 1, head[2:]) + raw(1, 1, 3, b"\x82"))
+        peer.advance(4)
+        assert not peer.closed
+        peer.advance(1.1)
+        self.late(peer)
+
+    def test_nor_does_the_preface_in_pieces(self) -> None:
+        transport = FakeTransport()
+        transport.negotiatedProtocol = b"h2"
+        connection, _ = WireHub(head_timeout=5).connect(transport)
+        for at in range(5):
+            assert connection.phase.name == "OPEN"
+            connection.dataReceived(PREFACE[at : at + 1])
+            connection.hub.clock.advance(1.1)
+        assert connection.phase.name != "OPEN"
