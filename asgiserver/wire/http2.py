@@ -271,6 +271,9 @@ class HTTP2:
                 if stop > start + MAX_FRAME:
                     raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a frame is larger than is allowed")
                 if stop > end:
+                    if word & 255 == DATA and (stream := self.streams.get(number & MAX_WINDOW)) is not None:
+                        stream.part = end - start
+                        self._touched[stream] = None
                     break
                 if connection.steps <= 0:
                     connection.wait_for_turn(self._read)

@@ -63,12 +63,13 @@ class HTTP2Stream:
 
     :param window: bytes that the peer takes before it says more.
     :ivar exchange: None for a request that was refused, and once the exchange knows that it is over.
+    :ivar part: bytes that have come of a DATA frame which is not whole yet.
     """
 
     __slots__ = (
         "_allowed", "_begun", "_close", "_deadlines", "_due", "_early", "_excess", "_expects_continue", "_held",
         "_paused", "_pieces", "_received", "_remaining", "_request", "_state", "_taken", "_wire", "exchange", "number",
-        "output",
+        "output", "part",
     )  # fmt: skip
 
     def __init__(self, wire: HTTP2, number: int, window: int) -> None:
@@ -84,7 +85,7 @@ class HTTP2Stream:
         self._remaining: int | None = None
         #: What has come in this turn, and of a WebSocket before it was accepted.
         self._pieces: list[bytes] | None = None
-        self._early: list[bytes] | None = None
+        self._early: bytearray | None = None
         #: What the peer may send before it is told more; what was taken since it was told; what the exchange has no
         #: room for.
         self._allowed = wire.stream_window
@@ -92,7 +93,7 @@ class HTTP2Stream:
         #: What is still thrown away for the sake of an orderly end.
         self._excess = wire.hub.settings.limit_unread_body
         # What had come when the rate of the body was last judged.
-        self._due = 0
+        self._due = self.part = 0
         self._deadlines: Deadlines | None = None
 
     @property
@@ -152,6 +153,7 @@ class HTTP2Stream:
         :raises StreamFault: the peer must not send it.
         """
         wire, length = self._wire, len(data)
+        self.part = 0
         if self._state is _ANSWERING:
             wire.credit(size)
             raise StreamFault(ErrorCode.STREAM_CLOSED, "DATA behind the end of a request")
@@ -210,8 +212,9 @@ class HTTP2Stream:
             if self._excess < 0:
                 self._wire.reset(self, ErrorCode.NO_ERROR)
         elif self._state is _OPEN and self._upgrades:
-            # The stream's window bounds it.
-            self._early = [*(self._early or ()), data]
+            # The stream's window bounds it. One object, as a peer may send it byte by byte.
+            self._early = self._early or bytearray()
+            self._early += data
         elif self._state is _OPEN and limit is not None and self._received > limit:
             exchange.request_failed(RequestError(413, f"The request's body is larger than {limit} bytes."))
         else:
@@ -291,7 +294,7 @@ class HTTP2Stream:
         deadlines.set(Deadline.BODY, timeout, self._body_late)
         rate = settings.min_request_rate
         if rate is not None and not deadlines.pending(Deadline.BODY_RATE):
-            self._due = self._received
+            self._due = self._received + self.part
             deadlines.set(Deadline.BODY_RATE, WINDOW, partial(self._judge_body_rate, rate))
 
     def _stop_body_clock(self) -> None:
@@ -302,10 +305,11 @@ class HTTP2Stream:
         self._body_failed(RequestError(408, "The request's body did not arrive in time."))
 
     def _judge_body_rate(self, rate: int) -> None:
-        if self._received - self._due < rate * WINDOW:
+        received = self._received + self.part
+        if received - self._due < rate * WINDOW:
             self._body_failed(RequestError(408, f"The request's body arrived at less than {rate} bytes a second."))
         else:
-            self._due = self._received
+            self._due = received
             self.deadlines.set(Deadline.BODY_RATE, WINDOW, partial(self._judge_body_rate, rate))
 
     def _body_failed(self, error: RequestError) -> None:
@@ -444,9 +448,8 @@ class HTTP2Stream:
         self._state = _SWITCHED
         self._send_head(200, headers, names, self._wire.hub.fields.lacking(names), b"", last=False)
         early, self._early = self._early, None
-        for data in early or ():
-            if self.exchange is not None:
-                self.exchange.body_received(data)
+        if early and self.exchange is not None:
+            self.exchange.body_received(bytes(early))
         if not self._paused:
             self._give_held()
 

@@ -67,3 +67,27 @@ class TestTime:
             connection.dataReceived(PREFACE[at : at + 1])
             connection.hub.clock.advance(1.1)
         assert connection.phase.name != "OPEN"
+
+    def test_a_body_comes_at_a_fair_rate_in_large_frames(self) -> None:
+        """One DATA frame may take longer than the rate is looked at, or than the body's next piece may take."""
+        peer = Peer(body_timeout=5, min_request_rate=400)
+        peer.post(1)
+        frame = raw(0, 1, 1, bytes(16384))
+        for at in range(0, len(frame), 500):
+            peer.feed(frame[at : at + 500])
+            peer.advance(1)
+        peer.answer()
+        assert peer.status(1) == "200"
+
+    def test_a_body_in_one_frame_is_late_and_slow_as_others_are(self) -> None:
+        frame = raw(0, 1, 1, bytes(16384))
+        late, slow = Peer(body_timeout=5, min_request_rate=400), Peer(body_timeout=5, min_request_rate=600)
+        late.post(1)
+        late.feed(frame[:5000])
+        late.advance(5.1)
+        assert late.status(1) == "408"
+        slow.post(1)
+        for at in range(0, 5000, 500):
+            slow.feed(frame[at : at + 500])
+            slow.advance(1)
+        assert slow.status(1) == "408"
