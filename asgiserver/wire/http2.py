@@ -87,8 +87,10 @@ _WHOLE = END_HEADERS | PADDED | PRIORITIZED
 _MOST_CONTINUED = 8
 #: Frames for a peer that reads none: when so many are kept, it is not read any more.
 _MOST_UNREAD = 100
-#: A peer for which so many bytes wait is refused further streams.
+#: A peer for which so many bytes wait is refused further streams; and one whose requests have so large heads together,
+#: as their fields may be references of one byte each (CVE-2026-49975).
 _MOST_WAITING = 16 * 1048576
+_MOST_HEADS = 2 * 1048576
 #: Streams that the peer may not know to be closed; its frames for any other are an error.
 _MOST_FORGOTTEN = 256
 #: A window that is opened by less, RFC 9113 §10.5 counts as a nuisance.
@@ -120,8 +122,8 @@ class HTTP2:
     """
 
     __slots__ = (
-        "_allowed", "_begun", "_block", "_budget", "_decoder", "_expected", "_forgotten", "_initial_window",
-        "_last", "_outlived", "_owed", "_peer_leaves", "_preface", "_resize", "_rest", "_state", "_taken", "_touched",
+        "_allowed", "_begun", "_block", "_budget", "_decoder", "_expected", "_forgotten", "_heads",
+        "_initial_window", "_last", "_outlived", "_owed", "_peer_leaves", "_preface", "_resize", "_rest", "_state", "_taken", "_touched",
         "_wishes", "connection", "hub", "output", "stream_window", "streams", "writer",
     )  # fmt: skip
 
@@ -152,10 +154,11 @@ class HTTP2:
         #: Exchanges and streams of the read that is taken apart.
         self._begun: list[Exchange] = []
         self._touched: dict[HTTP2Stream, None] = {}
-        #: Closed streams of which the peer may not know, applications that run on for a stream that was cut off, and
-        #: priorities of streams to come.
+        #: Closed streams of which the peer may not know, applications that run on for a stream that was cut off with
+        #: the sizes of their heads, the sizes of all heads, and priorities of streams to come.
         self._forgotten: dict[int, None] = {}
-        self._outlived: dict[Exchange, None] = {}
+        self._outlived: dict[Exchange, int] = {}
+        self._heads = 0
         self._wishes: dict[int, Priority] = {}
         self._peer_leaves = False
         # What the next block begins with.
@@ -399,6 +402,9 @@ class HTTP2:
             return
         settings = self.hub.settings
         stream = self.streams[number] = HTTP2Stream(self, number, self._initial_window)
+        if fields is not None:
+            stream.head_size = self._decoder.decoded
+            self._heads += stream.head_size
         if self._wishes and number in self._wishes:
             stream.output.prioritize(self._wishes.pop(number))
         try:
@@ -418,11 +424,11 @@ class HTTP2:
     def _has_room(self) -> bool:
         """One more stream may begin. Applications whose streams were cut off have as much room again as the streams."""
         most, streams = self.hub.settings.http2_max_streams, len(self.streams)
-        if streams >= most or self.writer.waiting > _MOST_WAITING:
+        for exchange in [exchange for exchange in self._outlived if not self.hub.is_running(exchange)]:
+            self._heads -= self._outlived.pop(exchange)
+        if streams >= most or streams + len(self._outlived) >= 2 * most:
             return False
-        if self._outlived:
-            self._outlived = {exchange: None for exchange in self._outlived if self.hub.is_running(exchange)}
-        return streams + len(self._outlived) < 2 * most
+        return self.writer.waiting <= _MOST_WAITING and self._heads <= _MOST_HEADS
 
     # Other frames.
 
@@ -458,7 +464,7 @@ class HTTP2:
         stream = self.streams.get(number)
         self._spend(Kind.IDLE if stream is None else Kind.RESET)
         if stream is not None:
-            self.outlive(stream.exchange)
+            self.outlive(stream, stream.exchange)
             self.forget(stream)
 
     def _take_settings(self, flags: int, number: int, payload: bytes) -> None:
@@ -557,19 +563,20 @@ class HTTP2:
         if stream.number not in self.streams:
             return
         self._forgotten_is(stream.number)
-        self.outlive(stream.exchange)
+        self.outlive(stream, stream.exchange)
         self.writer.write(reset(stream.number, code))
         self.forget(stream)
 
-    def outlive(self, exchange: Exchange | None) -> None:
+    def outlive(self, stream: HTTP2Stream, exchange: Exchange | None) -> None:
         """A stream is cut off, which does not end its application; so its peer gets no room for another at once."""
         if exchange is not None and self.hub.is_running(exchange):
-            self._outlived[exchange] = None
+            self._outlived[exchange], stream.head_size = stream.head_size, 0
 
     def forget(self, stream: HTTP2Stream) -> None:
         """A stream is closed."""
         if self.streams.pop(stream.number, None) is None:
             return
+        self._heads -= stream.head_size
         stream.lost()
         if self.streams:
             return

@@ -63,18 +63,20 @@ class HTTP2Stream:
 
     :param window: bytes that the peer takes before it says more.
     :ivar exchange: None for a request that was refused, and once the exchange knows that it is over.
+    :ivar head_size: bytes of the request's fields as its wire counts them.
     :ivar part: bytes that have come of a DATA frame which is not whole yet.
     """
 
     __slots__ = (
         "_allowed", "_begun", "_close", "_deadlines", "_due", "_early", "_excess", "_expects_continue", "_held",
-        "_paused", "_pieces", "_received", "_remaining", "_request", "_state", "_taken", "_wire", "exchange", "number",
-        "output", "part",
+        "_paused", "_pieces", "_received", "_remaining", "_request", "_state", "_taken", "_wire", "exchange",
+        "head_size", "number", "output", "part",
     )  # fmt: skip
 
     def __init__(self, wire: HTTP2, number: int, window: int) -> None:
         self._wire = wire
         self.number = number
+        self.head_size = 0
         self.output = StreamOutput(wire, self, window)
         self.exchange: Exchange | None = None
         self._state = _OPEN
@@ -428,7 +430,7 @@ class HTTP2Stream:
         if state is _ANSWERING:
             self._wire.forget(self)
         elif self._close or self._is_too_long:
-            self._wire.outlive(exchange)
+            self._wire.outlive(self, exchange)
             self._wire.reset(self, ErrorCode.NO_ERROR)
         else:
             self._state = _DRAINING
@@ -455,7 +457,7 @@ class HTTP2Stream:
 
     def abort(self) -> None:
         """Cut the response off; what waits to be sent is dropped."""
-        self._wire.outlive(self.exchange)
+        self._wire.outlive(self, self.exchange)
         self.exchange = None
         self._wire.reset(self, ErrorCode.CANCEL if self._state is _SWITCHED else ErrorCode.INTERNAL_ERROR)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import pytest
 
@@ -29,6 +30,46 @@ class TestWork:
         peer.feed(raw(4, 0, 0, struct.pack("!HI", 4, 90) * 15 + struct.pack("!HI", 4, 10)))
         assert moved == [10]
         assert ("DATA", 1, bytes(10)) in peer.take()
+
+
+class TestMemory:
+    LARGE = ("cookie", "x" * 4000)
+
+    def bombs(self, peer: Peer, numbers: range) -> int:
+        """Send requests with fields of 60 kB, each of some twenty bytes; how many begin."""
+        peer.hub.exchanges.clear()
+        for number in numbers:
+            peer.get(number, *[self.LARGE] * 15)
+        refused = [frame[1:] for frame in peer.take() if frame[0] == "RST"]
+        assert {why for _, why in refused} == {"REFUSED_STREAM"}
+        return len(peer.hub.exchanges)
+
+    def test_heads_of_references(self) -> None:
+        """CVE-2026-49975."""
+        peer = Peer(windows=0)
+        tracemalloc.start()
+        try:
+            began = self.bombs(peer, range(1, 200, 2))
+            assert 30 <= began <= 40
+            assert tracemalloc.get_traced_memory()[0] < 3 << 20
+        finally:
+            tracemalloc.stop()
+        # Each one that ends makes room for another.
+        for index in range(began):
+            peer.start(index, status=204)
+            peer.body(index=index)
+        assert self.bombs(peer, range(201, 401, 2)) == began
+
+    def test_heads_of_applications_that_run_on(self) -> None:
+        peer = Peer()
+        began = self.bombs(peer, range(1, 100, 2))
+        for number in range(1, 2 * began, 2):
+            peer.reset(number)
+        peer.take()
+        peer.get(101)
+        assert peer.take() == [("RST", 101, "REFUSED_STREAM")]
+        peer.hub.begun.clear()  # they have ended
+        assert self.bombs(peer, range(103, 201, 2)) == began
 
 
 class TestTime:
