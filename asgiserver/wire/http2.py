@@ -26,22 +26,18 @@ from typing import TYPE_CHECKING
 from ..asgi.deadlines import Deadline
 from ..asgi.exchange import Exchange
 from ..errors import RequestError
-from .hpack import Decoder, FieldsTooLarge, HPACKError
-from .http2_fields import Fields, MalformedRequest, read_request
+from .http2_fields import MalformedRequest, read_request
 from .http2_frames import (
     ACK,
     CONTINUATION,
     DATA,
-    END_HEADERS,
     END_STREAM,
     GOAWAY,
     HEADERS,
     MAX_FRAME,
     MAX_WINDOW,
-    PADDED,
     PING,
     PREFACE,
-    PRIORITIZED,
     PRIORITY,
     PRIORITY_UPDATE,
     PUSH_PROMISE,
@@ -62,6 +58,7 @@ from .http2_frames import (
     unpadded,
     window_update,
 )
+from .http2_heads import FIRST_TABLE, Head, Heads
 from .http2_limits import Budget, Kind
 from .http2_order import Priority, read_priority
 from .http2_stream import HTTP2Stream
@@ -74,17 +71,11 @@ __all__ = ["HTTP2", "State"]
 
 logger = logging.getLogger("asgiserver.wire")
 
-#: The table of which both sides know before any SETTINGS (RFC 9113 §6.5.2); bytes.
-_FIRST_TABLE = 4096
 #: The connection's window is so many times that of a stream: so many streams may stop before the others do.
 _STREAMS_IN_WINDOW = 16
 #: Steps that a head takes in a turn besides that of its frame: some, and one for so many bytes, as their code is slow.
 _STEPS_OF_REQUEST = 3
 _BYTES_OF_STEP = 512
-#: Flags of a HEADERS frame that is not only a block.
-_WHOLE = END_HEADERS | PADDED | PRIORITIZED
-#: Most CONTINUATION frames of a head: enough for a block twice as large as the largest head.
-_MOST_CONTINUED = 8
 #: Frames for a peer that reads none: when so many are kept, it is not read any more.
 _MOST_UNREAD = 100
 #: A peer for which so many bytes wait is refused further streams; and one whose requests have so large heads together,
@@ -122,9 +113,9 @@ class HTTP2:
     """
 
     __slots__ = (
-        "_allowed", "_begun", "_block", "_budget", "_decoder", "_expected", "_forgotten", "_heads",
-        "_initial_window", "_last", "_outlived", "_owed", "_peer_leaves", "_preface", "_resize", "_rest", "_state", "_taken", "_touched",
-        "_wishes", "connection", "hub", "output", "stream_window", "streams", "writer",
+        "_allowed", "_begun", "_budget", "_expected", "_forgotten", "_heads", "_initial_window", "_kept", "_last",
+        "_outlived", "_owed", "_peer_leaves", "_preface", "_resize", "_rest", "_state", "_taken", "_touched", "_wishes",
+        "connection", "hub", "output", "stream_window", "streams", "writer",
     )  # fmt: skip
 
     #: Each stream shows by itself whether its response is complete.
@@ -140,13 +131,12 @@ class HTTP2:
         most = MAX_WINDOW // _STREAMS_IN_WINDOW
         self.stream_window = min(max(FIRST_WINDOW, hub.settings.request_buffer_size), most)
         self._state = _OPEN
-        self._decoder = Decoder(_FIRST_TABLE)
+        self._heads = Heads(hub.settings.limit_head_size, hub.settings.limit_head_count)
         self._budget = Budget()
-        # Of the input: what is not a whole frame yet, the type that the next frame must have, the head that goes on.
+        # Of the input: what is not a whole frame yet, and the type that the next frame must have.
         self._rest = b""
         self._preface = PREFACE
         self._expected: int | None = SETTINGS
-        self._block: tuple[int, int, bool, list[bytes]] | None = None
         self._owed = False
         self._last = 0
         self._allowed = self.stream_window * _STREAMS_IN_WINDOW
@@ -158,7 +148,7 @@ class HTTP2:
         #: the sizes of their heads, the sizes of all heads, and priorities of streams to come.
         self._forgotten: dict[int, None] = {}
         self._outlived: dict[Exchange, int] = {}
-        self._heads = 0
+        self._kept = 0
         self._wishes: dict[int, Priority] = {}
         self._peer_leaves = False
         # What the next block begins with.
@@ -220,10 +210,10 @@ class HTTP2:
 
     def _read(self) -> None:
         self.writer.hold()
-        block = self._block
+        head = self._heads.unfinished
         try:
             # A head is to be whole in time, so its CONTINUATION frames gain it none.
-            moved = self._take_frames() and (self._block is None or self._block is not block)
+            moved = self._take_frames() and (head is None or self._heads.unfinished is not head)
             if self._state is not _CLOSED:
                 self._after_frames(moved=moved)
         except ConnectionFault as fault:
@@ -303,10 +293,6 @@ class HTTP2:
     def _take_frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         if kind != self._expected and self._expected is not None:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a frame is out of place")
-        if kind == HEADERS and flags & _WHOLE == END_HEADERS and number & 1:
-            # Fast path: the head of a request in one frame, and nothing else in it.
-            self._take_block(number, flags, payload)
-            return
         take = _TAKE.get(kind)
         if take is None:
             # RFC 9113 §5.5: unknown types are ignored.
@@ -344,57 +330,32 @@ class HTTP2:
 
     def _take_headers(self, flags: int, number: int, payload: bytes) -> None:
         self._check(number & 1, "a client's stream has an odd number")
-        payload = unpadded(flags, payload)
-        depends = False
-        if flags & PRIORITIZED:
-            self._check(len(payload) >= 5, "HEADERS has no room for its priority", ErrorCode.FRAME_SIZE_ERROR)
-            depends = unpack_number(payload) & MAX_WINDOW == number
-            payload = payload[5:]
-        if flags & END_HEADERS:
-            self._take_block(number, flags, payload, depends=depends)
-        else:
-            self._block = number, flags, depends, [payload]
-            self._expected = CONTINUATION
+        self._take_head(self._heads.begin(flags, number, payload))
 
     def _take_continuation(self, flags: int, number: int, payload: bytes) -> None:
-        block, self._block = self._block, None
-        self._check(block is not None and block[0] == number, "CONTINUATION is out of place")
-        assert block is not None
-        _, first_flags, depends, pieces = block
-        pieces.append(payload)
-        self._check(len(pieces) <= 1 + _MOST_CONTINUED, "a head has too many frames", ErrorCode.ENHANCE_YOUR_CALM)
-        if flags & END_HEADERS:
-            self._expected = None
-            self._take_block(number, first_flags, b"".join(pieces), depends=depends)
-        else:
-            self._block = block
+        self._take_head(self._heads.go_on(flags, number, payload))
 
-    def _take_block(self, number: int, flags: int, block: bytes, *, depends: bool = False) -> None:
-        """A whole head; it is decoded in any case, as the blocks after it depend on it.
-
-        :param depends: its stream depends on itself, which RFC 7540 §5.3.1 made an error.
-        """
-        settings, fields = self.hub.settings, None
-        self.connection.steps -= _STEPS_OF_REQUEST + len(block) // _BYTES_OF_STEP
-        try:
-            fields = self._decoder.decode(block, settings.limit_head_size, settings.limit_head_count)
-        except HPACKError as error:
-            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, str(error)) from None
-        except FieldsTooLarge:
-            pass  # answered below
+    def _take_head(self, head: Head | None) -> None:
+        """A head of a request or trailers; None while it goes on."""
+        self._expected = CONTINUATION if head is None else None
+        if head is None:
+            return
+        self.connection.steps -= _STEPS_OF_REQUEST + head.length // _BYTES_OF_STEP
+        number = head.number
         stream, new = self.streams.get(number), number > self._last
         if new:
             self._last = number
-        if depends:
+        if head.depends:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a stream depends on itself")
         if new:
-            self._begin(number, fields, ended=bool(flags & END_STREAM))
+            self._begin(head)
         elif stream is not None:
-            stream.trailers_received(fields, ended=bool(flags & END_STREAM))
+            stream.trailers_received(head.fields, ended=head.ended)
         else:
             self._check(number in self._forgotten, "HEADERS for a closed stream", ErrorCode.STREAM_CLOSED)
 
-    def _begin(self, number: int, fields: Fields | None, *, ended: bool) -> None:
+    def _begin(self, head: Head) -> None:
+        number, ended, fields = head.number, head.ended, head.fields
         if self._state is _LAST or not self._has_room():
             self._forgotten_is(number)
             self.writer.write(reset(number, ErrorCode.REFUSED_STREAM))
@@ -403,8 +364,8 @@ class HTTP2:
         settings = self.hub.settings
         stream = self.streams[number] = HTTP2Stream(self, number, self._initial_window)
         if fields is not None:
-            stream.head_size = self._decoder.decoded
-            self._heads += stream.head_size
+            stream.head_size = head.size
+            self._kept += head.size
         if self._wishes and number in self._wishes:
             stream.output.prioritize(self._wishes.pop(number))
         try:
@@ -425,10 +386,10 @@ class HTTP2:
         """One more stream may begin. Applications whose streams were cut off have as much room again as the streams."""
         most, streams = self.hub.settings.http2_max_streams, len(self.streams)
         for exchange in [exchange for exchange in self._outlived if not self.hub.is_running(exchange)]:
-            self._heads -= self._outlived.pop(exchange)
+            self._kept -= self._outlived.pop(exchange)
         if streams >= most or streams + len(self._outlived) >= 2 * most:
             return False
-        return self.writer.waiting <= _MOST_WAITING and self._heads <= _MOST_HEADS
+        return self.writer.waiting <= _MOST_WAITING and self._kept <= _MOST_HEADS
 
     # Other frames.
 
@@ -477,7 +438,7 @@ class HTTP2:
         for name, value in read_settings(payload):
             if name == Setting.INITIAL_WINDOW_SIZE:
                 self._initial_window = value
-            elif name == Setting.HEADER_TABLE_SIZE and value < _FIRST_TABLE:
+            elif name == Setting.HEADER_TABLE_SIZE and value < FIRST_TABLE:
                 # RFC 7541 §4.2: the next block has to agree. Ours never use the table, so its size is 0.
                 self._resize = b"\x20"
         # Once for all the values of a frame, as a connection may have many streams.
@@ -576,7 +537,7 @@ class HTTP2:
         """A stream is closed."""
         if self.streams.pop(stream.number, None) is None:
             return
-        self._heads -= stream.head_size
+        self._kept -= stream.head_size
         stream.lost()
         if self.streams:
             return
