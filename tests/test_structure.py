@@ -74,6 +74,7 @@ TESTED_IN = {
     "asgiserver/wire/addresses.py": "tests/wire/test_connection.py",
     "asgiserver/wire/http2_frames.py": "tests/wire/test_http2.py",
     "asgiserver/wire/http2_heads.py": "tests/wire/test_http2.py",
+    "asgiserver/wire/refusing.py": "tests/wire/test_connection.py",
     "asgiserver/wire/http2_writer.py": "tests/wire/test_http2_output.py",
     "asgiserver/workers/channel.py": "tests/e2e/test_workers_parts.py",
     "asgiserver/workers/failure_page.py": "tests/e2e/test_reload.py",

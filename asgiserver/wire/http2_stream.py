@@ -351,17 +351,16 @@ class HTTP2Stream:
         data: bytes,
         last: bool,
     ) -> None:
-        wire = self._wire
-        if wire.hub.stopping:
-            wire.leave()
         self._close = close
-        self._send_head(status, headers, names, wire.hub.fields.lacking(names), data, last=last)
+        self._send_head(status, headers, names, self._wire.hub.fields.lacking(names), data, last=last)
 
     def _send_head(
         self, status: int, headers: Headers, names: list[bytes], defaults: Defaults, data: bytes, *, last: bool
     ) -> None:
         """Send the head with the first piece, by one write."""
         wire, number = self._wire, self.number
+        if wire.hub.stopping:
+            wire.leave()
         self._begun = True
         block = wire.resized(response_block(status, headers, names, defaults))
         if not data:

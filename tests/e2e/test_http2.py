@@ -101,6 +101,14 @@ class TestTLS:
             assert (await client.get(url(server, "https"))).http_version == "HTTP/1.1"
 
 
+    async def test_a_connection_too_many_is_told_so(self, certificate: Certificate, settings: dict[str, Any]) -> None:
+        first, second = (httpx.AsyncClient(http2=True, verify=certificate.client()) for _ in range(2))
+        async with serve(answering(b"hello"), limit_connections=1, **settings) as server, first, second:
+            assert (await first.get(url(server, "https"))).status_code == 200
+            refused = await second.get(url(server, "https"))
+            assert (refused.http_version, refused.status_code) == ("HTTP/2", 503)
+
+
 class TestPriorKnowledge:
     async def test_the_access_log_says_so(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "asgiserver.access")

@@ -41,8 +41,10 @@ class Peer:
     :ivar opening: the server's first frames, as :meth:`take` shows them.
     """
 
-    def __init__(self, transport: Any = None, *, windows: int | None = None, **settings: Any) -> None:
-        self.hub = WireHub(**settings)
+    def __init__(
+        self, transport: Any = None, *, hub: WireHub | None = None, windows: int | None = None, **settings: Any
+    ) -> None:
+        self.hub = hub or WireHub(**settings)
         self.connection, self.transport = self.hub.connect(transport or FakeTransport())
         self._encoder = hpack.Encoder()
         self._decoder = hpack.Decoder()
