@@ -7,7 +7,7 @@ in the order of :mod:`.http2_order`.
 =======  ============================================  ==================================================
 state    streams of the peer                           what ends it
 =======  ============================================  ==================================================
-OPEN     begin exchanges                               the server stops: LEAVING; a fault: CLOSED
+OPEN     begin exchanges                               the server stops, and answers the next one: LEAVING
 LEAVING  begin exchanges: they were on their way       the peer has read that no more are wanted: LAST
 LAST     are refused                                   the last stream's end: CLOSED
 CLOSED   –                                             –
@@ -86,7 +86,7 @@ _MOST_HEADS = 2 * 1048576
 _MOST_FORGOTTEN = 256
 #: A window that is opened by less, RFC 9113 §10.5 counts as a nuisance.
 _LEAST_UPDATE = 64
-#: The PING behind the first GOAWAY (RFC 9113 §6.8), and how long its answer may take; seconds.
+#: The PING with the first GOAWAY (RFC 9113 §6.8), and how long its answer may take; seconds.
 _LEAVE_PING = b"leaving!"
 _LEAVE_TIMEOUT = 1.0
 
@@ -192,11 +192,15 @@ class HTTP2:
             stream.all_sent(last=False)
 
     def server_stopping(self) -> None:
-        """Tell the exchanges, and the peer that the streams that are on their way are the last."""
+        """Tell the exchanges; and the peer, behind its next response, that it is to begin no more streams.
+
+        Python's h2 takes nothing behind GOAWAY, so its clients would lose what they wait for.
+        """
         for stream in list(self.streams.values()):
             if stream.exchange is not None:
                 stream.exchange.server_stopping()
-        self.leave()
+        if not self.streams:
+            self.leave()
 
     def finish(self) -> bool:
         """The applications have ended: False while what they sent waits for the peer."""
@@ -568,7 +572,8 @@ class HTTP2:
         """Ask the peer for no more streams; those that are on their way are still answered (RFC 9113 §6.8)."""
         if self._state is _OPEN:
             self._state = _LEAVING
-            self.writer.write(goaway(MAX_WINDOW, ErrorCode.NO_ERROR) + frame(PING, 0, 0, _LEAVE_PING))
+            # For the same reason, the PING is not behind it.
+            self.writer.write(frame(PING, 0, 0, _LEAVE_PING) + goaway(MAX_WINDOW, ErrorCode.NO_ERROR))
             # While connections wait for no application, nothing else has this deadline.
             self.connection.deadlines.set(Deadline.PING, _LEAVE_TIMEOUT, self._say_last)
 

@@ -359,8 +359,6 @@ class HTTP2Stream:
     ) -> None:
         """Send the head with the first piece, by one write."""
         wire, number = self._wire, self.number
-        if wire.hub.stopping:
-            wire.leave()
         self._begun = True
         block = wire.resized(response_block(status, headers, names, defaults))
         if not data:
@@ -423,6 +421,8 @@ class HTTP2Stream:
     def _last_sent(self) -> None:
         """Our half is complete; the peer may stop sending its own if that is not worth reading (RFC 9113 §8.1)."""
         state = self._state
+        if self._wire.hub.stopping:
+            self._wire.leave()
         if state is _DRAINING:
             return  # a WebSocket, whose exchange still has to hear of the end
         exchange, self.exchange = self.exchange, None

@@ -20,7 +20,7 @@ import pytest
 from tests.e2e.applications import Recorder, answering, hello
 from tests.e2e.certificate import Certificate
 from tests.e2e.chat import chromium
-from tests.e2e.live import DEADLINE, serve, until, url
+from tests.e2e.live import DEADLINE, Receive, Send, answer, serve, until, url
 from tests.e2e.server import ServerProcess, serving, wait_for
 from tests.programs import require
 
@@ -144,6 +144,21 @@ class TestPriorKnowledge:
                 server.send_signal(15)
                 assert slow.communicate(timeout=DEADLINE)[0] == b"2"
             assert server.wait() == 0
+
+    async def test_a_client_that_takes_nothing_behind_goaway_has_its_response(self) -> None:
+        began = asyncio.Event()
+
+        async def slow(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            began.set()
+            await asyncio.sleep(0.3)
+            await answer(send, b"complete")
+
+        async with httpx.AsyncClient(http1=False, http2=True) as client, serve(slow) as server:
+            request = asyncio.ensure_future(client.get(url(server)))
+            await began.wait()
+            stopped = asyncio.ensure_future(server.__aexit__(None, None, None))
+            assert (await request).text == "complete"
+            await stopped
 
 
 class Client:

@@ -627,9 +627,9 @@ class TestEnd:
 
     def test_a_stopping_server_lets_come_what_is_on_its_way(self) -> None:
         peer = Peer()
-        peer.get(1)
         peer.connection.server_stopping()
-        assert peer.take() == [("GOAWAY", 2**31 - 1, "NO_ERROR"), ("PING", b"leaving!")]
+        assert peer.take() == [("PING", b"leaving!"), ("GOAWAY", 2**31 - 1, "NO_ERROR")]
+        peer.get(1)
         peer.get(3)
         peer.ping(b"leaving!", ack=True)
         assert peer.take() == [("GOAWAY", 3, "NO_ERROR")]
@@ -641,6 +641,17 @@ class TestEnd:
         assert [frame[:2] for frame in peer.take()] == [
             ("HEADERS", 1), ("DATA", 1), ("HEADERS", 3), ("DATA", 3), ("GOAWAY", 5),
         ]  # fmt: skip
+        assert peer.closed
+
+    def test_what_is_under_way_is_complete_before_the_peer_is_told(self) -> None:
+        peer = Peer()
+        peer.get(1)
+        peer.hub.stopping = True
+        peer.connection.server_stopping()
+        assert peer.take() == []
+        peer.answer()
+        assert [frame[0] for frame in peer.take()] == ["HEADERS", "DATA", "PING", "GOAWAY"]
+        peer.ping(b"leaving!", ack=True)
         assert peer.closed
 
     def test_a_peer_that_does_not_answer_is_waited_for_a_second(self) -> None:
@@ -658,7 +669,7 @@ class TestEnd:
         peer.get(1)
         peer.hub.stopping = True
         peer.answer()
-        assert [frame[0] for frame in peer.take()] == ["GOAWAY", "PING", "HEADERS", "DATA"]
+        assert [frame[0] for frame in peer.take()] == ["HEADERS", "DATA", "PING", "GOAWAY"]
 
     def test_the_end_of_the_server_waits_for_windows(self) -> None:
         peer = Peer(windows=0)
@@ -725,8 +736,8 @@ OPEN, LEAVING, LAST, CLOSED = State
 #: Each with a request that is not answered, but for CLOSED.
 REACHED: dict[State, Callable[[Peer], object]] = {
     OPEN: lambda peer: peer.get(1),
-    LEAVING: lambda peer: (peer.get(1), peer.connection.server_stopping()),
-    LAST: lambda peer: (peer.get(1), peer.connection.server_stopping(), peer.ping(b"leaving!", ack=True)),
+    LEAVING: lambda peer: (peer.connection.server_stopping(), peer.get(1)),
+    LAST: lambda peer: (peer.connection.server_stopping(), peer.get(1), peer.ping(b"leaving!", ack=True)),
     CLOSED: lambda peer: peer.push(),
 }
 
@@ -738,7 +749,10 @@ EVENTS: dict[str, tuple[Callable[[Peer], object], dict[State, State]]] = {
     "a ping": (lambda peer: peer.ping(), {}),
     "an answer to a ping": (lambda peer: peer.ping(b"leaving!", ack=True), {LEAVING: LAST}),
     "the peer goes away": (lambda peer: peer.send(GoAwayFrame(0)), {}),
-    "the server stops": (lambda peer: peer.connection.server_stopping(), {OPEN: LEAVING}),
+    "the server stops": (lambda peer: peer.connection.server_stopping(), {}),
+    "the answer while it stops": (
+        lambda peer: (setattr(peer.hub, "stopping", True), _replies(peer, 1)), {OPEN: LEAVING, LAST: CLOSED}
+    ),
     "the server ends": (lambda peer: peer.connection.finish(), dict.fromkeys(State, CLOSED)),
     "a fault": (lambda peer: peer.push(), dict.fromkeys(State, CLOSED)),
     "a second": (lambda peer: peer.advance(1.1), {LEAVING: LAST}),
