@@ -5,7 +5,7 @@ state      the peer's half                  ours                   what ends it
 =========  ===============================  =====================  =================================
 OPEN       a body, which is the exchange's  the response           the end of both halves
 ANSWERING  complete                         the response           the end of the response
-DRAINING   thrown away                      complete               the end of the body, or its excess
+DRAINING   thrown away                      complete               the end of the body, or a moment, if it is too long
 SWITCHED   bytes of the exchange            bytes of the exchange  END_STREAM of either side
 CLOSED     ignored                          –                      –
 =========  ===============================  =====================  =================================
@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 __all__ = ["HTTP2Stream", "State"]
 
 logger = logging.getLogger("asgiserver.wire")
+
+#: How long a complete response stands before its stream is reset, as curl 7.88 loses one that it reads together with
+#: the reset; seconds.
+_LINGERING = 0.5
 
 
 class State(Enum):
@@ -92,7 +96,7 @@ class HTTP2Stream:
         #: room for.
         self._allowed = wire.stream_window
         self._taken = self._held = 0
-        #: What is still thrown away for the sake of an orderly end.
+        #: What is still thrown away for the sake of an orderly end; below 0, the peer gets no more room.
         self._excess = wire.hub.settings.limit_unread_body
         # What had come when the rate of the body was last judged.
         self._due = self.part = 0
@@ -194,7 +198,8 @@ class HTTP2Stream:
         self._ended()
 
     def _count(self, size: int, *, ended: bool) -> None:
-        if self._remaining is not None:
+        # A client that has its response may end its request early, as curl does.
+        if self._remaining is not None and self._state is not _DRAINING:
             self._remaining -= size
             if self._remaining < 0 or ended and self._remaining:
                 # RFC 9113 §8.1.1: such a request is malformed.
@@ -209,10 +214,11 @@ class HTTP2Stream:
     def _take(self, data: bytes) -> None:
         exchange, limit = self.exchange, self._wire.hub.settings.limit_body_size
         if self._state is _DRAINING or exchange is None:
-            self._give_held()
+            wanted = self._excess >= 0
             self._excess -= len(data)
-            if self._excess < 0:
-                self._wire.reset(self, ErrorCode.NO_ERROR)
+            self._give_held()
+            if wanted and self._excess < 0 and self._state is _DRAINING:
+                self._linger()
         elif self._state is _OPEN and self._upgrades:
             # The stream's window bounds it. One object, as a peer may send it byte by byte.
             self._early = self._early or bytearray()
@@ -236,7 +242,8 @@ class HTTP2Stream:
         elif self._state is _OPEN:
             self._wire.reset(self, ErrorCode.CANCEL)
         elif self._state is _DRAINING:
-            self._wire.forget(self)
+            # curl 7.88 ends its request when it is answered early, and waits for any word that its stream is closed.
+            self._wire.reset(self, ErrorCode.NO_ERROR)
         elif self._state is _SWITCHED:
             # RFC 8441 §5: as the end of a peer's direction of TCP, which counts as the end of the connection. A close
             # frame before it is answered first.
@@ -263,6 +270,8 @@ class HTTP2Stream:
         """The peer may send ``size`` bytes more, and is told so now and then (RFC 9113 §6.9)."""
         wire = self._wire
         wire.credit(size)
+        if self._excess < 0:
+            return
         self._taken += size
         if self._taken * 2 >= wire.stream_window and self._state not in (_ANSWERING, _CLOSED):
             taken, self._taken = self._taken, 0
@@ -287,7 +296,7 @@ class HTTP2Stream:
 
     def wait_for_piece(self) -> None:
         """Set the deadlines for what the peer has to send next; called once for all that has come in one read."""
-        idle = self._paused or self._expects_continue or self._upgrades
+        idle = self._paused or self._expects_continue or self._upgrades or self._excess < 0
         if idle or self._state is not _OPEN and self._state is not _DRAINING:
             return
         settings, deadlines = self._wire.hub.settings, self.deadlines
@@ -428,14 +437,20 @@ class HTTP2Stream:
         exchange, self.exchange = self.exchange, None
         if state is _ANSWERING:
             self._wire.forget(self)
-        elif self._close or self._is_too_long:
+            return
+        self._state = _DRAINING
+        self._paused = False
+        if self._close or self._is_too_long:
             self._wire.outlive(self, exchange)
-            self._wire.reset(self, ErrorCode.NO_ERROR)
-        else:
-            self._state = _DRAINING
-            self._paused = False
-            self._give_held()
-            self.wait_for_piece()
+            self._excess = -1
+            self._linger()
+        self._give_held()
+        self.wait_for_piece()
+
+    def _linger(self) -> None:
+        """Nobody wants what is left of the request: ask the peer to stop (RFC 9113 §8.1) in a moment."""
+        self._stop_body_clock()
+        self.deadlines.set(Deadline.BODY, _LINGERING, self._body_late)
 
     @property
     def _is_too_long(self) -> bool:

@@ -40,7 +40,7 @@ async def application(scope, receive, send):
             await send({"type": "websocket.send", "text": scope["http_version"] + event["text"]})
         return
     path, body = scope["path"], b""
-    more = scope["type"] == "http"
+    more = scope["type"] == "http" and path != "/early"
     while more:
         event = await receive()
         body += event.get("body", b"")
@@ -48,7 +48,8 @@ async def application(scope, receive, send):
     if path == "/slow":
         print("begun", flush=True)
         await asyncio.sleep(1)
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
+    status = 401 if path == "/early" else 200
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/html")]})
     for _ in range(160 if path == "/large" else 0):
         await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
     await send({"type": "http.response.body", "body": body or scope["http_version"].encode()})
@@ -126,6 +127,14 @@ class TestPriorKnowledge:
         assert run(*command, target, "-T", str(upload), site.url) == f"2 {2 * MIB}"
         assert (tmp_path / "download").read_bytes() == upload.read_bytes()
         assert run(*command, target, site.url + "/large") == f"2 {10 * MIB + 1}"
+
+    def test_curl_has_its_response_before_its_upload_is_complete(self, site: ServerProcess, tmp_path: Path) -> None:
+        """Of any size: what is thrown away to the end, and what is not."""
+        for size in (100_000, 500_000, 3_000_000):
+            (tmp_path / "upload").write_bytes(bytes(size))
+            for _ in range(2):
+                command = ["curl", "-s", "--http2-prior-knowledge", "-T", str(tmp_path / "upload"), "-m", "10"]
+                assert run(*command, site.url + "/early") == "2"
 
     def test_nghttp_and_its_priorities(self, site: ServerProcess) -> None:
         assert run("nghttp", "-p", "8", site.url, site.url + "/a") == "22"

@@ -65,7 +65,7 @@ EVENTS: dict[str, tuple[Callable[[Peer], object], dict[State, State]]] = {
         {OPEN: CLOSED, ANSWERING: CLOSED, DRAINING: CLOSED, SWITCHED: CLOSED},
     ),
     "too much of the body": (
-        lambda peer: peer.data(1, b"56789a"), {OPEN: CLOSED, ANSWERING: CLOSED, DRAINING: CLOSED},
+        lambda peer: peer.data(1, b"56789a"), {OPEN: CLOSED, ANSWERING: CLOSED},
     ),
     "trailers that come too soon": (
         lambda peer: peer.send(peer.head(1, [("x", "y")])),
@@ -201,11 +201,14 @@ class TestBodies:
         peer = Peer()
         peer.send(peer.head(1, [*POST, ("expect", "100-continue"), ("content-length", "3")], end=False))
         peer.answer()
-        assert [frame[0] for frame in peer.take()] == ["HEADERS", "DATA", "RST"]
+        assert [frame[0] for frame in peer.take()] == ["HEADERS", "DATA"]
+        peer.advance(0.5)
+        assert peer.take() == [("RST", 1, "NO_ERROR")]
 
     def test_too_large_a_body_that_says_so(self) -> None:
         peer = Peer(limit_body_size=9)
         peer.post(1, b"", ("content-length", "10"))
+        peer.advance(0.5)
         head, _, end = peer.take()
         assert (head[2][":status"], end) == ("413", ("RST", 1, "NO_ERROR"))
         assert not peer.hub.exchanges
@@ -213,6 +216,7 @@ class TestBodies:
     def test_too_large_a_body_that_does_not(self) -> None:
         peer = Peer(limit_body_size=9)
         peer.post(1, b"0123456789")
+        peer.advance(0.5)
         head, _, end = peer.take()
         assert (head[2][":status"], end) == ("413", ("RST", 1, "NO_ERROR"))
         peer.data(1, b"more")
@@ -226,7 +230,23 @@ class TestBodies:
         peer.data(1, b"x" * 16384)
         assert state(peer) is DRAINING
         peer.data(1, b"x" * 16384)
-        assert peer.take()[-1] == ("RST", 1, "NO_ERROR")
+        peer.take()
+        # The peer gets no more room, and has a moment to read the response by itself.
+        peer.data(1, b"x" * 16384)
+        peer.advance(0.4)
+        assert peer.take() == []
+        peer.advance(0.1)
+        assert peer.take() == [("RST", 1, "NO_ERROR")]
+
+    def test_a_client_that_is_answered_early_may_end_its_request_early(self) -> None:
+        """curl 7.88 does, and then waits for the end of the stream."""
+        peer = Peer()
+        peer.post(1, b"x", ("content-length", "1000"))
+        peer.answer()
+        peer.take()
+        peer.data(1, b"", end=True)
+        assert peer.take() == [("RST", 1, "NO_ERROR")]
+        assert not peer.closed
 
     def test_the_rest_of_a_body_that_does_not_come_is_not_waited_for(self) -> None:
         """curl 7.88 sends nothing more when it has the response, and waits."""
@@ -245,7 +265,9 @@ class TestBodies:
         peer = Peer(limit_unread_body=100)
         peer.post(1, b"x", ("content-length", "1000"))
         peer.answer()
-        assert peer.take()[-1] == ("RST", 1, "NO_ERROR")
+        assert peer.take()[-1] == ("DATA", 1, b"ok", "end")
+        peer.advance(0.5)
+        assert peer.take() == [("RST", 1, "NO_ERROR")]
 
     def test_a_late_body(self) -> None:
         peer = Peer(body_timeout=5, min_request_rate=None)
@@ -255,6 +277,7 @@ class TestBodies:
         peer.advance(4)
         assert peer.take() == []
         peer.advance(1.1)
+        peer.advance(0.5)
         head, _, end = peer.take()
         assert (head[2][":status"], end) == ("408", ("RST", 1, "NO_ERROR"))
         assert not peer.closed
@@ -452,6 +475,7 @@ class TestWebSockets:
         peer = Peer()
         peer.send(peer.head(1, UPGRADE, end=False))
         peer.hub.exchange.application_done(failed=True)
+        peer.advance(0.5)
         head, data, end = peer.take()
         assert (head[2][":status"], data[-1], end) == ("500", "end", ("RST", 1, "NO_ERROR"))
 
