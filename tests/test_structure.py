@@ -96,7 +96,7 @@ MOST_LINES = 450
 #: An idea is not cut in two to be shorter.
 LONGER = {
     "asgiserver/server.py": 500, "asgiserver/settings.py": 620, "asgiserver/wire/http1.py": 550,
-    "asgiserver/wire/connection.py": 470, "asgiserver/wire/http2.py": 630,
+    "asgiserver/wire/connection.py": 470, "asgiserver/wire/http2.py": 650,
     "asgiserver/wire/http2_stream.py": 530, "asgiserver/workers/supervisor.py": 520,
 }  # fmt: skip
 MOST_LINES_OF_A_FUNCTION = 60

@@ -73,6 +73,10 @@ logger = logging.getLogger("asgiserver.wire")
 
 #: The connection's window is so many times that of a stream: so many streams may stop before the others do.
 _STREAMS_IN_WINDOW = 16
+#: How large the window of a stream becomes whose application keeps up, so that a distant peer can use its line; and by
+#: how much all of them together grow. Bytes.
+_LARGEST_WINDOW = 1048576
+_MOST_GROWN = 4 * 1048576
 #: Steps that a head takes in a turn besides that of its frame: some, and one for so many bytes, as their code is slow.
 _STEPS_OF_REQUEST = 3
 _BYTES_OF_STEP = 512
@@ -113,9 +117,9 @@ class HTTP2:
     """
 
     __slots__ = (
-        "_allowed", "_begun", "_budget", "_expected", "_forgotten", "_heads", "_initial_window", "_kept", "_last",
-        "_outlived", "_owed", "_peer_leaves", "_preface", "_resize", "_rest", "_state", "_taken", "_touched", "_wishes",
-        "connection", "hub", "output", "stream_window", "streams", "writer",
+        "_allowed", "_begun", "_budget", "_expected", "_forgotten", "_grown", "_heads", "_initial_window", "_kept",
+        "_last", "_outlived", "_owed", "_peer_leaves", "_preface", "_resize", "_rest", "_state", "_taken", "_touched",
+        "_wishes", "connection", "hub", "output", "stream_window", "streams", "writer",
     )  # fmt: skip
 
     #: Each stream shows by itself whether its response is complete.
@@ -140,7 +144,7 @@ class HTTP2:
         self._owed = False
         self._last = 0
         self._allowed = self.stream_window * _STREAMS_IN_WINDOW
-        self._taken = 0
+        self._taken = self._grown = 0
         #: Exchanges and streams of the read that is taken apart.
         self._begun: list[Exchange] = []
         self._touched: dict[HTTP2Stream, None] = {}
@@ -516,6 +520,18 @@ class HTTP2:
             taken, self._taken = self._taken, 0
             self._allowed += taken
             self.writer.write(window_update(0, taken))
+
+    def grow(self, window: int) -> int:
+        """A stream's ``window`` may become so much larger; the connection's opens along, until :meth:`shrink`."""
+        size = max(0, min(window, _LARGEST_WINDOW - window, _MOST_GROWN - self._grown))
+        self._grown += size
+        self.credit(size)
+        return size
+
+    def shrink(self, size: int) -> None:
+        """A stream is gone whose window had grown by ``size``: the peer is told so much less of what is taken."""
+        self._grown -= size
+        self._taken -= size
 
     def resized(self, block: bytes) -> bytes:
         """A block as it is sent next: the peer may have to be told once that our table is empty."""

@@ -73,7 +73,8 @@ class HTTP2Stream:
 
     __slots__ = (
         "_allowed", "_begun", "_close", "_deadlines", "_due", "_early", "_excess", "_expects_continue", "_held",
-        "_paused", "_pieces", "_received", "_remaining", "_request", "_state", "_taken", "_wire", "exchange",
+        "_paused", "_pieces", "_received", "_remaining", "_request", "_state", "_taken", "_window", "_wire",
+        "exchange",
         "head_size", "number", "output", "part",
     )  # fmt: skip
 
@@ -94,7 +95,7 @@ class HTTP2Stream:
         self._early: bytearray | None = None
         #: What the peer may send before it is told more; what was taken since it was told; what the exchange has no
         #: room for.
-        self._allowed = wire.stream_window
+        self._allowed = self._window = wire.stream_window
         self._taken = self._held = 0
         #: What is still thrown away for the sake of an orderly end; below 0, the peer gets no more room.
         self._excess = wire.hub.settings.limit_unread_body
@@ -229,7 +230,8 @@ class HTTP2Stream:
             self._expects_continue = False
             exchange.body_received(data)
             if not self._paused:
-                self._give_held()
+                # More has come than is ever kept for an application that takes nothing.
+                self._give_held(keeps_up=self._received > self._wire.stream_window)
 
     def _ended(self) -> None:
         """The peer's half is complete."""
@@ -261,20 +263,25 @@ class HTTP2Stream:
         """The request asks for a WebSocket."""
         return self._request is not None and self._request.upgrade
 
-    def _give_held(self) -> None:
+    def _give_held(self, *, keeps_up: bool = False) -> None:
         held, self._held = self._held, 0
         if held:
-            self._credit(held)
+            self._credit(held, keeps_up=keeps_up)
 
-    def _credit(self, size: int) -> None:
-        """The peer may send ``size`` bytes more, and is told so now and then (RFC 9113 §6.9)."""
+    def _credit(self, size: int, *, keeps_up: bool = False) -> None:
+        """The peer may send ``size`` bytes more, and is told so now and then (RFC 9113 §6.9).
+
+        :param keeps_up: the application takes what comes, so the peer may send still more before it is told again.
+        """
         wire = self._wire
         wire.credit(size)
         if self._excess < 0:
             return
         self._taken += size
-        if self._taken * 2 >= wire.stream_window and self._state not in (_ANSWERING, _CLOSED):
-            taken, self._taken = self._taken, 0
+        if self._taken * 2 >= self._window and self._state not in (_ANSWERING, _CLOSED):
+            grown = wire.grow(self._window) if keeps_up else 0
+            taken, self._taken = self._taken + grown, 0
+            self._window += grown
             self._allowed += taken
             wire.writer.write(window_update(self.number, taken))
 
@@ -286,6 +293,7 @@ class HTTP2Stream:
         if self._held:
             self._wire.credit(self._held)
             self._held = 0
+        self._wire.shrink(self._window - self._wire.stream_window)
         self.output.drop()
         if self._deadlines is not None:
             self._deadlines.stop()

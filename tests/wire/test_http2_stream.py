@@ -20,6 +20,9 @@ from tests.wire.http2_peer import GET, POST, UPGRADE, Peer
 OPEN, ANSWERING, DRAINING, SWITCHED, CLOSED = State
 
 
+MIB = 1 << 20
+
+
 def state(peer: Peer, number: int = 1) -> State:
     stream = peer.streams.get(number)
     return CLOSED if stream is None else stream._state
@@ -159,11 +162,51 @@ class TestBodies:
         for _ in range(20):
             peer.data(3, b"x" * 16384)
             taken(peer)
-        assert sum(frame[2] for frame in peer.take() if frame[:2] == ("WINDOW", 3)) == 20 * 16384
+        assert sum(frame[2] for frame in peer.take() if frame[:2] == ("WINDOW", 3)) >= 19 * 16384
         # It begins to read: all that it has taken is credited at once.
         for _ in range(4):
             at_once(peer.hub.exchanges[0].receive())
         assert peer.take() == [("WINDOW", 1, 65536)]
+
+    def test_the_window_grows_while_the_application_keeps_up(self) -> None:
+        """A distant peer can send no more than a window in each round trip."""
+        peer = Peer()
+        wire: Any = peer.connection._wire
+        for number in range(1, 22, 2):
+            peer.post(number)
+            room = {0: wire._allowed, number: 65536}
+            largest = 0
+            for _ in range(400):
+                peer.data(number, b"x" * 16384)
+                taken(peer)
+                for frame in peer.take():
+                    room[frame[1]] += frame[2]
+                room[0] -= 16384
+                room[number] -= 16384
+                largest = max(largest, room[number])
+            assert MIB // 2 < largest <= MIB
+            assert MIB // 2 < room[0] <= 3 * MIB
+            # It stops: what is kept for it is bounded by its window, and others have the rest.
+            while room[number] >= 16384:
+                peer.data(number, b"x" * 16384)
+                room[number] -= 16384
+            assert not [frame for frame in peer.take() if frame[1] == number]
+            assert peer.hub.exchange._buffered <= MIB
+            peer.reset(number)
+        # What the connection's window had grown by is gone with them.
+        assert wire._grown == 0
+        assert wire._allowed + wire._taken == MIB
+
+    def test_the_windows_of_all_streams_grow_within_a_bound(self) -> None:
+        peer = Peer()
+        for number in range(1, 100, 2):
+            peer.post(number)
+            for _ in range(200):
+                peer.data(number, b"x" * 16384)
+                taken(peer)
+            peer.take()
+        wire: Any = peer.connection._wire
+        assert wire._grown == 4 * MIB
 
     def test_padding_is_credited_at_once(self) -> None:
         peer = Peer()
