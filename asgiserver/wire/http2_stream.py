@@ -199,10 +199,10 @@ class HTTP2Stream:
         self._ended()
 
     def _count(self, size: int, *, ended: bool) -> None:
-        # A client that has its response may end its request early, as curl does.
-        if self._remaining is not None and self._state is not _DRAINING:
+        if self._remaining is not None:
             self._remaining -= size
-            if self._remaining < 0 or ended and self._remaining:
+            # A client that has its response may end its request early, as curl does: that is no fault.
+            if self._state is not _DRAINING and (self._remaining < 0 or ended and self._remaining):
                 # RFC 9113 §8.1.1: such a request is malformed.
                 raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a body is not as long as its Content-Length")
 
@@ -245,7 +245,7 @@ class HTTP2Stream:
             self._wire.reset(self, ErrorCode.CANCEL)
         elif self._state is _DRAINING:
             # curl 7.88 ends its request when it is answered early, and waits for any word that its stream is closed.
-            self._wire.reset(self, ErrorCode.NO_ERROR)
+            self._wire.reset(self, ErrorCode.PROTOCOL_ERROR if self._remaining else ErrorCode.NO_ERROR)
         elif self._state is _SWITCHED:
             # RFC 8441 §5: as the end of a peer's direction of TCP, which counts as the end of the connection. A close
             # frame before it is answered first.

@@ -64,7 +64,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 def run(*command: str) -> str:
     done = subprocess.run(
-        [require(command[0]), *command[1:]], capture_output=True, text=True, timeout=2 * DEADLINE, check=False
+        [require(command[0]), *command[1:]], capture_output=True, text=True, timeout=4 * DEADLINE, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -141,6 +141,10 @@ class TestPriorKnowledge:
 
     def test_h2load(self, site: ServerProcess) -> None:
         assert "2000 succeeded, 0 failed" in run("h2load", "-c4", "-m32", "-n2000", site.url)
+
+    @pytest.mark.slow
+    def test_one_connection_may_last_for_ever(self, site: ServerProcess) -> None:
+        assert "200000 succeeded, 0 failed" in run("h2load", "-c1", "-m32", "-n200000", site.url)
 
     def test_a_stop_completes_what_is_under_way_and_what_was_on_its_way(self, tmp_path: Path) -> None:
         with serving(tmp_path, SITE, "--lifespan", "off") as server:

@@ -13,6 +13,7 @@ from asgiserver.asgi.deadlines import Deadline
 from asgiserver.asgi.exchange import State as ExchangeState
 from asgiserver.asgi.http import HTTPExchange
 from asgiserver.asgi.messages import EarlyHint, ResponseStart, Trailers
+from asgiserver.wire.http2_limits import Kind
 from asgiserver.wire.http2_stream import HTTP2Stream, State
 from tests.fakes import at_once
 from tests.wire.http2_peer import GET, POST, UPGRADE, Peer
@@ -288,8 +289,15 @@ class TestBodies:
         peer.answer()
         peer.take()
         peer.data(1, b"", end=True)
-        assert peer.take() == [("RST", 1, "NO_ERROR")]
-        assert not peer.closed
+        # RFC 9113 §8.1.1 has this code for a length that is not kept.
+        assert peer.take() == [("RST", 1, "PROTOCOL_ERROR")]
+        wire: Any = peer.connection._wire
+        assert Kind.RESET not in wire._budget._full_at
+        peer.post(3, b"x")
+        peer.answer()
+        peer.take()
+        peer.data(3, b"", end=True)
+        assert peer.take() == [("RST", 3, "NO_ERROR")]
 
     def test_the_rest_of_a_body_that_does_not_come_is_not_waited_for(self) -> None:
         """curl 7.88 sends nothing more when it has the response, and waits."""
