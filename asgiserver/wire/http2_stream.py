@@ -376,6 +376,9 @@ class HTTP2Stream:
     ) -> None:
         """Send the head with the first piece, by one write."""
         wire, number = self._wire, self.number
+        if wire.hub.stopping and len(wire.streams) > 1:
+            # A peer with several streams, such as Node, may begin one more while it reads this response.
+            wire.leave()
         self._begun = True
         block = wire.resized(response_block(status, headers, names, defaults))
         if not data:

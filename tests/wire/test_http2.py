@@ -643,6 +643,14 @@ class TestEnd:
         ]  # fmt: skip
         assert peer.closed
 
+    def test_of_several_responses_the_first_says_so_before(self) -> None:
+        peer = Peer()
+        peer.get(1)
+        peer.get(3)
+        peer.hub.stopping = True
+        peer.answer(index=0)
+        assert [frame[0] for frame in peer.take()] == ["PING", "GOAWAY", "HEADERS", "DATA"]
+
     def test_what_is_under_way_is_complete_before_the_peer_is_told(self) -> None:
         peer = Peer()
         peer.get(1)
