@@ -383,7 +383,7 @@ class HTTP2:
         except MalformedRequest as error:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, str(error)) from None
         except RequestError as error:
-            stream.refuse(error, ended=ended)
+            stream.refuse(error, ended=ended, has_body=(b":method", b"HEAD") not in (fields or ()))
             return
         if stream.exchange is not None:
             self._begun.append(stream.exchange)

@@ -143,12 +143,11 @@ class HTTP2Stream:
         if ended:
             self.exchange.body_ended()
 
-    def refuse(self, error: RequestError, *, ended: bool) -> None:
+    def refuse(self, error: RequestError, *, ended: bool, has_body: bool) -> None:
         """Answer a request that reaches no application."""
         wire, start = self._wire, plain(error)
         if ended:
             self._state = _ANSWERING
-        has_body = self._request is None or self._request.method != "HEAD"
         self._close = True
         wire.hub.request_refused(self._request, wire.connection.addresses, error)
         defaults = wire.hub.fields.lacking(start.names)

@@ -236,7 +236,9 @@ class TestRequests:
         peer = Peer()
         peer.hub.refusal = RequestError(503, "The server is busy.")
         peer.send(peer.head(1, [(":method", "HEAD"), *GET[1:]]))
-        assert [frame[0] for frame in peer.take()] == ["HEADERS"]
+        # Nor has that of one which is no request at all.
+        peer.send(peer.head(3, [(":method", "HEAD"), (":scheme", "ftp"), *GET[2:]]))
+        assert [frame[0] for frame in peer.take()] == ["HEADERS", "HEADERS"]
 
     @pytest.mark.parametrize("more", [[("x", "y" * 400)], [("x", "y")] * 9])
     def test_too_large_a_head_is_answered_and_the_table_stays_right(self, more: list[tuple[str, str]]) -> None:
