@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from ..asgi.deadlines import Deadline
 from ..asgi.exchange import Exchange
 from ..errors import RequestError
-from .http2_fields import MalformedRequest, read_request
+from .http2_fields import Fields, MalformedRequest, read_request
 from .http2_frames import (
     ACK,
     CONTINUATION,
@@ -348,22 +348,21 @@ class HTTP2:
         self._expected = CONTINUATION if head is None else None
         if head is None:
             return
-        self.connection.steps -= _STEPS_OF_REQUEST + head.length // _BYTES_OF_STEP
-        number = head.number
+        number, ended, depends, length, fields, size = head
+        self.connection.steps -= _STEPS_OF_REQUEST + length // _BYTES_OF_STEP
         stream, new = self.streams.get(number), number > self._last
         if new:
             self._last = number
-        if head.depends:
+        if depends:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a stream depends on itself")
         if new:
-            self._begin(head)
+            self._begin(number, fields, size, ended=ended)
         elif stream is not None:
-            stream.trailers_received(head.fields, ended=head.ended)
+            stream.trailers_received(fields, ended=ended)
         else:
             self._check(number in self._forgotten, "HEADERS for a closed stream", ErrorCode.STREAM_CLOSED)
 
-    def _begin(self, head: Head) -> None:
-        number, ended, fields = head.number, head.ended, head.fields
+    def _begin(self, number: int, fields: Fields | None, size: int, *, ended: bool) -> None:
         if self._state is _LAST or not self._has_room():
             self._forgotten_is(number)
             self.writer.write(reset(number, ErrorCode.REFUSED_STREAM))
@@ -372,8 +371,8 @@ class HTTP2:
         settings = self.hub.settings
         stream = self.streams[number] = HTTP2Stream(self, number, self._initial_window)
         if fields is not None:
-            stream.head_size = head.size
-            self._kept += head.size
+            stream.head_size = size
+            self._kept += size
         if self._wishes and number in self._wishes:
             stream.output.prioritize(self._wishes.pop(number))
         try:
@@ -393,8 +392,9 @@ class HTTP2:
     def _has_room(self) -> bool:
         """One more stream may begin. Applications whose streams were cut off have as much room again as the streams."""
         most, streams = self.hub.settings.http2_max_streams, len(self.streams)
-        for exchange in [exchange for exchange in self._outlived if not self.hub.is_running(exchange)]:
-            self._kept -= self._outlived.pop(exchange)
+        if self._outlived:
+            for exchange in [exchange for exchange in self._outlived if not self.hub.is_running(exchange)]:
+                self._kept -= self._outlived.pop(exchange)
         if streams >= most or streams + len(self._outlived) >= 2 * most:
             return False
         return self.writer.waiting <= _MOST_WAITING and self._kept <= _MOST_HEADS

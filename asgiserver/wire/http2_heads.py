@@ -5,14 +5,13 @@ Each is decoded, even if nobody wants it, as those after it depend on its table.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from .hpack import Decoder, FieldsTooLarge, HPACKError
 from .http2_fields import Fields
 from .http2_frames import (
     END_HEADERS,
     END_STREAM,
     MAX_WINDOW,
+    PADDED,
     PRIORITIZED,
     ConnectionFault,
     ErrorCode,
@@ -28,23 +27,10 @@ FIRST_TABLE = 4096
 _MOST_CONTINUED = 8
 
 
-class Head(NamedTuple):
-    """A whole head.
-
-    :ivar number: its stream's.
-    :ivar ended: nothing follows it.
-    :ivar depends: its stream depends on itself, which RFC 7540 §5.3.1 made an error.
-    :ivar length: bytes of its block.
-    :ivar fields: None when there are too many, or too large ones.
-    :ivar size: bytes of the fields by RFC 9113 §6.5.2.
-    """
-
-    number: int
-    ended: bool
-    depends: bool
-    length: int
-    fields: Fields | None
-    size: int
+#: A whole head: its stream's number; whether nothing follows it; whether its stream depends on itself, which RFC 7540
+#: §5.3.1 made an error; the bytes of its block; its fields, None when they are too many or too large; and their size by
+#: RFC 9113 §6.5.2.
+Head = tuple[int, bool, bool, int, Fields | None, int]
 
 
 class Heads:
@@ -68,7 +54,8 @@ class Heads:
 
         :raises ConnectionFault: the frame or the block is malformed.
         """
-        payload = unpadded(flags, payload)
+        if flags & PADDED:
+            payload = unpadded(flags, payload)
         depends = False
         if flags & PRIORITIZED:
             if len(payload) < 5:
@@ -105,4 +92,4 @@ class Heads:
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, str(error)) from None
         except FieldsTooLarge:
             pass  # the caller answers
-        return Head(number, flags & END_STREAM != 0, depends, len(block), fields, self._decoder.decoded)
+        return number, flags & END_STREAM != 0, depends, len(block), fields, self._decoder.decoded

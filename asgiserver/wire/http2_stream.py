@@ -292,7 +292,8 @@ class HTTP2Stream:
         if self._held:
             self._wire.credit(self._held)
             self._held = 0
-        self._wire.shrink(self._window - self._wire.stream_window)
+        if self._window != self._wire.stream_window:
+            self._wire.shrink(self._window - self._wire.stream_window)
         self.output.drop()
         if self._deadlines is not None:
             self._deadlines.stop()
