@@ -233,7 +233,7 @@ class Settings:
                                            off="zero")
     request_buffer_size: int = _field(65536, LIMITS,
                                       "Body or messages kept for an application that does not read them, "
-                                      "before the peer is stopped; one read may bring more.",
+                                      "before the peer is stopped; one read may bring more, and over HTTP/2 1 MiB.",
                                       unit="bytes", minimum=1)
     pipeline_buffer_size: int = _field(65536, LIMITS, "Requests read ahead of the one that is being answered.",
                                        unit="bytes", minimum=1024)

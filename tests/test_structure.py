@@ -74,6 +74,8 @@ TESTED_IN = {
     "asgiserver/transport/unix.py": "tests/e2e/test_endpoints.py",
     "asgiserver/wire/addresses.py": "tests/wire/test_connection.py",
     "asgiserver/wire/http2_frames.py": "tests/wire/test_http2.py",
+    "asgiserver/wire/http2_heads.py": "tests/wire/test_http2.py",
+    "asgiserver/wire/refusing.py": "tests/wire/test_connection.py",
     "asgiserver/wire/http2_writer.py": "tests/wire/test_http2_output.py",
     "asgiserver/workers/channel.py": "tests/e2e/test_workers_parts.py",
     "asgiserver/workers/failure_page.py": "tests/e2e/test_reload.py",
@@ -96,7 +98,7 @@ MOST_LINES = 450
 LONGER = {
     "asgiserver/server.py": 500, "asgiserver/settings.py": 620, "asgiserver/wire/http1.py": 550,
     "asgiserver/wire/connection.py": 470, "asgiserver/wire/http2.py": 650,
-    "asgiserver/wire/http2_stream.py": 490, "asgiserver/workers/supervisor.py": 520,
+    "asgiserver/wire/http2_stream.py": 530, "asgiserver/workers/supervisor.py": 520,
 }  # fmt: skip
 MOST_LINES_OF_A_FUNCTION = 60
 

@@ -9,8 +9,9 @@ https, :mod:`.redirect` stands in for the hub.
 
 Where a peer asks for HTTP/2, its wire is :mod:`.http2`: frames (:mod:`.http2_frames`) change the connection or one of
 its streams (:mod:`.http2_stream`), each the ``Stream`` of an exchange with a way out of its own (:mod:`.http2_output`).
-One writer (:mod:`.http2_writer`) sends for all, in the order of :mod:`.http2_order`. Heads are read and written by
-:mod:`.hpack` and :mod:`.http2_fields`, and :mod:`.http2_limits` counts what costs a peer nothing.
+One writer (:mod:`.http2_writer`) sends for all, in the order of :mod:`.http2_order`. Heads are put together by
+:mod:`.http2_heads`, read and written by :mod:`.hpack` and :mod:`.http2_fields`, and :mod:`.http2_limits` counts what
+costs a peer nothing.
 
 The input of a peer is parsed once and never turned back into text. All that a peer can make the server keep, or wait
 for, has a bound. A connection works on one read for a bounded number of steps, then others have their turn. No wire

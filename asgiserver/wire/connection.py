@@ -194,11 +194,17 @@ class HTTPConnection(TwistedProtocol):
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self.output, True)
-        if self.hub.connection_made(self):
+        settings = self.hub.settings
+        timeout: float | None = settings.first_byte_timeout
+        if not self.hub.connection_made(self):
+            # Imported here, as many servers never need it.
+            from .refusing import RefusingHub
+
+            self.hub = cast(WireHub, RefusingHub(self.hub))
+            timeout = settings.close_timeout
+        if self.phase is _OPEN:
             # The wire clears this deadline with the first byte of a head; empty lines do not count.
-            self.deadlines.set(Deadline.FIRST_BYTE, self.hub.settings.first_byte_timeout, self.close)
-        elif self.phase is _OPEN:
-            self._refuse()
+            self.deadlines.set(Deadline.FIRST_BYTE, timeout, self.close)
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
         """Bytes of the peer; they are thrown away once the connection is closing."""
@@ -351,13 +357,6 @@ class HTTPConnection(TwistedProtocol):
             self.abort()
         else:
             self.transport.connectionLost(connectionDone)
-
-    def _refuse(self) -> None:
-        """Turn away a connection above the limit."""
-        error = RequestError(503, "There are too many connections.", ((b"retry-after", b"1"),))
-        self.output.write(refusal(error, self.hub.fields))
-        logger.debug("Turned %s away: %s", self.addresses.peer, error.reason)
-        self.close()
 
     # The end: after what was written, without a reset, in bounded time; or at once.
 

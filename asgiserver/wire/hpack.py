@@ -103,20 +103,21 @@ class Decoder:
     """Decodes the blocks of one direction of a connection, in their order.
 
     :param table_size: most bytes of the dynamic table by RFC 7541 §4.1, as SETTINGS_HEADER_TABLE_SIZE says.
+    :ivar decoded: bytes of the latest block's fields: names and values, and 32 for each (RFC 9113 §6.5.2).
     """
 
-    __slots__ = ("_limit", "_most", "_size", "_table")
+    __slots__ = ("_limit", "_most", "_size", "_table", "decoded")
 
     def __init__(self, table_size: int = 4096) -> None:
         #: The static table and, from :data:`_FIRST` on, the dynamic one.
         self._table = _TABLE
-        self._size = 0
+        self._size = self.decoded = 0
         self._limit = self._most = table_size
 
     def decode(self, block: bytes, most_bytes: int, most_fields: int) -> list[tuple[bytes, bytes]]:
         """The fields of a whole block, in order.
 
-        :param most_bytes: of names and values, and 32 for each field (RFC 9113 §6.5.2).
+        :param most_bytes: of what :attr:`decoded` counts.
         :param most_fields: counts each field, however short its representation.
         :raises HPACKError: the block is malformed; the decoder is of no use any more.
         :raises FieldsTooLarge: there is more than ``most_bytes`` or ``most_fields``.
@@ -158,9 +159,9 @@ class Decoder:
             raise HPACKError("A block is cut off, or an index is larger than its table.") from None
         if len(fields) > most_fields:
             raise FieldsTooLarge(f"There are more than {most_fields} fields.")
-        # A field has at most the table's size, or what a string of the block becomes: a code has at least five bits.
-        may_be_large = len(fields) * (_OVERHEAD + self._most) + 2 * end > most_bytes
-        if may_be_large and _size_of(fields) > most_bytes:
+        size = sum([len(name) + len(value) for name, value in fields])
+        self.decoded = size = size + _OVERHEAD * len(fields)
+        if size > most_bytes:
             raise FieldsTooLarge(f"The fields have more than {most_bytes} bytes.")
         return fields
 
@@ -186,10 +187,6 @@ class Decoder:
         while self._size > self._limit:
             name, value = self._table.pop()
             self._size -= len(name) + len(value) + _OVERHEAD
-
-
-def _size_of(fields: list[tuple[bytes, bytes]]) -> int:
-    return _OVERHEAD * len(fields) + sum([len(name) + len(value) for name, value in fields])
 
 
 def _integer(block: bytes, at: int, prefix: int) -> tuple[int, int]:

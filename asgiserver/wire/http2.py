@@ -7,7 +7,7 @@ in the order of :mod:`.http2_order`.
 =======  ============================================  ==================================================
 state    streams of the peer                           what ends it
 =======  ============================================  ==================================================
-OPEN     begin exchanges                               the server stops: LEAVING; a fault: CLOSED
+OPEN     begin exchanges                               the server stops, and answers the next one: LEAVING
 LEAVING  begin exchanges: they were on their way       the peer has read that no more are wanted: LAST
 LAST     are refused                                   the last stream's end: CLOSED
 CLOSED   –                                             –
@@ -26,22 +26,18 @@ from typing import TYPE_CHECKING
 from ..asgi.deadlines import Deadline
 from ..asgi.exchange import Exchange
 from ..errors import RequestError
-from .hpack import Decoder, FieldsTooLarge, HPACKError
 from .http2_fields import Fields, MalformedRequest, read_request
 from .http2_frames import (
     ACK,
     CONTINUATION,
     DATA,
-    END_HEADERS,
     END_STREAM,
     GOAWAY,
     HEADERS,
     MAX_FRAME,
     MAX_WINDOW,
-    PADDED,
     PING,
     PREFACE,
-    PRIORITIZED,
     PRIORITY,
     PRIORITY_UPDATE,
     PUSH_PROMISE,
@@ -62,6 +58,7 @@ from .http2_frames import (
     unpadded,
     window_update,
 )
+from .http2_heads import FIRST_TABLE, Head, Heads
 from .http2_limits import Budget, Kind
 from .http2_order import Priority, read_priority
 from .http2_stream import HTTP2Stream
@@ -74,26 +71,26 @@ __all__ = ["HTTP2", "State"]
 
 logger = logging.getLogger("asgiserver.wire")
 
-#: The table of which both sides know before any SETTINGS (RFC 9113 §6.5.2); bytes.
-_FIRST_TABLE = 4096
 #: The connection's window is so many times that of a stream: so many streams may stop before the others do.
 _STREAMS_IN_WINDOW = 16
+#: How large the window of a stream becomes whose application keeps up, so that a distant peer can use its line; and by
+#: how much all of them together grow. Bytes.
+_LARGEST_WINDOW = 1048576
+_MOST_GROWN = 4 * 1048576
 #: Steps that a head takes in a turn besides that of its frame: some, and one for so many bytes, as their code is slow.
 _STEPS_OF_REQUEST = 3
 _BYTES_OF_STEP = 512
-#: Flags of a HEADERS frame that is not only a block.
-_WHOLE = END_HEADERS | PADDED | PRIORITIZED
-#: Most CONTINUATION frames of a head: enough for a block twice as large as the largest head.
-_MOST_CONTINUED = 8
-#: Answers to the frames of a peer that does not read them: when there are so many, it is not read any more.
-_MOST_ANSWERS = 100
-#: A peer for which so many bytes wait is refused further streams.
+#: Frames for a peer that reads none: when so many are kept, it is not read any more.
+_MOST_UNREAD = 100
+#: A peer for which so many bytes wait is refused further streams; and one whose requests have so large heads together,
+#: as their fields may be references of one byte each (CVE-2026-49975).
 _MOST_WAITING = 16 * 1048576
+_MOST_HEADS = 2 * 1048576
 #: Streams that the peer may not know to be closed; its frames for any other are an error.
 _MOST_FORGOTTEN = 256
 #: A window that is opened by less, RFC 9113 §10.5 counts as a nuisance.
 _LEAST_UPDATE = 64
-#: The PING behind the first GOAWAY (RFC 9113 §6.8), and how long its answer may take; seconds.
+#: The PING with the first GOAWAY (RFC 9113 §6.8), and how long its answer may take; seconds.
 _LEAVE_PING = b"leaving!"
 _LEAVE_TIMEOUT = 1.0
 
@@ -120,7 +117,7 @@ class HTTP2:
     """
 
     __slots__ = (
-        "_allowed", "_answers", "_begun", "_block", "_budget", "_decoder", "_expected", "_forgotten", "_initial_window",
+        "_allowed", "_begun", "_budget", "_expected", "_forgotten", "_grown", "_heads", "_initial_window", "_kept",
         "_last", "_outlived", "_owed", "_peer_leaves", "_preface", "_resize", "_rest", "_state", "_taken", "_touched",
         "_wishes", "connection", "hub", "output", "stream_window", "streams", "writer",
     )  # fmt: skip
@@ -138,28 +135,27 @@ class HTTP2:
         most = MAX_WINDOW // _STREAMS_IN_WINDOW
         self.stream_window = min(max(FIRST_WINDOW, hub.settings.request_buffer_size), most)
         self._state = _OPEN
-        self._decoder = Decoder(_FIRST_TABLE)
+        self._heads = Heads(hub.settings.limit_head_size, hub.settings.limit_head_count)
         self._budget = Budget()
-        # Of the input: what is not a whole frame yet, the type that the next frame must have, the head that goes on.
+        # Of the input: what is not a whole frame yet, and the type that the next frame must have.
         self._rest = b""
         self._preface = PREFACE
         self._expected: int | None = SETTINGS
-        self._block: tuple[int, int, bool, list[bytes]] | None = None
         self._owed = False
         self._last = 0
         self._allowed = self.stream_window * _STREAMS_IN_WINDOW
-        self._taken = 0
+        self._taken = self._grown = 0
         #: Exchanges and streams of the read that is taken apart.
         self._begun: list[Exchange] = []
         self._touched: dict[HTTP2Stream, None] = {}
-        #: Closed streams of which the peer may not know, applications that run on for a stream that was cut off, and
-        #: priorities of streams to come.
+        #: Closed streams of which the peer may not know, applications that run on for a stream that was cut off with
+        #: the sizes of their heads, the sizes of all heads, and priorities of streams to come.
         self._forgotten: dict[int, None] = {}
-        self._outlived: dict[Exchange, None] = {}
+        self._outlived: dict[Exchange, int] = {}
+        self._kept = 0
         self._wishes: dict[int, Priority] = {}
         self._peer_leaves = False
-        # Answers that the peer has not read, and what the next block begins with.
-        self._answers = 0
+        # What the next block begins with.
         self._resize = b""
         connection.deadlines.clear(Deadline.FIRST_BYTE)
         self._wait_for_next()
@@ -192,7 +188,7 @@ class HTTP2:
         self._lose_streams()
 
     def writable(self) -> None:
-        self._answers = 0
+        self.writer.unread = 0
         if not self.connection.reading:
             self.connection.resume_reading()
         self.writer.push()
@@ -200,11 +196,15 @@ class HTTP2:
             stream.all_sent(last=False)
 
     def server_stopping(self) -> None:
-        """Tell the exchanges, and the peer that the streams that are on their way are the last."""
+        """Tell the exchanges; and the peer, behind its next response, that it is to begin no more streams.
+
+        Python's h2 takes nothing behind GOAWAY, so its clients would lose what they wait for.
+        """
         for stream in list(self.streams.values()):
             if stream.exchange is not None:
                 stream.exchange.server_stopping()
-        self.leave()
+        if not self.streams:
+            self.leave()
 
     def finish(self) -> bool:
         """The applications have ended: False while what they sent waits for the peer."""
@@ -218,8 +218,10 @@ class HTTP2:
 
     def _read(self) -> None:
         self.writer.hold()
+        head = self._heads.unfinished
         try:
-            moved = self._take_frames()
+            # A head is to be whole in time, so its CONTINUATION frames gain it none.
+            moved = self._take_frames() and (head is None or self._heads.unfinished is not head)
             if self._state is not _CLOSED:
                 self._after_frames(moved=moved)
         except ConnectionFault as fault:
@@ -233,7 +235,7 @@ class HTTP2:
     def _after_frames(self, *, moved: bool) -> None:
         """Do what needs to be done once for all frames of a read.
 
-        :param moved: there was a whole frame.
+        :param moved: the peer has done what it had to; if there is more to come, its time begins anew.
         """
         for stream in self._touched:
             stream.deliver()
@@ -253,13 +255,15 @@ class HTTP2:
             self.connection.deadlines.clear(Deadline.HEAD)
         self._owed = owed
         self.writer.push()
+        if self.writer.unread >= _MOST_UNREAD:
+            self.connection.pause_reading()
 
     def _take_frames(self) -> bool:
         """Take all whole frames that a turn has time for; True if there was one."""
         connection, data, at = self.connection, self._rest, 0
         if self._preface:
             at = self._take_preface(data)
-        end = len(data)
+        first, end = at, len(data)
         try:
             while end - at >= 9 and self._state is not _CLOSED:
                 word, flags, number = unpack_head(data, at)
@@ -268,6 +272,9 @@ class HTTP2:
                 if stop > start + MAX_FRAME:
                     raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a frame is larger than is allowed")
                 if stop > end:
+                    if word & 255 == DATA and (stream := self.streams.get(number & MAX_WINDOW)) is not None:
+                        stream.part = end - start
+                        self._touched[stream] = None
                     break
                 if connection.steps <= 0:
                     connection.wait_for_turn(self._read)
@@ -281,7 +288,7 @@ class HTTP2:
                     self._reset_faulty(number, fault)
         finally:
             self._rest = b"" if self._state is _CLOSED else data[at:]
-        return at > 0
+        return at > first
 
     def _take_preface(self, data: bytes) -> int:
         """Take what has come of the preface (RFC 9113 §3.4)."""
@@ -294,10 +301,6 @@ class HTTP2:
     def _take_frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         if kind != self._expected and self._expected is not None:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a frame is out of place")
-        if kind == HEADERS and flags & _WHOLE == END_HEADERS and number & 1:
-            # Fast path: the head of a request in one frame, and nothing else in it.
-            self._take_block(number, flags, payload)
-            return
         take = _TAKE.get(kind)
         if take is None:
             # RFC 9113 §5.5: unknown types are ignored.
@@ -310,7 +313,7 @@ class HTTP2:
         stream = self.streams.get(number)
         if stream is None:
             self._forgotten_is(number)
-            self._answer(reset(number, fault.code))
+            self.writer.write(reset(number, fault.code))
         else:
             self.reset(stream, fault.code)
         self._spend(Kind.RESET)
@@ -335,64 +338,41 @@ class HTTP2:
 
     def _take_headers(self, flags: int, number: int, payload: bytes) -> None:
         self._check(number & 1, "a client's stream has an odd number")
-        payload = unpadded(flags, payload)
-        depends = False
-        if flags & PRIORITIZED:
-            self._check(len(payload) >= 5, "HEADERS has no room for its priority", ErrorCode.FRAME_SIZE_ERROR)
-            depends = unpack_number(payload) & MAX_WINDOW == number
-            payload = payload[5:]
-        if flags & END_HEADERS:
-            self._take_block(number, flags, payload, depends=depends)
-        else:
-            self._block = number, flags, depends, [payload]
-            self._expected = CONTINUATION
+        self._take_head(self._heads.begin(flags, number, payload))
 
     def _take_continuation(self, flags: int, number: int, payload: bytes) -> None:
-        block, self._block = self._block, None
-        self._check(block is not None and block[0] == number, "CONTINUATION is out of place")
-        assert block is not None
-        _, first_flags, depends, pieces = block
-        pieces.append(payload)
-        self._check(len(pieces) <= 1 + _MOST_CONTINUED, "a head has too many frames", ErrorCode.ENHANCE_YOUR_CALM)
-        if flags & END_HEADERS:
-            self._expected = None
-            self._take_block(number, first_flags, b"".join(pieces), depends=depends)
-        else:
-            self._block = block
+        self._take_head(self._heads.go_on(flags, number, payload))
 
-    def _take_block(self, number: int, flags: int, block: bytes, *, depends: bool = False) -> None:
-        """A whole head; it is decoded in any case, as the blocks after it depend on it.
-
-        :param depends: its stream depends on itself, which RFC 7540 §5.3.1 made an error.
-        """
-        settings, fields = self.hub.settings, None
-        self.connection.steps -= _STEPS_OF_REQUEST + len(block) // _BYTES_OF_STEP
-        try:
-            fields = self._decoder.decode(block, settings.limit_head_size, settings.limit_head_count)
-        except HPACKError as error:
-            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, str(error)) from None
-        except FieldsTooLarge:
-            pass  # answered below
+    def _take_head(self, head: Head | None) -> None:
+        """A head of a request or trailers; None while it goes on."""
+        self._expected = CONTINUATION if head is None else None
+        if head is None:
+            return
+        number, ended, depends, length, fields, size = head
+        self.connection.steps -= _STEPS_OF_REQUEST + length // _BYTES_OF_STEP
         stream, new = self.streams.get(number), number > self._last
         if new:
             self._last = number
         if depends:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a stream depends on itself")
         if new:
-            self._begin(number, fields, ended=bool(flags & END_STREAM))
+            self._begin(number, fields, size, ended=ended)
         elif stream is not None:
-            stream.trailers_received(fields, ended=bool(flags & END_STREAM))
+            stream.trailers_received(fields, ended=ended)
         else:
             self._check(number in self._forgotten, "HEADERS for a closed stream", ErrorCode.STREAM_CLOSED)
 
-    def _begin(self, number: int, fields: Fields | None, *, ended: bool) -> None:
+    def _begin(self, number: int, fields: Fields | None, size: int, *, ended: bool) -> None:
         if self._state is _LAST or not self._has_room():
             self._forgotten_is(number)
-            self._answer(reset(number, ErrorCode.REFUSED_STREAM))
+            self.writer.write(reset(number, ErrorCode.REFUSED_STREAM))
             self._spend(Kind.RESET)
             return
         settings = self.hub.settings
         stream = self.streams[number] = HTTP2Stream(self, number, self._initial_window)
+        if fields is not None:
+            stream.head_size = size
+            self._kept += size
         if self._wishes and number in self._wishes:
             stream.output.prioritize(self._wishes.pop(number))
         try:
@@ -402,7 +382,7 @@ class HTTP2:
         except MalformedRequest as error:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, str(error)) from None
         except RequestError as error:
-            stream.refuse(error, ended=ended)
+            stream.refuse(error, ended=ended, has_body=(b":method", b"HEAD") not in (fields or ()))
             return
         if stream.exchange is not None:
             self._begun.append(stream.exchange)
@@ -412,11 +392,12 @@ class HTTP2:
     def _has_room(self) -> bool:
         """One more stream may begin. Applications whose streams were cut off have as much room again as the streams."""
         most, streams = self.hub.settings.http2_max_streams, len(self.streams)
-        if streams >= most or self.writer.waiting > _MOST_WAITING:
-            return False
         if self._outlived:
-            self._outlived = {exchange: None for exchange in self._outlived if self.hub.is_running(exchange)}
-        return streams + len(self._outlived) < 2 * most
+            for exchange in [exchange for exchange in self._outlived if not self.hub.is_running(exchange)]:
+                self._kept -= self._outlived.pop(exchange)
+        if streams >= most or streams + len(self._outlived) >= 2 * most:
+            return False
+        return self.writer.waiting <= _MOST_WAITING and self._kept <= _MOST_HEADS
 
     # Other frames.
 
@@ -452,7 +433,7 @@ class HTTP2:
         stream = self.streams.get(number)
         self._spend(Kind.IDLE if stream is None else Kind.RESET)
         if stream is not None:
-            self.outlive(stream.exchange)
+            self.outlive(stream, stream.exchange)
             self.forget(stream)
 
     def _take_settings(self, flags: int, number: int, payload: bytes) -> None:
@@ -461,19 +442,22 @@ class HTTP2:
         if flags & ACK:
             self._check_size(payload, 0)
             return
+        before = self._initial_window
         for name, value in read_settings(payload):
             if name == Setting.INITIAL_WINDOW_SIZE:
-                change, self._initial_window = value - self._initial_window, value
-                for stream in self.streams.values():
-                    largest = stream.output.window + change
-                    self._check(largest <= MAX_WINDOW, "a window is too large", ErrorCode.FLOW_CONTROL_ERROR)
-                    stream.output.opened(change)
-            elif name == Setting.HEADER_TABLE_SIZE and value < _FIRST_TABLE:
+                self._initial_window = value
+            elif name == Setting.HEADER_TABLE_SIZE and value < FIRST_TABLE:
                 # RFC 7541 §4.2: the next block has to agree. Ours never use the table, so its size is 0.
                 self._resize = b"\x20"
+        # Once for all the values of a frame, as a connection may have many streams.
+        if change := self._initial_window - before:
+            for stream in self.streams.values():
+                largest = stream.output.window + change
+                self._check(largest <= MAX_WINDOW, "a window is too large", ErrorCode.FLOW_CONTROL_ERROR)
+                stream.output.opened(change)
         if self._expected == SETTINGS:
             self._expected = None
-        self._answer(frame(SETTINGS, ACK, 0))
+        self.writer.write(frame(SETTINGS, ACK, 0))
 
     def _take_push(self, flags: int, number: int, payload: bytes) -> None:
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client must not push")
@@ -483,7 +467,7 @@ class HTTP2:
         self._check(not number, "PING is for a stream")
         if not flags & ACK:
             self._spend(Kind.IDLE)
-            self._answer(frame(PING, ACK, 0, payload))
+            self.writer.write(frame(PING, ACK, 0, payload))
         elif payload == _LEAVE_PING and self._state is _LEAVING:
             self._say_last()
 
@@ -537,6 +521,18 @@ class HTTP2:
             self._allowed += taken
             self.writer.write(window_update(0, taken))
 
+    def grow(self, window: int) -> int:
+        """A stream's ``window`` may become so much larger; the connection's opens along, until :meth:`shrink`."""
+        size = max(0, min(window, _LARGEST_WINDOW - window, _MOST_GROWN - self._grown))
+        self._grown += size
+        self.credit(size)
+        return size
+
+    def shrink(self, size: int) -> None:
+        """A stream is gone whose window had grown by ``size``: the peer is told so much less of what is taken."""
+        self._grown -= size
+        self._taken -= size
+
     def resized(self, block: bytes) -> bytes:
         """A block as it is sent next: the peer may have to be told once that our table is empty."""
         if self._resize:
@@ -548,19 +544,20 @@ class HTTP2:
         if stream.number not in self.streams:
             return
         self._forgotten_is(stream.number)
-        self.outlive(stream.exchange)
-        self._answer(reset(stream.number, code))
+        self.outlive(stream, stream.exchange)
+        self.writer.write(reset(stream.number, code))
         self.forget(stream)
 
-    def outlive(self, exchange: Exchange | None) -> None:
+    def outlive(self, stream: HTTP2Stream, exchange: Exchange | None) -> None:
         """A stream is cut off, which does not end its application; so its peer gets no room for another at once."""
         if exchange is not None and self.hub.is_running(exchange):
-            self._outlived[exchange] = None
+            self._outlived[exchange], stream.head_size = stream.head_size, 0
 
     def forget(self, stream: HTTP2Stream) -> None:
         """A stream is closed."""
         if self.streams.pop(stream.number, None) is None:
             return
+        self._kept -= stream.head_size
         stream.lost()
         if self.streams:
             return
@@ -573,14 +570,6 @@ class HTTP2:
         if len(self._forgotten) >= _MOST_FORGOTTEN:
             del self._forgotten[next(iter(self._forgotten))]
         self._forgotten[number] = None
-
-    def _answer(self, data: bytes) -> None:
-        """Answer a frame; a peer that does not read the answers is not read any more."""
-        self.writer.write(data)
-        if self.output.slow:
-            self._answers += 1
-            if self._answers == _MOST_ANSWERS:
-                self.connection.pause_reading()
 
     # The end.
 
@@ -599,7 +588,8 @@ class HTTP2:
         """Ask the peer for no more streams; those that are on their way are still answered (RFC 9113 §6.8)."""
         if self._state is _OPEN:
             self._state = _LEAVING
-            self.writer.write(goaway(MAX_WINDOW, ErrorCode.NO_ERROR) + frame(PING, 0, 0, _LEAVE_PING))
+            # For the same reason, the PING is not behind it.
+            self.writer.write(frame(PING, 0, 0, _LEAVE_PING) + goaway(MAX_WINDOW, ErrorCode.NO_ERROR))
             # While connections wait for no application, nothing else has this deadline.
             self.connection.deadlines.set(Deadline.PING, _LEAVE_TIMEOUT, self._say_last)
 

@@ -15,11 +15,16 @@ _DEFAULT: Priority = (3, False)
 #: The streams of a peer that does not use the scheme share the connection: one long download stops no other.
 UNASKED: Priority = (3, True)
 
+#: A longer value is ignored; bytes. Two members are known, and each one costs time.
+_MOST_BYTES = 256
+
 _member = re.compile(rb"[ \t]*([a-z*][a-z0-9_.*-]*)(?:=([^;, \t]*))?(?:;[^,]*)?[ \t]*(?:,|\Z)").match
 
 
 def read_priority(value: bytes) -> Priority:
     """The value of the field Priority, or of a PRIORITY_UPDATE (RFC 9218 §4); what is malformed is ignored."""
+    if len(value) > _MOST_BYTES:
+        return _DEFAULT
     urgency, incremental = _DEFAULT
     at = 0
     while at < len(value) and (member := _member(value, at)):

@@ -5,7 +5,7 @@ state      the peer's half                  ours                   what ends it
 =========  ===============================  =====================  =================================
 OPEN       a body, which is the exchange's  the response           the end of both halves
 ANSWERING  complete                         the response           the end of the response
-DRAINING   thrown away                      complete               the end of the body, or its excess
+DRAINING   thrown away                      complete               the end of the body, or a moment, if it is too long
 SWITCHED   bytes of the exchange            bytes of the exchange  END_STREAM of either side
 CLOSED     ignored                          –                      –
 =========  ===============================  =====================  =================================
@@ -43,6 +43,10 @@ __all__ = ["HTTP2Stream", "State"]
 
 logger = logging.getLogger("asgiserver.wire")
 
+#: How long a complete response stands before its stream is reset, as curl 7.88 loses one that it reads together with
+#: the reset; seconds.
+_LINGERING = 0.5
+
 
 class State(Enum):
     """Where a stream is."""
@@ -63,17 +67,21 @@ class HTTP2Stream:
 
     :param window: bytes that the peer takes before it says more.
     :ivar exchange: None for a request that was refused, and once the exchange knows that it is over.
+    :ivar head_size: bytes of the request's fields as its wire counts them.
+    :ivar part: bytes that have come of a DATA frame which is not whole yet.
     """
 
     __slots__ = (
         "_allowed", "_begun", "_close", "_deadlines", "_due", "_early", "_excess", "_expects_continue", "_held",
-        "_paused", "_pieces", "_received", "_remaining", "_request", "_state", "_taken", "_wire", "exchange", "number",
-        "output",
+        "_paused", "_pieces", "_received", "_remaining", "_request", "_state", "_taken", "_window", "_wire",
+        "exchange",
+        "head_size", "number", "output", "part",
     )  # fmt: skip
 
     def __init__(self, wire: HTTP2, number: int, window: int) -> None:
         self._wire = wire
         self.number = number
+        self.head_size = 0
         self.output = StreamOutput(wire, self, window)
         self.exchange: Exchange | None = None
         self._state = _OPEN
@@ -84,15 +92,15 @@ class HTTP2Stream:
         self._remaining: int | None = None
         #: What has come in this turn, and of a WebSocket before it was accepted.
         self._pieces: list[bytes] | None = None
-        self._early: list[bytes] | None = None
+        self._early: bytearray | None = None
         #: What the peer may send before it is told more; what was taken since it was told; what the exchange has no
         #: room for.
-        self._allowed = wire.stream_window
+        self._allowed = self._window = wire.stream_window
         self._taken = self._held = 0
-        #: What is still thrown away for the sake of an orderly end.
+        #: What is still thrown away for the sake of an orderly end; below 0, the peer gets no more room.
         self._excess = wire.hub.settings.limit_unread_body
         # What had come when the rate of the body was last judged.
-        self._due = 0
+        self._due = self.part = 0
         self._deadlines: Deadlines | None = None
 
     @property
@@ -135,12 +143,11 @@ class HTTP2Stream:
         if ended:
             self.exchange.body_ended()
 
-    def refuse(self, error: RequestError, *, ended: bool) -> None:
+    def refuse(self, error: RequestError, *, ended: bool, has_body: bool) -> None:
         """Answer a request that reaches no application."""
         wire, start = self._wire, plain(error)
         if ended:
             self._state = _ANSWERING
-        has_body = self._request is None or self._request.method != "HEAD"
         self._close = True
         wire.hub.request_refused(self._request, wire.connection.addresses, error)
         defaults = wire.hub.fields.lacking(start.names)
@@ -152,6 +159,7 @@ class HTTP2Stream:
         :raises StreamFault: the peer must not send it.
         """
         wire, length = self._wire, len(data)
+        self.part = 0
         if self._state is _ANSWERING:
             wire.credit(size)
             raise StreamFault(ErrorCode.STREAM_CLOSED, "DATA behind the end of a request")
@@ -192,7 +200,8 @@ class HTTP2Stream:
     def _count(self, size: int, *, ended: bool) -> None:
         if self._remaining is not None:
             self._remaining -= size
-            if self._remaining < 0 or ended and self._remaining:
+            # A client that has its response may end its request early, as curl does: that is no fault.
+            if self._state is not _DRAINING and (self._remaining < 0 or ended and self._remaining):
                 # RFC 9113 §8.1.1: such a request is malformed.
                 raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a body is not as long as its Content-Length")
 
@@ -205,20 +214,23 @@ class HTTP2Stream:
     def _take(self, data: bytes) -> None:
         exchange, limit = self.exchange, self._wire.hub.settings.limit_body_size
         if self._state is _DRAINING or exchange is None:
-            self._give_held()
+            wanted = self._excess >= 0
             self._excess -= len(data)
-            if self._excess < 0:
-                self._wire.reset(self, ErrorCode.NO_ERROR)
+            self._give_held()
+            if wanted and self._excess < 0 and self._state is _DRAINING:
+                self._linger()
         elif self._state is _OPEN and self._upgrades:
-            # The stream's window bounds it.
-            self._early = [*(self._early or ()), data]
+            # The stream's window bounds it. One object, as a peer may send it byte by byte.
+            self._early = self._early or bytearray()
+            self._early += data
         elif self._state is _OPEN and limit is not None and self._received > limit:
             exchange.request_failed(RequestError(413, f"The request's body is larger than {limit} bytes."))
         else:
             self._expects_continue = False
             exchange.body_received(data)
             if not self._paused:
-                self._give_held()
+                # More has come than is ever kept for an application that takes nothing.
+                self._give_held(keeps_up=self._received > self._wire.stream_window)
 
     def _ended(self) -> None:
         """The peer's half is complete."""
@@ -231,7 +243,8 @@ class HTTP2Stream:
         elif self._state is _OPEN:
             self._wire.reset(self, ErrorCode.CANCEL)
         elif self._state is _DRAINING:
-            self._wire.forget(self)
+            # curl 7.88 ends its request when it is answered early, and waits for any word that its stream is closed.
+            self._wire.reset(self, ErrorCode.PROTOCOL_ERROR if self._remaining else ErrorCode.NO_ERROR)
         elif self._state is _SWITCHED:
             # RFC 8441 §5: as the end of a peer's direction of TCP, which counts as the end of the connection. A close
             # frame before it is answered first.
@@ -249,18 +262,25 @@ class HTTP2Stream:
         """The request asks for a WebSocket."""
         return self._request is not None and self._request.upgrade
 
-    def _give_held(self) -> None:
+    def _give_held(self, *, keeps_up: bool = False) -> None:
         held, self._held = self._held, 0
         if held:
-            self._credit(held)
+            self._credit(held, keeps_up=keeps_up)
 
-    def _credit(self, size: int) -> None:
-        """The peer may send ``size`` bytes more, and is told so now and then (RFC 9113 §6.9)."""
+    def _credit(self, size: int, *, keeps_up: bool = False) -> None:
+        """The peer may send ``size`` bytes more, and is told so now and then (RFC 9113 §6.9).
+
+        :param keeps_up: the application takes what comes, so the peer may send still more before it is told again.
+        """
         wire = self._wire
         wire.credit(size)
+        if self._excess < 0:
+            return
         self._taken += size
-        if self._taken * 2 >= wire.stream_window and self._state not in (_ANSWERING, _CLOSED):
-            taken, self._taken = self._taken, 0
+        if self._taken * 2 >= self._window and self._state not in (_ANSWERING, _CLOSED):
+            grown = wire.grow(self._window) if keeps_up else 0
+            taken, self._taken = self._taken + grown, 0
+            self._window += grown
             self._allowed += taken
             wire.writer.write(window_update(self.number, taken))
 
@@ -272,6 +292,8 @@ class HTTP2Stream:
         if self._held:
             self._wire.credit(self._held)
             self._held = 0
+        if self._window != self._wire.stream_window:
+            self._wire.shrink(self._window - self._wire.stream_window)
         self.output.drop()
         if self._deadlines is not None:
             self._deadlines.stop()
@@ -282,7 +304,7 @@ class HTTP2Stream:
 
     def wait_for_piece(self) -> None:
         """Set the deadlines for what the peer has to send next; called once for all that has come in one read."""
-        idle = self._paused or self._expects_continue or self._upgrades
+        idle = self._paused or self._expects_continue or self._upgrades or self._excess < 0
         if idle or self._state is not _OPEN and self._state is not _DRAINING:
             return
         settings, deadlines = self._wire.hub.settings, self.deadlines
@@ -291,7 +313,7 @@ class HTTP2Stream:
         deadlines.set(Deadline.BODY, timeout, self._body_late)
         rate = settings.min_request_rate
         if rate is not None and not deadlines.pending(Deadline.BODY_RATE):
-            self._due = self._received
+            self._due = self._received + self.part
             deadlines.set(Deadline.BODY_RATE, WINDOW, partial(self._judge_body_rate, rate))
 
     def _stop_body_clock(self) -> None:
@@ -302,10 +324,11 @@ class HTTP2Stream:
         self._body_failed(RequestError(408, "The request's body did not arrive in time."))
 
     def _judge_body_rate(self, rate: int) -> None:
-        if self._received - self._due < rate * WINDOW:
+        received = self._received + self.part
+        if received - self._due < rate * WINDOW:
             self._body_failed(RequestError(408, f"The request's body arrived at less than {rate} bytes a second."))
         else:
-            self._due = self._received
+            self._due = received
             self.deadlines.set(Deadline.BODY_RATE, WINDOW, partial(self._judge_body_rate, rate))
 
     def _body_failed(self, error: RequestError) -> None:
@@ -345,17 +368,17 @@ class HTTP2Stream:
         data: bytes,
         last: bool,
     ) -> None:
-        wire = self._wire
-        if wire.hub.stopping:
-            wire.leave()
         self._close = close
-        self._send_head(status, headers, names, wire.hub.fields.lacking(names), data, last=last)
+        self._send_head(status, headers, names, self._wire.hub.fields.lacking(names), data, last=last)
 
     def _send_head(
         self, status: int, headers: Headers, names: list[bytes], defaults: Defaults, data: bytes, *, last: bool
     ) -> None:
         """Send the head with the first piece, by one write."""
         wire, number = self._wire, self.number
+        if wire.hub.stopping and len(wire.streams) > 1:
+            # A peer with several streams, such as Node, may begin one more while it reads this response.
+            wire.leave()
         self._begun = True
         block = wire.resized(response_block(status, headers, names, defaults))
         if not data:
@@ -418,19 +441,27 @@ class HTTP2Stream:
     def _last_sent(self) -> None:
         """Our half is complete; the peer may stop sending its own if that is not worth reading (RFC 9113 §8.1)."""
         state = self._state
+        if self._wire.hub.stopping:
+            self._wire.leave()
         if state is _DRAINING:
             return  # a WebSocket, whose exchange still has to hear of the end
         exchange, self.exchange = self.exchange, None
         if state is _ANSWERING:
             self._wire.forget(self)
-        elif self._close or self._is_too_long:
-            self._wire.outlive(exchange)
-            self._wire.reset(self, ErrorCode.NO_ERROR)
-        else:
-            self._state = _DRAINING
-            self._paused = False
-            self._give_held()
-            self.wait_for_piece()
+            return
+        self._state = _DRAINING
+        self._paused = False
+        if self._close or self._is_too_long:
+            self._wire.outlive(self, exchange)
+            self._excess = -1
+            self._linger()
+        self._give_held()
+        self.wait_for_piece()
+
+    def _linger(self) -> None:
+        """Nobody wants what is left of the request: ask the peer to stop (RFC 9113 §8.1) in a moment."""
+        self._stop_body_clock()
+        self.deadlines.set(Deadline.BODY, _LINGERING, self._body_late)
 
     @property
     def _is_too_long(self) -> bool:
@@ -444,15 +475,14 @@ class HTTP2Stream:
         self._state = _SWITCHED
         self._send_head(200, headers, names, self._wire.hub.fields.lacking(names), b"", last=False)
         early, self._early = self._early, None
-        for data in early or ():
-            if self.exchange is not None:
-                self.exchange.body_received(data)
+        if early and self.exchange is not None:
+            self.exchange.body_received(bytes(early))
         if not self._paused:
             self._give_held()
 
     def abort(self) -> None:
         """Cut the response off; what waits to be sent is dropped."""
-        self._wire.outlive(self.exchange)
+        self._wire.outlive(self, self.exchange)
         self.exchange = None
         self._wire.reset(self, ErrorCode.CANCEL if self._state is _SWITCHED else ErrorCode.INTERNAL_ERROR)
 

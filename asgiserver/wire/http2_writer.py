@@ -33,12 +33,13 @@ class Writer:
     :ivar order: the streams that have something to send and a window for it.
     :ivar window: bytes that the peer takes on all streams together.
     :ivar sent: bytes of all streams that were sent.
+    :ivar unread: small frames that were written while the peer took nothing: answers, and heads without a body.
     :ivar waiting: bytes of all streams that wait.
     """
 
     __slots__ = (
         "_clock", "_gathered", "_holding", "_pushing", "_scheduled", "_size", "_streams", "order", "output", "sent",
-        "waiting", "window",
+        "unread", "waiting", "window",
     )  # fmt: skip
 
     def __init__(self, output: Output, clock: Clock, streams: Sized) -> None:
@@ -47,7 +48,7 @@ class Writer:
         self._streams = streams
         self.order: Order[StreamOutput] = Order()
         self.window = FIRST_WINDOW
-        self.sent = self.waiting = 0
+        self.sent = self.unread = self.waiting = 0
         self._gathered: list[bytes | memoryview] = []
         self._size = 0
         self._holding = self._pushing = self._scheduled = False
@@ -63,6 +64,8 @@ class Writer:
 
     def write(self, data: bytes) -> None:
         """Write whole frames, together with others of this turn of the loop where there may be any."""
+        if self.output.slow:
+            self.unread += 1
         if not (self._holding or self._gathered or len(self._streams) > 1):
             self.output.write(data)
             return

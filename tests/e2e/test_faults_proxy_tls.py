@@ -171,7 +171,7 @@ class TestOurTLSBehindAHeader:
         async with serve(Recorder(), **settings) as server, connect(server), connect(server) as peer:
             await peer.send(V1)
             await encrypted(peer, certificate)
-            assert (await peer.response()).status == 503
+            assert (await peer.request("GET", "/")).status == 503
             assert await peer.closed()
 
     async def test_a_peer_that_leaves_within_the_header_is_forgotten(self, settings: dict[str, Any]) -> None:

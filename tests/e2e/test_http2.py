@@ -20,7 +20,7 @@ import pytest
 from tests.e2e.applications import Recorder, answering, hello
 from tests.e2e.certificate import Certificate
 from tests.e2e.chat import chromium
-from tests.e2e.live import DEADLINE, serve, until, url
+from tests.e2e.live import DEADLINE, Receive, Send, answer, serve, until, url
 from tests.e2e.server import ServerProcess, serving, wait_for
 from tests.programs import require
 
@@ -40,7 +40,7 @@ async def application(scope, receive, send):
             await send({"type": "websocket.send", "text": scope["http_version"] + event["text"]})
         return
     path, body = scope["path"], b""
-    more = scope["type"] == "http"
+    more = scope["type"] == "http" and path != "/early"
     while more:
         event = await receive()
         body += event.get("body", b"")
@@ -48,7 +48,8 @@ async def application(scope, receive, send):
     if path == "/slow":
         print("begun", flush=True)
         await asyncio.sleep(1)
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
+    status = 401 if path == "/early" else 200
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/html")]})
     for _ in range(160 if path == "/large" else 0):
         await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
     await send({"type": "http.response.body", "body": body or scope["http_version"].encode()})
@@ -63,7 +64,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 def run(*command: str) -> str:
     done = subprocess.run(
-        [require(command[0]), *command[1:]], capture_output=True, text=True, timeout=2 * DEADLINE, check=False
+        [require(command[0]), *command[1:]], capture_output=True, text=True, timeout=4 * DEADLINE, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -101,6 +102,14 @@ class TestTLS:
             assert (await client.get(url(server, "https"))).http_version == "HTTP/1.1"
 
 
+    async def test_a_connection_too_many_is_told_so(self, certificate: Certificate, settings: dict[str, Any]) -> None:
+        first, second = (httpx.AsyncClient(http2=True, verify=certificate.client()) for _ in range(2))
+        async with serve(answering(b"hello"), limit_connections=1, **settings) as server, first, second:
+            assert (await first.get(url(server, "https"))).status_code == 200
+            refused = await second.get(url(server, "https"))
+            assert (refused.http_version, refused.status_code) == ("HTTP/2", 503)
+
+
 class TestPriorKnowledge:
     async def test_the_access_log_says_so(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "asgiserver.access")
@@ -119,11 +128,23 @@ class TestPriorKnowledge:
         assert (tmp_path / "download").read_bytes() == upload.read_bytes()
         assert run(*command, target, site.url + "/large") == f"2 {10 * MIB + 1}"
 
+    def test_curl_has_its_response_before_its_upload_is_complete(self, site: ServerProcess, tmp_path: Path) -> None:
+        """Of any size: what is thrown away to the end, and what is not."""
+        for size in (100_000, 500_000, 3_000_000):
+            (tmp_path / "upload").write_bytes(bytes(size))
+            for _ in range(2):
+                command = ["curl", "-s", "--http2-prior-knowledge", "-T", str(tmp_path / "upload"), "-m", "10"]
+                assert run(*command, site.url + "/early") == "2"
+
     def test_nghttp_and_its_priorities(self, site: ServerProcess) -> None:
         assert run(require("nghttp"), "-p", "8", site.url, site.url + "/a") == "22"
 
     def test_h2load(self, site: ServerProcess) -> None:
         assert "2000 succeeded, 0 failed" in run(require("h2load"), "-c4", "-m32", "-n2000", site.url)
+
+    @pytest.mark.slow
+    def test_one_connection_may_last_for_ever(self, site: ServerProcess) -> None:
+        assert "200000 succeeded, 0 failed" in run("h2load", "-c1", "-m32", "-n200000", site.url)
 
     def test_a_stop_completes_what_is_under_way_and_what_was_on_its_way(self, tmp_path: Path) -> None:
         with serving(tmp_path, SITE, "--lifespan", "off") as server:
@@ -136,6 +157,21 @@ class TestPriorKnowledge:
                 server.send_signal(15)
                 assert slow.communicate(timeout=DEADLINE)[0] == b"2"
             assert server.wait() == 0
+
+    async def test_a_client_that_takes_nothing_behind_goaway_has_its_response(self) -> None:
+        began = asyncio.Event()
+
+        async def slow(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            began.set()
+            await asyncio.sleep(0.3)
+            await answer(send, b"complete")
+
+        async with httpx.AsyncClient(http1=False, http2=True) as client, serve(slow) as server:
+            request = asyncio.ensure_future(client.get(url(server)))
+            await began.wait()
+            stopped = asyncio.ensure_future(server.__aexit__(None, None, None))
+            assert (await request).text == "complete"
+            await stopped
 
 
 class Client:

@@ -352,7 +352,7 @@ class TestTooMany:
                 await one.request("GET", "/")
                 await two.request("GET", "/")
                 async with connect(server) as three:
-                    response = await three.response()
+                    response = await three.request("GET", "/")
                     assert (response.status, response.value("retry-after")) == (503, "1")
                     assert await three.closed()
                 assert (await one.request("GET", "/")).body == b"hello"
@@ -365,7 +365,7 @@ class TestTooMany:
             await first.request("GET", "/")
             async with connect(server) as second:
                 # It was told to go, but stays.
-                assert (await second.response()).status == 503
+                assert (await second.request("GET", "/")).status == 503
                 await first.close()
                 await until(lambda: len(server.connections) < 2)
                 async with connect(server) as third:

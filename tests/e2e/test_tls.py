@@ -190,7 +190,7 @@ class TestPeersThatDoNotShakeHands:
             connect(server, tls=certificate.client()) as first,
         ):
             async with connect(server, tls=certificate.client()) as second:
-                assert (await second.response()).status == 503
+                assert (await second.request("GET", "/")).status == 503
                 assert await second.closed()
             assert await posts(first)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import hpack
@@ -20,7 +21,7 @@ from asgiserver.asgi.messages import Accept, ResponseBody, ResponseStart
 from asgiserver.wire.http2_frames import PREFACE, ErrorCode
 from tests.fakes import FakeTransport, WireHub
 
-__all__ = ["GET", "POST", "UPGRADE", "Peer"]
+__all__ = ["GET", "POST", "UPGRADE", "Peer", "raw"]
 
 Fields = list[tuple[str, str]]
 
@@ -29,14 +30,21 @@ POST: Fields = [(":method", "POST"), *GET[1:]]
 UPGRADE: Fields = [(":method", "CONNECT"), (":protocol", "websocket"), *GET[1:], ("sec-websocket-version", "13")]
 
 
+def raw(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
+    """A frame that hyperframe would refuse to make."""
+    return struct.pack("!IBI", len(payload) << 8 | kind, flags, number) + payload
+
+
 class Peer:
     """A connection of HTTP/2 by prior knowledge, whose opening is over.
 
     :ivar opening: the server's first frames, as :meth:`take` shows them.
     """
 
-    def __init__(self, transport: Any = None, *, windows: int | None = None, **settings: Any) -> None:
-        self.hub = WireHub(**settings)
+    def __init__(
+        self, transport: Any = None, *, hub: WireHub | None = None, windows: int | None = None, **settings: Any
+    ) -> None:
+        self.hub = hub or WireHub(**settings)
         self.connection, self.transport = self.hub.connect(transport or FakeTransport())
         self._encoder = hpack.Encoder()
         self._decoder = hpack.Decoder()

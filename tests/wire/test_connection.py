@@ -25,6 +25,7 @@ from asgiserver.wire.addresses import _SERVERS
 from asgiserver.wire.connection import HTTPConnection, HTTPFactory
 from asgiserver.wire.output import Output
 from tests.fakes import CLIENT, SERVER, FakeSocket, FakeTransport, WireHub, settle
+from tests.wire.http2_peer import Peer
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 BUFFER = FakeSocket.bufferSize
@@ -242,19 +243,40 @@ class TestTooMany:
         hub = WireHub()
         hub.accepting = False
         connection, transport = hub.connect(FakeSocket())
+        connection.dataReceived(GET)
         assert transport.sent.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
         assert b"\r\nretry-after: 1\r\n" in transport.sent
         assert b"\r\nconnection: close\r\n" in transport.sent
         assert transport.half_closed
         connection.dataReceived(GET)
-        assert hub.requests == []
+        assert hub.requests == hub.refused == []
 
+    def test_one_of_http_2_is_told_so_in_http_2(self) -> None:
+        hub = WireHub()
+        hub.accepting = False
+        peer = Peer(hub=hub)
+        peer.get(1)
+        peer.get(3)
+        frames = peer.take()
+        assert [frame[2][":status"] for frame in frames if frame[0] == "HEADERS"] == ["503", "503"]
+        assert ("GOAWAY", 2**31 - 1, "NO_ERROR") in frames
+        peer.ping(b"leaving!", ack=True)
+        assert peer.take() == [("GOAWAY", 3, "NO_ERROR")]
+        assert peer.closed
+        assert hub.requests == hub.refused == []
+
+    def test_one_that_says_nothing_is_closed_soon(self) -> None:
+        hub = WireHub(close_timeout=2)
+        hub.accepting = False
+        _, transport = hub.connect(FakeSocket())
+        hub.clock.advance(2.1)
+        assert (transport.sent, transport.half_closed) == (b"", True)
 
     def test_it_is_told_when_debugging_alone(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG, "asgiserver.wire")
         hub = WireHub()
         hub.accepting = False
-        hub.connect(FakeSocket())
+        hub.connect(FakeSocket())[0].dataReceived(GET)
         assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
             (logging.DEBUG, "Turned 192.0.2.7:4711 away: There are too many connections.")
         ]

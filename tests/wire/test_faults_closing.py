@@ -410,6 +410,8 @@ class TestTooManyConnections:
         made = [self.connect(hub) for _ in range(2 + _MOST_TURNED_AWAY + 3)]
         assert [transport.sent[:12] for transport in made[:2]] == [b"", b""]
         told = made[2 : 2 + _MOST_TURNED_AWAY]
+        for transport in told:
+            transport.protocol.dataReceived(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert {transport.sent[:12] for transport in told} == {b"HTTP/1.1 503"}
         assert {(transport.sent, transport.aborted) for transport in made[-3:]} == {(b"", True)}
         assert not any(transport.aborted for transport in made[:-3])

@@ -31,14 +31,9 @@ from asgiserver.wire.http1 import HTTP1
 from asgiserver.wire.http2 import HTTP2, State
 from asgiserver.wire.http2_frames import PREFACE
 from tests.fakes import FakeSocket, FakeTransport, WireHub
-from tests.wire.http2_peer import GET, POST, UPGRADE, Peer
+from tests.wire.http2_peer import GET, POST, UPGRADE, Peer, raw
 
 OK = {":status": "200"}
-
-
-def raw(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
-    """A frame that hyperframe would refuse to make."""
-    return struct.pack("!IBI", len(payload) << 8 | kind, flags, number) + payload
 
 
 class TestChoice:
@@ -241,7 +236,9 @@ class TestRequests:
         peer = Peer()
         peer.hub.refusal = RequestError(503, "The server is busy.")
         peer.send(peer.head(1, [(":method", "HEAD"), *GET[1:]]))
-        assert [frame[0] for frame in peer.take()] == ["HEADERS"]
+        # Nor has that of one which is no request at all.
+        peer.send(peer.head(3, [(":method", "HEAD"), (":scheme", "ftp"), *GET[2:]]))
+        assert [frame[0] for frame in peer.take()] == ["HEADERS", "HEADERS"]
 
     @pytest.mark.parametrize("more", [[("x", "y" * 400)], [("x", "y")] * 9])
     def test_too_large_a_head_is_answered_and_the_table_stays_right(self, more: list[tuple[str, str]]) -> None:
@@ -543,6 +540,19 @@ class TestFloods:
         peer.connection.output.resumeProducing()
         assert peer.transport.reading
 
+    def test_responses_without_a_body_to_a_peer_that_reads_none_stop(self) -> None:
+        """No window holds them back."""
+        peer = Peer()
+        peer.connection.output.pauseProducing()
+        for number in range(1, 201, 2):
+            assert peer.transport.reading
+            peer.send(peer.head(number, [(":method", "HEAD"), *GET[1:]]))
+            peer.hub.exchanges[-1].application_done(failed=True)
+        peer.ping()
+        assert not peer.transport.reading
+        peer.connection.output.resumeProducing()
+        assert peer.transport.reading
+
     def test_an_honest_peer_goes_on_for_ever(self) -> None:
         peer = Peer()
         wire: Any = peer.connection._wire
@@ -619,9 +629,9 @@ class TestEnd:
 
     def test_a_stopping_server_lets_come_what_is_on_its_way(self) -> None:
         peer = Peer()
-        peer.get(1)
         peer.connection.server_stopping()
-        assert peer.take() == [("GOAWAY", 2**31 - 1, "NO_ERROR"), ("PING", b"leaving!")]
+        assert peer.take() == [("PING", b"leaving!"), ("GOAWAY", 2**31 - 1, "NO_ERROR")]
+        peer.get(1)
         peer.get(3)
         peer.ping(b"leaving!", ack=True)
         assert peer.take() == [("GOAWAY", 3, "NO_ERROR")]
@@ -633,6 +643,25 @@ class TestEnd:
         assert [frame[:2] for frame in peer.take()] == [
             ("HEADERS", 1), ("DATA", 1), ("HEADERS", 3), ("DATA", 3), ("GOAWAY", 5),
         ]  # fmt: skip
+        assert peer.closed
+
+    def test_of_several_responses_the_first_says_so_before(self) -> None:
+        peer = Peer()
+        peer.get(1)
+        peer.get(3)
+        peer.hub.stopping = True
+        peer.answer(index=0)
+        assert [frame[0] for frame in peer.take()] == ["PING", "GOAWAY", "HEADERS", "DATA"]
+
+    def test_what_is_under_way_is_complete_before_the_peer_is_told(self) -> None:
+        peer = Peer()
+        peer.get(1)
+        peer.hub.stopping = True
+        peer.connection.server_stopping()
+        assert peer.take() == []
+        peer.answer()
+        assert [frame[0] for frame in peer.take()] == ["HEADERS", "DATA", "PING", "GOAWAY"]
+        peer.ping(b"leaving!", ack=True)
         assert peer.closed
 
     def test_a_peer_that_does_not_answer_is_waited_for_a_second(self) -> None:
@@ -650,7 +679,7 @@ class TestEnd:
         peer.get(1)
         peer.hub.stopping = True
         peer.answer()
-        assert [frame[0] for frame in peer.take()] == ["GOAWAY", "PING", "HEADERS", "DATA"]
+        assert [frame[0] for frame in peer.take()] == ["HEADERS", "DATA", "PING", "GOAWAY"]
 
     def test_the_end_of_the_server_waits_for_windows(self) -> None:
         peer = Peer(windows=0)
@@ -717,8 +746,8 @@ OPEN, LEAVING, LAST, CLOSED = State
 #: Each with a request that is not answered, but for CLOSED.
 REACHED: dict[State, Callable[[Peer], object]] = {
     OPEN: lambda peer: peer.get(1),
-    LEAVING: lambda peer: (peer.get(1), peer.connection.server_stopping()),
-    LAST: lambda peer: (peer.get(1), peer.connection.server_stopping(), peer.ping(b"leaving!", ack=True)),
+    LEAVING: lambda peer: (peer.connection.server_stopping(), peer.get(1)),
+    LAST: lambda peer: (peer.connection.server_stopping(), peer.get(1), peer.ping(b"leaving!", ack=True)),
     CLOSED: lambda peer: peer.push(),
 }
 
@@ -730,7 +759,10 @@ EVENTS: dict[str, tuple[Callable[[Peer], object], dict[State, State]]] = {
     "a ping": (lambda peer: peer.ping(), {}),
     "an answer to a ping": (lambda peer: peer.ping(b"leaving!", ack=True), {LEAVING: LAST}),
     "the peer goes away": (lambda peer: peer.send(GoAwayFrame(0)), {}),
-    "the server stops": (lambda peer: peer.connection.server_stopping(), {OPEN: LEAVING}),
+    "the server stops": (lambda peer: peer.connection.server_stopping(), {}),
+    "the answer while it stops": (
+        lambda peer: (setattr(peer.hub, "stopping", True), _replies(peer, 1)), {OPEN: LEAVING, LAST: CLOSED}
+    ),
     "the server ends": (lambda peer: peer.connection.finish(), dict.fromkeys(State, CLOSED)),
     "a fault": (lambda peer: peer.push(), dict.fromkeys(State, CLOSED)),
     "a second": (lambda peer: peer.advance(1.1), {LEAVING: LAST}),

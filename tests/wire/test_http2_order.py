@@ -34,6 +34,8 @@ class Stream:
         (b"i=1", (3, False)),
         (b"u=1, ?", (1, False)),
         (b"\xff\x00", (3, False)),
+        # It would take long to read, and no client sends it.
+        (b"u=1" + b",i" * 8000, (3, False)),
     ],
 )
 def test_reading(value: bytes, priority: Priority) -> None:

@@ -13,11 +13,15 @@ from asgiserver.asgi.deadlines import Deadline
 from asgiserver.asgi.exchange import State as ExchangeState
 from asgiserver.asgi.http import HTTPExchange
 from asgiserver.asgi.messages import EarlyHint, ResponseStart, Trailers
+from asgiserver.wire.http2_limits import Kind
 from asgiserver.wire.http2_stream import HTTP2Stream, State
 from tests.fakes import at_once
 from tests.wire.http2_peer import GET, POST, UPGRADE, Peer
 
 OPEN, ANSWERING, DRAINING, SWITCHED, CLOSED = State
+
+
+MIB = 1 << 20
 
 
 def state(peer: Peer, number: int = 1) -> State:
@@ -65,7 +69,7 @@ EVENTS: dict[str, tuple[Callable[[Peer], object], dict[State, State]]] = {
         {OPEN: CLOSED, ANSWERING: CLOSED, DRAINING: CLOSED, SWITCHED: CLOSED},
     ),
     "too much of the body": (
-        lambda peer: peer.data(1, b"56789a"), {OPEN: CLOSED, ANSWERING: CLOSED, DRAINING: CLOSED},
+        lambda peer: peer.data(1, b"56789a"), {OPEN: CLOSED, ANSWERING: CLOSED},
     ),
     "trailers that come too soon": (
         lambda peer: peer.send(peer.head(1, [("x", "y")])),
@@ -159,11 +163,51 @@ class TestBodies:
         for _ in range(20):
             peer.data(3, b"x" * 16384)
             taken(peer)
-        assert sum(frame[2] for frame in peer.take() if frame[:2] == ("WINDOW", 3)) == 20 * 16384
+        assert sum(frame[2] for frame in peer.take() if frame[:2] == ("WINDOW", 3)) >= 19 * 16384
         # It begins to read: all that it has taken is credited at once.
         for _ in range(4):
             at_once(peer.hub.exchanges[0].receive())
         assert peer.take() == [("WINDOW", 1, 65536)]
+
+    def test_the_window_grows_while_the_application_keeps_up(self) -> None:
+        """A distant peer can send no more than a window in each round trip."""
+        peer = Peer()
+        wire: Any = peer.connection._wire
+        for number in range(1, 22, 2):
+            peer.post(number)
+            room = {0: wire._allowed, number: 65536}
+            largest = 0
+            for _ in range(400):
+                peer.data(number, b"x" * 16384)
+                taken(peer)
+                for frame in peer.take():
+                    room[frame[1]] += frame[2]
+                room[0] -= 16384
+                room[number] -= 16384
+                largest = max(largest, room[number])
+            assert MIB // 2 < largest <= MIB
+            assert MIB // 2 < room[0] <= 3 * MIB
+            # It stops: what is kept for it is bounded by its window, and others have the rest.
+            while room[number] >= 16384:
+                peer.data(number, b"x" * 16384)
+                room[number] -= 16384
+            assert not [frame for frame in peer.take() if frame[1] == number]
+            assert peer.hub.exchange._buffered <= MIB
+            peer.reset(number)
+        # What the connection's window had grown by is gone with them.
+        assert wire._grown == 0
+        assert wire._allowed + wire._taken == MIB
+
+    def test_the_windows_of_all_streams_grow_within_a_bound(self) -> None:
+        peer = Peer()
+        for number in range(1, 100, 2):
+            peer.post(number)
+            for _ in range(200):
+                peer.data(number, b"x" * 16384)
+                taken(peer)
+            peer.take()
+        wire: Any = peer.connection._wire
+        assert wire._grown == 4 * MIB
 
     def test_padding_is_credited_at_once(self) -> None:
         peer = Peer()
@@ -201,11 +245,14 @@ class TestBodies:
         peer = Peer()
         peer.send(peer.head(1, [*POST, ("expect", "100-continue"), ("content-length", "3")], end=False))
         peer.answer()
-        assert [frame[0] for frame in peer.take()] == ["HEADERS", "DATA", "RST"]
+        assert [frame[0] for frame in peer.take()] == ["HEADERS", "DATA"]
+        peer.advance(0.5)
+        assert peer.take() == [("RST", 1, "NO_ERROR")]
 
     def test_too_large_a_body_that_says_so(self) -> None:
         peer = Peer(limit_body_size=9)
         peer.post(1, b"", ("content-length", "10"))
+        peer.advance(0.5)
         head, _, end = peer.take()
         assert (head[2][":status"], end) == ("413", ("RST", 1, "NO_ERROR"))
         assert not peer.hub.exchanges
@@ -213,6 +260,7 @@ class TestBodies:
     def test_too_large_a_body_that_does_not(self) -> None:
         peer = Peer(limit_body_size=9)
         peer.post(1, b"0123456789")
+        peer.advance(0.5)
         head, _, end = peer.take()
         assert (head[2][":status"], end) == ("413", ("RST", 1, "NO_ERROR"))
         peer.data(1, b"more")
@@ -226,7 +274,30 @@ class TestBodies:
         peer.data(1, b"x" * 16384)
         assert state(peer) is DRAINING
         peer.data(1, b"x" * 16384)
-        assert peer.take()[-1] == ("RST", 1, "NO_ERROR")
+        peer.take()
+        # The peer gets no more room, and has a moment to read the response by itself.
+        peer.data(1, b"x" * 16384)
+        peer.advance(0.4)
+        assert peer.take() == []
+        peer.advance(0.1)
+        assert peer.take() == [("RST", 1, "NO_ERROR")]
+
+    def test_a_client_that_is_answered_early_may_end_its_request_early(self) -> None:
+        """curl 7.88 does, and then waits for the end of the stream."""
+        peer = Peer()
+        peer.post(1, b"x", ("content-length", "1000"))
+        peer.answer()
+        peer.take()
+        peer.data(1, b"", end=True)
+        # RFC 9113 §8.1.1 has this code for a length that is not kept.
+        assert peer.take() == [("RST", 1, "PROTOCOL_ERROR")]
+        wire: Any = peer.connection._wire
+        assert Kind.RESET not in wire._budget._full_at
+        peer.post(3, b"x")
+        peer.answer()
+        peer.take()
+        peer.data(3, b"", end=True)
+        assert peer.take() == [("RST", 3, "NO_ERROR")]
 
     def test_the_rest_of_a_body_that_does_not_come_is_not_waited_for(self) -> None:
         """curl 7.88 sends nothing more when it has the response, and waits."""
@@ -245,7 +316,9 @@ class TestBodies:
         peer = Peer(limit_unread_body=100)
         peer.post(1, b"x", ("content-length", "1000"))
         peer.answer()
-        assert peer.take()[-1] == ("RST", 1, "NO_ERROR")
+        assert peer.take()[-1] == ("DATA", 1, b"ok", "end")
+        peer.advance(0.5)
+        assert peer.take() == [("RST", 1, "NO_ERROR")]
 
     def test_a_late_body(self) -> None:
         peer = Peer(body_timeout=5, min_request_rate=None)
@@ -255,6 +328,7 @@ class TestBodies:
         peer.advance(4)
         assert peer.take() == []
         peer.advance(1.1)
+        peer.advance(0.5)
         head, _, end = peer.take()
         assert (head[2][":status"], end) == ("408", ("RST", 1, "NO_ERROR"))
         assert not peer.closed
@@ -452,6 +526,7 @@ class TestWebSockets:
         peer = Peer()
         peer.send(peer.head(1, UPGRADE, end=False))
         peer.hub.exchange.application_done(failed=True)
+        peer.advance(0.5)
         head, data, end = peer.take()
         assert (head[2][":status"], data[-1], end) == ("500", "end", ("RST", 1, "NO_ERROR"))
 
