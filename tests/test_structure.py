@@ -73,6 +73,7 @@ TESTED_IN = {
     "asgiserver/transport/tls_port.py": "tests/transport/test_tls.py",
     "asgiserver/transport/unix.py": "tests/e2e/test_endpoints.py",
     "asgiserver/wire/addresses.py": "tests/wire/test_connection.py",
+    "asgiserver/wire/http2_plain.py": "tests/wire/test_http2_fields.py",
     "asgiserver/wire/http2_frames.py": "tests/wire/test_http2.py",
     "asgiserver/wire/http2_heads.py": "tests/wire/test_http2.py",
     "asgiserver/wire/refusing.py": "tests/wire/test_connection.py",

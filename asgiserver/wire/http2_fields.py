@@ -9,31 +9,18 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from ..asgi.fields import CONNECTION_SPECIFIC
 from ..asgi.interfaces import Headers
 from ..asgi.scope import CHUNKED, Request
 from ..asgi.tokens import TCHAR
 from ..errors import RequestError
 from .default_fields import Defaults
-from .head import METHODS, TEXT, check_target_size, is_authority, request
+from .head import TEXT, check_target_size, request
 from .hpack import encode
+from .http2_plain import FORBIDDEN, NAME, Fields, plain_request
 
-__all__ = ["MalformedRequest", "read_request", "read_trailers", "response_block"]
-
-Fields = list[tuple[bytes, bytes]]
+__all__ = ["Fields", "MalformedRequest", "careful_request", "read_request", "read_trailers", "response_block"]
 
 _PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority", b":protocol"))
-#: The bytes of a name (RFC 9113 §8.2.1): none of them is a capital, nor the colon of a pseudo-header.
-_NAME = bytes(set(TCHAR) - set(range(ord("A"), ord("Z") + 1)))
-#: RFC 9113 §8.2.2; ``te`` is judged by its value.
-_FORBIDDEN = CONNECTION_SPECIFIC - {b"te"}
-#: The bytes of a name without an underscore: :func:`.head.request` drops a field that has one.
-_PLAIN_NAME = bytes(set(_NAME) - {ord("_")})
-#: The fields that say what a server has to do with a request, or that no request of HTTP/2 may have.
-_JUDGED = _FORBIDDEN | {b"content-length", b"expect", b"host", b"te"}
-_is_plain_path = re.compile(rb'/[!"$-~]*').fullmatch
-#: Makes a named tuple without the ``__new__`` that ``NamedTuple`` generates, which is slower.
-_tuple = tuple.__new__
 _is_path = re.compile(rb"/[!-~]*|\*").fullmatch
 
 
@@ -54,32 +41,6 @@ def read_request(fields: Fields, limit_target: int, *, ended: bool) -> Request:
     :raises RequestError: 400, 414, 417, 501: the request is to be answered so.
     """
     return (ended and plain_request(fields, limit_target)) or careful_request(fields, limit_target, ended=ended)
-
-
-def plain_request(fields: Fields, limit_target: int) -> Request | None:
-    """Make a request without a body, in one pass; None when there is anything in it that has to be judged.
-
-    :param fields: as those of :func:`read_request`.
-    :param limit_target: most bytes of the target.
-    """
-    known = dict(fields)
-    method = METHODS.get(known.get(b":method", b""))
-    path, authority = known.get(b":path"), known.get(b":authority")
-    if method is None or path is None or authority is None or known.get(b":scheme") not in (b"https", b"http"):
-        return None
-    if len(known) != len(fields) or b"" in known or not _JUDGED.isdisjoint(known):
-        return None
-    # All names differ and none of these has a colon, so the four before them are all the pseudo-headers.
-    headers = fields[4:]
-    values = [value for _, value in headers]
-    if b"".join([name for name, _ in headers]).translate(None, _PLAIN_NAME) or b"".join(values).translate(None, TEXT):
-        return None
-    if [value.strip() for value in values] != values:
-        return None
-    if not _is_plain_path(path) or len(path) > limit_target or not authority or not is_authority(authority):
-        return None
-    headers.insert(0, (b"host", authority))
-    return _tuple(Request, (method, path, headers, "2", 0, True, False, False, False, True))
 
 
 def careful_request(fields: Fields, limit_target: int, *, ended: bool) -> Request:
@@ -122,7 +83,7 @@ def _check(fields: Fields, known: dict[bytes, bytes]) -> None:
 
     :param known: the fields that are no pseudo-headers; of those that have the same name, the last.
     """
-    if b"" in known or b"".join(known).translate(None, _NAME):
+    if b"" in known or b"".join(known).translate(None, NAME):
         raise MalformedRequest("A field's name is no token in lower case, or a pseudo-header is out of place.")
     values = [value for _, value in fields]
     # All values are checked at once, since hardly any is ever wrong.
@@ -130,7 +91,7 @@ def _check(fields: Fields, known: dict[bytes, bytes]) -> None:
         raise MalformedRequest("A field's value has a control character.")
     if [value.strip() for value in values] != values:
         raise MalformedRequest("A field's value begins or ends with a space.")
-    if not _FORBIDDEN.isdisjoint(known):
+    if not FORBIDDEN.isdisjoint(known):
         raise MalformedRequest("A field that controls an HTTP/1 connection.")
     if b"te" in known and any(name == b"te" and value.lower() != b"trailers" for name, value in fields):
         raise MalformedRequest("A TE other than trailers.")

@@ -14,11 +14,11 @@ from asgiserver.wire.head import parsed_request
 from asgiserver.wire.http2_fields import (
     MalformedRequest,
     careful_request,
-    plain_request,
     read_request,
     read_trailers,
     response_block,
 )
+from asgiserver.wire.http2_plain import plain_request
 
 Field = tuple[bytes, bytes]
 Fields = list[Field]
