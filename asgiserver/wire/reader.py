@@ -167,6 +167,8 @@ class Reader:
         line_end = head.find(b"\r\n")
         if line_end < 0:
             line_end = size - 1  # the last byte may be the CR
-        check_target_size(line_end - head.find(b" ") - 1 - len(" HTTP/1.1"), settings.limit_target_size)
+        space = head.find(b" ", 0, line_end)
+        if space >= 0:
+            check_target_size(line_end - space - 1 - len(" HTTP/1.1"), settings.limit_target_size)
         if size > settings.limit_head_size:
             raise RequestError(431, f"The request's head is larger than {settings.limit_head_size} bytes.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import itertools
 import re
@@ -333,6 +334,14 @@ class TestLimits:
 
     def test_request_line_without_an_end_is_refused(self) -> None:
         assert status(b"GET /" + b"*" * 300, limit_target_size=100) == 414
+
+    @pytest.mark.parametrize("rest", [b" ", b"\r\n", b"\r\n: x", b" /\r\n"])
+    def test_a_long_word_is_no_target_whether_its_line_has_ended_or_not(self, rest: bytes) -> None:
+        whole = b"a" * 130 + rest
+        reader = Reader(dataclasses.replace(Settings(), limit_target_size=100))
+        for at in range(len(whole)):
+            reader.feed(whole[at : at + 1])
+            assert reader.next_event() is Event.NEED_DATA
 
     def test_limits_hold_for_each_request(self) -> None:
         assert read(*[GET] * 20, limit_head_size=256) == [READ] * 20
