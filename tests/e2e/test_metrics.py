@@ -129,7 +129,7 @@ class TestWorkers:
             assert await client.closed(40) == 1012
             await asyncio.gather(*(ask_on(500) for _ in range(4)))
             await until(lambda: watching.done() or watch.last["worker_exits_total replaced"])
-            await until(lambda: watching.done() or watch.last[GETS] >= len(answers) - lost)
+            await until(lambda: watching.done() or watch.last.get(GETS, 0) >= len(answers) - lost)
             assert not watching.done(), watching.exception()
             watching.cancel()
             # An answer may be cut off by the kill.

@@ -45,6 +45,7 @@ def test_an_input_that_takes_long_is_one(monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(caught.value.__cause__, TimeoutError)
 
 
+@pytest.mark.alone
 def test_a_process_that_grows_is_one() -> None:
     kept: list[bytearray] = []
 
