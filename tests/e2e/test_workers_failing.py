@@ -110,6 +110,8 @@ class TestBlocking:
                 clients.append(await WebSocketClient.connect(server.port))
             blocked, other = clients[0], clients[-1]
             blocked.write(b"block")
+            # Until then it may accept a connection, too.
+            await until(lambda: "it blocks from now on" in server.output())
             times = []
             while "is killed: its event loop has been blocked" not in server.output():
                 began = time.monotonic()

@@ -60,6 +60,7 @@ async def started():
     pass
 
 def the_place_where_it_blocks():
+    print("it blocks from now on", flush=True)
     time.sleep(600)
 """
 
