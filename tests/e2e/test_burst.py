@@ -80,7 +80,8 @@ class TestAfterABurst:
         before = server.memory()
         for _ in range(10):
             wave(server, WAVE, websockets=False)
-        wait_for(lambda: server.memory() < before * 1.15, 2.0, f"{before} bytes have become {server.memory()}")
+        # The first wave leaves some of the allocator's pages in use, by chance more or fewer of them.
+        wait_for(lambda: server.memory() < before * 1.2, 2.0, f"{before} bytes have become {server.memory()}")
 
     def test_of_3000_websockets_the_process_is_as_small_as_before(self, server: ServerProcess) -> None:
         # An open one is three times as large, so a wave is smaller: pages that were in use stay with the allocator.
