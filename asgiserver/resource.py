@@ -260,7 +260,7 @@ class _Stream:
 
     def _file_failed(self) -> None:
         if self._exchange is not None:
-            self._exchange.request_failed(RequestError(500, "A file could not be sent to its end."))
+            self._exchange.file_failed()
 
     def _finish(self) -> None:
         self._exchange = None

@@ -77,8 +77,7 @@ class Exchange(ABC):
 
     __slots__ = (
         "_deadlines", "_hub", "_repeated", "_spared", "_told", "_waiters", "began", "clock", "request_id", "response",
-        "scope",
-        "settings", "state", "stream",
+        "scope", "settings", "state", "stream",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, stream: Stream, hub: Hub, settings: Settings, clock: Clock) -> None:
@@ -275,6 +274,10 @@ class Exchange(ABC):
     @abstractmethod
     def request_failed(self, error: RequestError) -> None:
         """No application can answer any more: send the error's response, or abort one that has begun."""
+
+    def file_failed(self) -> None:
+        """The rest of a file that is being sent cannot be read, so the response cannot be completed."""
+        self.request_failed(RequestError(500, "A file could not be sent to its end."))
 
     @abstractmethod
     def disconnected(self) -> None:

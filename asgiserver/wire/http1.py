@@ -443,7 +443,7 @@ class HTTP1:
             # The peer has ended its direction meanwhile, which ended the exchange.
             self._connection.abort()
         else:
-            self._exchange.request_failed(RequestError(500, "A file could not be sent to its end."))
+            self._exchange.file_failed()
 
     def switch(self, headers: Headers, names: list[bytes]) -> None:
         # Bytes that came with the handshake go to the exchange (RFC 6455 §4.2.2).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections import deque
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..asgi.deadlines import Deadline
 from .http2_frames import DATA, END_STREAM, MAX_FRAME, ErrorCode, frame_head
 from .http2_order import UNASKED, Priority, read_priority
+from .output import File, Waiters
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -24,18 +24,6 @@ logger = logging.getLogger("asgiserver.wire")
 
 #: How much of a file is read at once; bytes.
 _FILE_PIECE = 65536
-
-
-class _File:
-    """A file that is being sent: see :meth:`.Stream.send_file`."""
-
-    __slots__ = ("descriptor", "offset", "remaining", "sent")
-
-    def __init__(self, descriptor: int, offset: int, remaining: int, sent: Callable[[], None]) -> None:
-        self.descriptor = descriptor
-        self.offset = offset
-        self.remaining = remaining
-        self.sent = sent
 
 
 class StreamOutput:
@@ -61,10 +49,10 @@ class StreamOutput:
         self.last = False
         self._parts: deque[memoryview] | None = None
         self._size = 0
-        self._file: _File | None = None
+        self._file: File | None = None
         self._end = b""
         self._priority: Priority | None = None
-        self._waiters: list[asyncio.Future[None]] | None = None
+        self._waiters: Waiters | None = None
         self._progress: Progress | None = None
         self._shared = False
 
@@ -96,19 +84,13 @@ class StreamOutput:
         if not self.waits:
             await self._writer.output.drain()
             return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._waiters is None:
-            self._waiters = []
-        self._waiters.append(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters.remove(waiter)
+            self._waiters = Waiters()
+        await self._waiters.wait()
 
     def _wake(self) -> None:
-        for waiter in self._waiters or ():
-            if not waiter.done():
-                waiter.set_result(None)
+        if self._waiters is not None:
+            self._waiters.wake()
 
     # Called by the stream.
 
@@ -135,7 +117,7 @@ class StreamOutput:
 
     def add_file(self, descriptor: int, offset: int, count: int, sent: Callable[[], None], *, last: bool) -> None:
         """Send part of a file in the same way: see :meth:`.Stream.send_file`."""
-        self._file = _File(descriptor, offset, count, sent)
+        self._file = File(descriptor, offset, count, sent, self._owner.file_failed)
         self.last = last
         self._begin()
 
@@ -261,8 +243,7 @@ class StreamOutput:
         except OSError as error:
             data, reason = b"", error
         if not data:
-            logger.error("A file that is being sent cannot be read to its end: %s", reason)
-            self._owner.file_failed()
+            file.fail(reason)
             return False
         file.offset += len(data)
         file.remaining -= len(data)

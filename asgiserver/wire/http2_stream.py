@@ -74,8 +74,7 @@ class HTTP2Stream:
     __slots__ = (
         "_allowed", "_begun", "_close", "_deadlines", "_due", "_early", "_excess", "_expects_continue", "_held",
         "_paused", "_pieces", "_received", "_remaining", "_request", "_state", "_taken", "_window", "_wire",
-        "exchange",
-        "head_size", "number", "output", "part",
+        "exchange", "head_size", "number", "output", "part",
     )  # fmt: skip
 
     def __init__(self, wire: HTTP2, number: int, window: int) -> None:
@@ -352,7 +351,7 @@ class HTTP2Stream:
         if self.exchange is None:
             self._wire.reset(self, ErrorCode.INTERNAL_ERROR)
         else:
-            self.exchange.request_failed(RequestError(500, "A file could not be sent to its end."))
+            self.exchange.file_failed()
 
     # Called by the exchange, as its Stream.
 

@@ -27,7 +27,7 @@ if sys.platform != "win32":
     import fcntl
     import termios
 
-__all__ = ["Output"]
+__all__ = ["File", "Output", "Waiters"]
 
 logger = logging.getLogger("asgiserver")
 
@@ -45,7 +45,7 @@ _FILE_BURST = 1048576
 _FILE_PIECE = 65536
 
 
-class _File:
+class File:
     """A file that is being sent.
 
     :param sent: called when all of it was written.
@@ -62,6 +62,30 @@ class _File:
         self.remaining = count
         self.sent = sent
         self.failed = failed
+
+    def fail(self, reason: object) -> None:
+        """The rest of it cannot be read."""
+        logger.error("A file that is being sent cannot be read to its end: %s", reason)
+        self.failed()
+
+
+class Waiters(list["asyncio.Future[None]"]):
+    """The tasks that wait for room to send more."""
+
+    async def wait(self) -> None:
+        """Return when :meth:`wake` is called."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.append(waiter)
+        try:
+            await waiter
+        finally:
+            self.remove(waiter)
+
+    def wake(self) -> None:
+        """Have all of them look again."""
+        for waiter in self:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 class _Sender(Protocol):
@@ -118,8 +142,8 @@ class Output:
         self._owner: _Owner = owner
         self.slow = self.congested = False
         self.unyielded = 0
-        self._waiters: list[asyncio.Future[None]] | None = None
-        self._file: _File | None = None
+        self._waiters: Waiters | None = None
+        self._file: File | None = None
         self._paused = False
         self.direct = isinstance(transport, FileDescriptor)
         plain = getattr(type(transport), "writeSomeData", None) is tcp.Connection.writeSomeData
@@ -200,7 +224,7 @@ class Output:
         :param count: at least 1 byte.
         :param failed: called instead of ``sent`` when the file turns out to be shorter, or cannot be read.
         """
-        self._file = _File(descriptor, offset, count, sent, failed)
+        self._file = File(descriptor, offset, count, sent, failed)
         self.slow = self.congested = True
         self._push_file()
 
@@ -232,7 +256,7 @@ class Output:
         elif not self._is_full():
             self._clock.callLater(0, self._push_file)
 
-    def _push_piece(self, file: _File, size: int) -> int:
+    def _push_piece(self, file: File, size: int) -> int:
         """Send a piece; return its size, or -1 when the peer takes none, or the connection or the file fails."""
         reason: object = "it has become shorter"
         try:
@@ -249,9 +273,8 @@ class Output:
             # The reactor would not meet an error of the file, so waiting for the peer would repeat it for ever.
             reason, taken = error, 0
         if not taken:
-            logger.error("A file that is being sent cannot be read to its end: %s", reason)
             self.give_file_up()
-            file.failed()
+            file.fail(reason)
             return -1
         return taken
 
@@ -296,14 +319,9 @@ class Output:
 
     async def drain(self) -> None:
         if self.slow:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             if self._waiters is None:
-                self._waiters = []
-            self._waiters.append(waiter)
-            try:
-                await waiter
-            finally:
-                self._waiters.remove(waiter)
+                self._waiters = Waiters()
+            await self._waiters.wait()
         elif self.congested:
             self.congested = False
             self.unyielded = 0
@@ -311,9 +329,8 @@ class Output:
 
     def wake(self) -> None:
         """Have the tasks that wait in :meth:`drain` look again."""
-        for waiter in self._waiters or ():
-            if not waiter.done():
-                waiter.set_result(None)
+        if self._waiters is not None:
+            self._waiters.wake()
 
     @property
     def busy(self) -> bool:
