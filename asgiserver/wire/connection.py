@@ -32,7 +32,7 @@ from .output import Output
 from .progress import Progress
 from .response import refusal
 
-__all__ = ["HTTPConnection", "HTTPFactory", "Phase", "WireHub"]
+__all__ = ["PREFACE", "HTTPConnection", "HTTPFactory", "Phase", "WireHub"]
 
 logger = logging.getLogger("asgiserver.wire")
 
@@ -41,7 +41,7 @@ logger = logging.getLogger("asgiserver.wire")
 _STEPS = 128
 
 #: What a client of HTTP/2 sends first (RFC 9113 §3.4); until it is whole, it may be a request of HTTP/1.
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 #: How long a peer may go on sending to a connection that is closing, as nginx has it; seconds. Between two reads it is
 #: ``close_timeout``.
@@ -229,13 +229,13 @@ class HTTPConnection(TwistedProtocol):
         opening = self._opening
         if self.hub.settings.http2 == "auto":
             agreed = getattr(self.transport, "negotiatedProtocol", None)
-            prior_knowledge = not ISSLTransport.providedBy(self.transport) and opening[:1] == _PREFACE[:1]
-            if agreed == b"h2" or prior_knowledge and opening.startswith(_PREFACE):
+            prior_knowledge = not ISSLTransport.providedBy(self.transport) and opening[:1] == PREFACE[:1]
+            if agreed == b"h2" or prior_knowledge and opening.startswith(PREFACE):
                 # Imported here, as many servers never meet it.
                 from .http2 import HTTP2
 
                 return HTTP2(self)
-            if prior_knowledge and _PREFACE.startswith(opening):
+            if prior_knowledge and PREFACE.startswith(opening):
                 self.deadlines.clear(Deadline.FIRST_BYTE)
                 if not self.deadlines.pending(Deadline.HEAD):
                     self.deadlines.set(Deadline.HEAD, self.hub.settings.head_timeout, self._opening_late)

@@ -21,11 +21,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import TYPE_CHECKING
 
 from ..asgi.deadlines import Deadline
 from ..asgi.exchange import Exchange
 from ..errors import RequestError
+from .connection import PREFACE, HTTPConnection
 from .http2_fields import Fields, MalformedRequest, read_request
 from .http2_frames import (
     ACK,
@@ -37,7 +37,6 @@ from .http2_frames import (
     MAX_FRAME,
     MAX_WINDOW,
     PING,
-    PREFACE,
     PRIORITY,
     PRIORITY_UPDATE,
     PUSH_PROMISE,
@@ -63,9 +62,6 @@ from .http2_limits import Budget, Kind
 from .http2_order import Priority, read_priority
 from .http2_stream import HTTP2Stream
 from .http2_writer import FIRST_WINDOW, Writer
-
-if TYPE_CHECKING:
-    from .connection import HTTPConnection
 
 __all__ = ["HTTP2", "State"]
 
@@ -405,7 +401,7 @@ class HTTP2:
         size = len(payload)
         self._allowed -= size
         self._check(self._allowed >= 0, "DATA is beyond the connection's window", ErrorCode.FLOW_CONTROL_ERROR)
-        data = unpadded(flags, payload) if flags else payload
+        data = unpadded(flags, payload)
         ended = flags & END_STREAM != 0
         if not data and not ended:
             self._spend(Kind.IDLE)

@@ -7,14 +7,11 @@ from enum import IntEnum
 
 __all__ = [
     "ACK", "CONTINUATION", "DATA", "END_HEADERS", "END_STREAM", "GOAWAY", "HEADERS", "MAX_FRAME", "MAX_WINDOW",
-    "PADDED", "PING", "PREFACE", "PRIORITIZED", "PRIORITY", "PRIORITY_UPDATE", "PUSH_PROMISE", "RST_STREAM",
+    "PADDED", "PING", "PRIORITIZED", "PRIORITY", "PRIORITY_UPDATE", "PUSH_PROMISE", "RST_STREAM",
     "SETTINGS", "WINDOW_UPDATE", "ConnectionFault", "ErrorCode", "Setting", "StreamFault", "frame", "frame_head",
     "goaway", "header_frames", "read_settings", "reset", "settings_frame", "unpack_head", "unpack_number", "unpadded",
     "window_update",
 ]  # fmt: skip
-
-#: What a client sends first (RFC 9113 §3.4).
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 #: Types of frames; plain numbers, as an enum's members are slower to compare. PRIORITY_UPDATE is of RFC 9218 §7.1.
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)

@@ -11,7 +11,6 @@ from .http2_frames import (
     END_HEADERS,
     END_STREAM,
     MAX_WINDOW,
-    PADDED,
     PRIORITIZED,
     ConnectionFault,
     ErrorCode,
@@ -54,8 +53,7 @@ class Heads:
 
         :raises ConnectionFault: the frame or the block is malformed.
         """
-        if flags & PADDED:
-            payload = unpadded(flags, payload)
+        payload = unpadded(flags, payload)
         depends = False
         if flags & PRIORITIZED:
             if len(payload) < 5:

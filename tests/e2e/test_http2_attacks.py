@@ -13,7 +13,7 @@ import hpack
 import httpx
 import pytest
 
-from asgiserver.wire.http2_frames import PREFACE
+from asgiserver.wire.connection import PREFACE
 from tests.e2e.server import DEADLINE, ServerProcess, serving, wait_for
 from tests.wire.http2_peer import raw
 

@@ -18,7 +18,8 @@ from hyperframe.frame import (
 )
 
 from asgiserver.asgi.messages import Accept, ResponseBody, ResponseStart
-from asgiserver.wire.http2_frames import PREFACE, ErrorCode
+from asgiserver.wire.connection import PREFACE
+from asgiserver.wire.http2_frames import ErrorCode
 from tests.fakes import FakeTransport, WireHub
 
 __all__ = ["GET", "POST", "UPGRADE", "Peer", "raw"]

@@ -26,10 +26,9 @@ from asgiserver.asgi.deadlines import Deadline
 from asgiserver.asgi.exchange import State as ExchangeState
 from asgiserver.asgi.messages import ResponseBody, ResponseStart
 from asgiserver.errors import RequestError
-from asgiserver.wire.connection import HTTPConnection, HTTPFactory
+from asgiserver.wire.connection import PREFACE, HTTPConnection, HTTPFactory
 from asgiserver.wire.http1 import HTTP1
 from asgiserver.wire.http2 import HTTP2, State
-from asgiserver.wire.http2_frames import PREFACE
 from tests.fakes import FakeSocket, FakeTransport, WireHub
 from tests.wire.http2_peer import GET, POST, UPGRADE, Peer, raw
 

@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from asgiserver.wire.http2_frames import PREFACE
+from asgiserver.wire.connection import PREFACE
 from asgiserver.wire.http2_output import StreamOutput
 from tests.fakes import FakeTransport, WireHub
 from tests.wire.http2_peer import Peer, raw
