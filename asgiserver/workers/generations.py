@@ -245,20 +245,21 @@ class Generations:
         self.retired.append(generation)
         if self.coming is generation:
             self.coming = None
-        for worker in generation.those(*_SERVE):
-            self._drain(worker, now)
-        for worker in generation.those(WorkerState.STARTING):
-            self._stop(worker, now, True)
+        self._send_away(generation, now)
 
     def _replace(self, generation: Generation, now: float) -> None:
         """Let the successor import the code while the old worker ends: clients wait for it in the sockets' queues."""
+        self._send_away(generation, now)
+        generation.pauses.reset(now)
+        if generation.state is not GenerationState.LOADING:
+            self._fill(generation, now)
+
+    def _send_away(self, generation: Generation, now: float) -> None:
+        """Let all workers of a generation end, as others serve or will."""
         for worker in generation.those(*_SERVE):
             self._drain(worker, now)
         for worker in generation.those(WorkerState.STARTING):
             self._stop(worker, now, True)
-        generation.pauses.reset(now)
-        if generation.state is not GenerationState.LOADING:
-            self._fill(generation, now)
 
     def _drain(self, worker: Worker, now: float) -> None:
         settings = self._settings
