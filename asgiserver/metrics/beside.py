@@ -4,47 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
 from typing import TYPE_CHECKING
 
-from .. import __version__, config
+from .. import config
 from ..settings import Settings
 from ..workers.board import Board
 from ..workers.states import ServiceState, WorkerState
 from .endpoints import announce, bind_monitor
 from .monitor import make_server
 from .queues import write_queues
-from .reading import Facts, Reading
+from .reading import Reading, facts
 from .recorder import Recorder
 
 if TYPE_CHECKING:
     from ..server import Server
 
-__all__ = ["Beside", "facts"]
-
-#: Seconds without a beat after which a worker is not alive, where it may be silent for ever.
-_SILENCE = 60.0
-
-
-def facts(
-    configuration: config.Configuration, started: float, addresses: list[str], loop: asyncio.AbstractEventLoop
-) -> Facts:
-    """What a monitor tells of a service with this configuration.
-
-    :param started: when the service was, in seconds since the epoch.
-    :param loop: one of the kind that serves.
-    """
-    return Facts(
-        version=__version__,
-        python=sys.version.split()[0],
-        loop="uvloop" if type(loop).__module__.startswith("uvloop") else "asyncio",
-        application=configuration.application or "",
-        started=started,
-        addresses=addresses,
-        silence=configuration.settings.worker_timeout or _SILENCE,
-        settings=config.listed(configuration),
-    )
+__all__ = ["Beside"]
 
 
 class Beside:

@@ -122,7 +122,7 @@ class Counts:
     def settle(self) -> None:
         """Count the requests since the last time.
 
-        Between two requests there is so much else to do that this would take several times as long for each alone.
+        For many at a time, as that costs each of them less.
         """
         values, parts = self.values, iter(self._requests)
         request_bytes = response_bytes = 0

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from .. import __version__
+from ..config import Configuration, listed
 from ..errors import SettingsError
 from ..workers.recycling import memory_share
 from ..workers.states import ServiceState, WorkerState
@@ -17,7 +21,7 @@ from .counts import CLASSES, COUNTERS, DURATIONS, IN_FLIGHT, LOOP_DELAY, METHODS
 if TYPE_CHECKING:
     from ..workers.board import Board, Slot
 
-__all__ = ["WORKER_STATES", "Facts", "Reading", "WorkerReading"]
+__all__ = ["WORKER_STATES", "Facts", "Reading", "WorkerReading", "facts"]
 
 #: By the numbers on the board.
 _SERVICE_STATES: Final = {state.value: state.name.lower() for state in ServiceState}
@@ -32,6 +36,8 @@ _DEAD = 10.0
 #: half a millisecond or more.
 _MEMORY_EVERY, _MEMORY_TIME = 10.0, 0.02
 _SLOWEST = 10
+#: Seconds without a beat after which a worker is not alive, where it may be silent for ever.
+_SILENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +58,26 @@ class Facts:
     addresses: list[str]
     silence: float
     settings: list[dict[str, str]] = field(default_factory=list)
+
+
+def facts(
+    configuration: Configuration, started: float, addresses: list[str], loop: asyncio.AbstractEventLoop
+) -> Facts:
+    """What a monitor tells of a service with this configuration.
+
+    :param started: when the service was, in seconds since the epoch.
+    :param loop: one of the kind that serves.
+    """
+    return Facts(
+        version=__version__,
+        python=sys.version.partition(" ")[0],
+        loop="uvloop" if type(loop).__module__.startswith("uvloop") else "asyncio",
+        application=configuration.application or "",
+        started=started,
+        addresses=addresses,
+        silence=configuration.settings.worker_timeout or _SILENCE,
+        settings=listed(configuration),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

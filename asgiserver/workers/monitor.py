@@ -11,9 +11,8 @@ from .. import config
 from ..listen.bind import Bound
 from ..log import setup as logs
 from ..loop.reactor import forget_reactor, install_reactor, loop_of
-from ..metrics.beside import facts
 from ..metrics.monitor import make_server
-from ..metrics.reading import Reading
+from ..metrics.reading import Reading, facts
 from ..server import Server
 from ..signals import hold
 from .board import Board
