@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
@@ -19,7 +19,7 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from .asgi.exchange import Exchange
-from .asgi.interfaces import Headers, Turn
+from .asgi.interfaces import Headers, Stream
 from .asgi.response import Response, plain
 from .asgi.scope import Request
 from .errors import RequestError
@@ -105,7 +105,8 @@ class ASGIResource:
         # A stream of HTTP/2 has no transport, but knows the two ends as a transport does.
         addresses = addresses_of(request.transport or request.channel)._replace(secure=request.isSecure())
         read = None
-        stream = _Stream(request, self._server)
+        own = _Stream(request, self._server)
+        stream = cast(Stream, own)
         try:
             read = _read(request)
             limit = self._server.settings.limit_body_size
@@ -115,7 +116,7 @@ class ASGIResource:
                 exchange = self._take_over(request, read)
             else:
                 exchange = self._server.open_exchange(read, stream, addresses)
-                stream.begin(exchange, read.body_size)
+                own.begin(exchange, read.body_size)
         except RequestError as error:
             Response(stream, plain(error), request.method.decode("latin-1")).send(error.body, more_body=False)
             self._server.request_refused(read, addresses, error)
@@ -169,7 +170,10 @@ def _read(request: Any) -> Request:
 
 
 class _Stream:
-    """The ``Stream`` of an exchange over a request of ``twisted.web``; but not of a WebSocket, which has its own."""
+    """The ``Stream`` of an exchange over a request of ``twisted.web``.
+
+    It lacks what a WebSocket alone uses, which has a stream of its own: turn, switch, send_parts and close.
+    """
 
     def __init__(self, request: Any, server: Server) -> None:
         self._request = request
@@ -290,18 +294,3 @@ class _Stream:
 
     def output_empty(self) -> None:
         """The exchange asks the output."""
-
-    # For a WebSocket, which has a stream of its own.
-
-    @property
-    def turn(self) -> Turn:
-        raise NotImplementedError
-
-    def switch(self, headers: Headers, names: list[bytes]) -> None:
-        raise NotImplementedError
-
-    def send_parts(self, parts: list[bytes]) -> None:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
