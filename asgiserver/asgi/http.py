@@ -27,7 +27,7 @@ from .exchange import (
 from .files import FilePart, SendFile, SendPath, file_part, open_path, pass_by
 from .interfaces import Clock, Hub, Message, Scope, Stream
 from .messages import EarlyHint, HTTPReply, ResponseBody, ResponseStart, Trailers, parse_http
-from .response import CLIENT_CLOSED_REQUEST, Response
+from .response import Response
 
 __all__ = ["HTTPExchange"]
 
@@ -255,8 +255,8 @@ class HTTPExchange(Exchange):
         if self._deadlines is not None:
             self._deadlines.clear(Deadline.REQUEST)
         if self.began is not None:
-            seconds, response, counts = self.clock.seconds() - self.began, self.response, self._hub.counts
-            status, sent = (CLIENT_CLOSED_REQUEST, 0) if response is None else (response.status, response.sent)
+            seconds, counts = self.clock.seconds() - self.began, self._hub.counts
+            status, sent = self.status, 0 if self.response is None else self.response.sent
             if counts is not None:
                 counts.request((self.scope["method"], status, seconds, self._received, sent))
             if self._logged:
