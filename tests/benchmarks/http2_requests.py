@@ -17,8 +17,8 @@ from hpack import Encoder
 
 from .applications import varied_of
 from .frames import DEADLINE
-from .processes import LEAD, Usage
-from .requests import MOST_REQUESTS
+from .processes import Usage
+from .requests import MOST_REQUESTS, measured
 from .varied import Varied, any_number
 from .wrk import ClientFailed
 
@@ -151,17 +151,7 @@ class HTTP2Requests:
                 self.open[connection.sock.fileno()] = connection
                 self.poll.register(connection.sock, select.EPOLLIN)
                 connection.ask(list(itertools.islice(self.asked, self.streams)))
-            self._pass(LEAD)
-            self.times = []
-            usage, client = Usage(pid), time.process_time()
-            self._pass(seconds)
-            # The machine may stand still for longer than a slice.
-            end = time.monotonic() + DEADLINE
-            while not self.times and time.monotonic() < end:
-                self._pass(LEAD)
-            spent = time.process_time() - client
-            usage.stop()
-        return len(self.times), self.times, usage, spent
+            return measured(pid, seconds, self.times, self._pass)
 
     def _pass(self, seconds: float) -> None:
         end = time.monotonic() + seconds

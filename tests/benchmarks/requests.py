@@ -11,6 +11,7 @@ import re
 import select
 import socket
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from .applications import varied_of
@@ -19,12 +20,33 @@ from .processes import LEAD, Usage
 from .varied import Varied, any_number
 from .wrk import ClientFailed
 
-__all__ = ["Requests"]
+__all__ = ["MOST_REQUESTS", "Requests", "measured"]
 
 #: The number of requests that are made before a slice; a slice of a few seconds begins anew with the first.
 MOST_REQUESTS = 10_000
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+
+
+def measured(
+    pid: int, seconds: float, times: list[float], go: Callable[[float], None]
+) -> tuple[float, list[float], Usage, float]:
+    """A slice: requests, the seconds that each took, what the server used, and the CPU seconds of this process.
+
+    :param times: to which ``go`` adds those of each answer.
+    :param go: sends and receives for so many seconds.
+    """
+    go(LEAD)
+    times.clear()
+    usage, client = Usage(pid), time.process_time()
+    go(seconds)
+    # The machine may stand still for longer than a slice.
+    end = time.monotonic() + DEADLINE
+    while not times and time.monotonic() < end:
+        go(LEAD)
+    spent = time.process_time() - client
+    usage.stop()
+    return len(times), [*times], usage, spent
 
 
 class Requests:
@@ -54,17 +76,7 @@ class Requests:
                 sock.settimeout(DEADLINE)
                 sock.connect(self.address)
                 self._add(sock)
-            self._pass(LEAD)
-            self.times = []
-            usage, client = Usage(pid), time.process_time()
-            self._pass(seconds)
-            # The machine may stand still for longer than a slice.
-            end = time.monotonic() + DEADLINE
-            while not self.times and time.monotonic() < end:
-                self._pass(LEAD)
-            spent = time.process_time() - client
-            usage.stop()
-        return len(self.times), self.times, usage, spent
+            return measured(pid, seconds, self.times, self._pass)
 
     def _add(self, sock: socket.socket) -> None:
         if self.family == socket.AF_INET:

@@ -4,8 +4,6 @@ import io
 import json
 import logging
 import sys
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +13,8 @@ from hypothesis import strategies as st
 from asgiserver.errors import SettingsError
 from asgiserver.log.access import ACCESS, FORMATS, AccessLog, chosen_format
 from asgiserver.settings import Settings
+
+pytestmark = pytest.mark.usefixtures("berlin")
 
 TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 NOON = 1_751_371_200.25  # 2025-07-01 12:00:00.25 UTC
@@ -49,15 +49,6 @@ DISCONNECTED = {
     "size": 10,
     "request_size": 20,
 }
-
-
-@pytest.fixture(autouse=True)
-def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
 
 
 class Recorder(logging.Handler):

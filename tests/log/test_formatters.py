@@ -4,25 +4,16 @@ import contextvars
 import json
 import logging
 import sys
-import time
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from asgiserver.log.formatters import JSONFormatter, TextFormatter, iso_time, request_id
 
+pytestmark = pytest.mark.usefixtures("berlin")
+
 NOON = 1_751_371_200.25  # 2025-07-01 12:00:00.25 UTC
-
-
-@pytest.fixture(autouse=True)
-def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
 
 
 def record(message: str = "%s failed", *args: object, failed: bool = False, **extra: Any) -> logging.LogRecord:
